@@ -1,0 +1,20 @@
+# ViT-S/16 with DINO's AdamW recipe (Table 10).
+_base_ = [
+    '../_base_/datasets/imagenet100_bs32_mcrop.py',
+    '../_base_/schedules/adamw_coslr_200e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    type='DINO',
+    backbone=dict(
+        type='VisionTransformer',
+        arch='deit-small',
+        img_size=224,
+        patch_size=16,
+        drop_path_rate=0.1,
+        out_type='cls_token',
+    ),
+    neck=dict(type='DINONeck', in_channels=384, num_prototypes=65536),
+    head=dict(type='DINOHead'),
+)

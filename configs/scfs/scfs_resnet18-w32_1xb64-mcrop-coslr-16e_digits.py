@@ -1,0 +1,67 @@
+# The demo: a narrow ResNet-18 on 64 px scenes, minutes on two CPU cores.
+_base_ = [
+    '../_base_/datasets/digit-scenes_bs64_mcrop.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    type='SCFS',
+    backbone=dict(
+        type='ResNet',
+        depth=18,
+        stem_channels=32,
+        base_channels=32,
+        out_indices=(1, 2, 3),
+    ),
+    neck=dict(
+        type='DINONeck',
+        in_channels=256,
+        hidden_channels=512,
+        bottleneck_channels=128,
+        num_prototypes=512,
+        norm_cfg=dict(type='BN1d'),
+    ),
+    search_neck=dict(
+        type='FeatureSearchNeck',
+        in_channels=[64, 128, 256],
+        mid_channels=64,
+        hidden_channels=256,
+        out_channels=128,
+    ),
+    head=dict(type='SCFSHead'),
+)
+
+optim_wrapper = dict(
+    type='PerParamClipOptimWrapper',
+    constructor='DecayGroupConstructor',
+    optimizer=dict(type='AdamW', lr=0.001, weight_decay=0.04),
+    clip_grad=dict(max_norm=3.0),
+)
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=1e-9,
+        by_epoch=True,
+        begin=0,
+        end=1,
+        convert_to_iter_based=True,
+    ),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=1e-6,
+        by_epoch=True,
+        begin=1,
+        end=16,
+        convert_to_iter_based=True,
+    ),
+]
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=16)
+
+default_hooks = dict(
+    logger=dict(interval=10),
+    checkpoint=dict(interval=4, max_keep_ckpts=1),
+    teacher=dict(momentum=0.99),
+    teacher_temp=dict(warmup_epochs=8),
+    frozen_prototypes=dict(epochs=0),
+)
+auto_scale_lr = dict(base_batch_size=64, enable=False)

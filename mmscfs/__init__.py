@@ -1,0 +1,15 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""SCFS and DINO pre-training as an OpenMMLab plugin.
+
+``custom_imports = dict(imports=['mmscfs'])`` in a config registers everything
+here in mmpretrain's registries.
+"""
+
+from .compatibility import check_stack
+from .version import __version__
+
+check_stack()
+
+from . import checkpoint, datasets, engine, models  # noqa: E402, F401
+
+__all__ = ['__version__']

@@ -1,0 +1,70 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """Read a checkpoint's tensors and plain values onto the CPU.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, or holds what only running code from it
+            could restore.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'no checkpoint {str(path)!r}')
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f'refused checkpoint {str(path)!r}: it is damaged, or holds more '
+            f'than tensors and plain values ({str(error).splitlines()[0]})'
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(
+            f'checkpoint {str(path)!r} is damaged or no checkpoint: '
+            f'{str(error).splitlines()[0]}'
+        ) from error
+
+
+def check_same_model(
+    model_state: Mapping[str, Tensor], checkpoint: Mapping, name: str
+) -> None:
+    """Check that a checkpoint holds exactly the tensors of a model.
+
+    Args:
+        model_state (Mapping[str, Tensor]): The model's state dict.
+        checkpoint (Mapping): A checkpoint, or a bare state dict.
+        name (str): The model's name for the error.
+
+    Raises:
+        ValueError: A tensor is missing, left over, or of another shape.
+    """
+    state = checkpoint.get('state_dict', checkpoint)
+    state = {key.removeprefix('module.'): v for key, v in state.items()}
+    problems = {
+        'missing': [key for key in model_state if key not in state],
+        'left over': [key for key in state if key not in model_state],
+        'of another shape': [
+            f'{key} {tuple(state[key].shape)} for {tuple(own.shape)}'
+            for key, own in model_state.items()
+            if key in state and state[key].shape != own.shape
+        ],
+    }
+    found = [
+        f'{len(keys)} {problem} (e.g. {keys[0]})'
+        for problem, keys in problems.items()
+        if keys
+    ]
+    if found:
+        raise ValueError(
+            f'the checkpoint is not one of this {name}: tensors '
+            f'{"; ".join(found)}. Resume with the config that wrote it '
+            '(it lies in the work directory), or start anew without '
+            '--resume and load_from'
+        )

@@ -1,0 +1,60 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""The range of OpenMMLab packages that this version is made for."""
+
+from importlib import import_module
+
+from mmengine.utils import digit_version
+
+# package -> (lowest supported, first unsupported, what to install)
+SUPPORTED = {
+    'mmengine': ('0.10.7', '0.11.0', '0.10.7'),
+    'mmcv': ('2.1.0', '2.4.0', '2.1.0'),
+    'mmpretrain': ('1.2.0', '1.4.0', '1.2.0'),
+    'mmdet': ('3.3.0', '3.6.0', '3.3.0'),
+}
+
+
+def check_version(package: str, version: str) -> None:
+    """Raise if ``version`` of ``package`` is outside the supported range.
+
+    Raises:
+        ImportError: Names the package, its version and what to install.
+    """
+    lowest, limit, tested = SUPPORTED[package]
+    if (
+        not digit_version(lowest)
+        <= digit_version(version)
+        < digit_version(limit)
+    ):
+        raise ImportError(
+            f'mmscfs needs {package} >= {lowest}, < {limit} but found '
+            f'{version}: run `pip install {package}=={tested}`.'
+        )
+
+
+def check_package(package: str) -> None:
+    """Import ``package`` and check its version.
+
+    Raises:
+        ImportError: It is missing, or outside the supported range.
+    """
+    tested = SUPPORTED[package][2]
+    try:
+        module = import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ImportError(
+            f'mmscfs needs {package}: run `pip install {package}=={tested}`.'
+        ) from error
+    check_version(package, module.__version__)
+
+
+def check_stack() -> None:
+    """Check what every use of mmscfs needs; mmdet is checked where used.
+
+    Raises:
+        ImportError: A package is missing or outside the supported range.
+    """
+    for package in ('mmengine', 'mmcv', 'mmpretrain'):
+        check_package(package)

@@ -1,0 +1,147 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import logging
+import os.path as osp
+
+import torch
+from mmengine.logging import print_log
+from mmpretrain.datasets import CustomDataset
+from mmpretrain.registry import DATASETS
+
+from .samplers import SampleKey
+from .transforms.loading import UnreadableImageError
+
+
+@DATASETS.register_module()
+class ImageFiles(CustomDataset):
+    """Images without labels, for pre-training.
+
+    Takes every image file under ``data_root/data_prefix``, at any depth: the
+    ImageNet layout, COCO's image folder, or a plain folder. If the data set
+    has a list of files, ``ann_file`` or ``meta/<data_prefix>.txt`` as
+    ImageNet's, that list is taken instead and nothing is scanned; a label
+    behind a name is ignored.
+
+    Args:
+        data_root (str): Root folder. Defaults to ''.
+        data_prefix (str): Folder of the images below the root, e.g. "train".
+            Defaults to ''.
+        ann_file (str): List of files below the root, a name a line.
+            Defaults to ''.
+        on_error (str): What to do about an image that cannot be read:
+            "raise" stops the run; "skip" names it in the log, counts it and
+            takes the next image instead. Defaults to "raise".
+        max_errors (int): Skipped reads after which the run stops all the
+            same. Defaults to 1000.
+        **kwargs: Those of :class:`mmpretrain.datasets.CustomDataset`.
+
+    Raises:
+        ValueError: ``on_error`` or ``max_errors`` is not valid.
+        FileNotFoundError: The folder does not exist or holds no image.
+    """
+
+    def __init__(
+        self,
+        data_root: str = '',
+        data_prefix: str = '',
+        ann_file: str = '',
+        on_error: str = 'raise',
+        max_errors: int = 1000,
+        **kwargs,
+    ) -> None:
+        if on_error not in ('raise', 'skip'):
+            raise ValueError(
+                f"ImageFiles: on_error={on_error!r} must be 'raise' or 'skip'"
+            )
+        if max_errors < 0:
+            raise ValueError(
+                f'ImageFiles: max_errors={max_errors} must be >= 0'
+            )
+        self.on_error = on_error
+        self.max_errors = max_errors
+        # In shared memory: worker processes count together.
+        self.num_skipped = torch.zeros(1, dtype=torch.int64).share_memory_()
+        if not ann_file and data_prefix:
+            listed = osp.join('meta', f'{data_prefix.rstrip("/")}.txt')
+            if osp.isfile(osp.join(data_root, listed)):
+                ann_file = listed
+        super().__init__(
+            data_root=data_root,
+            data_prefix=data_prefix,
+            ann_file=ann_file,
+            with_label=False,
+            **kwargs,
+        )
+
+    def load_data_list(self) -> list[dict]:
+        """List the images as ``dict(img_path=...)``."""
+        folder = self.img_prefix
+        remedy = (
+            'put the images there, or point train_dataloader.dataset.'
+            'data_root (and data_prefix) at them'
+        )
+        if not osp.isdir(folder):
+            raise FileNotFoundError(
+                f'ImageFiles: no folder {folder!r} (data_root='
+                f'{self.data_root!r}): {remedy}'
+            )
+        if self.ann_file:
+            data_list = self._read_list()
+        else:
+            try:
+                data_list = super().load_data_list()
+            except RuntimeError as error:  # it found no file
+                raise FileNotFoundError(
+                    f'ImageFiles: no image in {folder!r} (endings '
+                    f'{", ".join(sorted(self.extensions))}): {remedy}'
+                ) from error
+        if not data_list:
+            raise FileNotFoundError(
+                f'ImageFiles: the list {self.ann_file!r} is empty: {remedy}'
+            )
+        return data_list
+
+    def _read_list(self) -> list[dict]:
+        """Read ``ann_file``: a name, and perhaps a label, on each line."""
+        with open(self.ann_file, encoding='utf-8') as lines:
+            entries = [line.strip() for line in lines if line.strip()]
+        names = (
+            entry.rsplit(maxsplit=1)[0]
+            if entry.rsplit(maxsplit=1)[-1].isdigit()
+            else entry
+            for entry in entries
+        )
+        return [dict(img_path=osp.join(self.img_prefix, n)) for n in names]
+
+    def __getitem__(self, idx: int) -> dict:
+        """Return a sample, or that of the next image that can be read.
+
+        Raises:
+            UnreadableImageError: The image cannot be read and ``on_error`` is
+                "raise", or more than ``max_errors`` reads were skipped.
+        """
+        while True:
+            try:
+                return super().__getitem__(idx)
+            except UnreadableImageError as error:
+                if self.on_error == 'raise':
+                    raise UnreadableImageError(
+                        f'{error}; remove it, or set train_dataloader.'
+                        "dataset.on_error='skip'"
+                    ) from error
+                self.num_skipped += 1
+                count = self.num_skipped.item()
+                if count > self.max_errors:
+                    raise UnreadableImageError(
+                        f'{error}; {count} images could not be read, over '
+                        'train_dataloader.dataset.max_errors='
+                        f'{self.max_errors}'
+                    ) from error
+                print_log(
+                    f'{error}; skipped, {count} so far',
+                    logger='current',
+                    level=logging.WARNING,
+                )
+            following = (int(idx) + 1) % len(self)
+            if isinstance(idx, SampleKey):
+                following = SampleKey(following, *idx.key[:2])
+            idx = following

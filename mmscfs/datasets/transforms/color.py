@@ -1,0 +1,101 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Colour operations on BGR uint8 images, fused where no value can clip.
+
+Brightness, contrast, saturation and greying are affine maps of a pixel. A
+factor up to 1 maps [0, 255] into itself, so such a map may wait and be
+multiplied into the next one without changing the result beyond rounding; a
+factor over 1 saturates, so everything waiting is applied there.
+"""
+
+import cv2
+import numpy as np
+
+# ITU-R 601-2 luma, as Pillow and torchvision grey an image.
+LUMA_BGR = (0.114, 0.587, 0.299)
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+
+
+class PendingColor:
+    """An image and the affine colour map that it has yet to go through.
+
+    With L(x) the luma of a pixel x, all maps here have the form
+    gain * x + luma_gain * L(x) + offset, as luma weights sum to 1: three
+    numbers say what waits.
+
+    Args:
+        image (np.ndarray): BGR uint8 image (H, W, 3).
+    """
+
+    def __init__(self, image: np.ndarray) -> None:
+        self.image = image
+        self._reset()
+
+    def _reset(self) -> None:
+        self.gain, self.luma_gain, self.offset = 1.0, 0.0, 0.0
+
+    def _scale(self, factor: float, offset: float) -> None:
+        self.gain *= factor
+        self.luma_gain *= factor
+        self.offset = factor * self.offset + offset
+        if factor > 1:
+            self.flush()
+
+    def flush(self) -> np.ndarray:
+        """Apply what waits and return the BGR image (H, W, 3)."""
+        waiting = (self.gain, self.luma_gain, self.offset)
+        if waiting != (1.0, 0.0, 0.0):
+            matrix = np.empty((3, 4))
+            matrix[:, :3] = [self.luma_gain * luma for luma in LUMA_BGR]
+            matrix[:, 3] = self.offset
+            matrix.flat[::5] += self.gain  # the diagonal
+            self.image = cv2.transform(self.image, matrix)
+            self._reset()
+        return self.image
+
+    def brightness(self, factor: float) -> None:
+        """Multiply by ``factor``."""
+        self._scale(factor, 0.0)
+
+    def contrast(self, factor: float) -> None:
+        """Blend with the image's mean grey level."""
+        mean = cv2.mean(self.image)
+        luma = sum(w * m for w, m in zip(LUMA_BGR, mean, strict=False))
+        grey = (self.gain + self.luma_gain) * luma + self.offset
+        self._scale(factor, (1 - factor) * grey)
+
+    def saturation(self, factor: float) -> None:
+        """Blend with the image's grey version."""
+        both = self.gain + self.luma_gain
+        self.gain *= factor
+        self.luma_gain = both - self.gain
+        if factor > 1:
+            self.flush()
+
+    def hue(self, shift: float) -> None:
+        """Turn the hue by ``shift`` of a full circle."""
+        steps = round(shift * 256) % 256
+        if steps == 0:
+            return
+        hsv = cv2.cvtColor(self.flush(), cv2.COLOR_BGR2HSV_FULL)
+        hsv[..., 0] += np.uint8(steps)  # wraps around, as the hue does
+        self.image = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR_FULL)
+
+    def jitter(self, operation: int, value: float) -> None:
+        """Apply one of BRIGHTNESS, CONTRAST, SATURATION and HUE."""
+        (self.brightness, self.contrast, self.saturation, self.hue)[operation](
+            value
+        )
+
+    def grey(self) -> np.ndarray:
+        """Apply what waits and return the grey image (H, W)."""
+        both = self.gain + self.luma_gain
+        row = [both * luma for luma in LUMA_BGR] + [self.offset]
+        return cv2.transform(self.image, np.array([row]))
+
+
+def solarize(image: np.ndarray, threshold: int) -> np.ndarray:
+    """Invert the uint8 values from ``threshold`` on."""
+    if threshold == 128:  # there, the inverse is the smaller of the two
+        return cv2.min(image, cv2.bitwise_not(image))
+    values = np.arange(256, dtype=np.uint8)
+    return cv2.LUT(image, np.where(values < threshold, values, 255 - values))

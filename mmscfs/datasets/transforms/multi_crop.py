@@ -1,0 +1,286 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import itertools
+import math
+from collections.abc import Sequence
+from numbers import Number
+
+import cv2
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmpretrain.registry import TRANSFORMS
+
+from ..samplers import SampleKey
+from .color import BRIGHTNESS, HUE, PendingColor, solarize
+
+ORDERS = tuple(itertools.permutations(range(BRIGHTNESS, HUE + 1)))
+CROP_TRIES = 10  # as torchvision's RandomResizedCrop
+
+# One uniform number for each decision about a crop. Every crop has a row of
+# its own, so no decision depends on another's outcome.
+AREA = slice(0, CROP_TRIES)
+RATIO = slice(CROP_TRIES, 2 * CROP_TRIES)
+(
+    TOP,
+    LEFT,
+    FLIP,
+    JITTER,
+    ORDER,
+    FACTORS,  # four of them
+    _,
+    _,
+    _,
+    GREY,
+    BLUR,
+    SIGMA,
+    SOLARIZE,
+    NUM_DRAWS,
+) = range(2 * CROP_TRIES, 2 * CROP_TRIES + 14)
+
+
+def _interval(name: str, value, low: float, high: float) -> tuple:
+    """Return ``value`` as a pair low < a <= b <= high, or raise."""
+    pair = tuple(value) if isinstance(value, Sequence) else (value,)
+    if len(pair) != 2 or not low < pair[0] <= pair[1] <= high:
+        raise ValueError(
+            f'MultiCrop: {name}={value} must be a pair (a, b) with '
+            f'{low} < a <= b <= {high}'
+        )
+    return pair
+
+
+@TRANSFORMS.register_module()
+class MultiCrop(BaseTransform):
+    """Turn an image into 2 global and N local views, augmented as in SCFS.
+
+    Each view is a random resized crop, flipped, colour-jittered in random
+    order, greyed, blurred and solarised, with DINO's distributions. It stays
+    uint8 and BGR: the data preprocessor normalises it on the device.
+
+    Every random value is drawn for each image and view. With
+    :class:`KeyedSampler` it depends on the seed, the epoch and the image
+    alone, so runs repeat for any number of workers and after resuming;
+    without, a fresh draw from NumPy's global generator seeds each image.
+
+    **Required Keys:** img (np.ndarray, BGR uint8, (H, W, 3)), sample_idx
+    (optional)
+
+    **Modified Keys:** img (list[torch.Tensor]: views (3, S, S), global first)
+
+    Args:
+        global_size (int): Side of global views, px. Defaults to 224.
+        local_size (int): Side of local views, px. Defaults to 96.
+        num_local (int): Number N of local views, 0 for none. Defaults to 8.
+        global_scale (tuple): Share of the image's area in a global crop.
+            Defaults to (0.25, 1).
+        local_scale (tuple): The same of a local crop. Defaults to
+            (0.05, 0.25).
+        ratio (tuple): Aspect ratio of crops. Defaults to (3/4, 4/3).
+        flip_prob (float): Defaults to 0.5.
+        jitter_prob (float): Probability of colour jitter. Defaults to 0.8.
+        brightness, contrast, saturation (float): A factor is uniform in
+            [1 - x, 1 + x]. Defaults to 0.4, 0.4 and 0.2.
+        hue (float): A shift is uniform in [-x, x] of a full circle. Defaults
+            to 0.1.
+        grey_prob (float): Defaults to 0.2.
+        blur_prob (tuple): Probability of Gaussian blur in the first global,
+            second global and local views. Defaults to (1, 0.1, 0.5).
+        blur_sigma (tuple): Range of its standard deviation, px. Defaults to
+            (0.1, 2).
+        solarize_prob (tuple): As ``blur_prob``. Defaults to (0, 0.2, 0).
+        solarize_threshold (int): Values from here on are inverted. Defaults
+            to 128.
+
+    Raises:
+        ValueError: A setting is outside its range.
+    """
+
+    def __init__(
+        self,
+        global_size: int = 224,
+        local_size: int = 96,
+        num_local: int = 8,
+        global_scale: tuple = (0.25, 1.0),
+        local_scale: tuple = (0.05, 0.25),
+        ratio: tuple = (3 / 4, 4 / 3),
+        flip_prob: float = 0.5,
+        jitter_prob: float = 0.8,
+        brightness: float = 0.4,
+        contrast: float = 0.4,
+        saturation: float = 0.2,
+        hue: float = 0.1,
+        grey_prob: float = 0.2,
+        blur_prob: tuple = (1.0, 0.1, 0.5),
+        blur_sigma: tuple = (0.1, 2.0),
+        solarize_prob: tuple = (0.0, 0.2, 0.0),
+        solarize_threshold: int = 128,
+    ) -> None:
+        for name, size in (
+            ('global_size', global_size),
+            ('local_size', local_size),
+        ):
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(
+                    f'MultiCrop: {name}={size} must be a whole number of '
+                    'pixels >= 1'
+                )
+        if not isinstance(num_local, int) or num_local < 0:
+            raise ValueError(
+                f'MultiCrop: num_local={num_local} must be a whole number >= 0'
+            )
+        probabilities = dict(
+            flip_prob=flip_prob,
+            jitter_prob=jitter_prob,
+            grey_prob=grey_prob,
+            brightness=brightness,
+            contrast=contrast,
+            saturation=saturation,
+        )
+        for name, triple in (
+            ('blur_prob', blur_prob),
+            ('solarize_prob', solarize_prob),
+        ):
+            if isinstance(triple, Number) or len(triple) != 3:
+                raise ValueError(
+                    f'MultiCrop: {name}={triple} must be three values: first '
+                    'global, second global and local views'
+                )
+            probabilities |= {f'{name}[{i}]': triple[i] for i in range(3)}
+        for name, value in probabilities.items():
+            if not 0 <= value <= 1:
+                raise ValueError(
+                    f'MultiCrop: {name}={value} must lie in [0, 1]'
+                )
+        if not 0 <= hue <= 0.5:
+            raise ValueError(f'MultiCrop: hue={hue} must lie in [0, 0.5]')
+        if not 0 <= solarize_threshold <= 256:
+            raise ValueError(
+                f'MultiCrop: solarize_threshold={solarize_threshold} must '
+                'lie in [0, 256]'
+            )
+        self.global_size = global_size
+        self.local_size = local_size
+        self.num_local = num_local
+        self.global_scale = _interval('global_scale', global_scale, 0, 1)
+        self.local_scale = _interval('local_scale', local_scale, 0, 1)
+        self.ratio = _interval('ratio', ratio, 0, math.inf)
+        self.blur_sigma = _interval('blur_sigma', blur_sigma, 0, math.inf)
+        self.flip_prob = flip_prob
+        self.jitter_prob = jitter_prob
+        # In the order of BRIGHTNESS, CONTRAST, SATURATION and HUE.
+        self.jitter_range = (
+            (1 - brightness, 1 + brightness),
+            (1 - contrast, 1 + contrast),
+            (1 - saturation, 1 + saturation),
+            (-hue, hue),
+        )
+        self.grey_prob = grey_prob
+        self.blur_prob = tuple(blur_prob)
+        self.solarize_prob = tuple(solarize_prob)
+        self.solarize_threshold = solarize_threshold
+
+    def transform(self, results: dict) -> dict:
+        """Replace the image by its views."""
+        image = results['img']
+        draws = self.draw(results.get('sample_idx'))
+        results['img'] = [
+            self.view(image, i, row) for i, row in enumerate(draws)
+        ]
+        return results
+
+    def draw(self, sample_idx: int | None = None) -> list[list[float]]:
+        """Return the uniform numbers of one image, 2 + N x NUM_DRAWS."""
+        if isinstance(sample_idx, SampleKey):
+            entropy = sample_idx.key
+        else:
+            entropy = np.random.randint(2**31, size=2).tolist()
+        generator = np.random.default_rng(entropy)
+        # A list: Python works on single numbers faster than NumPy.
+        return generator.random((2 + self.num_local, NUM_DRAWS)).tolist()
+
+    def view(
+        self, image: np.ndarray, index: int, draws: list[float]
+    ) -> torch.Tensor:
+        """Make one view.
+
+        Args:
+            image (np.ndarray): BGR uint8 image (H, W, 3).
+            index (int): 0 and 1 for the global views, from 2 on local ones.
+            draws (list[float]): The view's NUM_DRAWS uniform numbers.
+
+        Returns:
+            torch.Tensor: uint8 view (3, S, S).
+        """
+        kind = min(index, 2)
+        view = self.crop(image, kind, draws)
+        if draws[FLIP] < self.flip_prob:
+            view = cv2.flip(view, 1)
+        view = self.color(view, draws)
+        if draws[BLUR] < self.blur_prob[kind]:
+            low, high = self.blur_sigma
+            sigma = low + (high - low) * draws[SIGMA]
+            view = cv2.GaussianBlur(view, (0, 0), sigma)
+        if draws[SOLARIZE] < self.solarize_prob[kind]:
+            view = solarize(view, self.solarize_threshold)
+        # A grey view is one channel until here: a third of the work.
+        out = np.empty((3, *view.shape[:2]), np.uint8)
+        if view.ndim == 2:
+            out[:] = view
+        else:
+            cv2.split(view, list(out))
+        return torch.from_numpy(out)
+
+    def crop(
+        self, image: np.ndarray, kind: int, draws: list[float]
+    ) -> np.ndarray:
+        """Cut a random box and resize it to the view's side."""
+        top, left, height, width = self.crop_box(*image.shape[:2], kind, draws)
+        size = self.local_size if kind == 2 else self.global_size
+        box = image[top : top + height, left : left + width]
+        # Bicubic sampling skips pixels when it shrinks to half or less.
+        shrinks = min(height, width) >= 2 * size
+        return cv2.resize(
+            box,
+            (size, size),
+            interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
+        )
+
+    def crop_box(
+        self, height: int, width: int, kind: int, draws: list[float]
+    ) -> tuple[int, int, int, int]:
+        """Return (top, left, height, width) of a crop, in px.
+
+        The area's share is uniform in the scale range and the aspect ratio
+        log-uniform; a box that does not fit is drawn again, up to ten times,
+        then the largest central box of a valid ratio is taken.
+        """
+        low, high = self.local_scale if kind == 2 else self.global_scale
+        log_low, log_high = map(math.log, self.ratio)
+        for area, ratio in zip(draws[AREA], draws[RATIO], strict=True):
+            area = height * width * (low + (high - low) * area)
+            ratio = math.exp(log_low + (log_high - log_low) * ratio)
+            w = round(math.sqrt(area * ratio))
+            h = round(math.sqrt(area / ratio))
+            if 1 <= w <= width and 1 <= h <= height:
+                top = int(draws[TOP] * (height - h + 1))
+                left = int(draws[LEFT] * (width - w + 1))
+                return top, left, h, w
+        w = min(width, max(1, round(height * self.ratio[1])))
+        h = min(height, max(1, round(width / self.ratio[0])))
+        return (height - h) // 2, (width - w) // 2, h, w
+
+    def color(self, view: np.ndarray, draws: list[float]) -> np.ndarray:
+        """Jitter and grey a view; a grey one comes back as (S, S)."""
+        pending = PendingColor(view)
+        if draws[JITTER] < self.jitter_prob:
+            for operation in ORDERS[int(draws[ORDER] * len(ORDERS))]:
+                low, high = self.jitter_range[operation]
+                value = low + (high - low) * draws[FACTORS + operation]
+                pending.jitter(operation, value)
+        if draws[GREY] < self.grey_prob:
+            return pending.grey()
+        return pending.flush()
+
+    def __repr__(self) -> str:
+        settings = ', '.join(f'{k}={v}' for k, v in vars(self).items())
+        return f'{type(self).__name__}({settings})'

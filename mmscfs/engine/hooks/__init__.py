@@ -1,0 +1,18 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from .collapse_monitor_hook import CollapseMonitorHook
+from .frozen_prototypes_hook import FrozenPrototypesHook
+from .momentum_teacher_hook import MomentumTeacherHook
+from .non_finite_loss_hook import NonFiniteLossHook
+from .plain_checkpoint_hook import PlainCheckpointHook
+from .preflight_hook import PreflightHook
+from .teacher_temperature_hook import TeacherTemperatureHook
+
+__all__ = [
+    'CollapseMonitorHook',
+    'FrozenPrototypesHook',
+    'MomentumTeacherHook',
+    'NonFiniteLossHook',
+    'PlainCheckpointHook',
+    'PreflightHook',
+    'TeacherTemperatureHook',
+]

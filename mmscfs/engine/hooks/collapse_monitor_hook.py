@@ -1,0 +1,103 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import math
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+
+from ..model_access import unwrapped_model
+
+
+@HOOKS.register_module()
+class CollapseMonitorHook(Hook):
+    """Warn once, in plain words, when the logged figures show collapse.
+
+    Looks at the last ``window`` iterations every ``window`` iterations, in
+    the log's history, so it costs no synchronisation with the device. With K
+    prototypes, collapse is a teacher whose entropy stays at 0 (all images on
+    one prototype) or at ln K (all prototypes alike), or a loss that stays at
+    ln K (the student tells nothing apart).
+
+    Args:
+        begin (int): First iteration to look at; a young run's loss is near
+            ln K. Defaults to 1000.
+        window (int): Iterations in a mean. Defaults to 200.
+        tolerance (float): Distance from 0 or ln K that counts as there, as a
+            share of ln K. Defaults to 0.005.
+
+    Raises:
+        ValueError: A setting is outside its range.
+    """
+
+    def __init__(
+        self, begin: int = 1000, window: int = 200, tolerance: float = 0.005
+    ) -> None:
+        if begin < 0 or window < 1:
+            raise ValueError(
+                f'CollapseMonitorHook: begin={begin} must be >= 0 and window='
+                f'{window} >= 1'
+            )
+        if not 0 < tolerance < 0.5:
+            raise ValueError(
+                f'CollapseMonitorHook: tolerance={tolerance} must lie in '
+                '(0, 0.5)'
+            )
+        self.begin = begin
+        self.window = window
+        self.tolerance = tolerance
+        self._warned = False
+
+    def diagnose(
+        self, teacher_entropy: float, loss: float, num_prototypes: int
+    ) -> str | None:
+        """Say what is wrong, or return None.
+
+        Args:
+            teacher_entropy (float): Mean entropy of the teacher, nats.
+            loss (float): Mean cross-entropy on the last layer, nats.
+            num_prototypes (int): Number K of prototypes.
+        """
+        top = math.log(num_prototypes)
+        near = self.tolerance * top
+        if teacher_entropy < near:
+            return (
+                f'the teacher gives every image the same prototype (entropy '
+                f'{teacher_entropy:.3g} of at most {top:.3g}). Raise the '
+                "teacher's temperature or lower center_momentum"
+            )
+        if top - teacher_entropy < near:
+            return (
+                f'the teacher finds all prototypes equally likely (entropy '
+                f'{teacher_entropy:.4g} of at most {top:.4g}). Lower the '
+                "teacher's temperature or its momentum"
+            )
+        if abs(top - loss) < near:
+            return (
+                f'the loss stays at ln K = {top:.4g} ({loss:.4g}): the '
+                'student tells no views apart. Check the learning rate and '
+                'the crops'
+            )
+        return None
+
+    def after_train_iter(self, runner: Runner, *_, **__) -> None:
+        """Look at the last window, and warn on the first finding."""
+        if (
+            self._warned
+            or runner.iter + 1 < self.begin + self.window
+            or not self.every_n_train_iters(runner, self.window)
+        ):
+            return
+        head = unwrapped_model(runner).head
+        hub = runner.message_hub
+        finding = self.diagnose(
+            hub.get_scalar('train/teacher_entropy').mean(self.window),
+            hub.get_scalar('train/loss_dino').mean(self.window)
+            / (head.loss_weight or 1),
+            head.num_prototypes,
+        )
+        if finding:
+            self._warned = True
+            runner.logger.warning(
+                f'The model seems to have collapsed by iteration '
+                f'{runner.iter + 1}: {finding}.'
+            )

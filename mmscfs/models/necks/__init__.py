@@ -1,0 +1,5 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from .dino_neck import DINONeck
+from .feature_search_neck import FeatureSearchNeck
+
+__all__ = ['DINONeck', 'FeatureSearchNeck']

@@ -1,0 +1,397 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Tests of tools/dataset_converters/make_digit_scenes.py."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import pytest
+
+TOOL = (
+    Path(__file__).parents[2] / 'tools/dataset_converters/make_digit_scenes.py'
+)
+COUNTS = {'train': 12, 'val': 6}
+VOC_LISTS = {'train': 'trainval', 'val': 'test'}
+SMALL = ['--train', '12', '--val', '6', '--size', '96', '--workers', '0']
+
+
+def load_tool():
+    spec = importlib.util.spec_from_file_location(TOOL.stem, TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tool = load_tool()
+
+
+def tree(root):
+    """Return {relative path: bytes} of every file below a folder."""
+    files = (path for path in root.rglob('*') if path.is_file())
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+def rasterise(polygons, size):
+    """Fill polygons by the even-odd rule at pixel centres."""
+    mask = np.zeros((size, size), bool)
+    ys, xs = np.mgrid[:size, :size] + 0.5
+    for polygon in polygons:
+        points = np.reshape(polygon, (-1, 2))
+        inside = np.zeros_like(mask)
+        ends = np.roll(points, -1, axis=0)
+        for (x0, y0), (x1, y1) in zip(points, ends, strict=True):
+            if y0 != y1:
+                crosses = (y0 > ys) != (y1 > ys)
+                inside ^= crosses & (
+                    xs < x0 + (ys - y0) * (x1 - x0) / (y1 - y0)
+                )
+        mask |= inside
+    return mask
+
+
+def read_coco(root, split):
+    """Return the COCO file of a split and its annotations per image id."""
+    path = root / 'annotations' / f'instances_{split}.json'
+    coco = json.loads(path.read_text())
+    grouped = defaultdict(list)
+    for item in coco['annotations']:
+        grouped[item['image_id']].append(item)
+    return coco, grouped
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    out = tmp_path_factory.mktemp('digits') / 'scenes'
+    assert tool.main([*SMALL, '--out', str(out)]) == 0
+    return out
+
+
+@pytest.mark.parametrize('split', COUNTS)
+def test_images_and_class_folders(made, split):
+    folders = sorted(path.name for path in (made / split).iterdir())
+    assert folders == [str(i) for i in range(10)]
+    files = list((made / split).glob('*/*.jpg'))
+    assert len(files) == COUNTS[split]
+    for path in files:
+        image = cv2.imread(str(path))
+        assert image.shape == (96, 96, 3)
+        assert image.std() > 5
+
+
+@pytest.mark.parametrize('split', COUNTS)
+def test_coco_boxes_and_masks_agree(made, split):
+    coco, _ = read_coco(made, split)
+    ids = [item['id'] for item in coco['annotations']]
+    assert ids == list(range(1, len(ids) + 1))
+    names = {item['id']: item['name'] for item in coco['categories']}
+    assert names == {i + 1: str(i) for i in range(10)}
+    for item in coco['annotations']:
+        x, y, w, h = item['bbox']
+        assert x >= 0
+        assert y >= 0
+        assert w >= 1
+        assert h >= 1
+        assert x + w <= 96
+        assert y + h <= 96
+        assert item['iscrowd'] == 0
+        assert all(len(p) >= 6 for p in item['segmentation'])
+        mask = rasterise(item['segmentation'], 96)
+        rows, columns = np.where(mask)
+        bounds = columns.min(), rows.min(), columns.max(), rows.max()
+        np.testing.assert_allclose(
+            bounds, (x, y, x + w - 1, y + h - 1), atol=1
+        )
+        # Only the outline may differ: polygons are simplified.
+        assert abs(int(mask.sum()) - item['area']) <= 0.12 * item['area'] + 3
+
+
+@pytest.mark.parametrize('split', COUNTS)
+def test_folder_names_the_largest_object(made, split):
+    coco, grouped = read_coco(made, split)
+    assert len(coco['images']) == COUNTS[split]
+    for image in coco['images']:
+        assert (made / split / image['file_name']).is_file()
+        assert (image['height'], image['width']) == (96, 96)
+        objects = grouped[image['id']]
+        assert 1 <= len(objects) <= 4
+        largest = max(objects, key=lambda item: item['area'])
+        label = image['file_name'].split('/')[0]
+        assert label == str(largest['category_id'] - 1)
+        assert 0.35 * 96 <= max(largest['bbox'][2:]) <= 0.8 * 96
+
+
+@pytest.mark.parametrize('split', COUNTS)
+def test_masks_of_an_image_do_not_overlap(made, split):
+    _, grouped = read_coco(made, split)
+    for objects in grouped.values():
+        masks = [rasterise(item['segmentation'], 96) for item in objects]
+        smallest = min(item['area'] for item in objects)
+        overlap = (np.sum(masks, axis=0) > 1).sum()
+        assert overlap <= 0.2 * smallest + 4
+
+
+@pytest.mark.parametrize('split', COUNTS)
+def test_voc_matches_coco(made, split):
+    voc = made / 'VOC2007'
+    listing = voc / 'ImageSets/Main' / f'{VOC_LISTS[split]}.txt'
+    stems = listing.read_text().split()
+    coco, grouped = read_coco(made, split)
+    assert len(stems) == len(set(stems)) == COUNTS[split]
+    for stem, image in zip(stems, coco['images'], strict=True):
+        top = ElementTree.parse(voc / 'Annotations' / f'{stem}.xml').getroot()
+        picture = voc / 'JPEGImages' / top.findtext('filename')
+        assert picture.stem == stem
+        twin = made / split / image['file_name']
+        assert picture.read_bytes() == twin.read_bytes()
+        assert cv2.imread(str(picture)).shape == (96, 96, 3)
+        sizes = [int(node.text) for node in top.find('size')]
+        assert sizes == [96, 96, 3]
+        found = [
+            (
+                node.findtext('name'),
+                [
+                    int(node.findtext(f'bndbox/{key}'))
+                    for key in ('xmin', 'ymin', 'xmax', 'ymax')
+                ],
+            )
+            for node in top.iter('object')
+        ]
+        wanted = []
+        for item in grouped[image['id']]:
+            x, y, w, h = item['bbox']
+            box = [x + 1, y + 1, x + w, y + h]
+            wanted.append((str(item['category_id'] - 1), box))
+        assert found == wanted
+        assert all(n.findtext('difficult') == '0' for n in top.iter('object'))
+
+
+def test_voc_ids_are_unique_across_splits(made):
+    folder = made / 'VOC2007'
+    for name in ('JPEGImages', 'Annotations'):
+        assert len(list((folder / name).iterdir())) == sum(COUNTS.values())
+
+
+def test_splits_share_no_digit_and_no_background(made):
+    used = {}
+    for split in COUNTS:
+        coco, _ = read_coco(made, split)
+        used[split] = {item['sample_id'] for item in coco['annotations']}
+    sources = tool.load_sources()
+    pools = {name: set(s.samples.tolist()) for name, s in sources.items()}
+    assert pools['train'].isdisjoint(pools['val'])
+    assert len(pools['train'] | pools['val']) == 1797
+    assert all(used[split] <= pools[split] for split in COUNTS)
+    for source in sources.values():
+        assert set(source.labels.tolist()) == set(range(10))
+    pairs = zip(sources['train'].photos, sources['val'].photos, strict=True)
+    for left, right in pairs:
+        assert left.shape[1] + right.shape[1] == 640
+
+
+def test_same_bytes_with_worker_processes(made, tmp_path):
+    command = [sys.executable, str(TOOL), *SMALL[:-1], '2']
+    done = subprocess.run(
+        [*command, '--out', str(tmp_path / 'out')],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(' scenes')[0] for line in lines] == [
+        'train: 12',
+        'val: 6',
+    ]
+    assert tree(tmp_path / 'out') == tree(made)
+
+
+def test_other_seed_gives_other_scenes(made, tmp_path):
+    out = tmp_path / 'out'
+    assert tool.main([*SMALL, '--seed', '1', '--out', str(out)]) == 0
+    before, after = tree(made), tree(out)
+    assert before.keys() == after.keys()
+    images = [name for name in before if name.endswith('.jpg')]
+    assert all(before[name] != after[name] for name in images)
+
+
+def test_a_scene_does_not_depend_on_the_counts(made, tmp_path):
+    out = tmp_path / 'out'
+    sizes = ['--train', '2', '--val', '1', '--size', '96', '--workers', '0']
+    assert tool.main([*sizes, '--out', str(out)]) == 0
+    for name in ('train/0/00000.jpg', 'train/1/00001.jpg', 'val/0/00000.jpg'):
+        assert (out / name).read_bytes() == (made / name).read_bytes()
+
+
+def test_copies_where_hard_links_fail(made, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError('no hard links here')
+
+    monkeypatch.setattr(os, 'link', refuse)
+    out = tmp_path / 'out'
+    assert tool.main([*SMALL, '--out', str(out)]) == 0
+    assert tree(out) == tree(made)
+
+
+def test_holes_are_not_filled():
+    mask = np.zeros((20, 20), np.uint8)
+    mask[2:18, 3:17] = 1
+    mask[6:9, 6:9] = mask[11:15, 8:14] = 0
+    polygons = tool.mask_to_polygons(mask)
+    assert len(polygons) == 1
+    # A simplified outline may cut a corner, never a hole.
+    differing = rasterise(polygons, 20) != mask.astype(bool)
+    assert differing.sum() <= 8
+    assert not rasterise(polygons, 20)[12:14, 9:13].any()
+
+
+def test_second_run_does_no_work(made, capsys, monkeypatch):
+    monkeypatch.setattr(tool, 'build', lambda *_: pytest.fail('did work'))
+    before = {p: p.stat().st_mtime_ns for p in made.rglob('*')}
+    assert tool.main([*SMALL, '--out', str(made)]) == 0
+    assert 'already' in capsys.readouterr().out
+    assert before == {p: p.stat().st_mtime_ns for p in made.rglob('*')}
+
+
+@pytest.mark.parametrize('extra', [[], ['--overwrite']])
+@pytest.mark.parametrize('meta', [None, '{}', '[1]', 'not json'])
+def test_foreign_folder_is_left_alone(tmp_path, capsys, extra, meta):
+    out = tmp_path / 'mine'
+    out.mkdir()
+    (out / 'precious.txt').write_text('keep me')
+    if meta is not None:
+        (out / 'meta.json').write_text(meta)
+    before = tree(tmp_path)
+    assert tool.main([*SMALL, '--out', str(out), *extra]) == 2
+    message = capsys.readouterr().err
+    assert str(out) in message
+    assert '--out' in message
+    assert tree(tmp_path) == before
+
+
+def test_a_file_as_out_is_left_alone(tmp_path, capsys):
+    out = tmp_path / 'file'
+    out.write_text('keep me')
+    assert tool.main([*SMALL, '--out', str(out)]) == 2
+    assert str(out) in capsys.readouterr().err
+    assert out.read_text() == 'keep me'
+
+
+def test_other_settings_need_overwrite(tmp_path, capsys):
+    out = tmp_path / 'out'
+    few = ['--train', '2', '--val', '1', '--size', '64', '--workers', '0']
+    assert tool.main([*few, '--out', str(out)]) == 0
+    before = tree(tmp_path)
+    assert tool.main([*few, '--seed', '7', '--out', str(out)]) == 2
+    message = capsys.readouterr().err
+    for part in (str(out), 'seed 0', 'not 7', '--overwrite'):
+        assert part in message
+    assert tree(tmp_path) == before
+    again = [*few, '--seed', '7', '--out', str(out), '--overwrite']
+    assert tool.main(again) == 0
+    assert tree(tmp_path) != before
+    assert [path.name for path in tmp_path.iterdir()] == ['out']
+    assert json.loads((out / 'meta.json').read_text())['seed'] == 7
+
+
+def test_damaged_data_set_is_noticed(tmp_path, capsys):
+    out = tmp_path / 'out'
+    few = ['--train', '2', '--val', '1', '--size', '64', '--workers', '0']
+    assert tool.main([*few, '--out', str(out)]) == 0
+    (out / 'train/1/00001.jpg').unlink()
+    assert tool.main([*few, '--out', str(out)]) == 2
+    assert '--overwrite' in capsys.readouterr().err
+    assert tool.main([*few, '--out', str(out), '--overwrite']) == 0
+    assert (out / 'train/1/00001.jpg').is_file()
+
+
+def test_an_empty_folder_is_used(tmp_path):
+    out = tmp_path / 'out'
+    out.mkdir()
+    few = ['--train', '1', '--val', '1', '--size', '64', '--workers', '0']
+    assert tool.main([*few, '--out', str(out)]) == 0
+    assert (out / 'meta.json').is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ['out']
+
+
+@pytest.mark.parametrize(
+    ('error', 'code'),
+    [(OSError('disk full'), 1), (KeyboardInterrupt(), 130)],
+)
+def test_interrupted_run_leaves_nothing(tmp_path, monkeypatch, error, code):
+    write = tool.write_scene
+
+    def fail(index, **kwargs):
+        if index == 3:
+            raise error
+        return write(index, **kwargs)
+
+    monkeypatch.setattr(tool, 'write_scene', fail)
+    assert tool.main([*SMALL, '--out', str(tmp_path / 'out')]) == code
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unforeseen_error_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError('bug')
+
+    monkeypatch.setattr(tool, 'write_scene', fail)
+    with pytest.raises(RuntimeError, match='bug'):
+        tool.main([*SMALL, '--out', str(tmp_path / 'out')])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_overwrite_keeps_the_old_scenes(tmp_path, monkeypatch):
+    out = tmp_path / 'out'
+    few = ['--train', '2', '--val', '1', '--size', '64', '--workers', '0']
+    assert tool.main([*few, '--out', str(out)]) == 0
+    before = tree(tmp_path)
+    rename = Path.rename
+
+    def fail(path, target):
+        if '.tmp-' in path.name and not path.name.endswith('-old'):
+            raise OSError('busy')
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, 'rename', fail)
+    args = [*few, '--seed', '3', '--out', str(out), '--overwrite']
+    assert tool.main(args) == 1
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        ('--size', '63'),
+        ('--size', 'big'),
+        ('--train', '0'),
+        ('--val', '-1'),
+        ('--workers', '-1'),
+        ('--seed', '-5'),
+    ],
+)
+def test_bad_values_exit_with_code_2(tmp_path, capsys, name, value):
+    out = tmp_path / 'out'
+    with pytest.raises(SystemExit) as caught:
+        tool.main([f'{name}={value}', '--out', str(out)])
+    assert caught.value.code == 2
+    message = capsys.readouterr().err
+    assert name in message
+    assert repr(value) in message
+    assert 'whole number from' in message
+    assert not out.exists()
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as caught:
+        tool.main(['--help'])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for word in ('VOC2007', 'instances_', 'example', '3000', '--overwrite'):
+        assert word in text

@@ -1,0 +1,425 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Make a small data set of handwritten digits over photographs, offline.
+
+Everything comes from files that scikit-learn installs: 1797 handwritten
+digits of 8x8 pixels and two photographs. A scene holds one large main digit,
+the label of the image, and up to three small digits behind it.
+
+Written below OUT, all three views sharing the same JPEG files:
+  train/<digit>/00000.jpg, val/<digit>/00000.jpg   one folder per class
+  annotations/instances_{train,val}.json           COCO boxes and polygons
+  VOC2007/{JPEGImages,Annotations,ImageSets/Main}  Pascal VOC: trainval, test
+  meta.json                                        the settings, written last
+
+No digit and no part of a photograph is used by both splits. The files depend
+on --train, --val, --size and --seed, not on --workers. OUT appears only once
+it is complete.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from contextlib import ExitStack, suppress
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+SPLITS = {'train': 'trainval', 'val': 'test'}  # and their Pascal VOC names
+CLASSES = tuple('0123456789')
+MAIN_EXTENT, SMALL_EXTENT = (0.42, 0.72), (0.16, 0.34)  # of the image side
+MIN_PIXELS, MIN_VISIBLE, MAX_OF_MAIN = 16, 0.4, 0.7  # visible small digits
+CHUNK = 16  # scenes that a worker takes at a time
+
+
+class Source(NamedTuple):
+    """The material of one split."""
+
+    digits: np.ndarray  # (n, 10, 10) float32, ink 0 to 1, with a clear rim
+    labels: np.ndarray  # (n,) int, the digit that each of them shows
+    samples: np.ndarray  # (n,) int, their indices in load_digits
+    photos: list[np.ndarray]  # (h, w, 3) uint8 BGR, regions of photographs
+
+
+_SOURCES: dict[str, Source] = {}  # filled once per process
+
+
+def load_sources() -> dict[str, Source]:
+    """Load digits and photographs as two disjoint splits.
+
+    The last 20 % of the samples of every class and the right 30 % of every
+    photograph are for val, the rest is for train.
+    """
+    from sklearn.datasets import load_digits  # slow, and workers do without
+
+    bunch = load_digits()
+    rows: dict[str, list[int]] = {'train': [], 'val': []}
+    for digit in range(len(CLASSES)):
+        members = np.flatnonzero(bunch.target == digit).tolist()
+        cut = round(0.8 * len(members))
+        rows['train'] += members[:cut]
+        rows['val'] += members[cut:]
+    photos: dict[str, list[np.ndarray]] = {'train': [], 'val': []}
+    for name in ('china.jpg', 'flower.jpg'):
+        # Not by load_sample_images, which would need Pillow as well.
+        data = (resources.files('sklearn.datasets.images') / name).read_bytes()
+        photo = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        cut = round(0.7 * photo.shape[1])
+        photos['train'].append(photo[:, :cut])
+        photos['val'].append(photo[:, cut:])
+    ink = np.pad(bunch.images / 16, ((0, 0), (1, 1), (1, 1)))
+    ink, labels = ink.astype(np.float32), bunch.target
+    return {
+        s: Source(ink[rows[s]], labels[rows[s]], np.array(rows[s]), photos[s])
+        for s in SPLITS
+    }
+
+
+def place_digit(
+    ink: np.ndarray, size: int, extent: tuple[float, float], rng: Any
+) -> np.ndarray:
+    """Scale, rotate (within 30 degrees) and shift a digit into the image.
+
+    ``ink`` is (10, 10) float32 and ``extent`` the range of its longer side,
+    as a part of ``size`` pixels. Returns (size, size) float32 opacity, 0 to 1.
+    """
+    ink = cv2.resize(ink, (60, 60), interpolation=cv2.INTER_CUBIC)
+    angle = np.deg2rad(rng.uniform(-30, 30))
+    sin, cos = np.sin(angle), np.cos(angle)
+    turn = np.array([[cos, -sin], [sin, cos]])
+    spots = np.argwhere(ink > 0.45)[:, ::-1] @ turn.T
+    first, last = spots.min(axis=0), spots.max(axis=0)
+    scale = rng.uniform(*extent) * size / (last - first).max()
+    low, high = 1 - scale * first, size - 2 - scale * last
+    affine = np.column_stack([scale * turn, rng.uniform(low, high)])
+    soft = cv2.warpAffine(ink, affine, (size, size))
+    return np.clip((soft - 0.35) / 0.2, 0, 1)
+
+
+def mask_to_polygons(mask: np.ndarray) -> list[list[float]]:
+    """Trace an (h, w) uint8 mask.
+
+    Returns one [x, y, x, y, ...] per connected part, in pixels, where pixel
+    (0, 0) covers 0..1. A hole is joined to its part by a bridge of no width,
+    because COCO polygons have no holes.
+    """
+    # Tracing at twice the size keeps strokes of one pixel from collapsing.
+    x, y, w, h = cv2.boundingRect(mask)
+    big = mask[y : y + h, x : x + w].repeat(2, axis=0).repeat(2, axis=1)
+    how = (cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    contours, tree = cv2.findContours(big, *how, offset=(2 * x, 2 * y))
+    rings = [cv2.approxPolyDP(c, 0.7, True).reshape(-1, 2) for c in contours]
+    parts = {i: ring for i, ring in enumerate(rings) if tree[0, i, 3] < 0}
+    for hole, parent in zip(rings, tree[0, :, 3], strict=True):
+        if parent >= 0:
+            part = parts[parent]
+            gaps = np.square(part[:, None] - hole[None]).sum(axis=-1)
+            at, start = np.unravel_index(gaps.argmin(), gaps.shape)
+            tour = np.roll(hole, -start, axis=0)
+            tour = [part[: at + 1], tour, tour[:1], part[at:]]
+            parts[parent] = np.concatenate(tour)
+    return [((ring + 0.5) / 2).ravel().tolist() for ring in parts.values()]
+
+
+def paint(image: np.ndarray, opacity: np.ndarray, rng: Any) -> None:
+    """Blend a digit of (h, w) opacity into a (h, w, 3) float32 BGR image.
+
+    The tint is bright or dark, whichever its surroundings come less close to.
+    """
+    x, y, w, h = cv2.boundingRect((opacity > 0).astype(np.uint8))
+    area, alpha = image[y : y + h, x : x + w], opacity[y : y + h, x : x + w]
+    # Green carries most of the brightness. The quartiles heed both sides of an
+    # edge in the photograph, but not a small digit in front of it.
+    low, high = np.percentile(area[..., 1][alpha > 0], (25, 75))
+    tint = rng.uniform(0, 1, 3).astype(np.float32)
+    tint = (tint - tint.min()) / np.ptp(tint)
+    if 255 - high + rng.uniform(-20, 20) > low:
+        tint = 255 - (1 - tint) * rng.uniform(20, 120)
+    else:
+        tint = tint * rng.uniform(10, 80)
+    alpha = alpha[..., None] * np.float32(rng.uniform(0.94, 1))
+    area += alpha * (tint.astype(np.float32) - area)
+
+
+def compose_scene(
+    source: Source, digit: int, size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+    """Compose a scene whose main digit is ``digit``.
+
+    Returns the (size, size, 3) uint8 BGR image, and for every digit in it
+    the row in ``source`` and the (size, size) uint8 mask of its visible part.
+    The main digit comes first, is whole and has the largest mask.
+    """
+    layers, found = [], []
+    covered = np.zeros((size, size), bool)
+    row, extent = rng.choice(np.where(source.labels == digit)[0]), MAIN_EXTENT
+    least, most, wanted = 0, size**2, 1 + rng.integers(4)
+    # From front to back, so a digit that would hardly be seen is left out of
+    # the picture too, not only out of the annotations.
+    for _ in range(4 * wanted):
+        layer = place_digit(source.digits[row], size, extent, rng)
+        solid = layer > 0.5
+        mask = (solid & ~covered).astype(np.uint8)
+        count, parts, stats, _ = cv2.connectedComponentsWithStats(mask)
+        if count > 2:  # crumbs, which would stretch the box
+            mask[stats[parts, cv2.CC_STAT_AREA] < 8] = 0
+        if max(least, MIN_VISIBLE * solid.sum()) <= mask.sum() <= most:
+            layers.append(layer)
+            found.append((row, mask))
+            covered |= solid
+        if len(found) == wanted:
+            break
+        row, extent = rng.integers(len(source.labels)), SMALL_EXTENT
+        least, most = MIN_PIXELS, MAX_OF_MAIN * found[0][1].sum()
+
+    photo = source.photos[rng.integers(len(source.photos))]
+    side = int(min(size * rng.uniform(1.2, 2.5), *photo.shape[:2]))
+    y, x = (rng.integers(n - side + 1) for n in photo.shape[:2])
+    photo = photo[y : y + side, x : x + side]
+    image = cv2.resize(photo, (size, size))
+    if rng.random() < 0.5:
+        image = cv2.flip(image, 1)
+    image = image * np.float32(rng.uniform(0.6, 1.15))
+    for layer in reversed(layers):
+        paint(image, layer, rng)
+    grain = rng.standard_normal((size, size), np.float32) * rng.uniform(1, 6)
+    grain = cv2.merge([grain.astype(np.float32)] * 3)
+    return cv2.add(image, grain, dtype=cv2.CV_8U), found
+
+
+def voc_xml(stem: str, size: int, objects: list[dict[str, Any]]) -> bytes:
+    """Return the Pascal VOC annotation, boxes 1-based and inclusive."""
+
+    def node(tag: str, **children: Any) -> ElementTree.Element:
+        element = ElementTree.Element(tag)
+        for key, value in children.items():
+            ElementTree.SubElement(element, key).text = str(value)
+        return element
+
+    top = node('annotation', folder='VOC2007', filename=f'{stem}.jpg')
+    top.append(node('size', width=size, height=size, depth=3))
+    for item in objects:
+        x, y, w, h = item['bbox']
+        name = CLASSES[item['category_id'] - 1]
+        flags = {'pose': 'Unspecified', 'truncated': 0, 'difficult': 0}
+        top.append(node('object', name=name, **flags))
+        box = node('bndbox', xmin=x + 1, ymin=y + 1, xmax=x + w, ymax=y + h)
+        top[-1].append(box)
+    ElementTree.indent(top)
+    return ElementTree.tostring(top)
+
+
+def write_scene(
+    index: int, split: str, root: Path, size: int, seed: int
+) -> tuple[str, list[dict[str, Any]]]:
+    """Make scene ``index`` of a split, write its JPEG and VOC files.
+
+    Returns the path of the image below the split, and its COCO annotations
+    without ids; ``sample_id`` is the ``load_digits`` index. Raises OSError.
+    """
+    source, digit = _SOURCES[split], index % len(CLASSES)
+    rng = np.random.default_rng([seed, list(SPLITS).index(split), index])
+    image, found = compose_scene(source, digit, size, rng)
+    objects = [
+        {
+            'category_id': int(source.labels[row]) + 1,
+            'bbox': list(cv2.boundingRect(mask)),
+            'area': int(mask.sum()),
+            'segmentation': mask_to_polygons(mask),
+            'iscrowd': 0,
+            'sample_id': int(source.samples[row]),
+        }
+        for row, mask in found
+    ]
+    name, stem = f'{CLASSES[digit]}/{index:05d}.jpg', f'{split}_{index:05d}'
+    path, voc = root / split / name, root / 'VOC2007'
+    # Not cv2.imwrite, which does not raise when the disk is full.
+    jpeg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+    path.write_bytes(jpeg.tobytes())
+    view = voc / 'JPEGImages' / f'{stem}.jpg'
+    try:
+        os.link(path, view)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, view)
+    xml = voc_xml(stem, size, objects)
+    (voc / 'Annotations' / f'{stem}.xml').write_bytes(xml)
+    return name, objects
+
+
+def start_worker(sources: dict[str, Source]) -> None:
+    """Prepare a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    cv2.setNumThreads(0)
+    _SOURCES.update(sources)
+
+
+def build(root: Path, meta: dict[str, Any], workers: int) -> None:
+    """Write a whole data set into the empty folder ``root``."""
+    names = ('JPEGImages', 'Annotations', 'ImageSets/Main')
+    folders = ['annotations', *(f'VOC2007/{name}' for name in names)]
+    # Classes without images too: their numbers come from the folder names.
+    folders += [f'{split}/{name}' for split in SPLITS for name in CLASSES]
+    for folder in folders:
+        (root / folder).mkdir(parents=True)
+    _SOURCES.update(load_sources())
+    with ExitStack() as stack:
+        mapper: Callable[..., Any] = map
+        if workers:
+            spawn = multiprocessing.get_context('spawn')
+            useful = min(workers, -(-(meta['train'] + meta['val']) // CHUNK))
+            pool = ProcessPoolExecutor(useful, spawn, start_worker, [_SOURCES])
+            stack.callback(pool.shutdown, cancel_futures=True)
+            mapper = partial(pool.map, chunksize=CHUNK)
+        for split in SPLITS:
+            start = time.monotonic()
+            objects = write_split(root, split, meta, mapper)
+            text = f'{split}: {meta[split]} scenes, {objects} objects'
+            print(f'{text}, {time.monotonic() - start:.1f} s')
+    (root / 'meta.json').write_text(json.dumps(meta, indent=2) + '\n')
+
+
+def write_split(
+    root: Path, split: str, meta: dict[str, Any], mapper: Callable[..., Any]
+) -> int:
+    """Write the scenes and listings of a split, return its object count."""
+    size, count = meta['size'], meta[split]
+    where = {'split': split, 'root': root, 'size': size, 'seed': meta['seed']}
+    scenes = mapper(partial(write_scene, **where), range(count))
+    console = Console(stderr=True)
+    scenes = track(scenes, split, count, console=console, transient=True)
+    categories = [{'id': i, 'name': name} for i, name in enumerate(CLASSES, 1)]
+    coco: dict[str, list[dict[str, Any]]]
+    coco = {'images': [], 'annotations': [], 'categories': categories}
+    shape = {'height': size, 'width': size}
+    for image_id, (name, objects) in enumerate(scenes, 1):
+        coco['images'].append({'id': image_id, 'file_name': name, **shape})
+        for item in objects:
+            ids = {'id': len(coco['annotations']) + 1, 'image_id': image_id}
+            coco['annotations'].append(ids | item)
+    path = root / 'annotations' / f'instances_{split}.json'
+    path.write_text(json.dumps(coco, separators=(',', ':')))
+    listing = root / 'VOC2007/ImageSets/Main' / f'{SPLITS[split]}.txt'
+    listing.write_text(''.join(f'{split}_{i:05d}\n' for i in range(count)))
+    return len(coco['annotations'])
+
+
+def is_made(out: Path, meta: dict[str, Any], overwrite: bool) -> bool:
+    """Tell whether ``out`` already holds what ``meta`` describes.
+
+    Raises ValueError if it holds something else that must stay.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    try:
+        found = dict(json.loads((out / 'meta.json').read_text()))
+    except (OSError, TypeError, ValueError):
+        found = {}
+    if found.get('tool') != meta['tool']:
+        raise ValueError(
+            f'--out {out} was not made by this tool, choose another --out'
+        )
+    for split in SPLITS:  # what is really there, in case files were removed
+        found[split] = sum(1 for _ in (out / split).glob('*/*.jpg'))
+    for key, value in meta.items():
+        if found.get(key) != value and not overwrite:
+            raise ValueError(
+                f'--out {out} was made with {key} {found.get(key)}, not '
+                f'{value}: choose another --out or pass --overwrite'
+            )
+    return not overwrite
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; a bad value exits with code 2."""
+
+    def number(text: str, low: int, high: float) -> int:
+        with suppress(ValueError):
+            if low <= int(text) <= high:
+                return int(text)
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not a whole number from {low} to {high}'
+        )
+
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='example:\n  python tools/dataset_converters/'
+        'make_digit_scenes.py --train 300 --val 60 --out data/few-digits',
+    )
+    out = Path('data/digit-scenes')
+    text = 'folder to make (default: %(default)s)'
+    parser.add_argument('--out', type=Path, default=out, help=text)
+    for name, default, low, high, text in (
+        ('train', 3000, 1, 99999, 'training scenes'),
+        ('val', 600, 1, 99999, 'validation scenes'),
+        ('size', 160, 64, 1024, 'side of the square images in pixels'),
+        ('seed', 0, 0, 2**32 - 1, 'seed of everything random'),
+        ('workers', os.cpu_count(), 0, 999, 'processes, 0 for this one only'),
+    ):
+        parser.add_argument(
+            f'--{name}',
+            type=partial(number, low=low, high=high),
+            default=default,
+            metavar='N',
+            help=f'{text}, {low} to {high} (default: %(default)s)',
+        )
+    text = 'replace OUT if its meta.json shows that this tool made it'
+    parser.add_argument('--overwrite', action='store_true', help=text)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool, return its exit code.
+
+    0: made or already there, 1: writing failed, 2: OUT holds other things,
+    130: interrupted. OUT is as it was unless the code is 0.
+    """
+    args = parse_args(argv)
+    meta: dict[str, Any] = {'tool': 'make_digit_scenes', 'format': 1}
+    meta |= {k: getattr(args, k) for k in ('train', 'val', 'size', 'seed')}
+    try:
+        if is_made(args.out, meta, args.overwrite):
+            print(f'{args.out} already holds these scenes, nothing to do')
+            return 0
+    except ValueError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    out = args.out.resolve()
+    new = out.with_name(f'{out.name}.tmp-{os.getpid()}')
+    old = out.with_name(f'{new.name}-old')
+    try:
+        replace = out.exists()
+        new.mkdir(parents=True)
+        build(new, meta, args.workers)
+        if replace:
+            out.rename(old)
+        new.rename(out)
+    except (OSError, BrokenExecutor) as error:
+        print(f'error: cannot make {args.out}: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f'interrupted: {args.out} is unchanged', file=sys.stderr)
+        return 130
+    finally:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
