@@ -1,6 +1,12 @@
 model = dict(
     type='DINO',
-    backbone=dict(type='ResNet', depth=50, out_indices=(3,)),
+    # As torchvision's, which the authors train.
+    backbone=dict(
+        type='ResNet',
+        depth=50,
+        out_indices=(3,),
+        zero_init_residual=False,
+    ),
     neck=dict(type='DINONeck', in_channels=2048, num_prototypes=65536),
     head=dict(type='DINOHead'),
 )

@@ -12,6 +12,7 @@ model = dict(
         stem_channels=32,
         base_channels=32,
         out_indices=(1, 2, 3),
+        zero_init_residual=False,
     ),
     neck=dict(
         type='DINONeck',

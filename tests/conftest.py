@@ -1,0 +1,112 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import random
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+
+import mmscfs  # noqa: F401
+
+CONFIGS = Path(__file__).parent.parent / 'configs'
+
+
+@pytest.fixture(autouse=True)
+def _reproducible():
+    """Every test starts from the same seeds and scope."""
+    init_default_scope('mmpretrain')
+    # Initialising a model would print a paragraph for each parameter.
+    MMLogger.get_current_instance().setLevel('WARNING')
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    # The networks are tiny: threads would only wait for each other.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def scfs_cfg():
+    """A config of SCFS small enough for a float64 step in a test."""
+    return dict(
+        type='SCFS',
+        backbone=dict(
+            type='ResNet',
+            depth=18,
+            stem_channels=8,
+            base_channels=8,
+            out_indices=(1, 2, 3),
+            zero_init_residual=False,
+        ),
+        neck=dict(
+            type='DINONeck',
+            in_channels=64,
+            hidden_channels=16,
+            bottleneck_channels=8,
+            num_prototypes=12,
+        ),
+        search_neck=dict(
+            type='FeatureSearchNeck',
+            in_channels=[16, 32, 64],
+            mid_channels=4,
+            hidden_channels=16,
+            out_channels=10,
+        ),
+        head=dict(type='SCFSHead'),
+    )
+
+
+@pytest.fixture
+def dino_cfg(scfs_cfg):
+    """The same network without the search."""
+    del scfs_cfg['search_neck']
+    scfs_cfg.update(type='DINO', head=dict(type='DINOHead'))
+    return scfs_cfg
+
+
+@pytest.fixture
+def views():
+    """Two global and three local views of four images, float64."""
+    return [
+        torch.randn(4, 3, size, size, dtype=torch.float64)
+        for size in (64, 64, 32, 32, 32)
+    ]
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """Sixteen small images, ImageNet-style, below tmp_path/images/train."""
+    folder = tmp_path / 'images' / 'train' / 'class'
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for i in range(16):
+        coarse = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        image = cv2.resize(coarse, (80, 72), interpolation=cv2.INTER_CUBIC)
+        assert cv2.imwrite(str(folder / f'{i:02d}.jpg'), image)
+    return tmp_path / 'images'
+
+
+@pytest.fixture
+def tiny_run(scfs_cfg, image_folder, tmp_path):
+    """configs/scfs_r50.py shrunk to 4 iterations of 4 images an epoch."""
+    cfg = Config.fromfile(CONFIGS / 'scfs_r50.py')
+    cfg.model = scfs_cfg
+    cfg.work_dir = str(tmp_path / 'work')
+    cfg.sync_bn = None
+    cfg.train_dataloader.update(
+        batch_size=4, num_workers=0, persistent_workers=False
+    )
+    cfg.train_dataloader.dataset.data_root = str(image_folder)
+    cfg.train_dataloader.dataset.pipeline[1].update(
+        global_size=32, local_size=32, num_local=2
+    )
+    cfg.optim_wrapper.optimizer.lr = 0.01
+    cfg.param_scheduler = []
+    cfg.train_cfg.max_epochs = 2
+    cfg.default_hooks.checkpoint.interval = 1
+    cfg.default_hooks.logger.interval = 1
+    cfg.log_level = 'WARNING'
+    return cfg

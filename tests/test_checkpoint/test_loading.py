@@ -1,0 +1,152 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import os
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from mmscfs.checkpoint import check_same_model, read_checkpoint
+
+
+@pytest.fixture
+def checkpoint():
+    return dict(
+        state_dict=dict(weight=torch.arange(6.0).view(2, 3)),
+        meta=dict(epoch=3),
+    )
+
+
+def test_reads_tensors_and_plain_values(tmp_path, checkpoint):
+    torch.save(checkpoint, tmp_path / 'good.pth')
+    for path in (tmp_path / 'good.pth', str(tmp_path / 'good.pth')):
+        loaded = read_checkpoint(path)
+        assert loaded['meta'] == {'epoch': 3}
+        weight = loaded['state_dict']['weight']
+        assert weight.device.type == 'cpu'
+        assert weight.tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='nowhere.pth'):
+        read_checkpoint(tmp_path / 'nowhere.pth')
+    with pytest.raises(FileNotFoundError, match=tmp_path.name):
+        read_checkpoint(tmp_path)  # a folder
+
+
+@pytest.mark.parametrize('share', [0.1, 0.5, 0.9, 0.99])
+def test_truncated_file_is_refused(tmp_path, checkpoint, share):
+    path = tmp_path / 'truncated.pth'
+    torch.save(checkpoint, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"truncated\.pth' is damaged"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'',
+        b'PK',
+        b'hello world',
+        b'join us',
+        b'a readme',
+        b'version https://git-lfs.github.com/spec/v1\nsize 1\n',
+        b'<!DOCTYPE html><html></html>',
+        b'{"message": "Not Found"}',
+        bytes(100),
+        b'\x89PNG\r\n\x1a\n',
+    ],
+)
+def test_file_that_is_no_checkpoint_is_refused(tmp_path, content):
+    path = tmp_path / 'notes.pth'
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"'[^']*notes\.pth'.* damaged"):
+        read_checkpoint(path)
+
+
+class Intruder:
+    """Its unpickling makes a folder, were it not refused."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize('save', [torch.save, None])
+def test_a_pickle_that_runs_code_is_refused(tmp_path, save):
+    path, marker = tmp_path / 'intruder.pth', tmp_path / 'marker'
+    content = dict(state_dict=Intruder(marker))
+    if save:
+        save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(ValueError, match=r"refused .*intruder\.pth'"):
+        read_checkpoint(path)
+    assert not marker.exists()
+    # The trap is a real one.
+    torch.load(path, weights_only=False) if save else pickle.loads(
+        path.read_bytes()
+    )
+    assert marker.exists()
+
+
+@pytest.fixture
+def model_state():
+    return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).state_dict()
+
+
+def refusal(model_state, state):
+    """Return the error's text for a state dict that does not fit."""
+    with pytest.raises(ValueError, match='not one of this SCFS') as error:
+        check_same_model(model_state, dict(state_dict=state), 'SCFS')
+    text = str(error.value)
+    assert 'Resume with the config that wrote it' in text
+    assert 'without --resume' in text
+    return text
+
+
+def test_equal_tensors_pass(model_state):
+    other = {key: value + 1 for key, value in model_state.items()}
+    check_same_model(model_state, dict(state_dict=other, meta={}), 'SCFS')
+    check_same_model(model_state, other, 'SCFS')  # a bare state dict
+
+
+def test_distributed_prefix_passes(model_state):
+    state = {f'module.{key}': value for key, value in model_state.items()}
+    check_same_model(model_state, dict(state_dict=state), 'SCFS')
+
+
+def test_missing_tensor_is_named(model_state):
+    state = dict(model_state)
+    del state['1.running_mean'], state['1.running_var']
+    text = refusal(model_state, state)
+    assert '2 missing (e.g. 1.running_mean)' in text
+    assert 'left over' not in text
+    assert 'shape' not in text
+
+
+def test_left_over_tensor_is_named(model_state):
+    state = {**model_state, 'module.teacher.weight': torch.ones(1)}
+    text = refusal(model_state, state)
+    assert '1 left over (e.g. teacher.weight)' in text
+    assert 'missing' not in text
+
+
+def test_tensor_of_another_shape_is_named(model_state):
+    state = {**model_state, '0.weight': torch.ones(2, 4)}
+    text = refusal(model_state, state)
+    assert '1 of another shape (e.g. 0.weight (2, 4) for (2, 3))' in text
+    assert 'missing' not in text
+
+
+def test_every_kind_of_problem_is_told(model_state):
+    text = refusal(
+        model_state, {'0.weight': torch.ones(1), 'head.weight': torch.ones(1)}
+    )
+    assert '6 missing (e.g. 0.bias)' in text
+    assert '1 left over (e.g. head.weight)' in text
+    assert '1 of another shape (e.g. 0.weight (1,) for (2, 3))' in text

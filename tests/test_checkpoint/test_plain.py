@@ -1,0 +1,185 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer, MessageHub
+
+from mmscfs.checkpoint import restore_histories, to_plain
+
+# What a fresh process reads from the file, as JSON.
+READ = """
+import json, sys, torch
+checkpoint = torch.load(sys.argv[1], weights_only=True)
+hub = checkpoint['message_hub']
+loss = hub['log_scalars']['train/loss']
+print(json.dumps(dict(
+    imported=[name for name in ('mmscfs', 'mmengine', 'mmcv')
+              if name in sys.modules],
+    values=loss['values'].tolist(),
+    counts=loss['counts'].tolist(),
+    max_length=loss['max_length'],
+    runtime_info=hub['runtime_info'],
+    meta=checkpoint['meta'],
+    weight=checkpoint['state_dict']['weight'].tolist(),
+)))
+"""
+
+
+@pytest.fixture
+def hub():
+    """A message hub as a short training fills it."""
+    hub = MessageHub('test_plain')
+    for value, count in ((3.5, 1), (0.1, 2), (-2.25, 4)):
+        hub.update_scalar('train/loss', value, count)
+    hub.update_scalar('train/lr', np.float32(0.5))
+    hub.update_scalar('train/step', 7)  # a history of whole numbers
+    hub.update_scalar('train/time', 0.2, resumed=False)
+    hub.log_scalars['short'] = HistoryBuffer([1.0, 2.0], [1, 1], 2)
+    hub._set_resumed_keys('short', True)
+    hub.log_scalars['empty'] = HistoryBuffer()
+    hub._set_resumed_keys('empty', True)
+    hub.update_info('epoch', 3)
+    hub.update_info('seed', np.int64(11))
+    return hub
+
+
+def test_a_history_becomes_tensors(hub):
+    plain = to_plain(hub.state_dict())['log_scalars']['train/loss']
+    assert set(plain) == {'values', 'counts', 'max_length'}
+    assert plain['values'].dtype == plain['counts'].dtype == torch.float64
+    assert plain['values'].tolist() == [3.5, 0.1, -2.25]
+    assert plain['counts'].tolist() == [1, 2, 4]
+    assert plain['max_length'] == 1000000
+
+
+def test_round_trip_restores_the_message_hub(hub):
+    restored = MessageHub('test_plain_restored')
+    restored.load_state_dict(restore_histories(to_plain(hub.state_dict())))
+
+    saved = ['train/loss', 'train/lr', 'train/step', 'short', 'empty']
+    assert list(restored.log_scalars) == saved  # 'train/time' is not saved
+    for name in saved:
+        before, after = hub.get_scalar(name), restored.get_scalar(name)
+        assert type(after) is HistoryBuffer
+        assert after.max_length == before.max_length
+        for old, new in zip(before.data, after.data, strict=True):
+            np.testing.assert_array_equal(new, old)
+    assert restored.runtime_info == {'epoch': 3, 'seed': 11}
+
+    loss = restored.get_scalar('train/loss')
+    assert loss.mean() == pytest.approx((3.5 + 0.1 - 2.25) / 7)
+    assert loss.mean(2) == pytest.approx((0.1 - 2.25) / 6)
+    assert loss.min() == -2.25
+    assert loss.max(3) == 3.5
+    assert loss.current() == -2.25
+    assert loss.statistics('mean', 1) == pytest.approx(-2.25 / 4)
+
+
+def test_restored_histories_grow_as_before(hub):
+    state = restore_histories(to_plain(hub.state_dict()))
+    short = state['log_scalars']['short']
+    short.update(5.0)
+    assert short.data[0].tolist() == [2, 5]  # max_length is 2
+    loss = state['log_scalars']['train/loss']
+    loss.update(1.0, 3)
+    assert loss.mean() == pytest.approx((3.5 + 0.1 - 2.25 + 1) / 10)
+
+
+def test_restoring_leaves_its_argument_and_old_histories_alone(hub):
+    plain = to_plain(hub.state_dict())
+    restore_histories(plain)
+    assert type(plain['log_scalars']['train/loss']) is dict
+    state = hub.state_dict()  # of a checkpoint that mmengine wrote itself
+    restored = restore_histories(state)['log_scalars']
+    assert restored['train/loss'] is state['log_scalars']['train/loss']
+
+
+def test_saved_file_loads_in_a_process_without_mmengine(hub, tmp_path):
+    state = hub.state_dict()
+    meta = dict(epoch=np.int32(3), names=('a', 'b'), seed=np.float64(0.5))
+    weight = torch.arange(6.0).view(2, 3)
+    path = tmp_path / 'epoch_3.pth'
+
+    # mmengine's own state is refused: the conversion is needed.
+    torch.save(dict(message_hub=state), path)
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=True)
+
+    torch.save(
+        dict(
+            state_dict=dict(weight=weight),
+            message_hub=to_plain(state),
+            meta=to_plain(meta),
+        ),
+        path,
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', READ, str(path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == dict(
+        imported=[],
+        values=[3.5, 0.1, -2.25],
+        counts=[1, 2, 4],
+        max_length=1000000,
+        runtime_info=dict(epoch=3, seed=11),
+        meta=dict(epoch=3, names=['a', 'b'], seed=0.5),
+        weight=[[0, 1, 2], [3, 4, 5]],
+    )
+
+
+@pytest.mark.parametrize(
+    ('value', 'expected'),
+    [
+        (np.float32(0.5), 0.5),
+        (np.float64(-2.25), -2.25),
+        (np.int64(7), 7),
+        (np.uint8(255), 255),
+        (np.bool_(True), True),
+        (np.str_('name'), 'name'),
+    ],
+)
+def test_numpy_scalars_become_python_values(value, expected):
+    plain = to_plain(value)
+    assert type(plain) is type(expected)
+    assert plain == expected
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64', 'int64', 'bool'])
+def test_numpy_arrays_become_tensors(dtype):
+    array = np.array([[0, 1, 0], [1, 1, 0]], dtype)
+    plain = to_plain(array)
+    assert type(plain) is torch.Tensor
+    assert plain.dtype == getattr(torch, dtype)
+    assert plain.tolist() == array.tolist()
+    array[:] = 1  # a copy: what is saved no longer changes
+    assert plain.tolist() == [[0, 1, 0], [1, 1, 0]]
+
+
+def test_containers_are_converted_at_any_depth():
+    tensor = torch.ones(2)
+    value = dict(
+        a=[np.int64(1), (np.float64(2.5), dict(b=np.zeros(2)))],
+        tensor=tensor,
+        text='x',
+        nothing=None,
+    )
+    plain = to_plain(value)
+    assert plain['a'][0] == 1
+    assert type(plain['a'][0]) is int
+    assert type(plain['a'][1]) is tuple
+    assert type(plain['a'][1][0]) is float
+    assert type(plain['a'][1][1]['b']) is torch.Tensor
+    assert plain['tensor'] is tensor
+    assert plain['text'] == 'x'
+    assert plain['nothing'] is None
+    assert type(value['a'][0]) is np.int64  # the argument is as it was

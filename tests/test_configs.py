@@ -1,0 +1,328 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import copy
+import gc
+import re
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.hooks import ParamSchedulerHook
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import FUNCTIONS, init_default_scope
+from mmengine.runner import Runner
+from mmpretrain.registry import DATA_SAMPLERS, DATASETS, HOOKS, MODELS
+
+import mmscfs  # noqa: F401
+
+ROOT = Path(__file__).parents[1] / 'configs'
+CONFIGS = sorted(
+    str(path.relative_to(ROOT))
+    for path in ROOT.rglob('*.py')
+    if '_base_' not in path.parts
+)
+# Named for the README; every other name says all.
+SHORT_NAMES = ['scfs/scfs_r50_release.py', 'scfs_r50.py']
+SGD_CONFIGS = [
+    name for name in CONFIGS if 'digits' not in name and 'vit' not in name
+]
+NAME = re.compile(
+    r'(?P<algorithm>[a-z0-9]+)_(?P<backbone>[a-z0-9-]+)'
+    r'_(?P<gpus>\d+)xb(?P<batch>\d+)-mcrop-coslr-(?P<epochs>\d+)e'
+    r'_(?P<data>[a-z0-9]+)'
+)
+DATA_ROOTS = dict(
+    in1k='data/imagenet',
+    in100='data/imagenet100',
+    coco='data/coco',
+    digits='data/digit-scenes',
+)
+
+
+@cache
+def read(name):
+    return Config.fromfile(ROOT / name)
+
+
+def load(name):
+    return copy.deepcopy(read(name))
+
+
+def multi_crop(cfg):
+    """Return the settings of the config's only MultiCrop."""
+    (found,) = (
+        transform
+        for transform in cfg.train_dataloader.dataset.pipeline
+        if transform.type == 'MultiCrop'
+    )
+    return found
+
+
+class SchedulerRunner(Runner):
+    """The part of a runner that builds schedulers: ten steps an epoch."""
+
+    train_dataloader = range(10)
+    _train_loop = None
+
+    def __init__(self, optim_wrapper, param_scheduler):
+        self.optim_wrapper = optim_wrapper
+        self.param_schedulers = self.build_param_scheduler(param_scheduler)
+
+
+@pytest.fixture(scope='module', params=CONFIGS)
+def built(request):
+    """One config and its model at a time, as the runner builds it."""
+    cfg = load(request.param)
+    init_default_scope(cfg.default_scope)
+    cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    yield cfg, MODELS.build(cfg.model)
+    gc.collect()
+
+
+def test_every_recipe_is_found():
+    assert set(SHORT_NAMES) < set(CONFIGS)
+    assert len(CONFIGS) >= 11
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_config_loads_and_registers_the_plugin(name):
+    cfg = load(name)
+    assert cfg.default_scope == 'mmpretrain'
+    assert cfg.custom_imports.imports == ['mmscfs']
+    assert cfg.model.type in ('DINO', 'SCFS')
+
+
+@pytest.mark.parametrize('name', sorted(set(CONFIGS) - set(SHORT_NAMES)))
+def test_name_says_what_the_config_does(name):
+    path, cfg = Path(name), load(name)
+    said = NAME.fullmatch(path.stem)
+    assert said, f'{name} is not named as OpenMMLab names its configs'
+    batch, epochs = int(said['batch']), int(said['epochs'])
+    total = int(said['gpus']) * batch
+    assert said['algorithm'] == path.parent.name == cfg.model.type.lower()
+    assert cfg.train_dataloader.batch_size == batch
+    assert cfg.auto_scale_lr.base_batch_size == total
+    assert cfg.train_cfg.max_epochs == epochs
+    assert cfg.train_dataloader.dataset.data_root == DATA_ROOTS[said['data']]
+    kind, size = said['backbone'].split('-')[0], cfg.model.backbone
+    if kind.startswith('resnet'):
+        assert (size.type, kind) == ('ResNet', f'resnet{size.depth}')
+    else:
+        assert (size.type, kind) == ('VisionTransformer', 'vit')
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_schedules_end_with_the_run(name):
+    cfg = load(name)
+    warm_up, cosine, *others = cfg.param_scheduler
+    assert (warm_up.type, cosine.type) == ('LinearLR', 'CosineAnnealingLR')
+    assert warm_up.begin == 0
+    assert warm_up.end == cosine.begin
+    for scheduler in (cosine, *others):
+        assert scheduler.end == cfg.train_cfg.max_epochs
+    for scheduler in cfg.param_scheduler:
+        assert scheduler.by_epoch
+        assert scheduler.convert_to_iter_based
+
+
+@pytest.mark.parametrize('name', SGD_CONFIGS)
+def test_sgd_recipe(name):
+    cfg = load(name)
+    wrapper = cfg.optim_wrapper
+    assert wrapper.optimizer.type == 'SGD'
+    assert wrapper.optimizer.momentum == 0.9
+    assert wrapper.optimizer.weight_decay == 1e-4
+    assert wrapper.optimizer.lr == pytest.approx(
+        0.1 * cfg.auto_scale_lr.base_batch_size / 256
+    )
+    assert wrapper.clip_grad == dict(max_norm=3.0)
+    warm_up, cosine = cfg.param_scheduler
+    assert warm_up.end == 10
+    assert cosine.eta_min == 0.0048
+
+
+@pytest.mark.parametrize(
+    'name', [name for name in CONFIGS if 'digits' not in name]
+)
+def test_facts_of_every_paper_recipe(name):
+    cfg = load(name)
+    assert cfg.train_dataloader.batch_size == 32
+    assert cfg.train_dataloader.drop_last
+    assert cfg.model.neck.num_prototypes == 65536
+    crop = multi_crop(cfg)
+    assert (crop.global_size, crop.local_size) == (224, 96)
+    assert crop.num_local == 8
+    assert crop.global_scale == (0.25, 1.0)
+    small = 'in100' in name
+    assert crop.local_scale == ((0.05, 0.14) if small else (0.05, 0.25))
+    hooks = cfg.default_hooks
+    assert hooks.teacher.momentum == 0.996
+    assert hooks.frozen_prototypes.epochs == 1
+    assert HOOKS.build(hooks.teacher_temp).temperature(0) == 0.04
+    assert cfg.optim_wrapper.precision == 'auto'
+    assert cfg.sync_bn == 'torch'
+
+
+@pytest.mark.parametrize(
+    'name', [name for name in CONFIGS if 'resnet50' in name or 'r50' in name]
+)
+def test_facts_of_every_resnet50(name):
+    cfg = load(name)
+    assert cfg.model.backbone.depth == 50
+    assert cfg.model.neck.in_channels == 2048
+    if cfg.model.type == 'SCFS':
+        # torchvision's layer2, layer3 and layer4.
+        assert cfg.model.backbone.out_indices == (1, 2, 3)
+        assert cfg.model.search_neck.in_channels == [512, 1024, 2048]
+    else:
+        assert cfg.model.backbone.out_indices == (3,)
+
+
+def test_paper_default():
+    cfg = load('scfs_r50.py')
+    assert cfg.model.type == 'SCFS'
+    assert cfg.model.get('search_views', 'all') == 'all'
+    assert cfg.optim_wrapper.optimizer.lr == 0.1
+    assert cfg.train_cfg.max_epochs == 200
+    assert cfg.auto_scale_lr.base_batch_size == 8 * 32
+    assert cfg.train_dataloader.dataset.data_root == 'data/imagenet'
+    assert cfg.train_dataloader.dataset.data_prefix == 'train'
+
+
+@pytest.mark.parametrize('algorithm', ['dino', 'scfs'])
+def test_long_and_uncurated_runs(algorithm):
+    long = load(
+        f'{algorithm}/{algorithm}_resnet50_32xb32-mcrop-coslr-800e_in1k.py'
+    )
+    assert long.optim_wrapper.optimizer.lr == 0.4
+    assert long.auto_scale_lr.base_batch_size == 1024
+    coco = load(
+        f'{algorithm}/{algorithm}_resnet50_16xb32-mcrop-coslr-500e_coco.py'
+    )
+    assert coco.optim_wrapper.optimizer.lr == 0.2
+    assert coco.auto_scale_lr.base_batch_size == 512
+    assert coco.train_dataloader.dataset.data_prefix == 'train2017'
+
+
+def test_release_differs_in_the_searched_views_alone():
+    release, ours = load('scfs/scfs_r50_release.py'), load('scfs_r50.py')
+    assert release.model.pop('search_views') == 'first'
+    assert release.to_dict() == ours.to_dict()
+
+
+def test_vision_transformer_recipe():
+    cfg = load('dino/dino_vit-small-p16_8xb32-mcrop-coslr-200e_in100.py')
+    assert cfg.optim_wrapper.optimizer == dict(
+        type='AdamW', lr=0.0005, weight_decay=0.04
+    )
+    warm_up, cosine, decay = cfg.param_scheduler
+    assert warm_up.end == 10
+    assert cosine.eta_min == 1e-6
+    assert decay.param_name == 'weight_decay'
+    assert 0.04 * decay.eta_min_ratio == pytest.approx(0.4)
+    assert (decay.begin, decay.end) == (0, 200)
+
+
+def test_model_takes_the_views(built):
+    cfg, model = built
+    crop = multi_crop(cfg)
+    model.check_fit(
+        [(3, size, size) for size in (crop.global_size, crop.local_size)]
+    )
+    prototypes = model.neck.prototypes.weight
+    digits = cfg.train_dataloader.batch_size == 64
+    assert prototypes.shape == ((512, 128) if digits else (65536, 256))
+    assert model.head.num_prototypes == len(prototypes)
+    assert model.data_preprocessor.mean.flatten().tolist() == pytest.approx(
+        [123.675, 116.28, 103.53]
+    )
+    assert model.data_preprocessor._channel_conversion  # BGR files to RGB
+    if cfg.model.type == 'SCFS':
+        assert model.head.layer_names == ('layer2', 'layer3', 'layer4')
+        assert model.search_outputs == [0, 1, 2]
+        width = 128 if digits else 256
+        assert [len(center.value) for center in model.centers] == [
+            len(prototypes),
+            *[width] * 3,
+        ]
+
+
+def test_optimiser_and_schedules_build(built):
+    cfg, model = built
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    decayed, flat = wrapper.optimizer.param_groups
+    optimizer = cfg.optim_wrapper.optimizer
+    assert decayed['weight_decay'] == optimizer.weight_decay
+    assert flat['weight_decay'] == 0
+    # Every parameter of the student once, none of the teacher's.
+    expected = {
+        id(parameter)
+        for name, parameter in model.named_parameters()
+        if not name.startswith('teacher.')
+    }
+    given = [id(p) for p in decayed['params'] + flat['params']]
+    assert len(given) == len(expected)
+    assert set(given) == expected
+    assert wrapper.clip_grad_kwargs == dict(max_norm=3.0)
+
+    runner = SchedulerRunner(wrapper, cfg.param_scheduler)
+    assert len(runner.param_schedulers) == len(cfg.param_scheduler)
+    assert not any(s.by_epoch for s in runner.param_schedulers)
+    assert wrapper.get_lr()['lr'][0] == pytest.approx(0, abs=1e-8)
+    hook = ParamSchedulerHook()
+    warm_up = 10 * cfg.param_scheduler[0].end
+    wrapper.step()  # without a gradient: nothing moves
+    for i in range(warm_up - 1):
+        hook.after_train_iter(runner, i)
+    assert wrapper.get_lr()['lr'] == pytest.approx([optimizer.lr] * 2)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_pipeline_makes_the_views(name, tmp_path):
+    cfg = load(name)
+    pipeline = Compose(cfg.train_dataloader.dataset.pipeline)
+    image = np.random.randint(0, 256, (120, 160, 3), np.uint8)
+    path = str(tmp_path / 'image.png')
+    assert cv2.imwrite(path, image)
+    views = pipeline(dict(img_path=path, sample_idx=0))['inputs']
+    crop = multi_crop(cfg)
+    sizes = [crop.global_size] * 2 + [crop.local_size] * crop.num_local
+    assert [tuple(view.shape) for view in views] == [(3, s, s) for s in sizes]
+    assert {view.dtype for view in views} == {torch.uint8}
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_missing_images_are_named(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dataset = load(name).train_dataloader.dataset
+    folder = f'{dataset.data_root}/{dataset.data_prefix}'
+    with pytest.raises(FileNotFoundError, match=f"no folder '{folder}'"):
+        DATASETS.build(dataset)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_loader_parts_build(name):
+    loader = load(name).train_dataloader
+    sampler = DATA_SAMPLERS.build(
+        loader.sampler, default_args=dict(dataset=range(20), seed=3)
+    )
+    assert sorted(sampler) == list(range(20))
+    collate = FUNCTIONS.get(loader.collate_fn.type)
+    batch = collate([dict(inputs=[torch.zeros(3, 2, 2)] * 3)] * 4)
+    assert [len(view) for view in batch['inputs']] == [4, 4, 4]
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_hooks_build(name):
+    hooks = {
+        key: HOOKS.build(hook)
+        for key, hook in load(name).default_hooks.items()
+    }
+    methods = ('teacher', 'teacher_temp', 'frozen_prototypes')
+    checks = ('preflight', 'non_finite_loss', 'collapse_monitor')
+    for key in (*methods, *checks, 'plain_checkpoint', 'checkpoint'):
+        assert key in hooks

@@ -1,0 +1,392 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Tests of ImageFiles and LoadImage: which files, and unreadable ones."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+
+from mmscfs.datasets import ImageFiles, LoadImage
+from mmscfs.datasets.samplers import SampleKey
+from mmscfs.datasets.transforms.loading import UnreadableImageError
+
+LOAD = [dict(type='LoadImage')]
+VIEWS = [
+    dict(type='LoadImage'),
+    dict(type='MultiCrop', global_size=16, local_size=8, num_local=1),
+    dict(type='PackInputs'),
+]
+
+
+def write_image(path, value=0):
+    """Write an image that tells its value."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.full((12, 16, 3), value, np.uint8)
+    assert cv2.imwrite(str(path), image)
+
+
+def write_list(root, name, *lines):
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('\n'.join(lines))
+
+
+def found(dataset, root):
+    """Return the files of a data set, relative to a folder."""
+    return [
+        os.path.relpath(dataset.get_data_info(i)['img_path'], root)
+        for i in range(len(dataset))
+    ]
+
+
+def value_of(sample):
+    return int(sample['img'][0, 0, 0])
+
+
+# Which files
+
+
+@pytest.mark.parametrize(
+    ('files', 'prefix', 'wanted'),
+    [
+        (  # ImageNet
+            ['train/n02/a.JPEG', 'train/n01/b.JPEG', 'val/n01/c.JPEG'],
+            'train',
+            ['train/n01/b.JPEG', 'train/n02/a.JPEG'],
+        ),
+        (  # COCO, with unlabelled neighbours
+            [
+                'train2017/000000000009.jpg',
+                'train2017/000000000025.jpg',
+                'unlabeled2017/000000000001.jpg',
+            ],
+            'train2017/',
+            ['train2017/000000000009.jpg', 'train2017/000000000025.jpg'],
+        ),
+        (['b.png', 'a.bmp', 'c d.jpg'], '', ['a.bmp', 'b.png', 'c d.jpg']),
+        (
+            ['x/y/z/deep.png', 'x/mid.png', 'top.png'],
+            '',
+            ['top.png', 'x/mid.png', 'x/y/z/deep.png'],
+        ),
+    ],
+    ids=['imagenet', 'coco', 'plain', 'nested'],
+)
+def test_images_of_a_folder(tmp_path, files, prefix, wanted):
+    for file in files:
+        write_image(tmp_path / file)
+    (tmp_path / prefix / 'notes.txt').write_text('no image')
+    dataset = ImageFiles(data_root=str(tmp_path), data_prefix=prefix)
+    assert found(dataset, tmp_path) == wanted
+    # The prefix alone does as well, and so does the root alone.
+    folder = str(tmp_path / prefix)
+    for settings in (dict(data_root=folder), dict(data_prefix=folder)):
+        assert found(ImageFiles(**settings), tmp_path) == wanted
+
+
+def test_a_list_beside_the_folder_is_taken(tmp_path):
+    """ImageNet's meta/train.txt: in its order, without its labels."""
+    for name in ('n01/a.jpg', 'n02/b.jpg', 'n02/not listed.jpg'):
+        write_image(tmp_path / 'train' / name)
+    write_list(tmp_path, 'meta/train.txt', 'n02/b.jpg 1', 'n01/a.jpg 0', '')
+    for prefix in ('train', 'train/'):
+        dataset = ImageFiles(
+            data_root=str(tmp_path), data_prefix=prefix, pipeline=LOAD
+        )
+        assert found(dataset, tmp_path) == [
+            'train/n02/b.jpg',
+            'train/n01/a.jpg',
+        ]
+        assert set(dataset[0]) & {'gt_label', 'label'} == set()
+
+
+def test_a_list_of_ones_own_comes_first(tmp_path):
+    for name in ('a.jpg', 'b.jpg'):
+        write_image(tmp_path / 'train' / name)
+    write_list(tmp_path, 'meta/train.txt', 'a.jpg 0')
+    write_list(tmp_path, 'lists/few.txt', 'b.jpg')
+    dataset = ImageFiles(
+        data_root=str(tmp_path), data_prefix='train', ann_file='lists/few.txt'
+    )
+    assert found(dataset, tmp_path) == ['train/b.jpg']
+
+
+def test_names_in_a_list(tmp_path):
+    """Spaces belong to a name; a whole number behind it is a label."""
+    names = ['my photo.jpg', 'a  b/c d.jpg', 'photo 7.jpg', '12.jpg', 'é.jpg']
+    for i, name in enumerate(names):
+        write_image(tmp_path / 'train' / name, 10 * i)
+    lines = [names[0], f'{names[1]} 3', names[2], f'{names[3]}\t999', names[4]]
+    path = tmp_path / 'list.txt'
+    path.write_text('\n'.join([*lines, '', '  ']), encoding='utf-8')
+    dataset = ImageFiles(
+        data_root=str(tmp_path),
+        data_prefix='train',
+        ann_file='list.txt',
+        pipeline=LOAD,
+    )
+    assert found(dataset, tmp_path / 'train') == names
+    values = [value_of(dataset[i]) for i in range(5)]
+    assert np.abs(np.subtract(values, [0, 10, 20, 30, 40])).max() <= 1
+
+
+@pytest.mark.parametrize(
+    'settings', [dict(), dict(data_prefix='train'), dict(ann_file='list.txt')]
+)
+def test_a_missing_folder_is_named(tmp_path, settings):
+    root = tmp_path / 'nowhere'
+    with pytest.raises(FileNotFoundError) as caught:
+        ImageFiles(data_root=str(root), **settings)
+    message = str(caught.value)
+    assert repr(str(root / settings.get('data_prefix', ''))) in message
+    assert 'train_dataloader.dataset.data_root' in message
+    assert 'data_prefix' in message
+
+
+def test_an_empty_folder_is_named(tmp_path):
+    folder = tmp_path / 'train'
+    folder.mkdir()
+    (folder / 'notes.txt').write_text('no image')
+    with pytest.raises(FileNotFoundError) as caught:
+        ImageFiles(data_root=str(tmp_path), data_prefix='train')
+    message = str(caught.value)
+    for part in (str(folder), '.jpg', 'train_dataloader.dataset.data_root'):
+        assert part in message
+
+
+def test_an_empty_list_is_named(tmp_path):
+    write_image(tmp_path / 'train/a.jpg')
+    write_list(tmp_path, 'meta/train.txt', '', '  ')
+    with pytest.raises(FileNotFoundError) as caught:
+        ImageFiles(data_root=str(tmp_path), data_prefix='train')
+    message = str(caught.value)
+    assert str(tmp_path / 'meta/train.txt') in message
+    assert 'train_dataloader.dataset.data_root' in message
+
+
+def test_a_missing_list_is_named(tmp_path):
+    write_image(tmp_path / 'train/a.jpg')
+    with pytest.raises(FileNotFoundError, match='few.txt'):
+        ImageFiles(
+            data_root=str(tmp_path), data_prefix='train', ann_file='few.txt'
+        )
+
+
+# Unreadable files
+
+
+def break_file(path, how):
+    """Make an image file unreadable."""
+    data = path.read_bytes()
+    path.unlink()
+    if how == 'zero bytes':
+        path.write_bytes(b'')
+    elif how == 'text':
+        path.write_text('this is no image')
+    elif how == 'truncated':
+        path.write_bytes(data[: len(data) // 2])
+    elif how == 'cut at the end':
+        path.write_bytes(data[:-20])
+    elif how == 'folder':
+        path.mkdir()
+    else:
+        assert how == 'missing'
+
+
+def make_dataset(root, broken=(), how='zero bytes', count=6, **settings):
+    """Make images that tell their index, some of them broken."""
+    names = [f'{i}.jpg' for i in range(count)]
+    for i, name in enumerate(names):
+        write_image(root / 'train' / name, 20 * i)
+    # A list, so that missing files are asked for.
+    write_list(root, 'meta/train.txt', *names)
+    for i in broken:
+        break_file(root / 'train' / names[i], how)
+    settings.setdefault('pipeline', LOAD)
+    return ImageFiles(data_root=str(root), data_prefix='train', **settings)
+
+
+# OpenCV decodes no part of a truncated file: it is unreadable as a whole.
+HOWS = pytest.mark.parametrize(
+    'how',
+    [
+        'zero bytes',
+        'text',
+        'truncated',
+        'cut at the end',
+        'folder',
+        'missing',
+    ],
+)
+
+
+@HOWS
+def test_an_unreadable_file_is_named(tmp_path, how):
+    dataset = make_dataset(tmp_path, [2], how)
+    assert abs(value_of(dataset[1]) - 20) <= 1
+    with pytest.raises(UnreadableImageError) as caught:
+        dataset[2]
+    message = str(caught.value)
+    assert str(tmp_path / 'train/2.jpg') in message
+    assert "train_dataloader.dataset.on_error='skip'" in message
+    assert dataset.num_skipped.item() == 0
+    with pytest.raises(UnreadableImageError, match='2.jpg'):
+        LoadImage()(dict(img_path=str(tmp_path / 'train/2.jpg')))
+
+
+@pytest.fixture
+def log(caplog):
+    """What goes to mmengine's current logger, which does not propagate."""
+    logger = MMLogger.get_instance('test-image-files')
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+@HOWS
+def test_skipping_takes_the_next_image(tmp_path, log, how):
+    dataset = make_dataset(tmp_path, [2, 3], how, on_error='skip')
+    sample = dataset[2]
+    assert abs(value_of(sample) - 80) <= 1
+    assert sample['img_path'] == str(tmp_path / 'train/4.jpg')
+    assert sample['sample_idx'] == 4
+    assert dataset.num_skipped.item() == 2
+    warned = [r for r in log.records if r.levelname == 'WARNING']
+    assert len(warned) == 2
+    for i, record in enumerate(warned):
+        message = record.getMessage()
+        assert str(tmp_path / 'train' / f'{2 + i}.jpg') in message
+        assert f'{1 + i} so far' in message
+
+
+def test_skipping_the_last_image_takes_the_first(tmp_path):
+    dataset = make_dataset(tmp_path, [5], on_error='skip')
+    assert value_of(dataset[5]) == 0
+
+
+def test_a_skipped_key_keeps_its_seed_and_epoch(tmp_path):
+    dataset = make_dataset(tmp_path, [2], on_error='skip')
+    index = dataset[SampleKey(2, 8, 9)]['sample_idx']
+    assert isinstance(index, SampleKey)
+    assert index.key == (8, 9, 3)
+
+
+@pytest.mark.parametrize('max_errors', [0, 2])
+def test_more_than_max_errors_stop(tmp_path, max_errors):
+    dataset = make_dataset(
+        tmp_path, [1, 2, 3], on_error='skip', max_errors=max_errors
+    )
+    assert value_of(dataset[0]) == 0
+    with pytest.raises(UnreadableImageError) as caught:
+        dataset[1]
+    message = str(caught.value)
+    assert str(tmp_path / 'train' / f'{1 + max_errors}.jpg') in message
+    assert f'{max_errors + 1} images could not be read' in message
+    setting = f'train_dataloader.dataset.max_errors={max_errors}'
+    assert setting in message
+
+
+def test_max_errors_of_them_do_not_stop(tmp_path):
+    dataset = make_dataset(tmp_path, [1, 2, 3], on_error='skip', max_errors=3)
+    assert abs(value_of(dataset[1]) - 80) <= 1
+    assert dataset.num_skipped.item() == 3
+
+
+def test_nothing_readable_stops(tmp_path):
+    dataset = make_dataset(tmp_path, range(6), on_error='skip', max_errors=20)
+    with pytest.raises(UnreadableImageError, match='21 images'):
+        dataset[0]
+
+
+def test_other_errors_are_not_skipped(tmp_path):
+    """A mistake in the pipeline is no unreadable image."""
+
+    def fail(results):
+        raise ValueError('a bug')
+
+    dataset = make_dataset(tmp_path, on_error='skip')
+    dataset.pipeline.transforms.append(fail)
+    with pytest.raises(ValueError, match='a bug'):
+        dataset[0]
+    assert dataset.num_skipped.item() == 0
+
+
+def build_loader(root, num_workers, **settings):
+    return Runner.build_dataloader(
+        dict(
+            batch_size=2,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            dataset=dict(
+                type='ImageFiles',
+                data_root=str(root),
+                data_prefix='train',
+                pipeline=VIEWS,
+                **settings,
+            ),
+            sampler=dict(type='KeyedSampler'),
+        ),
+        seed=1,
+    )
+
+
+def test_skipping_is_the_same_in_workers(tmp_path):
+    """Counts come back from worker processes, one per read and epoch."""
+    make_dataset(tmp_path, [0, 3, 4], 'text', count=8)
+    epochs = {}
+    for num_workers in (0, 2):
+        loader = build_loader(tmp_path, num_workers, on_error='skip')
+        epochs[num_workers] = []
+        for epoch in (0, 1):
+            loader.sampler.set_epoch(epoch)
+            for batch in loader:
+                names = [Path(s.img_path).name for s in batch['data_samples']]
+                views = [v for views in batch['inputs'] for v in views]
+                epochs[num_workers].append((names, views))
+            # 0 -> 1, 3 -> 4 -> 5 and 4 -> 5: four reads fail in an epoch.
+            assert loader.dataset.num_skipped.item() == 4 * (epoch + 1)
+    for (names, views), (others, copies) in zip(*epochs.values(), strict=True):
+        assert names == others
+        assert len(views) == 2 * 3
+        pairs = zip(views, copies, strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+    for first in (0, 4):  # the batches of an epoch
+        batches = epochs[0][first : first + 4]
+        read = sorted(name for names, _ in batches for name in names)
+        assert read == [f'{i}.jpg' for i in (1, 1, 2, 5, 5, 5, 6, 7)]
+
+
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_a_loader_names_the_unreadable_file(tmp_path, num_workers):
+    make_dataset(tmp_path, [3], 'text')
+    with pytest.raises(UnreadableImageError, match='3.jpg'):
+        list(build_loader(tmp_path, num_workers))
+
+
+def test_workers_share_the_limit(tmp_path):
+    make_dataset(tmp_path, range(0, 8, 2), 'text', count=8)
+    settings = dict(on_error='skip', max_errors=3)
+    with pytest.raises(UnreadableImageError, match='max_errors=3'):
+        list(build_loader(tmp_path, 2, **settings))
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'text'),
+    [
+        ('on_error', 'ignore', "on_error='ignore'"),
+        ('on_error', None, 'on_error=None'),
+        ('max_errors', -1, 'max_errors=-1'),
+    ],
+)
+def test_invalid_setting_is_named(tmp_path, name, value, text):
+    with pytest.raises(ValueError, match=name) as caught:
+        make_dataset(tmp_path, **{name: value})
+    assert text in str(caught.value)

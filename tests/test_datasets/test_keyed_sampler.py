@@ -1,0 +1,90 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Tests of KeyedSampler and of the keys that it makes."""
+
+import copy
+import pickle
+
+import mmengine.dataset.sampler as mmengine_sampler
+import pytest
+from mmengine.dataset import DefaultSampler
+from mmpretrain.registry import DATA_SAMPLERS
+
+from mmscfs.datasets import KeyedSampler
+from mmscfs.datasets.samplers import SampleKey
+
+DATA = range(10)
+
+
+@pytest.mark.parametrize(
+    'clone', [lambda key: pickle.loads(pickle.dumps(key)), copy.deepcopy]
+)
+def test_a_key_is_an_index_and_survives_pickling(clone):
+    key = clone(SampleKey(4, 5, 6))
+    assert key == 4
+    assert ['a', 'b', 'c', 'd', 'e'][key] == 'e'
+    assert type(key) is SampleKey
+    assert key.key == (5, 6, 4)
+    assert SampleKey(4).key == (0, 0, 4)
+
+
+def test_keys_hold_seed_epoch_and_index():
+    sampler = KeyedSampler(DATA, seed=7)
+    for epoch in (0, 3):
+        sampler.set_epoch(epoch)
+        keys = list(sampler)
+        assert sorted(keys) == list(DATA)
+        assert [key.key for key in keys] == [(7, epoch, int(k)) for k in keys]
+
+
+@pytest.mark.parametrize('shuffle', [False, True])
+@pytest.mark.parametrize('seed', [0, 11])
+def test_order_is_that_of_mmengines_sampler(shuffle, seed):
+    ours = KeyedSampler(DATA, shuffle=shuffle, seed=seed)
+    theirs = DefaultSampler(DATA, shuffle=shuffle, seed=seed)
+    orders = []
+    for epoch in range(3):
+        ours.set_epoch(epoch)
+        theirs.set_epoch(epoch)
+        orders.append([int(index) for index in ours])
+        assert orders[-1] == list(theirs)
+        assert len(ours) == len(theirs) == 10
+    assert (orders[0] != orders[1]) == shuffle
+    if not shuffle:
+        assert orders[0] == list(DATA)
+
+
+@pytest.mark.parametrize('round_up', [True, False])
+def test_ranks_share_the_data_set(monkeypatch, round_up):
+    """Nine images on two processes: five each, or five and four."""
+    ranks = []
+    for rank in (0, 1):
+        monkeypatch.setattr(
+            mmengine_sampler, 'get_dist_info', lambda rank=rank: (rank, 2)
+        )
+        sampler = KeyedSampler(range(9), seed=3, round_up=round_up)
+        sampler.set_epoch(2)
+        ranks.append(list(sampler))
+        assert len(ranks[-1]) == len(sampler)
+    first, second = ranks
+    assert len(first) == 5
+    assert len(second) == (5 if round_up else 4)
+    # Rounding up repeats the first index at the end.
+    assert set(first).isdisjoint(second[:4])
+    assert sorted(first + second[:4]) == list(range(9))
+    assert second[4:] == ([first[0]] if round_up else [])
+    # The key of an image does not depend on its process.
+    assert {key.key[:2] for key in first + second} == {(3, 2)}
+
+
+def test_a_seed_is_drawn_where_none_is_given():
+    sampler = KeyedSampler(DATA)
+    assert isinstance(sampler.seed, int)
+    assert {key.key[0] for key in sampler} == {sampler.seed}
+
+
+def test_it_is_registered():
+    sampler = DATA_SAMPLERS.build(
+        dict(type='KeyedSampler', dataset=DATA, seed=1)
+    )
+    assert isinstance(sampler, KeyedSampler)
+    assert isinstance(next(iter(sampler)), SampleKey)

@@ -1,0 +1,142 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import math
+from types import SimpleNamespace
+
+import pytest
+from mmengine.logging import MessageHub
+
+from mmscfs.engine.hooks import CollapseMonitorHook
+
+K = 65536
+TOP = 11.0903548889591  # ln K
+HEALTHY = dict(teacher_entropy=4.0, loss=7.0)
+ONE_PROTOTYPE = dict(teacher_entropy=0.01, loss=0.3)
+ALL_ALIKE = dict(teacher_entropy=TOP - 0.01, loss=TOP)
+NOTHING_LEARNT = dict(teacher_entropy=4.0, loss=TOP)
+
+
+def run(hook, figures, loss_weight=1.0):
+    """Return the iterations, from 1, with a warning, and the warnings.
+
+    Logs the figures of each iteration as mmengine does, then calls the hook.
+    """
+    warnings = []
+    runner = SimpleNamespace(
+        iter=0,
+        message_hub=MessageHub('test_collapse_monitor'),
+        logger=SimpleNamespace(warning=warnings.append),
+        model=SimpleNamespace(
+            head=SimpleNamespace(num_prototypes=K, loss_weight=loss_weight)
+        ),
+    )
+    when = []
+    for runner.iter, values in enumerate(figures):
+        runner.message_hub.update_scalar(
+            'train/teacher_entropy', values['teacher_entropy']
+        )
+        runner.message_hub.update_scalar(
+            'train/loss_dino', loss_weight * values['loss']
+        )
+        before = len(warnings)
+        hook.after_train_iter(runner, runner.iter)
+        when += [runner.iter + 1] * (len(warnings) - before)
+    return when, warnings
+
+
+@pytest.mark.parametrize(
+    ('figures', 'finding', 'number'),
+    [
+        (ONE_PROTOTYPE, 'the same prototype', '0.01 of at most 11.1'),
+        (ALL_ALIKE, 'all prototypes equally likely', '11.08 of at most 11.09'),
+        (NOTHING_LEARNT, 'the loss stays at ln K', '11.09 (11.09)'),
+    ],
+)
+def test_every_finding_is_named(figures, finding, number):
+    text = CollapseMonitorHook().diagnose(**figures, num_prototypes=K)
+    assert finding in text
+    assert number in text
+
+
+def test_each_finding_has_its_remedy():
+    def remedy(figures):
+        hook = CollapseMonitorHook()
+        return hook.diagnose(**figures, num_prototypes=K).split('. ')[-1]
+
+    assert remedy(ONE_PROTOTYPE).startswith('Raise the teacher')
+    assert remedy(ALL_ALIKE).startswith('Lower the teacher')
+    assert remedy(NOTHING_LEARNT).startswith('Check the learning rate')
+
+
+@pytest.mark.parametrize(
+    'figures',
+    [
+        HEALTHY,
+        dict(teacher_entropy=1.0, loss=2.0),
+        dict(teacher_entropy=4.0, loss=TOP + 1),  # bad, but no collapse
+        dict(teacher_entropy=TOP - 1, loss=TOP - 0.5),
+    ],
+)
+def test_healthy_figures_are_no_finding(figures):
+    assert CollapseMonitorHook().diagnose(**figures, num_prototypes=K) is None
+
+
+@pytest.mark.parametrize('share', [0.9, 1.1])
+def test_tolerance_is_a_share_of_the_entropy_of_all_prototypes(share):
+    hook = CollapseMonitorHook(tolerance=0.01)
+    # 1 % of ln 100 is 0.0461 nats.
+    near = 0.01 * math.log(100) * share
+    findings = [
+        hook.diagnose(near, 2.0, num_prototypes=100),
+        hook.diagnose(math.log(100) - near, 2.0, num_prototypes=100),
+        hook.diagnose(2.0, math.log(100) + near, num_prototypes=100),
+        hook.diagnose(2.0, math.log(100) - near, num_prototypes=100),
+    ]
+    assert [bool(finding) for finding in findings] == [share < 1] * 4
+
+
+@pytest.mark.parametrize('figures', [ONE_PROTOTYPE, ALL_ALIKE, NOTHING_LEARNT])
+@pytest.mark.parametrize(
+    ('begin', 'window', 'first'),
+    [(10, 5, 15), (12, 5, 20), (0, 5, 5), (0, 1, 1)],
+)
+def test_warns_once_and_not_too_early(figures, begin, window, first):
+    hook = CollapseMonitorHook(begin=begin, window=window)
+    when, (warning,) = run(hook, [figures] * 60)
+    assert when == [first]
+    assert f'collapsed by iteration {first}:' in warning
+    assert hook.diagnose(**figures, num_prototypes=K)[:30] in warning
+
+
+def test_healthy_run_is_not_warned_of():
+    hook = CollapseMonitorHook(begin=10, window=5)
+    assert run(hook, [HEALTHY] * 60) == ([], [])
+
+
+def test_what_was_before_the_window_does_not_count():
+    hook = CollapseMonitorHook(begin=10, window=5)
+    assert run(hook, [NOTHING_LEARNT] * 10 + [HEALTHY] * 20)[0] == []
+    # From iteration 23 on: the first window with nothing else is 26-30.
+    figures = [HEALTHY] * 22 + [ONE_PROTOTYPE] * 20
+    assert run(hook, figures)[0] == [30]
+
+
+@pytest.mark.parametrize(
+    ('weight', 'expected'), [(0.5, [10]), (2.0, [10]), (0.0, [])]
+)
+def test_loss_weight_is_taken_out(weight, expected):
+    hook = CollapseMonitorHook(begin=5, window=5)
+    assert run(hook, [NOTHING_LEARNT] * 20, weight)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ('setting', 'named'),
+    [
+        (dict(begin=-1), 'begin=-1'),
+        (dict(window=0), 'window=0'),
+        (dict(tolerance=0.0), 'tolerance=0.0'),
+        (dict(tolerance=0.5), 'tolerance=0.5'),
+    ],
+)
+def test_impossible_settings_are_refused(setting, named):
+    with pytest.raises(ValueError, match=named):
+        CollapseMonitorHook(**setting)

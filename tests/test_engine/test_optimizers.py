@@ -1,0 +1,135 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
+from mmpretrain.registry import MODELS, OPTIM_WRAPPERS
+from torch import nn
+from torch.testing import assert_close
+
+from mmscfs.engine.optimizers.per_param_clip_optim_wrapper import (
+    clip_each_gradient_,
+)
+
+
+def test_each_gradient_is_clipped_by_its_own_norm():
+    gradients = [
+        torch.tensor([3.0, 4.0]),  # norm 5
+        torch.tensor([[0.6, 0.8]]),  # norm 1
+        torch.zeros(2),
+    ]
+    clip_each_gradient_(gradients, max_norm=2.0)
+    # 1e-6 in the denominator, as in the release.
+    assert_close(gradients[0], torch.tensor([1.2, 1.6]) * 5 / 5.000001)
+    assert gradients[1].tolist() == torch.tensor([[0.6, 0.8]]).tolist()
+    assert gradients[2].tolist() == [0, 0]
+
+
+def wrapper(model, **kwargs):
+    return OPTIM_WRAPPERS.build(
+        dict(
+            type='PerParamClipOptimWrapper',
+            optimizer=torch.optim.SGD(model.parameters(), lr=1.0),
+            **kwargs,
+        )
+    )
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'fp16'])
+def test_step_clips_after_unscaling(precision):
+    model = nn.Linear(2, 1)
+    optim_wrapper = wrapper(
+        model, precision=precision, clip_grad=dict(max_norm=1.0)
+    )
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    x = torch.tensor([[6.0, 8.0]])
+    optim_wrapper.update_params((model(x)).sum())
+    # Gradients are (6, 8), clipped to norm 1, and 1, which stays.
+    assert_close(model.weight, torch.tensor([[-0.6, -0.8]]), rtol=1e-4, atol=0)
+    assert_close(model.bias, torch.tensor([-1.0]), rtol=1e-4, atol=0)
+
+
+def test_fp16_scaler_is_saved_and_restored():
+    model = nn.Linear(2, 1)
+    one = wrapper(model, precision='fp16', init_loss_scale=8.0)
+    one.update_params(model(torch.ones(1, 2)).sum())
+    other = wrapper(model, precision='fp16')
+    other.load_state_dict(one.state_dict())
+    assert other.loss_scaler.get_scale() == 8.0
+    plain = wrapper(model, precision='fp32')
+    plain.load_state_dict(one.state_dict())
+    assert 'loss_scaler' not in plain.state_dict()
+
+
+def test_autocast_follows_the_precision():
+    model = nn.Linear(2, 2)
+    for precision, dtype in (
+        ('fp32', torch.float32),
+        ('bf16', torch.bfloat16),
+        ('fp16', torch.float16),
+    ):
+        optim_wrapper = wrapper(model, precision=precision)
+        with optim_wrapper.optim_context(model):
+            assert model(torch.ones(1, 2)).dtype == dtype
+
+
+def test_auto_precision_on_cpu_follows_the_processor(monkeypatch):
+    model = nn.Linear(2, 2)
+    for features, expected in (
+        (dict(avx512_bf16=True), 'bf16'),
+        (dict(amx_bf16=True), 'bf16'),
+        (dict(avx512_bf16=False, amx_bf16=False), 'fp32'),
+        ({}, 'fp32'),
+    ):
+        monkeypatch.setattr(
+            torch.cpu, 'get_capabilities', lambda features=features: features
+        )
+        assert wrapper(model).precision == expected
+
+
+@pytest.mark.parametrize(
+    ('setting', 'message'),
+    [
+        (dict(precision='half'), "precision='half'"),
+        (dict(init_loss_scale=0), 'init_loss_scale=0'),
+        (dict(clip_grad=dict(max_norm=-1)), "'max_norm': -1"),
+        (dict(clip_grad=dict(max_norm=1, norm_type=1)), 'norm_type'),
+    ],
+)
+def test_wrong_settings_are_named(setting, message):
+    with pytest.raises(ValueError, match=message):
+        wrapper(nn.Linear(1, 1), **setting)
+
+
+def test_groups_with_and_without_decay(scfs_cfg):
+    model = MODELS.build(scfs_cfg)
+    optimizer = build_optim_wrapper(
+        model,
+        dict(
+            type='PerParamClipOptimWrapper',
+            constructor='DecayGroupConstructor',
+            optimizer=dict(type='SGD', lr=0.1, weight_decay=1e-4),
+        ),
+    ).optimizer
+    decayed, others = optimizer.param_groups
+    assert (decayed['weight_decay'], others['weight_decay']) == (1e-4, 0)
+    assert all(p.ndim > 1 for p in decayed['params'])
+    assert all(p.ndim == 1 for p in others['params'])
+    trained = {id(p) for p in model.parameters() if p.requires_grad}
+    grouped = [
+        id(p) for group in optimizer.param_groups for p in group['params']
+    ]
+    assert len(grouped) == len(trained)
+    assert set(grouped) == trained
+
+
+def test_paramwise_cfg_is_refused():
+    with pytest.raises(ValueError, match='paramwise_cfg=.*norm_decay_mult'):
+        build_optim_wrapper(
+            nn.Linear(1, 1),
+            dict(
+                constructor='DecayGroupConstructor',
+                optimizer=dict(type='SGD', lr=0.1),
+                paramwise_cfg=dict(norm_decay_mult=0),
+            ),
+        )

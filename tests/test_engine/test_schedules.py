@@ -1,0 +1,174 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.hooks import ParamSchedulerHook
+from mmengine.optim import build_optim_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from mmscfs.engine.hooks import TeacherTemperatureHook
+from mmscfs.engine.hooks.momentum_teacher_hook import cosine_momentum
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+STEPS = 5  # iterations an epoch
+SGD_200 = 'scfs_r50.py'
+SGD_500 = 'scfs/scfs_resnet50_16xb32-mcrop-coslr-500e_coco.py'
+SGD_800 = 'scfs/scfs_resnet50_32xb32-mcrop-coslr-800e_in1k.py'
+ADAMW = 'dino/dino_vit-small-p16_8xb32-mcrop-coslr-200e_in100.py'
+DEMO = 'scfs/scfs_resnet18-w32_1xb64-mcrop-coslr-16e_digits.py'
+# name, base lr, minimal lr, epochs of warm-up and of the run
+RECIPES = [
+    (SGD_200, 0.1, 0.0048, 10, 200),
+    (SGD_500, 0.2, 0.0048, 10, 500),
+    (SGD_800, 0.4, 0.0048, 10, 800),
+    (ADAMW, 0.0005, 1e-6, 10, 200),
+    (DEMO, 0.001, 1e-6, 1, 16),
+]
+
+
+class SchedulerRunner(Runner):
+    """The part of a runner that builds and steps schedulers."""
+
+    train_dataloader = range(STEPS)
+    _train_loop = None
+
+    def __init__(self, cfg):
+        # A decayed weight and a bias that is not, which never move.
+        self.optim_wrapper = build_optim_wrapper(
+            nn.Linear(2, 2), dict(cfg.optim_wrapper, precision='fp32')
+        )
+        self.param_schedulers = self.build_param_scheduler(cfg.param_scheduler)
+
+
+def run_schedules(name):
+    """Return lr and weight decay (iterations, 2 groups) of a whole run."""
+    cfg = Config.fromfile(CONFIGS / name)
+    runner = SchedulerRunner(cfg)
+    hook = ParamSchedulerHook()
+    groups = runner.optim_wrapper.optimizer.param_groups
+    seen = []
+    for iteration in range(cfg.train_cfg.max_epochs * STEPS):
+        seen.append([(g['lr'], g['weight_decay']) for g in groups])
+        runner.optim_wrapper.step()
+        hook.after_train_iter(runner, iteration)
+    return np.moveaxis(np.array(seen), -1, 0)
+
+
+@pytest.mark.parametrize(('name', 'base', 'low', 'warm_up', 'epochs'), RECIPES)
+def test_lr_follows_the_closed_form(name, base, low, warm_up, epochs):
+    lr, _ = run_schedules(name)
+    first, last = warm_up * STEPS, epochs * STEPS
+    cosine = low + (base - low) * 0.5 * (
+        1 + np.cos(np.pi * np.arange(last - first) / (last - first))
+    )
+    expected = np.concatenate([np.linspace(0, base, first), cosine])
+    assert lr.shape == (last, 2)
+    np.testing.assert_array_equal(lr[:, 0], lr[:, 1])
+    np.testing.assert_allclose(lr[0], 0, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(lr[1:, 0], expected[1:], rtol=1e-6, atol=0)
+
+    # The same by hand at single iterations.
+    assert lr[first - 1, 0] == pytest.approx(base, rel=1e-6)
+    assert lr[first, 0] == pytest.approx(base, rel=1e-6)
+    near_end = low + (base - low) * math.sin(math.pi / 2 / (last - first)) ** 2
+    assert lr[-1, 0] == pytest.approx(near_end, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('name', 'iteration', 'expected'),
+    [
+        # 7 of 49 steps of the warm-up.
+        (SGD_200, 7, 0.1 / 7),
+        (SGD_500, 7, 0.2 / 7),
+        (SGD_800, 7, 0.4 / 7),
+        (ADAMW, 7, 0.0005 / 7),
+        # The middle of the cosine: of base and minimum, too.
+        (SGD_200, 525, 0.0524),
+        (SGD_500, 1275, 0.1024),
+        (SGD_800, 2025, 0.2024),
+        (ADAMW, 525, 0.0002505),
+    ],
+)
+def test_lr_in_the_middle(name, iteration, expected):
+    lr, _ = run_schedules(name)
+    assert lr[iteration, 0] == pytest.approx(expected, rel=1e-6)
+
+
+def test_weight_decay_of_adamw_follows_a_cosine():
+    _, decay = run_schedules(ADAMW)
+    phase = np.pi * np.arange(1000) / 1000
+    np.testing.assert_allclose(
+        decay[:, 0], 0.4 - 0.36 * 0.5 * (1 + np.cos(phase)), rtol=1e-6
+    )
+    assert decay[0, 0] == pytest.approx(0.04, rel=1e-6)
+    assert decay[500, 0] == pytest.approx(0.22, rel=1e-6)
+    near_end = 0.4 - 0.36 * math.sin(math.pi / 2000) ** 2
+    assert decay[-1, 0] == pytest.approx(near_end, rel=1e-6)
+    # What is not decayed stays so: exactly 0.
+    assert not decay[:, 1].any()
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [(SGD_200, 1e-4), (SGD_500, 1e-4), (SGD_800, 1e-4), (DEMO, 0.04)],
+)
+def test_weight_decay_of_the_others_is_constant(name, value):
+    _, decay = run_schedules(name)
+    assert set(decay[:, 0]) == {value}
+    assert not decay[:, 1].any()
+
+
+@pytest.mark.parametrize(
+    ('iteration', 'expected'),
+    [
+        (0, 0.996),
+        (250, 0.998 - 0.002 * math.sqrt(0.5)),
+        (500, 0.998),
+        (750, 0.998 + 0.002 * math.sqrt(0.5)),
+        (999, 1 - 0.004 * math.sin(math.pi / 2000) ** 2),
+        (1000, 1.0),
+    ],
+)
+def test_teacher_momentum_follows_a_cosine(iteration, expected):
+    momentum = cosine_momentum(iteration, 1000, 0.996, 1.0)
+    assert momentum == pytest.approx(expected, rel=1e-12)
+
+
+def test_teacher_momentum_can_be_constant():
+    for iteration in (0, 3, 9):
+        assert cosine_momentum(iteration, 10, 0.99, 0.99) == 0.99
+
+
+@pytest.mark.parametrize('epoch', [0, 1, 25, 48, 49, 50, 199])
+def test_teacher_temperature_is_linear_then_constant(epoch):
+    expected = np.append(np.linspace(0.04, 0.07, 50), np.full(150, 0.07))
+    temperature = TeacherTemperatureHook().temperature(epoch)
+    assert temperature == pytest.approx(expected[epoch], rel=1e-12)
+
+
+def test_teacher_temperature_by_hand():
+    hook = TeacherTemperatureHook(start=0.02, end=0.1, warmup_epochs=5)
+    assert [hook.temperature(epoch) for epoch in range(7)] == pytest.approx(
+        [0.02, 0.04, 0.06, 0.08, 0.1, 0.1, 0.1]
+    )
+
+
+@pytest.mark.parametrize('warmup_epochs', [0, 1])
+def test_teacher_temperature_without_a_way_to_go(warmup_epochs):
+    # One epoch of warm-up is its last epoch, which has the end value.
+    hook = TeacherTemperatureHook(warmup_epochs=warmup_epochs)
+    assert [hook.temperature(epoch) for epoch in (0, 1, 199)] == [0.07] * 3
+
+
+@pytest.mark.parametrize(
+    'setting',
+    [dict(start=0), dict(end=-0.1), dict(warmup_epochs=-1)],
+)
+def test_impossible_temperatures_are_refused(setting):
+    ((name, value),) = setting.items()
+    with pytest.raises(ValueError, match=f'{name}={value} must be'):
+        TeacherTemperatureHook(**setting)

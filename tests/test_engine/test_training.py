@@ -1,0 +1,230 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Whole runs of a tiny network through mmengine's runner."""
+
+import copy
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmscfs.checkpoint import read_checkpoint
+
+
+class Recorder(Hook):
+    """Keep what changes, after every iteration."""
+
+    priority = 'LOWEST'
+
+    def __init__(self):
+        self.losses, self.prototypes, self.teacher = [], [], []
+        self.centers = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch, outputs):
+        model = runner.model
+        self.losses.append({k: v.item() for k, v in outputs.items()})
+        self.prototypes.append(model.neck.prototypes.weight.detach().clone())
+        self.teacher.append(model.teacher.neck.mlp[0].weight.clone())
+        self.centers.append(model.head.center.value.clone())
+
+
+def train(cfg, **changes):
+    """Run a copy of a config; return the runner and what was recorded."""
+    cfg = copy.deepcopy(cfg)
+    cfg.merge_from_dict(changes)
+    cfg.experiment_name = f'{Path(cfg.work_dir).parent.name}-{id(cfg)}'
+    runner = Runner.from_cfg(cfg)
+    recorder = Recorder()
+    runner.register_hook(recorder)
+    runner.train()
+    return runner, recorder
+
+
+def test_prototypes_stay_for_one_epoch_then_move(tiny_run):
+    _, recorder = train(tiny_run)
+    first_epoch, second_epoch = (
+        recorder.prototypes[:4],
+        recorder.prototypes[4:],
+    )
+    for weight in first_epoch[1:]:
+        assert torch.equal(weight, first_epoch[0])
+    assert not torch.equal(second_epoch[0], first_epoch[-1])
+
+
+def test_resumed_run_equals_one_that_never_stopped(tiny_run, tmp_path):
+    whole, expected = train(tiny_run)
+    checkpoint = f'{tiny_run.work_dir}/epoch_1.pth'
+    resumed, recorder = train(
+        tiny_run,
+        work_dir=str(tmp_path / 'resumed'),
+        resume=True,
+        load_from=checkpoint,
+    )
+    assert recorder.losses == expected.losses[4:]
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[key]), key
+
+
+def test_workers_do_not_change_the_run(tiny_run, tmp_path):
+    _, expected = train(tiny_run)
+    _, recorder = train(
+        tiny_run,
+        **{
+            'work_dir': str(tmp_path / 'workers'),
+            'train_dataloader.num_workers': 2,
+            'train_dataloader.persistent_workers': True,
+        },
+    )
+    assert recorder.losses == expected.losses
+
+
+def test_seed_changes_the_run(tiny_run, tmp_path):
+    _, one = train(tiny_run)
+    _, other = train(
+        tiny_run, work_dir=str(tmp_path / 'seed'), randomness=dict(seed=1)
+    )
+    assert one.losses[0] != other.losses[0]
+
+
+def test_accumulated_batches_step_once(tiny_run):
+    _, recorder = train(tiny_run, **{'optim_wrapper.accumulative_counts': 2})
+    for states in (recorder.teacher, recorder.centers):
+        moved = [
+            not torch.equal(before, after)
+            for before, after in zip(states, states[1:], strict=False)
+        ]
+        # Iterations 2, 4, 6, 8 step; the first seen here is the second.
+        assert moved == [True, False] * 3 + [True]
+
+
+class Overflow(Hook):
+    """Make the gradients of one iteration overflow in fp16."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def before_train_iter(self, runner, *_, **__):
+        scaler = runner.optim_wrapper.loss_scaler
+        if runner.iter == self.at:
+            scaler.update(new_scale=3e38)
+        elif runner.iter == self.at + 1:
+            scaler.update(new_scale=8.0)
+
+
+def test_step_skipped_by_fp16_moves_nothing(tiny_run):
+    tiny_run.optim_wrapper.precision = 'fp16'
+    runner = Runner.from_cfg(tiny_run)
+    recorder = Recorder()
+    runner.register_hook(recorder)
+    runner.register_hook(Overflow(at=4))
+    runner.train()
+    for states in (recorder.prototypes, recorder.teacher, recorder.centers):
+        assert torch.equal(states[3], states[4])
+        assert not torch.equal(states[4], states[5])
+    # The skipped batch does not count later either.
+    model = runner.model
+    assert all(torch.isfinite(c.value).all() for c in model.centers)
+    assert all(not c.collected.any() for c in model.centers)
+    saved = read_checkpoint(f'{tiny_run.work_dir}/epoch_2.pth')
+    assert saved['optimizer']['loss_scaler']['scale'] == 8
+
+
+def test_bf16_stays_near_fp32(tiny_run, tmp_path):
+    _, expected = train(tiny_run)
+    _, recorder = train(
+        tiny_run,
+        **{
+            'work_dir': str(tmp_path / 'bf16'),
+            'optim_wrapper.precision': 'bf16',
+        },
+    )
+    first, reference = recorder.losses[0], expected.losses[0]
+    assert first != reference
+    assert first['loss'] == pytest.approx(reference['loss'], rel=0.03)
+    assert all(math.isfinite(losses['loss']) for losses in recorder.losses)
+
+
+def test_log_has_every_term(tiny_run):
+    runner, _ = train(tiny_run)
+    (scalars,) = Path(runner.log_dir).glob('vis_data/scalars.json')
+    last = json.loads(scalars.read_text().splitlines()[-1])
+    assert {
+        'loss_layer3_search',
+        'teacher_entropy',
+        'feature_std',
+        'teacher_momentum',
+        'teacher_temp',
+        'lr',
+    } <= set(last)
+    assert last['loss'] == pytest.approx(
+        sum(v for k, v in last.items() if 'loss_' in k), rel=1e-5
+    )
+
+
+class Poison(Hook):
+    """Make one parameter not a number before an iteration."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def before_train_iter(self, runner, *_, **__):
+        if runner.iter == self.at:
+            with torch.no_grad():
+                runner.model.neck.mlp[0].weight.fill_(float('nan'))
+
+
+def test_non_finite_loss_stops_and_leaves_the_last_checkpoint(tiny_run):
+    runner = Runner.from_cfg(tiny_run)
+    runner.register_hook(Poison(at=6))
+    with pytest.raises(
+        FloatingPointError, match='iteration 7: not finite: .*loss_dino=nan'
+    ) as error:
+        runner.train()
+    assert 'epoch_1.pth' in str(error.value)
+    assert not Path(tiny_run.work_dir, 'epoch_2.pth').exists()
+    state = read_checkpoint(f'{tiny_run.work_dir}/epoch_1.pth')['state_dict']
+    assert all(torch.isfinite(v).all() for v in state.values())
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'train_dataloader.batch_size': 17}, 'batch_size=17.*only 16'),
+        ({'train_dataloader.batch_size': 1}, 'batch_size=1 .*one image'),
+        (
+            {
+                'train_dataloader.batch_size': 5,
+                'train_dataloader.drop_last': False,
+            },
+            'batch_size=5 .*drop_last=True',
+        ),
+        ({'model.neck.in_channels': 32}, 'model.neck.in_channels=64'),
+        (
+            {'model.search_neck.in_channels': [16, 32, 32]},
+            r'in_channels=\[16, 32, 64\]',
+        ),
+    ],
+)
+def test_runs_that_cannot_succeed_are_refused(tiny_run, changes, message):
+    with pytest.raises(ValueError, match=message):
+        train(tiny_run, **changes)
+    assert not list(Path(tiny_run.work_dir).glob('*.pth'))
+
+
+def test_checkpoint_of_another_algorithm_is_refused(tiny_run, tmp_path):
+    train(tiny_run)
+    checkpoint = Path(tiny_run.work_dir, 'epoch_2.pth')
+    before = checkpoint.read_bytes()
+    dino = copy.deepcopy(tiny_run)
+    del dino.model['search_neck']
+    dino.model.update(type='DINO', head=dict(type='DINOHead'))
+    with pytest.raises(ValueError, match='not one of this DINO.*left over'):
+        train(dino, resume=True)
+    assert checkpoint.read_bytes() == before
+    assert {p.name for p in Path(dino.work_dir).glob('*.pth')} == {
+        'epoch_1.pth',
+        'epoch_2.pth',
+    }

@@ -1,0 +1,132 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+
+from mmscfs.evaluation import top_k_accuracy, weighted_knn
+
+
+@pytest.fixture
+def features():
+    """Thirty queries, and a bank of eighty features of five classes."""
+    queries = torch.randn(30, 6, dtype=torch.float64)
+    bank = 3 * torch.randn(80, 6, dtype=torch.float64)
+    return queries, bank, torch.randint(0, 5, (80,))
+
+
+def plain_knn(queries, bank, labels, k, temperature, num_classes):
+    """Return the class scores with Python's own numbers."""
+
+    def cosine(a, b):
+        product = sum(x * y for x, y in zip(a, b, strict=True))
+        return product / (math.hypot(*a) * math.hypot(*b))
+
+    scores = []
+    for query in queries.tolist():
+        neighbours = sorted(
+            zip(
+                (cosine(query, row) for row in bank.tolist()),
+                labels.tolist(),
+                strict=True,
+            ),
+            reverse=True,
+        )
+        row = [0.0] * num_classes
+        for similarity, label in neighbours[:k]:
+            row[label] += math.exp(similarity / temperature)
+        scores.append(row)
+    return torch.tensor(scores, dtype=torch.float64)
+
+
+@pytest.mark.parametrize('k', [1, 7, 80])
+@pytest.mark.parametrize('temperature', [0.07, 0.5])
+def test_scores_equal_a_plain_loop(features, k, temperature):
+    scores = weighted_knn(*features, k=k, temperature=temperature)
+    expected = plain_knn(*features, k, temperature, 5)
+    torch.testing.assert_close(scores, expected, rtol=1e-10, atol=0)
+
+
+def test_defaults_are_twenty_neighbours_at_temperature_007(features):
+    expected = plain_knn(*features, 20, 0.07, 5)
+    torch.testing.assert_close(
+        weighted_knn(*features), expected, rtol=1e-10, atol=0
+    )
+
+
+@pytest.mark.parametrize('k', [1, 10, 80])
+def test_equals_scikit_learn(features, k):
+    queries, bank, labels = features
+    classifier = KNeighborsClassifier(
+        n_neighbors=k,
+        metric='cosine',
+        algorithm='brute',
+        weights=lambda distance: np.exp((1 - distance) / 0.07),
+    ).fit(bank.numpy(), labels.numpy())
+    scores = weighted_knn(queries, bank, labels, k=k).numpy()
+    np.testing.assert_array_equal(
+        scores.argmax(1), classifier.predict(queries.numpy())
+    )
+    np.testing.assert_allclose(
+        scores / scores.sum(1, keepdims=True),
+        classifier.predict_proba(queries.numpy()),
+        rtol=1e-9,
+        atol=1e-12,
+    )
+
+
+@pytest.mark.parametrize('block', [1, 7, 29, 30, 31])
+def test_block_size_changes_nothing(features, block):
+    whole = weighted_knn(*features, k=10)
+    parts = weighted_knn(*features, k=10, block=block)
+    torch.testing.assert_close(parts, whole, rtol=1e-12, atol=0)
+
+
+def test_length_of_features_changes_nothing(features):
+    queries, bank, labels = features
+    lengths = torch.linspace(0.1, 9, len(bank), dtype=torch.float64)
+    scaled = weighted_knn(5 * queries, lengths[:, None] * bank, labels)
+    torch.testing.assert_close(
+        scaled, weighted_knn(queries, bank, labels), rtol=1e-10, atol=0
+    )
+
+
+def test_votes_by_hand():
+    # Cosines of the query with the bank: 1, 0.6, 0 and -1.
+    bank = torch.tensor([[2.0, 0], [3, 4], [0, 5], [-1, 0]])
+    labels = torch.tensor([1, 0, 0, 1])
+    query = torch.tensor([[7.0, 0]])
+    scores = weighted_knn(query, bank, labels, k=3, temperature=0.5)
+    expected = [[math.exp(1.2) + 1, math.exp(2)]]
+    assert scores.tolist() == [pytest.approx(expected[0], rel=1e-6)]
+    # exp(1.2) + 1 = 4.32 < exp(2) = 7.39: one near neighbour beats two far.
+    assert scores.argmax().item() == 1
+
+
+def test_classes_without_a_label_score_nothing(features):
+    scores = weighted_knn(*features, num_classes=8)
+    assert scores.shape == (30, 8)
+    assert scores[:, 5:].abs().sum() == 0
+
+
+@pytest.mark.parametrize('k', [0, -1, 81])
+def test_impossible_k_is_refused(features, k):
+    with pytest.raises(ValueError, match=f'k={k} .* the 80 features'):
+        weighted_knn(*features, k=k)
+
+
+def test_top_k_accuracy_by_hand():
+    scores = torch.tensor(
+        [
+            [0.1, 0.2, 0.7],  # 2, 1, 0
+            [0.5, 0.3, 0.2],  # 0, 1, 2
+            [0.3, 0.4, 0.2],  # 1, 0, 2
+            [0.0, 0.9, 0.8],  # 1, 2, 0
+        ]
+    )
+    labels = torch.tensor([2, 1, 0, 0])
+    assert top_k_accuracy(scores, labels) == 25
+    assert top_k_accuracy(scores, labels, k=2) == 75
+    assert top_k_accuracy(scores, labels, k=3) == 100

@@ -1,0 +1,98 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import pytest
+import torch
+from plain_reference import dino_loss, search_loss
+from torch.testing import assert_close
+
+from mmscfs.models import DINOLoss, FeatureSearchLoss
+from mmscfs.models.losses.functional import entropy, teacher_probabilities
+
+EXACT = dict(rtol=1e-9, atol=0)
+GRADIENT = dict(rtol=1e-7, atol=1e-12)
+
+
+def unit(*shape):
+    """Random unit vectors, float64, as a projector gives them."""
+    x = torch.randn(*shape, dtype=torch.float64)
+    return (x / x.norm(dim=-1, keepdim=True)).requires_grad_()
+
+
+@pytest.mark.parametrize('num_local', [0, 1, 3])
+def test_dino_loss_equals_plain_loop(num_local):
+    student, teacher = unit(2 + num_local, 3, 7), unit(2, 3, 7).detach()
+    center = torch.randn(7, dtype=torch.float64) / 5
+    targets = teacher_probabilities(teacher, 0.05, center)
+    loss = DINOLoss()(student, targets, 0.1)
+    expected = dino_loss(student, teacher, center, 0.1, 0.05)
+    assert_close(loss, expected, **EXACT)
+    (gradient,) = torch.autograd.grad(loss, student)
+    (expected_gradient,) = torch.autograd.grad(expected, student)
+    assert_close(gradient, expected_gradient, **GRADIENT)
+
+
+@pytest.mark.parametrize('searched', [1, 2])
+def test_feature_search_loss_equals_plain_loop(searched):
+    student_global, student_local = unit(2, 3, 6), unit(4, 3, 6)
+    teacher_global = unit(2, 3, 6).detach()
+    teacher_search = unit(searched, 4, 3, 6).detach()
+    center = torch.randn(6, dtype=torch.float64) / 5
+    terms = FeatureSearchLoss(global_weight=0.3, search_weight=0.7)(
+        student_global,
+        student_local,
+        teacher_probabilities(teacher_global, 0.05, center),
+        teacher_probabilities(teacher_search, 0.05),
+        0.1,
+    )
+    expected = (
+        0.3 * dino_loss(student_global, teacher_global, center, 0.1, 0.05),
+        0.7 * search_loss(student_local, teacher_search, 0.1, 0.05),
+    )
+    for term, value in zip(terms, expected, strict=True):
+        assert_close(term, value, **EXACT)
+    inputs = (student_global, student_local)
+    for ours, plain in zip(
+        torch.autograd.grad(sum(terms), inputs),
+        torch.autograd.grad(sum(expected), inputs),
+        strict=True,
+    ):
+        assert_close(ours, plain, **GRADIENT)
+
+
+def test_targets_by_hand():
+    # softmax((2 ln 2, 0) / 2) = (2, 1) / 3, once 1 is taken off both.
+    logits = torch.tensor([2 * torch.log(torch.tensor(2.0)) + 1, 1.0])
+    targets = teacher_probabilities(logits, 2.0, torch.ones(2))
+    assert_close(targets, torch.tensor([2 / 3, 1 / 3]))
+
+
+def test_targets_carry_no_gradient():
+    assert not teacher_probabilities(unit(2, 3), 0.04).requires_grad
+
+
+def test_half_precision_is_widened_before_the_softmax():
+    logits = torch.randn(2, 3, 5).to(torch.bfloat16)
+    targets = teacher_probabilities(logits[:2], 0.04)
+    assert targets.dtype == torch.float32
+    assert DINOLoss()(logits, targets, 0.1).dtype == torch.float32
+
+
+def test_entropy_by_hand():
+    halves = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
+    assert_close(entropy(halves), torch.log(torch.tensor(2.0)) / 2)
+
+
+@pytest.mark.parametrize(
+    ('student', 'targets'),
+    [((3, 2, 5), (1, 2, 5)), ((1, 2, 5), (2, 2, 5)), ((3, 2, 5), (2, 2, 4))],
+)
+def test_dino_loss_refuses_shapes(student, targets):
+    with pytest.raises(ValueError, match='DINOLoss needs'):
+        DINOLoss()(torch.zeros(student), torch.zeros(targets), 0.1)
+
+
+def test_feature_search_loss_refuses_shapes_and_weights():
+    x = torch.zeros(2, 3, 4)
+    with pytest.raises(ValueError, match='search_targets'):
+        FeatureSearchLoss()(x, x, x, torch.zeros(2, 3, 3, 4), 0.1)
+    with pytest.raises(ValueError, match='search_weight=-1'):
+        FeatureSearchLoss(search_weight=-1)

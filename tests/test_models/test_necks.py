@@ -1,0 +1,111 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+from torch import nn
+from torch.testing import assert_close
+
+from mmscfs.models import DINONeck, FeatureSearchNeck
+
+
+def test_dino_neck_is_the_papers_four_layer_mlp():
+    neck = DINONeck()
+    assert [
+        (m.in_features, m.out_features)
+        for m in neck.mlp
+        if isinstance(m, nn.Linear)
+    ] == [(2048, 2048), (2048, 2048), (2048, 256)]
+    assert [type(m) for m in neck.mlp].count(nn.GELU) == 2
+    assert neck.prototypes.weight.shape == (65536, 256)
+
+
+def test_dino_neck_initial_values():
+    neck = DINONeck(in_channels=300, hidden_channels=300, num_prototypes=50)
+    neck.init_weights()
+    for layer in neck.mlp:
+        if isinstance(layer, nn.Linear):
+            # A normal of 0.02, truncated so far out that nothing changes.
+            assert abs(layer.weight.std() / 0.02 - 1) < 0.02
+            assert not layer.bias.any()
+
+
+def test_outputs_are_cosines_whatever_the_lengths():
+    neck = DINONeck(8, 8, 4, num_prototypes=6)
+    x = torch.randn(5, 8)
+    out = neck([x[:2], x[2:]])
+    bottleneck = neck.mlp(x)
+    expected = torch.cosine_similarity(
+        bottleneck[:, None], neck.prototypes.weight[None], dim=-1
+    )
+    assert_close(out, expected)
+    with torch.no_grad():
+        neck.prototypes.weight.mul_(3)  # the gain is fixed at 1
+    assert_close(neck([x]), expected)
+
+
+def test_dino_neck_takes_batch_norm():
+    neck = DINONeck(8, 8, 4, 6, norm_cfg=dict(type='BN1d'))
+    assert sum(isinstance(m, nn.BatchNorm1d) for m in neck.mlp) == 2
+
+
+@pytest.mark.parametrize('num_layers', [1, 2, 4])
+def test_dino_neck_depth(num_layers):
+    neck = DINONeck(8, 8, 4, 6, num_layers=num_layers)
+    assert sum(isinstance(m, nn.Linear) for m in neck.mlp) == num_layers
+    assert neck([torch.randn(3, 8)]).shape == (3, 6)
+
+
+def test_search_projector_is_a_residual_bottleneck():
+    neck = FeatureSearchNeck([6, 12], mid_channels=4, out_channels=10)
+    maps = [torch.rand(3, 6, 5, 5), torch.rand(3, 12, 3, 3)]
+    outputs = neck(maps)
+    for out in outputs:
+        assert_close(out.norm(dim=-1), torch.ones(3))
+    projector = neck.projectors[0]
+    assert [m.conv.kernel_size for m in projector.bottleneck] == [
+        (1, 1),
+        (3, 3),
+        (1, 1),
+    ]
+    # With its last norm's gain at 0 the bottleneck adds nothing.
+    nn.init.zeros_(projector.bottleneck[2].bn.weight)
+    pooled = maps[0].mean((2, 3))
+    fc1, bn1, relu, fc2, bn2 = projector.mlp
+    expected = bn2(fc2(relu(bn1(fc1(pooled)))))
+    assert_close(projector(maps[0]), nn.functional.normalize(expected, dim=-1))
+
+
+def test_paper_search_projector_sizes():
+    neck = FeatureSearchNeck()
+    shapes = [
+        [tuple(p.shape) for p in projector.parameters() if p.ndim > 1]
+        for projector in neck.projectors
+    ]
+    assert shapes == [
+        [
+            (256, c, 1, 1),
+            (256, 256, 3, 3),
+            (c, 256, 1, 1),
+            (2048, c),
+            (256, 2048),
+        ]
+        for c in (512, 1024, 2048)
+    ]
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'message'),
+    [
+        (dict(type='DINONeck', num_prototypes=0), 'num_prototypes=0'),
+        (dict(type='DINONeck', num_layers=0), 'num_layers=0'),
+        (dict(type='FeatureSearchNeck', in_channels=[]), r'in_channels=\[\]'),
+        (dict(type='FeatureSearchNeck', mid_channels=0), 'mid_channels=0'),
+        (
+            dict(type='FeatureSearchNeck', norm_cfg=dict(type='LN')),
+            "'LN'.*must have type",
+        ),
+    ],
+)
+def test_wrong_settings_are_named(cfg, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(cfg)

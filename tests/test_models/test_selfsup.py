@@ -1,0 +1,349 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import pytest
+import torch
+import torch.nn.functional as F
+from mmpretrain.registry import MODELS
+from plain_reference import dino_loss, search, search_loss
+from torch import nn
+from torch.testing import assert_close
+
+
+def build(cfg):
+    model = MODELS.build(cfg)
+    model.init_weights()
+    return model.double().train()
+
+
+def total(losses):
+    return sum(value for key, value in losses.items() if 'loss' in key)
+
+
+def shake_teacher(model):
+    """Make teacher and student differ, as they do once trained."""
+    with torch.no_grad():
+        for parameter in model.teacher.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+
+
+def plain_total(model, views, searched):
+    """The total of Eq. 11 from backbone outputs on, by plain loops.
+
+    Views go through the networks in the batches that batch norm is defined
+    on: global views, local views, and all that the search found in a layer.
+    """
+    batch = len(views[0])
+    head, teacher = model.head, model.teacher
+    s_global = model.backbone(torch.cat(views[:2]))
+    s_local = model.backbone(torch.cat(views[2:]))
+    with torch.no_grad():
+        t_global = teacher.backbone(torch.cat(views[:2]))
+
+    def prototypes(network, maps):
+        x = network.neck.mlp(maps[-1].mean((2, 3)))
+        x = x / x.norm(dim=-1, keepdim=True)
+        w = network.neck.prototypes.weight
+        return (x @ (w / w.norm(dim=-1, keepdim=True)).T).unflatten(
+            0, (-1, batch)
+        )
+
+    student = torch.cat(
+        [prototypes(model, s_global), prototypes(model, s_local)]
+    )
+    with torch.no_grad():
+        teacher_logits = prototypes(teacher, t_global)
+    temperatures = head.student_temp, head.teacher_temp
+    value = dino_loss(
+        student, teacher_logits, head.center.value, *temperatures
+    )
+    if not hasattr(model, 'search_neck'):
+        return value
+    for layer, projector in enumerate(model.search_neck.projectors):
+        target = teacher.search_neck.projectors[layer]
+        keys = t_global[layer].unflatten(0, (-1, batch))[:searched]
+        queries = s_local[layer].unflatten(0, (-1, batch))
+        with torch.no_grad():
+            found = torch.stack(
+                [
+                    search(queries[n, b], keys[g, b])
+                    for g in range(searched)
+                    for n in range(len(queries))
+                    for b in range(batch)
+                ]
+            )
+            t_search = target(found).unflatten(
+                0, (searched, len(queries), batch)
+            )
+            t_layer = target(t_global[layer]).unflatten(0, (-1, batch))
+        value = value + 0.5 * dino_loss(
+            projector(s_global[layer]).unflatten(0, (-1, batch)),
+            t_layer,
+            head.search_centers[layer].value,
+            *temperatures,
+        )
+        value = value + 0.5 * search_loss(
+            projector(s_local[layer]).unflatten(0, (-1, batch)),
+            t_search,
+            *temperatures,
+        )
+    return value
+
+
+@pytest.mark.parametrize('search_views', ['all', 'first', None])
+def test_total_and_gradients_equal_plain_loops(search_views, request, views):
+    if search_views is None:
+        cfg = request.getfixturevalue('dino_cfg')
+    else:
+        cfg = request.getfixturevalue('scfs_cfg')
+        cfg['search_views'] = search_views
+    model = build(cfg)
+    shake_teacher(model)
+    for center in model.centers:
+        center.value.normal_(std=0.1)
+    loss = total(model.loss(views))
+    expected = plain_total(model, views, 1 if search_views == 'first' else 2)
+    assert_close(loss, expected, rtol=1e-9, atol=0)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    ours = torch.autograd.grad(loss, trained)
+    plain = torch.autograd.grad(expected, trained)
+    for gradient, reference in zip(ours, plain, strict=True):
+        assert reference.norm() > 0
+        error = (gradient - reference).norm() / reference.norm()
+        # Some gradients are nothing but the rounding of a sum that cancels.
+        assert error < 1e-7 or reference.norm() < 1e-12
+
+
+def test_losses_are_named_and_health_figures_not_summed(scfs_cfg, views):
+    losses = build(scfs_cfg).loss(views)
+    layers = ('layer2', 'layer3', 'layer4')
+    assert {k for k in losses if 'loss' in k} == {'loss_dino'} | {
+        f'loss_{layer}_{term}'
+        for layer in layers
+        for term in ('global', 'search')
+    }
+    assert set(losses) >= {
+        'teacher_entropy',
+        'teacher_student_kl',
+        'center_norm',
+        'feature_std',
+        *(f'{layer}_teacher_entropy' for layer in layers),
+    }
+
+
+def test_health_figures_by_their_definitions(dino_cfg, views):
+    model = build(dino_cfg)
+    shake_teacher(model)
+    losses = model.loss(views)
+    with torch.no_grad():
+        maps = model.teacher.backbone(torch.cat(views[:2]))
+        teacher = F.softmax(
+            model.teacher.neck([maps[-1].mean((2, 3))]) / 0.04, -1
+        ).unflatten(0, (2, 4))
+        student = [
+            F.softmax(
+                model.neck([model.backbone(batch)[-1].mean((2, 3))]) / 0.1, -1
+            )
+            for batch in (torch.cat(views[:2]), torch.cat(views[2:]))
+        ]
+        student = torch.cat(student).unflatten(0, (5, 4))
+        kl = [
+            (teacher[t] * (teacher[t] / student[v]).log()).sum(-1).mean()
+            for t in range(2)
+            for v in range(5)
+            if t != v
+        ]
+        entropy = -(teacher * teacher.log()).sum(-1).mean()
+    assert_close(losses['teacher_entropy'], entropy)
+    assert_close(losses['teacher_student_kl'], sum(kl) / len(kl))
+    assert losses['center_norm'] == 0
+    features = F.normalize(maps[-1].mean((2, 3)), dim=-1)
+    assert_close(losses['feature_std'], features.std(0).mean() * 8)
+
+
+def test_dino_without_local_views_has_two_pairs(dino_cfg, views):
+    model = build(dino_cfg)
+    loss = model.loss(views[:2])['loss_dino']
+    student = model.neck(
+        [model.backbone(torch.cat(views[:2]))[-1].mean((2, 3))]
+    ).unflatten(0, (2, 4))
+    teacher = model.teacher.neck(
+        [model.teacher.backbone(torch.cat(views[:2]))[-1].mean((2, 3))]
+    ).unflatten(0, (2, 4))
+    zero = torch.zeros(12, dtype=torch.float64)
+    expected = dino_loss(student, teacher, zero, 0.1, 0.04)
+    assert_close(loss, expected, rtol=1e-9, atol=0)
+
+
+def test_search_layers_can_be_chosen(scfs_cfg, views):
+    scfs_cfg['search_layers'] = [3]
+    scfs_cfg['search_neck']['in_channels'] = [64]
+    losses = build(scfs_cfg).loss(views)
+    assert {k for k in losses if 'loss' in k} == {
+        'loss_dino',
+        'loss_layer4_global',
+        'loss_layer4_search',
+    }
+
+
+def test_teacher_keeps_its_own_batch_norm_statistics(scfs_cfg, views):
+    model = build(scfs_cfg)
+    shake_teacher(model)
+    model.backbone.bn1.running_mean.fill_(7)
+    model.loss(views)
+    conv = model.teacher.backbone.conv1(torch.cat(views[:2]))
+    # Momentum 0.1 from 0, by the teacher's own forward pass alone.
+    expected = 0.1 * conv.mean((0, 2, 3))
+    statistics = model.teacher.backbone.bn1.running_mean
+    assert_close(statistics, expected, rtol=1e-9, atol=1e-12)
+    model.after_step(0.5)
+    assert_close(statistics, expected, rtol=1e-9, atol=1e-12)
+    assert model.backbone.bn1.running_mean.mean() > 5
+
+
+def test_after_step_averages_parameters_and_moves_centers(scfs_cfg, views):
+    model = build(scfs_cfg)
+    shake_teacher(model)
+    before = {k: v.clone() for k, v in model.teacher.named_parameters()}
+    model.loss(views)
+    teacher_logits = []
+    for center in model.centers:
+        collected = center.collected.clone()
+        assert collected[-1] == 8  # two global views of four images
+        teacher_logits.append(collected[:-1] / 8)
+    model.after_step(0.9)
+    student = dict(model.named_parameters())
+    for name, value in model.teacher.named_parameters():
+        expected = 0.9 * before[name] + 0.1 * student[name]
+        assert_close(value, expected.detach())
+    for center, mean in zip(model.centers, teacher_logits, strict=True):
+        assert_close(center.value, 0.1 * mean)
+        assert not center.collected.any()
+
+
+def test_skipped_step_moves_nothing(scfs_cfg, views):
+    model = build(scfs_cfg)
+    model.loss(views)
+    model.after_skipped_step()
+    teacher = [p.clone() for p in model.teacher.parameters()]
+    model.after_step(1.0)
+    assert all(not center.value.any() for center in model.centers)
+    for value, old in zip(model.teacher.parameters(), teacher, strict=True):
+        assert torch.equal(value, old)
+
+
+def test_accumulated_batches_move_centers_as_one(dino_cfg, views):
+    first, second = views, [view.flip(0) + 1 for view in views]
+    means = []
+    model = build(dino_cfg)
+    for batch in (first, second):
+        model.loss(batch)
+        means.append(model.head.center.collected[:-1].clone())
+    model.after_step(1.0)
+    assert_close(model.head.center.value, 0.1 * means[1] / 16)
+
+
+def test_tensor_mode_gives_the_teacher_unless_asked(scfs_cfg, views):
+    model = build(scfs_cfg).eval()
+    shake_teacher(model)
+    maps = model(views[0], mode='tensor')
+    assert [m.shape[1] for m in maps] == [16, 32, 64]
+    assert torch.equal(maps[-1], model.teacher.backbone(views[0])[-1])
+    student = model(views[0], mode='tensor', network='student')
+    assert torch.equal(student[-1], model.backbone(views[0])[-1])
+    with pytest.raises(ValueError, match="network='both'"):
+        model(views[0], network='both')
+
+
+def test_checkpoint_keys_are_those_that_detectors_load(scfs_cfg):
+    keys = MODELS.build(scfs_cfg).state_dict().keys()
+    prefixes = {'.'.join(key.split('.')[:2]) for key in keys}
+    assert {p for p in prefixes if p.startswith('teacher.')} == {
+        'teacher.backbone',
+        'teacher.neck',
+        'teacher.search_neck',
+    }
+    assert {key.split('.')[0] for key in keys} == {
+        'backbone',
+        'neck',
+        'search_neck',
+        'head',
+        'teacher',
+    }
+
+
+def test_initial_teacher_is_the_student(scfs_cfg):
+    model = build(scfs_cfg)
+    for name in ('backbone', 'neck', 'search_neck'):
+        theirs = getattr(model, name).state_dict()
+        for key, value in getattr(model.teacher, name).state_dict().items():
+            assert torch.equal(value, theirs[key])
+    assert not any(p.requires_grad for p in model.teacher.parameters())
+
+
+def test_teacher_drops_nothing(dino_cfg):
+    dino_cfg['backbone'] = dict(
+        type='VisionTransformer',
+        arch='deit-tiny',
+        img_size=32,
+        patch_size=16,
+        drop_rate=0.1,
+        drop_path_rate=0.1,
+        out_type='cls_token',
+    )
+    dino_cfg['neck']['in_channels'] = 192
+    model = MODELS.build(dino_cfg).train()
+    image = torch.randn(2, 3, 32, 32)
+    first, second = (model.teacher.backbone(image)[-1] for _ in range(2))
+    assert torch.equal(first, second)
+    rates = [m.p for m in model.backbone.modules() if type(m) is nn.Dropout]
+    assert max(rates) == 0.1
+    losses = model.loss([image, image, image])
+    assert torch.isfinite(losses['loss_dino'])
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(search_views='both'), "search_views='both'"),
+        (dict(search_layers=[0, 3]), r'search_layers=\[0, 3\].*\[1, 2, 3\]'),
+        (dict(search_layers=[]), r'search_layers=\[\]'),
+        (
+            dict(head=dict(type='SCFSHead', num_prototypes=5)),
+            'num_prototypes=5 must equal',
+        ),
+        (dict(head=dict(type='SCFSHead', student_temp=0)), 'student_temp=0'),
+        (dict(head=dict(type='SCFSHead', loss_weight=-1)), 'loss_weight=-1'),
+        (
+            dict(head=dict(type='SCFSHead', center_momentum=2)),
+            'center_momentum=2',
+        ),
+    ],
+)
+def test_wrong_settings_are_named(scfs_cfg, change, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build({**scfs_cfg, **change})
+
+
+def test_wrong_views_are_named(scfs_cfg, views):
+    model = build(scfs_cfg)
+    with pytest.raises(ValueError, match='list of at least two views'):
+        model.loss(views[0])
+    with pytest.raises(ValueError, match='local views of one shape'):
+        model.loss(views[:3] + [views[0]])
+    with pytest.raises(ValueError, match='batch of one image'):
+        model.loss([view[:1] for view in views])
+    with pytest.raises(ValueError, match='num_local to 1 or more'):
+        model.loss(views[:2])
+
+
+def test_views_that_do_not_fit_are_found_before_training(scfs_cfg):
+    scfs_cfg['neck']['in_channels'] = 32
+    with pytest.raises(ValueError, match='model.neck.in_channels=64'):
+        MODELS.build(scfs_cfg).check_fit([(3, 32, 32)])
+    scfs_cfg['neck']['in_channels'] = 64
+    scfs_cfg['search_neck']['in_channels'] = [16, 32]
+    with pytest.raises(ValueError, match=r'in_channels=\[16, 32, 64\]'):
+        MODELS.build(scfs_cfg).check_fit([(3, 32, 32)])
+    scfs_cfg['search_neck']['in_channels'] = [16, 32, 64]
+    scfs_cfg['backbone']['in_channels'] = 1
+    with pytest.raises(ValueError, match=r'ResNet cannot take .*\(3, 32'):
+        MODELS.build(scfs_cfg).check_fit([(3, 32, 32)])
