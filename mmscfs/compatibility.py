@@ -3,8 +3,6 @@
 
 from importlib import import_module
 
-from mmengine.utils import digit_version
-
 # package -> (lowest supported, first unsupported, what to install)
 SUPPORTED = {
     'mmengine': ('0.10.7', '0.11.0', '0.10.7'),
@@ -20,6 +18,9 @@ def check_version(package: str, version: str) -> None:
     Raises:
         ImportError: Names the package, its version and what to install.
     """
+    # Here, so that a missing mmengine is reported like any other package.
+    from mmengine.utils import digit_version
+
     lowest, limit, tested = SUPPORTED[package]
     if (
         not digit_version(lowest)

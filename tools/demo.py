@@ -57,6 +57,14 @@ def parse_args() -> argparse.Namespace:
         'data/digit-scenes)',
     )
     parser.add_argument(
+        '--scenes',
+        nargs=2,
+        type=int,
+        default=[3000, 600],
+        metavar=('TRAIN', 'UNSEEN'),
+        help='number of scenes (default: 3000 600)',
+    )
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
         default=[],
@@ -72,16 +80,21 @@ def show_command(command: list[str]) -> None:
     console.print(f'$ {" ".join(words)}', style='bold', highlight=False)
 
 
-def make_data(folder: Path) -> None:
+def make_data(folder: Path, train: int, val: int) -> None:
     """Make the scenes unless they are there."""
     command = [
         sys.executable,
         'tools/dataset_converters/make_digit_scenes.py',
         '--out',
         str(folder),
+        '--train',
+        str(train),
+        '--val',
+        str(val),
     ]
     show_command(command)
-    subprocess.run(command, cwd=ROOT, check=True)
+    if code := subprocess.run(command, cwd=ROOT, check=False).returncode:
+        raise SystemExit(code)  # it has said why
 
 
 def pretrain(args: argparse.Namespace) -> Path:
@@ -279,7 +292,7 @@ def main() -> None:
     """Run the demo."""
     args = parse_args()
     start = time.monotonic()
-    make_data(args.data)
+    make_data(args.data, *args.scenes)
     checkpoint = pretrain(args)
 
     with console.status('comparing the networks on unseen scenes'):

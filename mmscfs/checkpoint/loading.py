@@ -25,10 +25,11 @@ def read_checkpoint(path: str | Path) -> dict:
             f'refused checkpoint {str(path)!r}: it is damaged, or holds more '
             f'than tensors and plain values ({str(error).splitlines()[0]})'
         ) from error
-    except (RuntimeError, EOFError) as error:
+    except Exception as error:
+        # What a damaged file makes the unpickler raise depends on its bytes.
         raise ValueError(
-            f'checkpoint {str(path)!r} is damaged or no checkpoint: '
-            f'{str(error).splitlines()[0]}'
+            f'checkpoint {str(path)!r} is damaged or no checkpoint '
+            f'({type(error).__name__})'
         ) from error
 
 

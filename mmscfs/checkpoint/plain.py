@@ -34,7 +34,11 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
-        return torch.tensor(value)
+        return (
+            value.tolist()
+            if value.dtype.kind in 'OSU'
+            else torch.tensor(value)
+        )
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
     if type(value) in (list, tuple):

@@ -35,17 +35,21 @@ def weighted_knn(
         prediction.
 
     Raises:
-        ValueError: k is not in [1, M].
+        ValueError: k is not in [1, M], or the temperature not positive.
     """
     if not 1 <= k <= len(bank):
         raise ValueError(
             f'k={k} must be at least 1 and at most the {len(bank)} features '
             'of the bank'
         )
+    if temperature <= 0:
+        raise ValueError(f'temperature={temperature} must be > 0')
     num_classes = num_classes or int(bank_labels.max()) + 1
-    bank = F.normalize(bank, dim=-1)
+    # exp(1 / 0.07) is beyond half precision.
+    dtype = torch.promote_types(bank.dtype, torch.float32)
+    bank = F.normalize(bank.to(dtype), dim=-1)
     scores = []
-    for part in F.normalize(queries, dim=-1).split(block):
+    for part in F.normalize(queries.to(dtype), dim=-1).split(block):
         similarity, index = (part @ bank.T).topk(k)
         votes = part.new_zeros(len(part), num_classes)
         votes.scatter_add_(
@@ -62,6 +66,14 @@ def top_k_accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
         scores (Tensor): Shape (Q, num_classes).
         labels (Tensor): int64 of shape (Q,).
         k (int): Defaults to 1.
+
+    Raises:
+        ValueError: k is not in [1, num_classes].
     """
+    if not 1 <= k <= scores.shape[-1]:
+        raise ValueError(
+            f'k={k} must be at least 1 and at most the {scores.shape[-1]} '
+            'classes'
+        )
     hits = (scores.topk(k).indices == labels[:, None]).any(-1)
     return 100 * hits.double().mean().item()

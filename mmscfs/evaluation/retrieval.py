@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+ROUNDING = 1e-6  # of a cosine similarity in float32
+
 
 @torch.no_grad()
 def view_retrieval(
@@ -17,7 +19,8 @@ def view_retrieval(
 
     Row i of ``first`` and of ``second`` are two views of image i; each first
     view ranks all second views by cosine similarity. Among equals its own
-    image comes last, so that constant features score nothing.
+    image comes last, so that constant features score nothing; features that
+    are not finite find nothing either.
 
     Args:
         first (Tensor): Features of shape (Q, C).
@@ -46,7 +49,8 @@ def view_retrieval(
     for start in range(0, len(first), block):
         similarity = first[start : start + block] @ second.T
         own = similarity.diagonal(offset=start)[:, None]
-        # Counts the view itself, so the best rank is 1.
-        ranks.append((similarity >= own).sum(-1))
+        # Counts the view itself, so the best rank is 1. Equal products may
+        # differ by rounding, and nothing is less than what is not a number.
+        ranks.append((~(similarity < own - ROUNDING)).sum(-1))
     rank = torch.cat(ranks)
     return {k: 100 * (rank <= k).double().mean().item() for k in ks}

@@ -57,13 +57,13 @@ def test_last_checkpoint_is_named(runner):
     runner.message_hub.update_info('last_ckpt', 'work_dirs/run/epoch_3.pth')
     text = stop(runner, loss=torch.tensor(math.nan))
     assert 'work_dirs/run/epoch_3.pth' in text
-    assert 'Resume from it' in text
+    assert 'resume from' in text
 
 
 def test_without_a_checkpoint_there_is_none_to_resume(runner):
     text = stop(runner, loss=torch.tensor(math.nan))
     assert 'no checkpoint was saved yet' in text
-    assert 'Resume from it' not in text
+    assert 'resume from' not in text
     assert 'lower learning rate' in text
 
 

@@ -148,6 +148,16 @@ def measure(pipeline: Pipeline, paths: Sequence[str]) -> float:
 def stages() -> Iterator[Counter]:
     """Count the seconds of the stages of our pipeline."""
     seconds: Counter = Counter()
+
+    def timed(name: str, call: Callable) -> Callable:
+        def run(*args, **kwargs):
+            start = time.perf_counter()
+            result = call(*args, **kwargs)
+            seconds[name] += time.perf_counter() - start
+            return result
+
+        return run
+
     with ExitStack() as patches:
         for name, owner, attribute in (
             ('decode', LoadImage, 'transform'),
@@ -155,14 +165,8 @@ def stages() -> Iterator[Counter]:
             ('jitter and grey', MultiCrop, 'color'),
             ('blur', cv2, 'GaussianBlur'),
         ):
-
-            def timed(*args, _name=name, _call=getattr(owner, attribute), **k):
-                start = time.perf_counter()
-                result = _call(*args, **k)
-                seconds[_name] += time.perf_counter() - start
-                return result
-
-            patches.enter_context(mock.patch.object(owner, attribute, timed))
+            call = timed(name, getattr(owner, attribute))
+            patches.enter_context(mock.patch.object(owner, attribute, call))
         yield seconds
 
 

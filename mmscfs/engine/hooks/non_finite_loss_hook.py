@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import math
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
@@ -24,22 +25,22 @@ class NonFiniteLossHook(Hook):
         self, runner: Runner, batch_idx, data_batch=None, outputs=None
     ) -> None:
         """Check every logged figure."""
-        bad = {
-            name: float(value)
+        values = {
+            name: torch.as_tensor(value).item()
             for name, value in (outputs or {}).items()
-            if not math.isfinite(value)
         }
+        bad = {k: v for k, v in values.items() if not math.isfinite(v)}
         if not bad:
             return
         last = runner.message_hub.runtime_info.get('last_ckpt')
-        saved = (
-            f'the last checkpoint, {last}, is from before'
+        remedy = (
+            f'resume from the last checkpoint, {last}, which is from before,'
             if last
-            else 'no checkpoint was saved yet'
+            else 'no checkpoint was saved yet: start again'
         )
         raise FloatingPointError(
             f'iteration {runner.iter + 1}: not finite: '
-            f'{", ".join(f"{k}={v}" for k, v in bad.items())}; {saved}. '
-            'Resume from it with a lower learning rate, a longer warm-up, or '
+            f'{", ".join(f"{k}={v}" for k, v in bad.items())}; {remedy} with '
+            'a lower learning rate, a longer warm-up, or '
             "optim_wrapper.precision='bf16' or 'fp32'"
         )
