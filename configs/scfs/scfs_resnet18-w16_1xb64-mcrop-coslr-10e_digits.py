@@ -9,14 +9,14 @@ model = dict(
     backbone=dict(
         type='ResNet',
         depth=18,
-        stem_channels=32,
-        base_channels=32,
+        stem_channels=16,
+        base_channels=16,
         out_indices=(1, 2, 3),
         zero_init_residual=False,
     ),
     neck=dict(
         type='DINONeck',
-        in_channels=256,
+        in_channels=128,
         hidden_channels=512,
         bottleneck_channels=128,
         num_prototypes=512,
@@ -24,7 +24,7 @@ model = dict(
     ),
     search_neck=dict(
         type='FeatureSearchNeck',
-        in_channels=[64, 128, 256],
+        in_channels=[32, 64, 128],
         mid_channels=64,
         hidden_channels=256,
         out_channels=128,

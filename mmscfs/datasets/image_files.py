@@ -35,7 +35,8 @@ class ImageFiles(CustomDataset):
         **kwargs: Those of :class:`mmpretrain.datasets.CustomDataset`.
 
     Raises:
-        ValueError: ``on_error`` or ``max_errors`` is not valid.
+        ValueError: ``on_error`` or ``max_errors`` is not valid, or no folder
+            is named.
         FileNotFoundError: The folder does not exist or holds no image.
     """
 
@@ -55,6 +56,10 @@ class ImageFiles(CustomDataset):
         if max_errors < 0:
             raise ValueError(
                 f'ImageFiles: max_errors={max_errors} must be >= 0'
+            )
+        if not (data_root or data_prefix or ann_file):
+            raise ValueError(
+                "ImageFiles: data_root='' must name the folder of the images"
             )
         self.on_error = on_error
         self.max_errors = max_errors
@@ -106,7 +111,7 @@ class ImageFiles(CustomDataset):
             entries = [line.strip() for line in lines if line.strip()]
         names = (
             entry.rsplit(maxsplit=1)[0]
-            if entry.rsplit(maxsplit=1)[-1].isdigit()
+            if entry.rsplit(maxsplit=1)[-1].lstrip('-').isdigit()
             else entry
             for entry in entries
         )

@@ -13,6 +13,7 @@ import numpy as np
 # ITU-R 601-2 luma, as Pillow and torchvision grey an image.
 LUMA_BGR = (0.114, 0.587, 0.299)
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+STEPS = np.arange(256)
 
 
 class PendingColor:
@@ -73,11 +74,12 @@ class PendingColor:
 
     def hue(self, shift: float) -> None:
         """Turn the hue by ``shift`` of a full circle."""
-        steps = round(shift * 256) % 256
-        if steps == 0:
+        if round(shift * 256) % 256 == 0:
             return
         hsv = cv2.cvtColor(self.flush(), cv2.COLOR_BGR2HSV_FULL)
-        hsv[..., 0] += np.uint8(steps)  # wraps around, as the hue does
+        # OpenCV writes the circle as 256 steps and reads it as 255.
+        turned = np.rint((STEPS / 256 + shift) % 1 * 255).astype(np.uint8)
+        hsv[..., 0] = turned[hsv[..., 0]]
         self.image = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR_FULL)
 
     def jitter(self, operation: int, value: float) -> None:

@@ -26,5 +26,5 @@ class LoadImage(LoadImageFromFile):
             # meets with an assertion or, on an empty file, OpenCV's error.
             raise UnreadableImageError(
                 f'cannot read image {results["img_path"]}: '
-                f'{error or type(error).__name__}'
+                f'{str(error).strip() or type(error).__name__}'
             ) from error

@@ -1,7 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import itertools
 import math
-from collections.abc import Sequence
 from numbers import Number
 
 import cv2
@@ -38,13 +37,22 @@ RATIO = slice(CROP_TRIES, 2 * CROP_TRIES)
 ) = range(2 * CROP_TRIES, 2 * CROP_TRIES + 14)
 
 
+def _is_number(value) -> bool:
+    return isinstance(value, Number) and not isinstance(value, bool)
+
+
 def _interval(name: str, value, low: float, high: float) -> tuple:
-    """Return ``value`` as a pair low < a <= b <= high, or raise."""
-    pair = tuple(value) if isinstance(value, Sequence) else (value,)
-    if len(pair) != 2 or not low < pair[0] <= pair[1] <= high:
+    """Return ``value`` as a finite pair low < a <= b <= high, or raise."""
+    pair = tuple(value) if isinstance(value, (list, tuple)) else ()
+    if not (
+        len(pair) == 2
+        and all(map(_is_number, pair))
+        and low < pair[0] <= pair[1] <= high
+        and pair[1] < math.inf
+    ):
         raise ValueError(
-            f'MultiCrop: {name}={value} must be a pair (a, b) with '
-            f'{low} < a <= b <= {high}'
+            f'MultiCrop: {name}={value} must be a pair (a, b) of numbers '
+            f'with {low} < a <= b <= {high}'
         )
     return pair
 
@@ -119,12 +127,12 @@ class MultiCrop(BaseTransform):
             ('global_size', global_size),
             ('local_size', local_size),
         ):
-            if not isinstance(size, int) or size < 1:
+            if type(size) is not int or size < 1:
                 raise ValueError(
                     f'MultiCrop: {name}={size} must be a whole number of '
                     'pixels >= 1'
                 )
-        if not isinstance(num_local, int) or num_local < 0:
+        if type(num_local) is not int or num_local < 0:
             raise ValueError(
                 f'MultiCrop: num_local={num_local} must be a whole number >= 0'
             )
@@ -140,18 +148,18 @@ class MultiCrop(BaseTransform):
             ('blur_prob', blur_prob),
             ('solarize_prob', solarize_prob),
         ):
-            if isinstance(triple, Number) or len(triple) != 3:
+            if not isinstance(triple, (list, tuple)) or len(triple) != 3:
                 raise ValueError(
                     f'MultiCrop: {name}={triple} must be three values: first '
                     'global, second global and local views'
                 )
             probabilities |= {f'{name}[{i}]': triple[i] for i in range(3)}
         for name, value in probabilities.items():
-            if not 0 <= value <= 1:
+            if not (_is_number(value) and 0 <= value <= 1):
                 raise ValueError(
                     f'MultiCrop: {name}={value} must lie in [0, 1]'
                 )
-        if not 0 <= hue <= 0.5:
+        if not (_is_number(hue) and 0 <= hue <= 0.5):
             raise ValueError(f'MultiCrop: hue={hue} must lie in [0, 0.5]')
         if not 0 <= solarize_threshold <= 256:
             raise ValueError(
