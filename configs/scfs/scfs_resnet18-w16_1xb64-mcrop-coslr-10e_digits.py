@@ -52,11 +52,10 @@ param_scheduler = [
         eta_min=1e-6,
         by_epoch=True,
         begin=1,
-        end=16,
         convert_to_iter_based=True,
     ),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=16)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=10)
 
 default_hooks = dict(
     logger=dict(interval=10),

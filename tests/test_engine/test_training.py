@@ -214,6 +214,12 @@ def test_runs_that_cannot_succeed_are_refused(tiny_run, changes, message):
     assert not list(Path(tiny_run.work_dir).glob('*.pth'))
 
 
+def test_hooks_that_count_epochs_refuse_a_run_without(tiny_run):
+    tiny_run.train_cfg = dict(type='IterBasedTrainLoop', max_iters=2)
+    with pytest.raises(ValueError, match='TeacherTemperatureHook counts epo'):
+        train(tiny_run)
+
+
 def test_checkpoint_of_another_algorithm_is_refused(tiny_run, tmp_path):
     train(tiny_run)
     checkpoint = Path(tiny_run.work_dir, 'epoch_2.pth')

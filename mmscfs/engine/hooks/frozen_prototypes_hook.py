@@ -3,7 +3,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from ..model_access import unwrapped_model
+from ..runner_access import require_epochs, unwrapped_model
 
 
 @HOOKS.register_module()
@@ -30,6 +30,7 @@ class FrozenPrototypesHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Listen to the optimiser."""
+        require_epochs(runner, type(self).__name__)
         prototypes = unwrapped_model(runner).neck.prototypes
 
         def before_step(*_) -> None:

@@ -5,7 +5,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from ..model_access import unwrapped_model
+from ..runner_access import unwrapped_model
 
 
 def cosine_momentum(

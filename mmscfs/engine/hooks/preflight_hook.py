@@ -5,7 +5,7 @@ from mmpretrain.registry import HOOKS
 
 from mmscfs.checkpoint import check_same_model
 
-from ..model_access import unwrapped_model
+from ..runner_access import unwrapped_model
 
 
 @HOOKS.register_module()

@@ -3,7 +3,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from ..model_access import unwrapped_model
+from ..runner_access import require_epochs, unwrapped_model
 
 
 @HOOKS.register_module()
@@ -45,6 +45,10 @@ class TeacherTemperatureHook(Hook):
             return self.end
         share = epoch / (self.warmup_epochs - 1)
         return self.start + (self.end - self.start) * share
+
+    def before_train(self, runner: Runner) -> None:
+        """Refuse a run that has no epochs."""
+        require_epochs(runner, type(self).__name__)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Give the head its temperature."""
