@@ -27,7 +27,7 @@ from rich.progress import (
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIG = 'configs/scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-10e_digits.py'
+CONFIG = 'configs/scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py'
 ITERATION = re.compile(
     r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\].* loss: ([\d.]+)'
 )
@@ -181,7 +181,8 @@ class Scenes:
         from mmpretrain.registry import TRANSFORMS
 
         self.load = TRANSFORMS.build(dict(type='LoadImage'))
-        self.multi_crop = TRANSFORMS.build(multi_crop)
+        # More local views than in training make a better picture.
+        self.multi_crop = TRANSFORMS.build({**multi_crop, 'num_local': 4})
         self.paths = {
             split: sorted((folder / split).glob('*/*.jpg'))
             for split in ('train', 'val')

@@ -186,13 +186,15 @@ def compose_scene(
         least, most = MIN_PIXELS, MAX_OF_MAIN * found[0][1].sum()
 
     photo = source.photos[rng.integers(len(source.photos))]
-    side = int(min(size * rng.uniform(1.2, 2.5), *photo.shape[:2]))
+    # Small parts, turned and tinted: two photographs, many backgrounds.
+    side = int(min(size * rng.uniform(0.25, 0.9), *photo.shape[:2]))
     y, x = (rng.integers(n - side + 1) for n in photo.shape[:2])
     photo = photo[y : y + side, x : x + side]
     image = cv2.resize(photo, (size, size))
     if rng.random() < 0.5:
         image = cv2.flip(image, 1)
-    image = image * np.float32(rng.uniform(0.6, 1.15))
+    image = np.rot90(image, rng.integers(4))
+    image = image * rng.uniform(0.4, 1.4, 3).astype(np.float32)
     for layer in reversed(layers):
         paint(image, layer, rng)
     grain = rng.standard_normal((size, size), np.float32) * rng.uniform(1, 6)

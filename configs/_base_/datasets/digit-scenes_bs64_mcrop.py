@@ -5,7 +5,7 @@ multi_crop = dict(
     type='MultiCrop',
     global_size=64,
     local_size=32,
-    num_local=4,
+    num_local=2,
     global_scale=(0.25, 1.0),
     local_scale=(0.05, 0.25),
 )

@@ -12,7 +12,6 @@ model = dict(
         stem_channels=16,
         base_channels=16,
         out_indices=(1, 2, 3),
-        zero_init_residual=False,
     ),
     neck=dict(
         type='DINONeck',
@@ -55,13 +54,16 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=10)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=14)
 
+# What a run of minutes needs: a teacher that follows soon, and targets that
+# stay sharp. Prototypes that move would find all images alike before the
+# network tells them apart, so they stay as they are.
 default_hooks = dict(
     logger=dict(interval=10),
-    checkpoint=dict(interval=4, max_keep_ckpts=1),
-    teacher=dict(momentum=0.99),
-    teacher_temp=dict(warmup_epochs=8),
-    frozen_prototypes=dict(epochs=0),
+    checkpoint=dict(interval=2, max_keep_ckpts=1),
+    teacher=dict(momentum=0.97),
+    teacher_temp=dict(start=0.04, end=0.04),
+    frozen_prototypes=dict(epochs=14),
 )
 auto_scale_lr = dict(base_batch_size=64, enable=False)
