@@ -27,8 +27,7 @@ def compute_search_maps(
         local_views (Tensor): Normalised views (N, 3, s, s).
 
     Returns:
-        dict[str, Tensor]: Attention (N, H, W) by name of search layer, and
-        before them, in the backbone's order, nothing else.
+        dict[str, Tensor]: Attention (N, H, W) by name of search layer.
     """
     was_training = model.training
     model.eval()
@@ -47,7 +46,10 @@ def compute_search_maps(
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Blend an RGB uint8 image (H, W, 3) with a map (h, w), min to max."""
+    """Lay a map (h, w), min to max, over an RGB uint8 image (H, W, 3).
+
+    The image goes grey, so that all colour is the map's.
+    """
     span = heat.max() - heat.min()
     heat = (heat - heat.min()) / (span if span > 0 else 1)
     heat = cv2.resize(
@@ -56,7 +58,8 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
         interpolation=cv2.INTER_CUBIC,
     )
     colors = matplotlib.colormaps['inferno'](heat.clip(0, 1))[..., :3]
-    return (0.45 * image + 0.55 * 255 * colors).astype(np.uint8)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
+    return (0.35 * grey + 0.65 * 255 * colors).astype(np.uint8)
 
 
 def draw_search_maps(
@@ -100,7 +103,6 @@ def draw_search_maps(
             panels = [heat.mean(0), *heat]
             for axis, panel in zip(axes[i * block + row], panels, strict=True):
                 axis.imshow(overlay(image, panel))
-            axes[i * block + row, 0].set_ylabel(
-                f'{layer}\nmean' if row == 1 else layer, fontsize=8
-            )
+            axes[i * block + row, 0].set_ylabel(layer, fontsize=8)
+        axes[i * block + 1, 0].set_title('mean of maps', fontsize=8)
     figure.savefig(path, dpi=110)
