@@ -27,7 +27,7 @@ from rich.progress import (
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIG = 'configs/scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-13e_digits.py'
+CONFIG = 'configs/scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-11e_digits.py'
 ITERATION = re.compile(
     r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\].* loss: ([\d.]+)'
 )

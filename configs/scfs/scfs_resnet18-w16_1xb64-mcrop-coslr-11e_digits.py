@@ -54,16 +54,16 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=13)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=11)
 
 # What a run of minutes needs: a teacher and centres that follow soon, and
 # targets that stay sharp. Prototypes that move would find all images alike
 # before the network tells them apart, so they stay as they are.
 default_hooks = dict(
     logger=dict(interval=10),
-    checkpoint=dict(interval=2, max_keep_ckpts=1),
+    checkpoint=dict(interval=1, max_keep_ckpts=1),
     teacher=dict(momentum=0.97),
     teacher_temp=dict(start=0.05, end=0.05),
-    frozen_prototypes=dict(epochs=13),
+    frozen_prototypes=dict(epochs=11),
 )
 auto_scale_lr = dict(base_batch_size=64, enable=False)
