@@ -2,10 +2,9 @@
 _base_ = [
     '../_base_/models/dino_r50.py',
     '../_base_/datasets/coco_bs32_mcrop.py',
-    '../_base_/schedules/sgd_coslr_200e.py',
+    '../_base_/schedules/sgd_coslr_500e.py',
     '../_base_/default_runtime.py',
 ]
 
-train_cfg = dict(max_epochs=500)
 optim_wrapper = dict(optimizer=dict(lr=0.2))
 auto_scale_lr = dict(base_batch_size=512)

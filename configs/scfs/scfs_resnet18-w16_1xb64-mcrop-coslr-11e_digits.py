@@ -51,6 +51,7 @@ param_scheduler = [
         eta_min=1e-6,
         by_epoch=True,
         begin=1,
+        end=11,
         convert_to_iter_based=True,
     ),
 ]

@@ -2,10 +2,9 @@
 _base_ = [
     '../_base_/models/scfs_r50.py',
     '../_base_/datasets/imagenet_bs32_mcrop.py',
-    '../_base_/schedules/sgd_coslr_200e.py',
+    '../_base_/schedules/sgd_coslr_800e.py',
     '../_base_/default_runtime.py',
 ]
 
-train_cfg = dict(max_epochs=800)
 optim_wrapper = dict(optimizer=dict(lr=0.4))
 auto_scale_lr = dict(base_batch_size=1024)

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.hooks import ParamSchedulerHook
-from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from torch import nn
 
 from mmscfs.engine.hooks import TeacherTemperatureHook
@@ -31,23 +30,13 @@ RECIPES = [
 ]
 
 
-class NoLoop(BaseLoop):
-    """A training loop that knows its length alone."""
-
-    run = None
-
-    def __init__(self, max_epochs):
-        self.max_epochs = max_epochs
-
-
 class SchedulerRunner(Runner):
     """The part of a runner that builds and steps schedulers."""
 
     train_dataloader = range(STEPS)
-    logger = MMLogger.get_instance('schedules', log_level='ERROR')
+    _train_loop = None
 
     def __init__(self, cfg):
-        self._train_loop = NoLoop(cfg.train_cfg.max_epochs)
         # A decayed weight and a bias that is not, which never move.
         self.optim_wrapper = build_optim_wrapper(
             nn.Linear(2, 2), dict(cfg.optim_wrapper, precision='fp32')

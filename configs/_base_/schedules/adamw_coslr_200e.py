@@ -16,12 +16,12 @@ param_scheduler = [
         end=10,
         convert_to_iter_based=True,
     ),
-    # To the end of the run, however long.
     dict(
         type='CosineAnnealingLR',
         eta_min=1e-6,
         by_epoch=True,
         begin=10,
+        end=200,
         convert_to_iter_based=True,
     ),
     # 0.04 -> 0.4; as a ratio, so that what is not decayed stays at 0.
@@ -31,6 +31,7 @@ param_scheduler = [
         eta_min_ratio=10.0,
         by_epoch=True,
         begin=0,
+        end=200,
         convert_to_iter_based=True,
     ),
 ]

@@ -16,12 +16,12 @@ param_scheduler = [
         end=10,
         convert_to_iter_based=True,
     ),
-    # To the end of the run, however long.
     dict(
         type='CosineAnnealingLR',
         eta_min=0.0048,
         by_epoch=True,
         begin=10,
+        end=200,
         convert_to_iter_based=True,
     ),
 ]
