@@ -19,14 +19,14 @@ SGD_200 = 'scfs_r50.py'
 SGD_500 = 'scfs/scfs_resnet50_16xb32-mcrop-coslr-500e_coco.py'
 SGD_800 = 'scfs/scfs_resnet50_32xb32-mcrop-coslr-800e_in1k.py'
 ADAMW = 'dino/dino_vit-small-p16_8xb32-mcrop-coslr-200e_in100.py'
-DEMO = 'scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-11e_digits.py'
+DEMO = 'scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py'
 # name, base lr, minimal lr, epochs of warm-up and of the run
 RECIPES = [
     (SGD_200, 0.1, 0.0048, 10, 200),
     (SGD_500, 0.2, 0.0048, 10, 500),
     (SGD_800, 0.4, 0.0048, 10, 800),
     (ADAMW, 0.0005, 1e-6, 10, 200),
-    (DEMO, 0.001, 1e-6, 1, 11),
+    (DEMO, 0.003, 1e-6, 1, 14),
 ]
 
 

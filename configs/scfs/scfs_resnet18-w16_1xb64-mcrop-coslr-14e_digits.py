@@ -34,7 +34,7 @@ model = dict(
 optim_wrapper = dict(
     type='PerParamClipOptimWrapper',
     constructor='DecayGroupConstructor',
-    optimizer=dict(type='AdamW', lr=0.001, weight_decay=0.04),
+    optimizer=dict(type='AdamW', lr=0.003, weight_decay=0.04),
     clip_grad=dict(max_norm=3.0),
 )
 param_scheduler = [
@@ -51,11 +51,11 @@ param_scheduler = [
         eta_min=1e-6,
         by_epoch=True,
         begin=1,
-        end=11,
+        end=14,
         convert_to_iter_based=True,
     ),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=11)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=14)
 
 # What a run of minutes needs: a teacher and centres that follow soon, and
 # targets that stay sharp. Prototypes that move would find all images alike
@@ -63,8 +63,8 @@ train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=11)
 default_hooks = dict(
     logger=dict(interval=10),
     checkpoint=dict(interval=1, max_keep_ckpts=1),
-    teacher=dict(momentum=0.97),
+    teacher=dict(momentum=0.99),
     teacher_temp=dict(start=0.05, end=0.05),
-    frozen_prototypes=dict(epochs=11),
+    frozen_prototypes=dict(epochs=14),
 )
 auto_scale_lr = dict(base_batch_size=64, enable=False)
