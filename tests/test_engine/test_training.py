@@ -133,13 +133,15 @@ def test_step_skipped_by_fp16_moves_nothing(tiny_run):
 
 
 def test_bf16_stays_near_fp32(tiny_run, tmp_path):
-    _, expected = train(tiny_run)
-    _, recorder = train(
-        tiny_run,
-        **{
-            'work_dir': str(tmp_path / 'bf16'),
-            'optim_wrapper.precision': 'bf16',
-        },
+    (_, expected), (_, recorder) = (
+        train(
+            tiny_run,
+            **{
+                'work_dir': str(tmp_path / precision),
+                'optim_wrapper.precision': precision,
+            },
+        )
+        for precision in ('fp32', 'bf16')
     )
     first, reference = recorder.losses[0], expected.losses[0]
     assert first != reference
