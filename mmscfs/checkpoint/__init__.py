@@ -1,11 +1,42 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from .config_text import parse_config
+from .export import (
+    CONVERTERS,
+    SUFFIXES,
+    describe_source,
+    encode,
+    read_data_preprocessor,
+    to_detectron2,
+    to_openmmlab,
+    to_timm,
+    to_torchvision,
+)
+from .layouts import FoundBackbone, find_backbone
 from .loading import check_same_model, read_checkpoint
 from .plain import TENSOR_PARTS, restore_histories, to_plain
+from .pretrained import PretrainedBackbone, load_backbone, load_found
+from .writing import write_atomically
 
 __all__ = [
+    'CONVERTERS',
+    'FoundBackbone',
+    'PretrainedBackbone',
+    'SUFFIXES',
     'TENSOR_PARTS',
     'check_same_model',
+    'describe_source',
+    'encode',
+    'find_backbone',
+    'load_backbone',
+    'load_found',
+    'parse_config',
     'read_checkpoint',
+    'read_data_preprocessor',
     'restore_histories',
+    'to_detectron2',
+    'to_openmmlab',
     'to_plain',
+    'to_timm',
+    'to_torchvision',
+    'write_atomically',
 ]

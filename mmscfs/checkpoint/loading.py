@@ -1,14 +1,20 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import argparse
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 
 def read_checkpoint(path: str | Path) -> dict:
     """Read a checkpoint's tensors and plain values onto the CPU.
+
+    A ``.safetensors`` file becomes ``dict(state_dict=..., meta=...)``, its
+    metadata's strings as they are. ``argparse.Namespace``, which holds the
+    settings in the DINO and SCFS releases, is a plain value too.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -18,8 +24,13 @@ def read_checkpoint(path: str | Path) -> dict:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'no checkpoint {str(path)!r}')
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path)
     try:
-        return torch.load(path, map_location='cpu', weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            checkpoint = torch.load(
+                path, map_location='cpu', weights_only=True
+            )
     except pickle.UnpicklingError as error:
         raise ValueError(
             f'refused checkpoint {str(path)!r}: it is damaged, or holds more '
@@ -30,6 +41,24 @@ def read_checkpoint(path: str | Path) -> dict:
         raise ValueError(
             f'checkpoint {str(path)!r} is damaged or no checkpoint '
             f'({type(error).__name__})'
+        ) from error
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(
+            f'checkpoint {str(path)!r} holds a {type(checkpoint).__name__}, '
+            'not tensors by name'
+        )
+    return checkpoint
+
+
+def _read_safetensors(path: Path) -> dict:
+    try:
+        with safe_open(path, framework='pt') as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return dict(state_dict=state, meta=file.metadata() or {})
+    except SafetensorError as error:
+        raise ValueError(
+            f'checkpoint {str(path)!r} is damaged or no safetensors file '
+            f'({error})'
         ) from error
 
 

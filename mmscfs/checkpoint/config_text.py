@@ -1,0 +1,48 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Read a dumped config without executing it: a file is no trusted source."""
+
+import ast
+from typing import Any
+
+
+def parse_config(text: str) -> dict:
+    """Read the assignments of a dumped config without executing it.
+
+    Whatever is neither a literal nor ``dict(...)`` stays text; tuples become
+    lists.
+
+    Raises:
+        ValueError: It is no Python.
+    """
+    try:
+        body = ast.parse(text).body
+    except SyntaxError as error:
+        raise ValueError(f'no dumped config: {error}') from error
+    return {
+        node.targets[0].id: _value(node.value)
+        for node in body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+    }
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Dict):
+        return {
+            _value(key): _value(value)
+            for key, value in zip(node.keys, node.values, strict=True)
+            if key is not None
+        }
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == 'dict'
+    ):
+        entries = _value(node.args[0]) if node.args else {}
+        return entries | {k.arg: _value(k.value) for k in node.keywords}
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_value(item) for item in node.elts]
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return ast.unparse(node)

@@ -1,0 +1,271 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Find the backbone in a checkpoint, whoever wrote it.
+
+Every project nests and names a backbone's weights in its own way. What is
+found here carries the names of mmpretrain and mmdet, which for ResNets are
+torchvision's.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+NETWORKS = ('teacher', 'student')
+# First words of the keys that only a detector or a segmentor has.
+DETECTOR_PARTS = (
+    'rpn_head',
+    'roi_head',
+    'roi_heads',
+    'bbox_head',
+    'mask_head',
+    'query_head',
+    'decode_head',
+    'panoptic_head',
+)
+DETECTOR_NECKS = ('neck.fpn_convs', 'neck.lateral_convs')
+# What classifiers and self-supervised projects put behind a bare backbone.
+HEADS = ('fc', 'head', 'head_drop', 'fc_norm', 'head_dist')
+
+# How the names of a vision transformer's tensors begin: in timm and DINO, in
+# mmpretrain. "#" is the number of a block; the first that fits counts.
+VIT_NAMES = (
+    ('cls_token', 'cls_token'),
+    ('pos_embed', 'pos_embed'),
+    ('patch_embed.proj.', 'patch_embed.projection.'),
+    ('norm_pre.', 'pre_norm.'),
+    ('blocks.#.norm1.', 'layers.#.ln1.'),
+    ('blocks.#.norm2.', 'layers.#.ln2.'),
+    ('blocks.#.ls1.gamma', 'layers.#.attn.gamma1.weight'),
+    ('blocks.#.ls2.gamma', 'layers.#.ffn.gamma2.weight'),
+    ('blocks.#.attn.', 'layers.#.attn.'),
+    ('blocks.#.mlp.fc1.', 'layers.#.ffn.layers.0.0.'),
+    ('blocks.#.mlp.fc2.', 'layers.#.ffn.layers.1.'),
+    ('norm.', 'ln1.'),
+)
+
+
+class FoundBackbone(NamedTuple):
+    """A backbone that was found in a checkpoint.
+
+    Attributes:
+        layout (str): Who writes such checkpoints, e.g. "DINO release".
+        network (str | None): "teacher" or "student", None where a layout
+            has only one network.
+        state (dict[str, Tensor]): Its tensors, named as in mmpretrain.
+        heads (tuple[str, ...]): The other parts of the checkpoint.
+    """
+
+    layout: str
+    network: str | None
+    state: dict[str, Tensor]
+    heads: tuple[str, ...]
+
+    def __str__(self) -> str:
+        network = f', {self.network}' if self.network else ''
+        return f'{self.layout}{network}'
+
+
+def find_backbone(
+    checkpoint: Mapping, network: str | None = None
+) -> FoundBackbone:
+    """Recognise a checkpoint's layout and return its backbone.
+
+    Knows mmscfs, mmpretrain and mmselfsup, exported backbones, the releases
+    of SCFS, DINO (ResNet and ViT) and MoCo (v1 to v3), torchvision and timm.
+
+    Args:
+        checkpoint (Mapping): What :func:`read_checkpoint` returned.
+        network (str, optional): "teacher" or "student"; None takes the
+            teacher where there is one. Defaults to None.
+
+    Raises:
+        ValueError: ``network`` is unknown or not in the checkpoint, or there
+            is no backbone in it, or it is a detector's.
+    """
+    if network not in (None, *NETWORKS):
+        raise ValueError(
+            f"network={network!r} must be 'teacher', 'student' or None"
+        )
+    if {'teacher', 'student'} <= checkpoint.keys():
+        return _from_release(checkpoint, network)
+    state = _flat_state(checkpoint)
+    _refuse_detector(state)
+    if any(key.startswith('teacher.backbone.') for key in state):
+        chosen = network or 'teacher'
+        prefix = 'teacher.backbone.' if chosen == 'teacher' else 'backbone.'
+        return _take(state, prefix, 'mmscfs', chosen)
+    if network == 'teacher':
+        raise ValueError(
+            "network='teacher': this checkpoint has no teacher (parts: "
+            f'{", ".join(_parts(state))}); leave network out'
+        )
+    for prefix, layout in (
+        ('backbone.', 'mmpretrain'),
+        ('encoder_q.', 'MoCo release'),
+        ('base_encoder.', 'MoCo v3 release'),
+    ):
+        if any(key.startswith(prefix) for key in state):
+            return _take(state, prefix, layout, None)
+    layout = 'torchvision'
+    if 'patch_embed.proj.weight' in state:
+        layout = 'timm'
+    elif 'state_dict' in checkpoint and checkpoint.get('meta'):
+        layout = 'OpenMMLab backbone'
+    return _bare(state, layout, None, ())
+
+
+def _from_release(checkpoint: Mapping, network: str | None) -> FoundBackbone:
+    """Take a network of the SCFS or the DINO release."""
+    chosen = network or 'teacher'
+    state = _flat_state(checkpoint[chosen])
+    # torchextractor, which the SCFS release wraps its ResNet in, adds "model".
+    for prefix, layout in (
+        ('backbone.model.', 'SCFS release'),
+        ('backbone.', 'DINO release'),
+    ):
+        if any(key.startswith(prefix) for key in state):
+            return _take(state, prefix, layout, chosen)
+    return _bare(state, 'DINO release', chosen, ())
+
+
+def _flat_state(checkpoint: Mapping) -> dict[str, Tensor]:
+    """Return the tensors by name, without wrappers around model and names.
+
+    Raises:
+        ValueError: There are none.
+    """
+    for wrapper in ('state_dict', 'model'):
+        if isinstance(checkpoint.get(wrapper), Mapping):
+            checkpoint = checkpoint[wrapper]
+    state = {
+        str(key).removeprefix('module.'): value
+        for key, value in checkpoint.items()
+        if isinstance(value, Tensor)
+    }
+    if not state:
+        raise ValueError(
+            'the checkpoint holds no weights (its entries: '
+            f'{", ".join(map(str, list(checkpoint)[:8])) or "none"})'
+        )
+    return state
+
+
+def _parts(state: Mapping[str, Tensor]) -> list[str]:
+    """Return the first words of the names, in order."""
+    return list(dict.fromkeys(key.split('.')[0] for key in state))
+
+
+def _refuse_detector(state: Mapping[str, Tensor]) -> None:
+    # Semi-supervised detectors are two detectors.
+    words = {
+        re.sub(r'^(teacher|student)\.', '', k).split('.')[0] for k in state
+    }
+    parts = [part for part in DETECTOR_PARTS if part in words]
+    if parts or any(key.startswith(DETECTOR_NECKS) for key in state):
+        raise ValueError(
+            'this is the checkpoint of a detector '
+            f'({", ".join(parts or ["feature pyramid"])}), not of a '
+            'backbone: go on from it with load_from, or give the '
+            'pre-training checkpoint'
+        )
+
+
+def _take(
+    state: Mapping[str, Tensor],
+    prefix: str,
+    layout: str,
+    network: str | None,
+) -> FoundBackbone:
+    """Take the part behind ``prefix``."""
+    part = {
+        key.removeprefix(prefix): value
+        for key, value in state.items()
+        if key.startswith(prefix)
+    }
+    rest = [key for key in state if not key.startswith(prefix)]
+    return _bare(part, layout, network, tuple(_parts(dict.fromkeys(rest))))
+
+
+def _bare(
+    state: Mapping[str, Tensor],
+    layout: str,
+    network: str | None,
+    heads: tuple[str, ...],
+) -> FoundBackbone:
+    """Set heads aside and rename what is left."""
+    own_heads = [part for part in _parts(state) if part in HEADS]
+    backbone = {
+        key: value
+        for key, value in state.items()
+        if key.split('.')[0] not in HEADS
+    }
+    if not any(value.ndim > 1 for value in backbone.values()):
+        parts = ', '.join(_parts(state))
+        raise ValueError(
+            f'no backbone in this checkpoint (parts: {parts}); known '
+            'layouts are those of mmscfs, mmpretrain, mmselfsup, '
+            'torchvision, timm, and the releases of SCFS, DINO and MoCo'
+        )
+    if 'patch_embed.proj.weight' in backbone:
+        backbone = rename(backbone, timm_vit_to_mm)
+    return FoundBackbone(layout, network, backbone, (*heads, *own_heads))
+
+
+def rename(
+    state: Mapping[str, Tensor], rule: Callable[[str], str]
+) -> dict[str, Tensor]:
+    """Return the tensors under the names that ``rule`` gives them."""
+    return {rule(key): value for key, value in state.items()}
+
+
+def timm_vit_to_mm(key: str) -> str:
+    """Return mmpretrain's name of a tensor in timm's vision transformer.
+
+    A name without counterpart stays as it is.
+    """
+    return _translate(key, VIT_NAMES) or key
+
+
+def mm_vit_to_timm(key: str) -> str:
+    """Return timm's name of a tensor in mmpretrain's vision transformer.
+
+    Raises:
+        ValueError: It has none.
+    """
+    name = _translate(key, [(mm, timm) for timm, mm in VIT_NAMES])
+    if name is None:
+        raise ValueError(f"timm's vision transformer has no {key}")
+    return name
+
+
+def _translate(key: str, names: Iterable[tuple[str, str]]) -> str | None:
+    """Exchange the beginning of a name; None if none of ``names`` fits."""
+    for old, new in names:
+        start = re.escape(old).replace(r'\#', r'(\d+)')
+        if found := re.match(start, key):
+            number = ''.join(found.groups())
+            return new.replace('#', number) + key[found.end() :]
+    return None
+
+
+def resnet_stages(
+    state: Mapping[str, Tensor],
+) -> tuple[str, list[int]] | None:
+    """Return a ResNet's block ("basic" or "bottleneck") and blocks a stage.
+
+    None if the tensors are no ResNet's. [3, 4, 6, 3] bottlenecks are a
+    ResNet-50.
+    """
+    blocks = {
+        tuple(map(int, found.groups()))
+        for key in state
+        if (found := re.match(r'layer(\d)\.(\d+)\.conv1\.weight$', key))
+    }
+    if not blocks:
+        return None
+    deep = any(re.match(r'layer\d\.0\.conv3\.', key) for key in state)
+    stages = sorted({stage for stage, _ in blocks})
+    counts = [sum(s == stage for s, _ in blocks) for stage in stages]
+    return ('bottleneck' if deep else 'basic'), counts

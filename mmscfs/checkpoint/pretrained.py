@@ -1,0 +1,182 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Initialise a backbone from a checkpoint, completely or not at all."""
+
+import re
+from pathlib import Path
+
+from mmengine.logging import print_log
+from mmengine.model import update_init_info
+from mmengine.registry import WEIGHT_INITIALIZERS, Registry
+from torch import nn
+
+from .layouts import FoundBackbone, find_backbone, resnet_stages
+from .loading import read_checkpoint
+
+# A child registry, so that the initialiser can be called "Pretrained" beside
+# mmengine's: backbones of mmdet and mmpretrain look for that word before they
+# overwrite weights, e.g. with zero-initialised residual branches.
+INITIALIZERS = Registry(
+    'weight initializer',
+    parent=WEIGHT_INITIALIZERS,
+    scope='mmscfs',
+    locations=['mmscfs.checkpoint'],
+)
+
+
+@INITIALIZERS.register_module(name='Pretrained')
+class PretrainedBackbone:
+    """Initialise a backbone, or the part of one, from any known checkpoint.
+
+    In a config: ``init_cfg=dict(type='Pretrained', _scope_='mmscfs',
+    checkpoint=...)``, for a backbone or for the last stage that C4 detectors
+    keep in ``roi_head.shared_head``. See :func:`find_backbone` for the
+    layouts. Every tensor of the module must come from the checkpoint, in its
+    shape, but for the children that the module names in ``new_parts``; of
+    the checkpoint, only heads and whole stages that the module lacks may be
+    left over.
+
+    Args:
+        checkpoint (str): Its path.
+        network (str, optional): "teacher" or "student"; None takes the
+            teacher where there is one. Defaults to None.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged or unsafe, or does not fit.
+    """
+
+    def __init__(self, checkpoint: str, network: str | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.network = network
+
+    def __call__(self, module: nn.Module) -> None:
+        """Initialise ``module``."""
+        summary = load_backbone(module, self.checkpoint, self.network)
+        print_log(summary, logger='current')
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=summary)
+
+
+def load_backbone(
+    module: nn.Module, path: str | Path, network: str | None = None
+) -> str:
+    """Load a checkpoint's backbone into a module, strictly.
+
+    Returns:
+        str: One line that says what was loaded.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: As :class:`PretrainedBackbone`; nothing was loaded.
+    """
+    checkpoint = read_checkpoint(path)
+    try:
+        found = find_backbone(checkpoint, network)
+        return f'{path}: {load_found(module, found)}'
+    except ValueError as error:
+        raise ValueError(f'checkpoint {str(path)!r}: {error}') from error
+
+
+def load_found(module: nn.Module, found: FoundBackbone) -> str:
+    """Load a backbone that :func:`find_backbone` found.
+
+    Returns:
+        str: What was loaded, in words.
+
+    Raises:
+        ValueError: A tensor is missing, left over or of another shape, or
+            the module puts its strides elsewhere; nothing was loaded.
+    """
+    name = type(module).__name__
+    stages = resnet_stages(found.state)
+    if (
+        any(getattr(m, 'style', None) == 'caffe' for m in module.modules())
+        and stages is not None
+        and stages[0] == 'bottleneck'
+    ):
+        raise ValueError(
+            f"{name} has style='caffe' (stride in the first 1x1 "
+            f'convolution), but a {found} checkpoint needs style='
+            "'pytorch' (stride in the 3x3), and RGB input: start from a "
+            "config without 'caffe' in its name, or set style='pytorch', "
+            'frozen_stages=-1 and model.data_preprocessor with '
+            'mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], '
+            'bgr_to_rgb=True'
+        )
+    # What a module adds to a backbone, e.g. a norm, starts anew.
+    new = getattr(module, 'new_parts', ())
+    own = {
+        key: value
+        for key, value in module.state_dict().items()
+        if _part(key) not in new
+    }
+    # Number of training batches: without influence, and old files lack it.
+    missing = [
+        key
+        for key in own
+        if key not in found.state and not key.endswith('num_batches_tracked')
+    ]
+    # A C4 detector splits a ResNet: its backbone lacks the last stage, and
+    # its shared head is nothing but that stage.
+    own_parts = {_part(key) for key in own}
+    is_stage = all(map(_is_stage, own_parts))
+    left_over = [
+        key
+        for key in found.state
+        if key not in own
+        and (
+            _part(key) in own_parts or not (is_stage or _is_stage(_part(key)))
+        )
+    ]
+    # A vision transformer resizes the position embedding itself.
+    other_shape = [
+        f'{key} {tuple(found.state[key].shape)} for {tuple(value.shape)}'
+        for key, value in own.items()
+        if key in found.state
+        and found.state[key].shape != value.shape
+        and not key.endswith('pos_embed')
+    ]
+    problems = [
+        f'{len(keys)} {problem} (e.g. {keys[0]})'
+        for problem, keys in (
+            ('missing', missing),
+            ('left over', left_over),
+            ('of another shape', other_shape),
+        )
+        if keys
+    ]
+    if problems:
+        raise ValueError(
+            f'its {found} backbone{_describe(stages)} does not fit the '
+            f'{name}{_describe(resnet_stages(own))}: tensors '
+            f'{"; ".join(problems)}. Set the depth and widths that it was '
+            'pre-trained with'
+        )
+    state = {key: value for key, value in found.state.items() if key in own}
+    before = {key: value.clone() for key, value in own.items()}
+    try:
+        module.load_state_dict(state, strict=False)
+    except (AssertionError, RuntimeError) as error:
+        module.load_state_dict(before)  # it copies what fits first
+        raise ValueError(f'{name} refused the weights: {error}') from error
+    rest = sorted({_part(key) for key in found.state.keys() - own.keys()})
+    left = ', '.join([*rest, *found.heads])
+    return f'loaded {len(state)} tensors into {name} (layout: {found}' + (
+        f'; left: {left})' if left else ')'
+    )
+
+
+def _part(key: str) -> str:
+    return key.split('.')[0]
+
+
+def _is_stage(part: str) -> bool:
+    return re.fullmatch(r'layer\d', part) is not None
+
+
+def _describe(stages: tuple[str, list[int]] | None) -> str:
+    """Say which ResNet it is."""
+    if stages is None:
+        return ''
+    block, counts = stages
+    return f' ({block} blocks {counts})'

@@ -1,0 +1,487 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import errno
+import json
+import os
+import pickle
+import pickletools
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import MODELS
+from mmengine.runner import Runner
+from safetensors import safe_open
+from source_networks import VIT_CFG, PlainViT, shake, torchvision_resnet
+
+import mmscfs
+from mmscfs.checkpoint import (
+    CONVERTERS,
+    SUFFIXES,
+    FoundBackbone,
+    describe_source,
+    encode,
+    find_backbone,
+    load_found,
+    read_checkpoint,
+    read_data_preprocessor,
+    to_detectron2,
+    to_openmmlab,
+    to_timm,
+    to_torchvision,
+    write_atomically,
+)
+
+
+def mm_backbone(cfg, seed=1):
+    """A backbone of mmdet or mmpretrain as find_backbone returns it."""
+    state = shake(MODELS.build(cfg), seed).state_dict()
+    return FoundBackbone('mmscfs', 'teacher', state, ())
+
+
+@pytest.fixture
+def resnet():
+    return mm_backbone(
+        dict(
+            type='mmpretrain.ResNet',
+            depth=50,
+            stem_channels=4,
+            base_channels=8,
+        )
+    )
+
+
+@pytest.fixture
+def vit():
+    return mm_backbone(dict(VIT_CFG, layer_scale_init_value=0.1))
+
+
+def assert_same(own, wanted):
+    """The same names in the same order, the same types and bits."""
+    assert list(own) == list(wanted)
+    for key in wanted:
+        assert own[key].dtype == wanted[key].dtype
+        assert torch.equal(own[key], wanted[key]), key
+
+
+# Round trips.
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+@pytest.mark.parametrize(
+    ('kind', 'target'),
+    [
+        ('resnet', 'openmmlab'),
+        ('resnet', 'torchvision'),
+        ('resnet', 'timm'),
+        ('vit', 'openmmlab'),
+        ('vit', 'timm'),
+    ],
+)
+def test_round_trip_is_exact(request, tmp_path, kind, target, suffix):
+    found = request.getfixturevalue(kind)
+    meta = describe_source('epoch_1.pth', {}, found)
+    path = tmp_path / f'backbone{suffix}'
+    path.write_bytes(encode(CONVERTERS[target](found), target, suffix, meta))
+    again = find_backbone(read_checkpoint(path))
+    # safetensors sorts the names.
+    names = sorted(found.state) if suffix == '.safetensors' else found.state
+    own = {key: again.state[key] for key in names}
+    assert again.state.keys() == found.state.keys()
+    assert_same(own, {key: found.state[key] for key in names})
+    layouts = {'openmmlab': 'OpenMMLab backbone', 'timm': 'timm'}
+    if kind == 'resnet':
+        layouts['timm'] = 'torchvision'  # the names are the same
+    assert again.layout == layouts.get(target, 'torchvision')
+    assert again.heads == ()
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_stays(resnet, tmp_path, dtype):
+    state = {
+        key: value.to(dtype) if value.is_floating_point() else value
+        for key, value in resnet.state.items()
+    }
+    found = resnet._replace(state=state)
+    for suffix in SUFFIXES['openmmlab']:
+        path = tmp_path / f'half{suffix}'
+        path.write_bytes(encode(to_openmmlab(found), 'openmmlab', suffix, {}))
+        again = find_backbone(read_checkpoint(path)).state
+        assert_same({key: again[key] for key in state}, state)
+
+
+def test_timm_has_the_names_of_a_plain_vit(vit):
+    source = PlainViT(layer_scale=True).state_dict()
+    exported = to_timm(vit)
+    assert exported.keys() == source.keys()
+    assert all(exported[key].shape == source[key].shape for key in source)
+
+
+@torch.no_grad()
+def test_timm_export_has_the_features_of_its_source(vit):
+    source = MODELS.build(dict(VIT_CFG, layer_scale_init_value=0.1))
+    load_found(source, vit)
+    source.eval()
+    plain = PlainViT(layer_scale=True)
+    plain.load_state_dict(to_timm(vit))
+    images = torch.randn(2, 3, 32, 32)
+    for own, wanted in zip(plain(images), source(images), strict=True):
+        torch.testing.assert_close(own, wanted, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('convert', [to_torchvision, to_timm])
+def test_resnet_export_loads_into_torchvision(convert):
+    found = mm_backbone(dict(type='mmdet.ResNet', depth=18))
+    backbone = MODELS.build(dict(type='mmdet.ResNet', depth=18))
+    load_found(backbone, found)
+    backbone.eval()
+    net = torchvision_resnet(18, seed=2)
+    result = net.load_state_dict(convert(found), strict=False)
+    assert result.unexpected_keys == []
+    assert result.missing_keys == ['fc.weight', 'fc.bias']
+    images = torch.randn(1, 3, 64, 64)
+    pooled = backbone(images)[-1].mean((2, 3))
+    torch.testing.assert_close(
+        net(images), net.fc(pooled), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_openmmlab_export_loads_without_mmscfs(tmp_path):
+    """By mmengine's own initialiser, which knows .pth only."""
+    found = mm_backbone(dict(type='mmdet.ResNet', depth=18, base_channels=4))
+    path = tmp_path / 'backbone.pth'
+    meta = describe_source('epoch_1.pth', {}, found)
+    path.write_bytes(encode(to_openmmlab(found), 'openmmlab', '.pth', meta))
+    backbone = MODELS.build(
+        dict(
+            type='mmdet.ResNet',
+            depth=18,
+            base_channels=4,
+            init_cfg=dict(type='Pretrained', checkpoint=str(path)),
+        )
+    )
+    backbone.init_weights()
+    assert_same(backbone.state_dict(), found.state)
+
+
+def test_a_part_of_a_larger_tensor_is_saved_alone():
+    big = torch.randn(1000, 1000)
+    found = FoundBackbone('mmscfs', None, {'x.weight': big[:2, :3].T}, ())
+    for suffix in SUFFIXES['openmmlab']:
+        content = encode(to_openmmlab(found), 'openmmlab', suffix, {})
+        assert len(content) < 4000
+    assert to_openmmlab(found)['x.weight'].is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ('convert', 'words'),
+    [
+        (to_torchvision, 'no ResNet as torchvision has it .it has cls_token'),
+        (to_detectron2, 'no ResNet as detectron2 has it .it has cls_token'),
+    ],
+)
+def test_vit_is_refused(vit, convert, words):
+    with pytest.raises(ValueError, match=words):
+        convert(vit)
+
+
+@pytest.mark.parametrize('convert', [to_torchvision, to_timm, to_detectron2])
+@pytest.mark.parametrize(
+    'cfg',
+    [
+        dict(type='mmdet.ResNetV1d', depth=50, base_channels=4),
+        dict(type='mmdet.SwinTransformer', embed_dims=12, depths=[1] * 4),
+        dict(type='mmdet.ResNet', depth=18, norm_cfg=dict(type='IN')),
+    ],
+)
+def test_other_networks_are_refused(convert, cfg):
+    found = mm_backbone(cfg)
+    if 'norm_cfg' in cfg:  # a ResNet with a tensor more
+        found.state['layer1.0.context.weight'] = torch.ones(1)
+    with pytest.raises(ValueError, match='this mmscfs, teacher backbone is'):
+        convert(found)
+
+
+@pytest.mark.parametrize(
+    'key', ['layers.0.ffn.w12.weight', 'ln2.weight', 'layers.0.attn']
+)
+def test_vit_with_another_part_is_refused_for_timm(vit, key):
+    vit.state[key] = torch.ones(1)
+    with pytest.raises(ValueError, match=f'has no {key}'):
+        to_timm(vit)
+
+
+# detectron2.
+
+
+def detectron2_shapes(blocks):
+    """Names and shapes of a bottleneck ResNet from its definition.
+
+    A stage of width w has bottlenecks w, w, 4w behind a shortcut where the
+    number of channels changes; the widths are 64, 128, 256, 512.
+    """
+    shapes = {}
+
+    def conv(name, out_channels, in_channels, size):
+        shapes[f'{name}.weight'] = (out_channels, in_channels, size, size)
+        for part in ('weight', 'bias', 'running_mean', 'running_var'):
+            shapes[f'{name}.norm.{part}'] = (out_channels,)
+
+    conv('stem.conv1', 64, 3, 7)
+    channels = 64
+    for i, count in enumerate(blocks):
+        width = 64 * 2**i
+        for j in range(count):
+            block = f'res{i + 2}.{j}'
+            if j == 0:
+                conv(f'{block}.shortcut', 4 * width, channels, 1)
+            conv(f'{block}.conv1', width, channels, 1)
+            conv(f'{block}.conv2', width, width, 3)
+            conv(f'{block}.conv3', 4 * width, width, 1)
+            channels = 4 * width
+    return shapes
+
+
+@pytest.mark.parametrize(
+    ('depth', 'blocks', 'convolutions'),
+    [(50, (3, 4, 6, 3), 53), (101, (3, 4, 23, 3), 104)],
+)
+def test_detectron2_keys_and_shapes(depth, blocks, convolutions):
+    found = find_backbone(torchvision_resnet(depth, seed=1).state_dict())
+    content = encode(to_detectron2(found), 'detectron2', '.pkl', {})
+    # As detectron2 reads it; here the content is our own.
+    loaded = pickle.loads(content, encoding='latin1')
+    assert loaded.keys() == {'model', '__author__', 'matching_heuristics'}
+    assert loaded['matching_heuristics'] is True
+    model, shapes = loaded['model'], detectron2_shapes(blocks)
+    assert {key: value.shape for key, value in model.items()} == shapes
+    assert sum(len(shape) == 4 for shape in shapes.values()) == convolutions
+    assert len(model) == 5 * convolutions
+    assert {value.dtype for value in model.values()} == {np.dtype('float32')}
+    for ours, theirs in (
+        ('conv1.weight', 'stem.conv1.weight'),
+        ('bn1.running_mean', 'stem.conv1.norm.running_mean'),
+        ('layer1.0.downsample.0.weight', 'res2.0.shortcut.weight'),
+        ('layer1.0.downsample.1.bias', 'res2.0.shortcut.norm.bias'),
+        ('layer2.3.conv2.weight', 'res3.3.conv2.weight'),
+        ('layer3.5.bn3.running_var', 'res4.5.conv3.norm.running_var'),
+        ('layer4.2.bn1.weight', 'res5.2.conv1.norm.weight'),
+    ):
+        np.testing.assert_array_equal(model[theirs], found.state[ours])
+    # No tensor was lost, and none is there twice.
+    total = sum(
+        float(value.astype('float64').sum()) for value in model.values()
+    )
+    assert total == pytest.approx(
+        sum(
+            value.double().sum().item()
+            for key, value in found.state.items()
+            if not key.endswith('num_batches_tracked')
+        )
+    )
+
+
+def test_detectron2_pickle_suits_every_numpy(resnet):
+    content = encode(to_detectron2(resnet), 'detectron2', '.pkl', {})
+    operations = list(pickletools.genops(content))
+    assert operations[0][1] == 2  # the protocol
+    names = {arg for op, arg, _ in operations if op.name == 'GLOBAL'}
+    assert names == {
+        'numpy ndarray',
+        '__builtin__ bytearray',
+        '_codecs encode',
+    }
+    loaded = pickle.loads(content)
+    for value in loaded['model'].values():
+        assert value.flags.writeable  # torch.from_numpy warns otherwise
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_detectron2_gets_float32(resnet, dtype):
+    state = {
+        key: value.to(dtype) if value.is_floating_point() else value
+        for key, value in resnet.state.items()
+    }
+    array = to_detectron2(resnet._replace(state=state))['stem.conv1.weight']
+    assert array.dtype == np.float32
+    assert torch.equal(torch.tensor(array).to(dtype), state['conv1.weight'])
+
+
+def test_basic_blocks_are_refused_for_detectron2():
+    found = mm_backbone(dict(type='mmdet.ResNet', depth=18, base_channels=4))
+    with pytest.raises(
+        ValueError, match=r'ResNet of basic blocks \[2, 2, 2, 2\]; only bott'
+    ):
+        to_detectron2(found)
+
+
+# Where the weights come from.
+
+
+def test_metadata_of_a_real_run(tiny_run, tmp_path):
+    tiny_run.train_cfg.max_epochs = 1
+    Runner.from_cfg(tiny_run).train()
+    path = tmp_path / 'work' / 'epoch_1.pth'
+    checkpoint = read_checkpoint(path)
+    found = find_backbone(checkpoint, 'student')
+    meta = describe_source(path, checkpoint, found)
+    cfg = meta.pop('cfg')
+    assert cfg == checkpoint['meta']['cfg']
+    assert "type='SCFS'" in cfg
+    expected = dict(
+        source='epoch_1.pth',
+        layout='mmscfs',
+        network='student',
+        mmscfs_version=mmscfs.__version__,
+        data_preprocessor=dict(
+            mean=[123.675, 116.28, 103.53],
+            std=[58.395, 57.12, 57.375],
+            channel_order='RGB',
+        ),
+    )
+    assert meta == expected
+
+    # The same in both kinds of files, and after a second export.
+    state, meta = to_openmmlab(found), {**expected, 'cfg': cfg}
+    one, two = tmp_path / 'one.pth', tmp_path / 'two.safetensors'
+    one.write_bytes(encode(state, 'openmmlab', '.pth', meta))
+    two.write_bytes(encode(state, 'openmmlab', '.safetensors', meta))
+    assert read_checkpoint(one)['meta'] == meta
+    with safe_open(two, 'pt') as file:
+        texts = file.metadata()
+    preprocessor = json.loads(texts.pop('data_preprocessor'))
+    assert preprocessor == meta['data_preprocessor']
+    assert texts == {k: v for k, v in meta.items() if k != 'data_preprocessor'}
+    for copy in (one, two):
+        again = read_checkpoint(copy)
+        told = describe_source(copy, again, find_backbone(again))
+        assert told['cfg'] == cfg
+        assert told['data_preprocessor'] == meta['data_preprocessor']
+        assert told['source'] == copy.name
+
+
+@pytest.mark.parametrize(
+    'checkpoint',
+    [{}, dict(meta=None), dict(meta=dict(cfg=None)), dict(meta=dict(epoch=1))],
+)
+def test_metadata_without_config(resnet, checkpoint):
+    found = resnet._replace(network=None, layout='torchvision')
+    assert describe_source('a/b/r50.pth', checkpoint, found) == dict(
+        source='r50.pth',
+        layout='torchvision',
+        mmscfs_version=mmscfs.__version__,
+    )
+
+
+MEANS = 'mean=[1, 2, 3], std=[4, 5, 6.5]'
+VALUES = dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.5])
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'order'),
+    [
+        (f'data_preprocessor = dict({MEANS}, to_rgb=True)', 'RGB'),
+        (f'data_preprocessor = dict({MEANS}, bgr_to_rgb=True)', 'RGB'),
+        (f'data_preprocessor = dict({MEANS}, to_rgb=False)', 'BGR'),
+        (f'data_preprocessor = dict({MEANS})', 'BGR'),
+        (
+            'data_preprocessor = dict(mean=[0], std=[1])\n'
+            f'model = dict(data_preprocessor=dict({MEANS}, to_rgb=True))',
+            'RGB',
+        ),
+        (
+            "model = dict({'data_preprocessor': {'mean': (1, 2, 3), "
+            "'std': (4, 5, 6.5), 'to_rgb': True}})",
+            'RGB',
+        ),
+    ],
+)
+def test_reads_the_data_preprocessor(cfg, order):
+    expected = dict(VALUES, channel_order=order)
+    assert read_data_preprocessor(cfg) == expected
+
+
+@pytest.mark.parametrize(
+    'cfg',
+    [
+        '',
+        'model = dict(type="SCFS")',
+        'data_preprocessor = None',
+        'data_preprocessor = dict(mean=None, std=None)',
+        'data_preprocessor = dict(mean=[1], std=',
+        f'data_preprocessor = dict({MEANS}, to_rgb=flag)',
+        'data_preprocessor = [1, 2]',
+        '\0',
+    ],
+)
+def test_other_texts_tell_no_data_preprocessor(cfg):
+    assert read_data_preprocessor(cfg) is None
+
+
+def test_a_config_is_never_executed(tmp_path):
+    marker = tmp_path / 'marker'
+    call = f'__import__("os").mkdir({str(marker)!r})'
+    cfg = f'{call}\ndata_preprocessor = dict(mean=[{call}], std=[1])'
+    assert read_data_preprocessor(cfg) is None
+    assert not marker.exists()
+    exec(call)  # the trap is a real one
+    assert marker.exists()
+
+
+# Writing.
+
+
+def fail(code):
+    def raise_error(*_):
+        raise OSError(code, os.strerror(code))
+
+    return raise_error
+
+
+@pytest.mark.parametrize('function', ['fsync', 'replace'])
+@pytest.mark.parametrize('old', [b'old', None])
+def test_failed_write_leaves_the_old_file(
+    tmp_path, monkeypatch, function, old
+):
+    path = tmp_path / 'backbone.pth'
+    if old:
+        path.write_bytes(old)
+    monkeypatch.setattr(os, function, fail(errno.ENOSPC))
+    with pytest.raises(OSError, match='No space left'):
+        write_atomically(path, b'new')
+    assert [p.name for p in tmp_path.iterdir()] == ['backbone.pth'] * bool(old)
+    if old:
+        assert path.read_bytes() == old
+
+
+def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    path = tmp_path / 'backbone.pth'
+    path.write_bytes(b'old')
+    monkeypatch.setattr(os, 'fsync', interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, b'new')
+    assert [p.name for p in tmp_path.iterdir()] == ['backbone.pth']
+    assert path.read_bytes() == b'old'
+
+
+def test_file_is_synchronised_before_it_gets_its_name(tmp_path, monkeypatch):
+    path, events = tmp_path / 'backbone.pth', []
+    fsync, replace = os.fsync, os.replace
+
+    def record_fsync(number):
+        events.append(('fsync', os.fstat(number).st_size, path.exists()))
+        fsync(number)
+
+    def record_replace(source, target):
+        events.append(('replace', source.parent, target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, 'fsync', record_fsync)
+    monkeypatch.setattr(os, 'replace', record_replace)
+    write_atomically(str(path), b'12345')
+    assert events == [('fsync', 5, False), ('replace', tmp_path, path)]
+    assert path.read_bytes() == b'12345'
+    assert list(tmp_path.iterdir()) == [path]

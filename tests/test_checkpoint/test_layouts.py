@@ -1,0 +1,400 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Every layout gives the features of the network that it was saved from."""
+
+import argparse
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from source_networks import (
+    VIT_CFG,
+    PlainViT,
+    resnet_features,
+    shake,
+    torchvision_resnet,
+)
+
+from mmscfs.checkpoint import (
+    describe_source,
+    encode,
+    find_backbone,
+    load_backbone,
+    to_openmmlab,
+)
+
+
+def build(cfg):
+    """Build a module in evaluation mode (mmdet's eval() returns None)."""
+    module = MODELS.build(cfg)
+    module.eval()
+    return module
+
+
+def prefixed(prefix, state):
+    return {f'{prefix}{key}': value for key, value in state.items()}
+
+
+def without_fc(state):
+    return {k: v for k, v in state.items() if not k.startswith('fc.')}
+
+
+def scfs_release(own, other):
+    """Both networks in DistributedDataParallel, torchextractor's "model"."""
+    heads = dict.fromkeys(
+        [
+            'module.head.mlp.0.weight',
+            'module.head.last_layer.weight_v',
+            'module.layer2_head.conv1.weight',
+            'module.layer4_head.bn1.running_mean',
+        ],
+        torch.ones(2, 2),
+    )
+    return dict(
+        student=prefixed('module.backbone.model.', without_fc(other)) | heads,
+        teacher=prefixed('module.backbone.model.', without_fc(own)) | heads,
+        optimizer=dict(state={}, param_groups=[]),
+        epoch=200,
+        args=argparse.Namespace(arch='resnet50', lr=0.1),
+    )
+
+
+def dino_release(own, other):
+    """The teacher is not in DistributedDataParallel without BatchNorm."""
+    head = {'head.mlp.0.weight': torch.ones(2, 2)}
+    return dict(
+        student=prefixed('module.backbone.', without_fc(other))
+        | prefixed('module.', head),
+        teacher=prefixed('backbone.', without_fc(own)) | head,
+        epoch=800,
+        args=argparse.Namespace(arch='vit_small'),
+    )
+
+
+def moco(own, other):
+    mlp = {'fc.2.weight': torch.ones(2, 2)}  # version 2
+    return dict(
+        epoch=200,
+        arch='resnet50',
+        state_dict=prefixed('module.encoder_q.', own | mlp)
+        | prefixed('module.encoder_k.', other | mlp)
+        | {
+            'module.queue': torch.ones(2, 4),
+            'module.queue_ptr': torch.zeros(1, dtype=torch.long),
+        },
+        optimizer=dict(state={}, param_groups=[]),
+    )
+
+
+def moco_v3(own, other):
+    head = {'head.0.weight': torch.ones(2, 2)}
+    return dict(
+        epoch=300,
+        arch='vit_small',
+        state_dict=prefixed('module.base_encoder.', own | head)
+        | prefixed('module.momentum_encoder.', other | head)
+        | {'module.predictor.0.weight': torch.ones(2, 2)},
+    )
+
+
+def mmpretrain(own, other):
+    return dict(
+        meta=dict(epoch=100),
+        state_dict=prefixed('backbone.', without_fc(own))
+        | {
+            'head.fc.weight': torch.ones(2, 2),
+            'data_preprocessor.mean': torch.ones(3, 1, 1),
+        },
+    )
+
+
+def mmselfsup(own, other):
+    """As its MoCo, with a second network."""
+    return dict(
+        meta=dict(epoch=200),
+        state_dict=prefixed('backbone.', without_fc(own))
+        | prefixed('encoder_k.0.', without_fc(other))
+        | {
+            'queue': torch.ones(2, 4),
+            'neck.mlp.0.weight': torch.ones(2, 2),
+            'encoder_k.1.mlp.0.weight': torch.ones(2, 2),
+            'data_preprocessor.mean': torch.ones(3, 1, 1),
+        },
+    )
+
+
+RESNET_LAYOUTS = {
+    'torchvision': (lambda own, _: own, 'torchvision; left: fc'),
+    'DINO backbone': (lambda own, _: without_fc(own), 'torchvision'),
+    'SCFS release': (
+        scfs_release,
+        'SCFS release, teacher; left: head, layer2_head, layer4_head',
+    ),
+    'DINO release': (dino_release, 'DINO release, teacher; left: head'),
+    'MoCo': (
+        moco,
+        'MoCo release; left: encoder_k, queue, queue_ptr, fc',
+    ),
+    'MoCo v3': (
+        moco_v3,
+        'MoCo v3 release; left: momentum_encoder, predictor, fc, head',
+    ),
+    'mmpretrain': (mmpretrain, 'mmpretrain; left: head, data_preprocessor'),
+    'mmselfsup': (
+        mmselfsup,
+        'mmpretrain; left: encoder_k, queue, neck, data_preprocessor',
+    ),
+}
+VIT_LAYOUTS = {
+    'timm': (
+        lambda own, _: own | {'head.weight': torch.ones(2, 2)},
+        'timm; left: head',
+    ),
+    'DINO backbone': (lambda own, _: own, 'timm'),
+    'DINO release': (dino_release, 'DINO release, teacher; left: head'),
+    'MoCo v3': (
+        moco_v3,
+        'MoCo v3 release; left: momentum_encoder, predictor, head',
+    ),
+}
+
+
+def assert_same_features(given, wanted):
+    assert len(given) == len(wanted)
+    for one, other in zip(given, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+        assert other.std() > 0.01  # there is something to compare
+
+
+@pytest.fixture
+def images():
+    return torch.randn(2, 3, 64, 64)
+
+
+@pytest.fixture(scope='module')
+def resnets():
+    """The network that is looked for, and another."""
+    return torchvision_resnet(18, seed=1), torchvision_resnet(18, seed=2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('name', RESNET_LAYOUTS)
+def test_resnet_layout(resnets, images, tmp_path, name):
+    make, words = RESNET_LAYOUTS[name]
+    own, other = (net.state_dict() for net in resnets)
+    path = tmp_path / 'source.pth'
+    torch.save(make(own, other), path)
+    backbone = build(dict(type='mmdet.ResNet', depth=18))
+
+    summary = load_backbone(backbone, path)
+    # 20 convolutions, each with a weight and the 5 tensors of its BatchNorm.
+    assert summary == (
+        f'{path}: loaded 120 tensors into ResNet (layout: {words})'
+    )
+    wanted = resnet_features(resnets[0], images)
+    assert_same_features(backbone(images), wanted)
+    assert not torch.allclose(
+        backbone(images)[-1], resnet_features(resnets[1], images)[-1]
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('make', [scfs_release, dino_release])
+def test_student_of_a_release(resnets, images, tmp_path, make):
+    own, other = (net.state_dict() for net in resnets)
+    path = tmp_path / 'source.pth'
+    torch.save(make(other, own), path)
+    backbone = build(dict(type='mmdet.ResNet', depth=18))
+    assert 'release, student' in load_backbone(backbone, path, 'student')
+    wanted = resnet_features(resnets[0], images)
+    assert_same_features(backbone(images), wanted)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_exported_backbone(resnets, images, tmp_path, suffix):
+    source = scfs_release(*(net.state_dict() for net in resnets))
+    found = find_backbone(source)
+    meta = describe_source('release.pth', source, found)
+    path = tmp_path / f'exported{suffix}'
+    path.write_bytes(encode(to_openmmlab(found), 'openmmlab', suffix, meta))
+    backbone = build(dict(type='mmdet.ResNet', depth=18))
+    assert load_backbone(backbone, path) == (
+        f'{path}: loaded 120 tensors into ResNet (layout: OpenMMLab backbone)'
+    )
+    wanted = resnet_features(resnets[0], images)
+    assert_same_features(backbone(images), wanted)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('network', [None, 'teacher', 'student'])
+def test_raw_checkpoint_of_ours(scfs_cfg, images, tmp_path, network):
+    model = build(dict(scfs_cfg, _scope_='mmpretrain'))
+    shake(model, seed=1)
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(epoch=1)), path)
+    backbone = build(
+        dict(
+            type='mmdet.ResNet',
+            depth=18,
+            stem_channels=8,
+            base_channels=8,
+            out_indices=(1, 2, 3),
+        )
+    )
+    summary = load_backbone(backbone, path, network)
+    both = dict(student=model.backbone, teacher=model.teacher.backbone)
+    features = {name: source(images) for name, source in both.items()}
+    assert not torch.allclose(features['student'][-1], features['teacher'][-1])
+    assert f'(layout: mmscfs, {network or "teacher"}; left: ' in summary
+    assert_same_features(backbone(images), features[network or 'teacher'])
+
+
+@torch.no_grad()
+def test_dino_of_ours(dino_cfg, tmp_path):
+    model = build(dict(dino_cfg, _scope_='mmpretrain'))
+    shake(model, seed=1)
+    found = find_backbone(dict(state_dict=model.state_dict()))
+    wanted = model.teacher.backbone.state_dict()
+    assert found.layout == 'mmscfs'
+    assert found.state.keys() == wanted.keys()
+    assert all(torch.equal(found.state[key], wanted[key]) for key in wanted)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('layer_scale', [False, True])
+@pytest.mark.parametrize('name', VIT_LAYOUTS)
+def test_vit_layout(tmp_path, name, layer_scale):
+    make, words = VIT_LAYOUTS[name]
+    nets = [shake(PlainViT(layer_scale), seed) for seed in (1, 2)]
+    path = tmp_path / 'source.pth'
+    torch.save(make(*(net.state_dict() for net in nets)), path)
+    cfg = dict(VIT_CFG, layer_scale_init_value=1e-5 if layer_scale else 0.0)
+    backbone = build(cfg)
+
+    # 2 tokens, 2 of the patches, 2 of the last norm; in each of the 3 blocks
+    # 6 layers with weight and bias, and the 2 scales.
+    tensors = 6 + 3 * (12 + 2 * layer_scale)
+    assert load_backbone(backbone, path) == (
+        f'{path}: loaded {tensors} tensors into VisionTransformer '
+        f'(layout: {words})'
+    )
+    images = torch.randn(2, 3, 32, 32)
+    assert_same_features(backbone(images), nets[0](images))
+    assert not torch.allclose(backbone(images)[-1], nets[1](images)[-1])
+
+
+@torch.no_grad()
+def test_c4_splits_a_resnet50(images, tmp_path):
+    net = torchvision_resnet(50, seed=1)
+    path = tmp_path / 'resnet50.pth'
+    torch.save(net.state_dict(), path)
+    backbone = build(
+        dict(
+            type='mmdet.ResNet',
+            depth=50,
+            num_stages=3,
+            strides=(1, 2, 2),
+            dilations=(1, 1, 1),
+            out_indices=(0, 1, 2),
+        )
+    )
+    shared_head = build(dict(type='mmdet.ResLayer', depth=50))
+
+    # Six tensors a convolution: 53 in all, 10 of them in layer4.
+    assert load_backbone(backbone, path) == (
+        f'{path}: loaded 258 tensors into ResNet (layout: torchvision; left: '
+        'layer4, fc)'
+    )
+    assert load_backbone(shared_head, path) == (
+        f'{path}: loaded 60 tensors into ResLayer (layout: torchvision; left: '
+        'bn1, conv1, layer1, layer2, layer3, fc)'
+    )
+    source = net.state_dict()
+    own = shared_head.state_dict()
+    assert own.keys() == {key for key in source if key.startswith('layer4.')}
+    assert all(torch.equal(own[key], source[key]) for key in own)
+    features = backbone(images)
+    features = [*features, shared_head(features[-1])]
+    assert_same_features(features, resnet_features(net, images))
+
+
+def test_c4_from_a_raw_checkpoint_of_ours(scfs_cfg, tmp_path):
+    scfs_cfg['backbone'].update(depth=50, stem_channels=64, base_channels=64)
+    scfs_cfg['neck']['in_channels'] = 2048
+    scfs_cfg['search_neck']['in_channels'] = [512, 1024, 2048]
+    model = build(dict(scfs_cfg, _scope_='mmpretrain'))
+    shake(model, seed=1)
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(dict(state_dict=model.state_dict()), path)
+    shared_head = build(dict(type='mmdet.ResLayer', depth=50))
+    load_backbone(shared_head, path)
+    wanted = model.teacher.backbone.layer4.state_dict()
+    own = shared_head.layer4.state_dict()
+    assert own.keys() == wanted.keys()
+    assert all(torch.equal(own[key], wanted[key]) for key in wanted)
+
+
+@pytest.mark.parametrize('wrapper', ['state_dict', 'model'])
+def test_wrappers_do_not_matter(resnets, wrapper):
+    state = without_fc(resnets[0].state_dict())
+    wrapped = {wrapper: prefixed('module.', state), 'epoch': 3}
+    found = find_backbone(wrapped)
+    assert found.state.keys() == state.keys()
+    assert str(found) == 'torchvision'
+
+
+@pytest.mark.parametrize('network', ['Teacher', 'momentum', ''])
+def test_unknown_network_is_refused(resnets, network):
+    with pytest.raises(ValueError, match=f"network='{network}' must be"):
+        find_backbone(resnets[0].state_dict(), network)
+
+
+@pytest.mark.parametrize('make', [mmpretrain, moco, lambda own, _: own])
+def test_teacher_where_there_is_none(resnets, make):
+    states = [net.state_dict() for net in resnets]
+    with pytest.raises(ValueError, match='this checkpoint has no teacher'):
+        find_backbone(make(*states), 'teacher')
+    assert find_backbone(make(*states), 'student').network is None
+
+
+@pytest.mark.parametrize(
+    ('keys', 'part'),
+    [
+        (['backbone.conv1.weight', 'rpn_head.rpn_conv.weight'], 'rpn_head'),
+        (['backbone.conv1.weight', 'roi_head.bbox_head.w'], 'roi_head'),
+        (['backbone.conv1.weight', 'bbox_head.cls_convs.0.w'], 'bbox_head'),
+        (['backbone.conv1.weight', 'decode_head.conv.weight'], 'decode_head'),
+        (['backbone.conv1.weight', 'neck.fpn_convs.0.w'], 'feature pyramid'),
+        # torchvision's and detectron2's
+        (['backbone.body.conv1.weight', 'roi_heads.mask.w'], 'roi_heads'),
+        # a semi-supervised detector: mmdet's SoftTeacher
+        (['teacher.backbone.conv1.weight', 'teacher.rpn_head.w'], 'rpn_head'),
+    ],
+)
+@pytest.mark.parametrize('network', [None, 'teacher'])
+def test_detector_is_refused(keys, part, network):
+    checkpoint = dict(state_dict=dict.fromkeys(keys, torch.ones(2, 2)))
+    with pytest.raises(ValueError, match=rf'a detector \({part}\)') as error:
+        find_backbone(checkpoint, network)
+    assert 'load_from' in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('checkpoint', 'message'),
+    [
+        ({}, r'no weights \(its entries: none\)'),
+        (dict(state_dict={}), r'no weights \(its entries: none\)'),
+        (
+            dict(optimizer=dict(state={0: dict(m=torch.ones(2))}), epoch=3),
+            r'no weights \(its entries: optimizer, epoch\)',
+        ),
+        (
+            {'fc.weight': torch.ones(2, 2), 'fc.bias': torch.ones(2)},
+            r'no backbone in this checkpoint \(parts: fc\)',
+        ),
+        (dict(mean=torch.ones(3)), r'no backbone .* \(parts: mean\)'),
+    ],
+)
+def test_checkpoint_without_backbone(checkpoint, message):
+    with pytest.raises(ValueError, match=message):
+        find_backbone(checkpoint)

@@ -1,0 +1,445 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""A backbone starts from a checkpoint completely, or not at all."""
+
+import os
+
+import pytest
+import torch
+from mmdet.models.backbones import resnet as mmdet_resnet
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.registry import MODELS, init_default_scope
+from source_networks import VIT_CFG, PlainViT, shake, torchvision_resnet
+
+from mmscfs.checkpoint import find_backbone, load_backbone, load_found
+
+
+def pretrained(path, **settings):
+    return dict(
+        type='Pretrained', _scope_='mmscfs', checkpoint=str(path), **settings
+    )
+
+
+def narrow_resnet(depth, **settings):
+    """An mmdet ResNet of width 4."""
+    cfg = dict(type='mmdet.ResNet', stem_channels=4, base_channels=4)
+    return MODELS.build(dict(cfg, depth=depth, **settings))
+
+
+def narrow_state(depth):
+    return shake(narrow_resnet(depth), seed=1).state_dict()
+
+
+def assert_equal_state(module, wanted, prefix=''):
+    """Every tensor of the module has the bits of the source."""
+    own = module.state_dict()
+    assert own
+    for key, value in own.items():
+        assert torch.equal(value, wanted[f'{prefix}{key}']), key
+
+
+@pytest.fixture(scope='module')
+def resnet18(tmp_path_factory):
+    """A torchvision ResNet-18's file and its state."""
+    state = torchvision_resnet(18, seed=1).state_dict()
+    path = tmp_path_factory.mktemp('source') / 'resnet18.pth'
+    torch.save(state, path)
+    return path, state
+
+
+@pytest.fixture(scope='module')
+def detector_cfg():
+    """mmdet's Faster R-CNN R50-FPN as a ResNet-18 with narrow heads."""
+    cfg = get_config('mmdet::_base_/models/faster-rcnn_r50_fpn.py').model
+    cfg.backbone.depth = 18
+    cfg.neck.update(in_channels=[64, 128, 256, 512], out_channels=8)
+    cfg.rpn_head.update(in_channels=8, feat_channels=8)
+    cfg.roi_head.bbox_roi_extractor.out_channels = 8
+    cfg.roi_head.bbox_head.update(in_channels=8, fc_out_channels=8)
+    return cfg
+
+
+# What a config says.
+
+
+@pytest.mark.parametrize('kind', ['mmdet.ResNet', 'mmpretrain.ResNet'])
+@pytest.mark.parametrize('scope', ['mmpretrain', 'mmdet', 'mmengine'])
+def test_init_cfg_of_a_resnet(resnet18, kind, scope):
+    init_default_scope(scope)
+    path, wanted = resnet18
+    backbone = MODELS.build(
+        dict(
+            type=kind,
+            depth=18,
+            zero_init_residual=True,  # must not zero what was loaded
+            init_cfg=pretrained(path),
+        )
+    )
+    backbone.init_weights()
+    assert_equal_state(backbone, wanted)
+    assert backbone.layer1[0].bn2.weight.abs().min() > 0.4
+
+
+def test_init_cfg_of_a_shared_head(tmp_path):
+    state = torchvision_resnet(50, seed=1).state_dict()
+    path = tmp_path / 'resnet50.pth'
+    torch.save(state, path)
+    shared_head = MODELS.build(
+        dict(type='mmdet.ResLayer', depth=50, init_cfg=pretrained(path))
+    )
+    shared_head.init_weights()
+    assert_equal_state(shared_head, state)
+
+
+def test_init_cfg_of_a_vision_transformer(tmp_path):
+    """The blocks' own init_weights must not overwrite what was loaded."""
+    source = shake(PlainViT(), seed=1)
+    path = tmp_path / 'vit.pth'
+    torch.save(source.state_dict(), path)
+    backbone = MODELS.build(dict(VIT_CFG, init_cfg=pretrained(path)))
+    backbone.init_weights()
+    backbone.eval()
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            backbone(images)[-1], source(images)[-1], rtol=1e-5, atol=1e-5
+        )
+
+
+def test_detector_starts_from_the_backbone(resnet18, detector_cfg):
+    init_default_scope('mmdet')
+    path, wanted = resnet18
+    cfg = Config(dict(model=detector_cfg)).copy().model
+    cfg.backbone.init_cfg = pretrained(path)
+    detector = MODELS.build(cfg)
+    detector.init_weights()
+    assert_equal_state(detector.backbone, wanted)
+
+
+@pytest.mark.parametrize('network', [None, 'teacher', 'student'])
+def test_network_of_a_raw_checkpoint(scfs_cfg, tmp_path, network):
+    model = MODELS.build(dict(scfs_cfg, _scope_='mmpretrain'))
+    shake(model, seed=1)
+    state = model.state_dict()
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(dict(state_dict=state, meta=dict(epoch=1)), path)
+    settings = {} if network is None else dict(network=network)
+    backbone = MODELS.build(
+        dict(
+            type='mmdet.ResNet',
+            depth=18,
+            stem_channels=8,
+            base_channels=8,
+            init_cfg=pretrained(path, **settings),
+        )
+    )
+    backbone.init_weights()
+    prefix = 'backbone.' if network == 'student' else 'teacher.backbone.'
+    assert_equal_state(backbone, state, prefix)
+    assert not torch.equal(
+        state['backbone.conv1.weight'], state['teacher.backbone.conv1.weight']
+    )
+
+
+def test_plain_mmdet_way_on_a_raw_checkpoint(scfs_cfg, tmp_path):
+    init_default_scope('mmdet')
+    model = MODELS.build(dict(scfs_cfg, _scope_='mmpretrain'))
+    shake(model, seed=1)
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(dict(state_dict=model.state_dict(), meta={}), path)
+    backbone = MODELS.build(
+        dict(
+            type='ResNet',
+            depth=18,
+            stem_channels=8,
+            base_channels=8,
+            init_cfg=dict(
+                type='Pretrained',
+                checkpoint=str(path),
+                prefix='teacher.backbone.',
+            ),
+        )
+    )
+    assert type(backbone) is mmdet_resnet.ResNet
+    backbone.init_weights()
+    assert_equal_state(backbone, model.teacher.backbone.state_dict())
+
+
+def test_init_cfg_logs_one_line(resnet18, monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        'mmscfs.checkpoint.pretrained.print_log',
+        lambda text, **_: lines.append(text),
+    )
+    path, _ = resnet18
+    backbone = MODELS.build(
+        dict(type='mmdet.ResNet', depth=18, init_cfg=pretrained(path))
+    )
+    backbone.init_weights()
+    assert lines == [
+        f'{path}: loaded 120 tensors into ResNet (layout: torchvision; left: '
+        'fc)'
+    ]
+
+
+# What may differ.
+
+
+def test_number_of_batches_may_lack(resnet18):
+    _, state = resnet18
+    old = {k: v for k, v in state.items() if 'num_batches' not in k}
+    backbone = MODELS.build(dict(type='mmdet.ResNet', depth=18))
+    summary = load_found(backbone, find_backbone(old))
+    assert summary.startswith('loaded 100 tensors into ResNet')
+    own = backbone.state_dict()
+    for key in own.keys() & old.keys():
+        assert torch.equal(own[key], old[key])
+
+
+def test_caffe_style_does_not_concern_basic_blocks(resnet18):
+    backbone = MODELS.build(
+        dict(type='mmpretrain.ResNet', depth=18, style='caffe')
+    )
+    load_backbone(backbone, resnet18[0])
+    assert_equal_state(backbone, resnet18[1])
+
+
+def test_vision_transformer_resizes_its_position_embedding():
+    source = shake(PlainViT(), seed=1).state_dict()
+    backbone = MODELS.build(dict(VIT_CFG, img_size=64))
+    load_found(backbone, find_backbone(dict(source)))
+    assert backbone.pos_embed.shape == (1, 1 + 8 * 8, 24)
+    assert torch.equal(backbone.pos_embed[:, 0], source['pos_embed'][:, 0])
+    # A smooth enlargement of the 4 x 4 grid keeps the mean within bounds.
+    old, new = source['pos_embed'][0, 1:], backbone.pos_embed[0, 1:]
+    torch.testing.assert_close(
+        new.mean(0), old.mean(0), rtol=0, atol=0.3 * old.std().item()
+    )
+
+
+# What is refused.
+
+
+def refusal(module, path, network=None):
+    """Return the message; the module must have stayed as it was."""
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    with pytest.raises(ValueError, match=path.name) as error:
+        load_backbone(module, path, network)
+    assert_equal_state(module, before)
+    return str(error.value)
+
+
+def saved(tmp_path, content):
+    path = tmp_path / 'given.pth'
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ('given', 'own', 'words', 'count'),
+    [
+        (
+            101,
+            50,
+            'torchvision backbone (bottleneck blocks [3, 4, 23, 3]) does not '
+            'fit the ResNet (bottleneck blocks [3, 4, 6, 3])',
+            '306 left over (e.g. layer3.6.conv1.weight)',
+        ),
+        (
+            50,
+            101,
+            'torchvision backbone (bottleneck blocks [3, 4, 6, 3]) does not '
+            'fit the ResNet (bottleneck blocks [3, 4, 23, 3])',
+            '255 missing (e.g. layer3.6.conv1.weight)',
+        ),
+        (
+            18,
+            50,
+            'torchvision backbone (basic blocks [2, 2, 2, 2]) does not fit '
+            'the ResNet (bottleneck blocks [3, 4, 6, 3])',
+            'missing (e.g. layer1.0.conv3.weight)',
+        ),
+        (
+            50,
+            18,
+            'torchvision backbone (bottleneck blocks [3, 4, 6, 3]) does not '
+            'fit the ResNet (basic blocks [2, 2, 2, 2])',
+            'left over (e.g. layer1.0.conv3.weight)',
+        ),
+    ],
+)
+def test_wrong_depth(tmp_path, given, own, words, count):
+    # 17 blocks more, of 3 convolutions and norms: 17 * 3 * 6 = 306 tensors,
+    # of which missing numbers of batches (17 * 3) do not matter.
+    path = saved(tmp_path, narrow_state(given))
+    text = refusal(narrow_resnet(own), path)
+    assert words in text
+    assert count in text
+    assert text.endswith(
+        'Set the depth and widths that it was pre-trained with'
+    )
+
+
+def test_missing_tensor(tmp_path):
+    state = narrow_state(18)
+    del state['layer3.1.bn2.running_var']
+    text = refusal(narrow_resnet(18), saved(tmp_path, state))
+    assert 'tensors 1 missing (e.g. layer3.1.bn2.running_var).' in text
+
+
+@pytest.mark.parametrize('key', ['layer2.1.se.weight', 'stem.0.weight'])
+def test_left_over_tensor(tmp_path, key):
+    state = narrow_state(18) | {key: torch.ones(2, 2)}
+    text = refusal(narrow_resnet(18), saved(tmp_path, state))
+    assert f'tensors 1 left over (e.g. {key}).' in text
+
+
+def test_wrong_width(tmp_path):
+    path = saved(tmp_path, narrow_state(18))
+    text = refusal(narrow_resnet(18, base_channels=8, stem_channels=8), path)
+    # 20 convolutions, each with the 4 tensors of its norm.
+    assert 'tensors 100 of another shape (e.g. conv1.weight ' in text
+    assert '(4, 3, 7, 7) for (8, 3, 7, 7))' in text
+
+
+def test_every_problem_is_told(tmp_path):
+    state = narrow_state(18) | {'layer1.9.conv1.weight': torch.ones(2, 2)}
+    del state['bn1.bias']
+    state['conv1.weight'] = torch.ones(4, 1, 7, 7)
+    text = refusal(narrow_resnet(18), saved(tmp_path, state))
+    assert (
+        'tensors 1 missing (e.g. bn1.bias); 1 left over (e.g. '
+        'layer1.9.conv1.weight); 1 of another shape (e.g. conv1.weight '
+        '(4, 1, 7, 7) for (4, 3, 7, 7))'
+    ) in text
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_truncated_file(resnet18, tmp_path, suffix):
+    from safetensors.torch import save_file
+
+    whole, path = tmp_path / f'whole{suffix}', tmp_path / f'cut{suffix}'
+    if suffix == '.pth':
+        torch.save(resnet18[1], whole)
+    else:
+        save_file(resnet18[1], whole)
+    load_backbone(MODELS.build(dict(type='mmdet.ResNet', depth=18)), whole)
+    content = whole.read_bytes()
+    for share in (0, 0.01, 0.9, 0.999):
+        path.write_bytes(content[: int(share * len(content))])
+        assert 'is damaged' in refusal(narrow_resnet(18), path)
+
+
+def test_missing_file():
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint 'nowhere\."):
+        load_backbone(narrow_resnet(18), 'nowhere.pth')
+
+
+def test_detector_as_backbone(resnet18, detector_cfg, tmp_path):
+    detector = MODELS.build(dict(detector_cfg, _scope_='mmdet'))
+    path = saved(tmp_path, dict(state_dict=detector.state_dict(), meta={}))
+    text = refusal(MODELS.build(dict(type='mmdet.ResNet', depth=18)), path)
+    assert 'the checkpoint of a detector (rpn_head, roi_head)' in text
+    assert 'load_from' in text
+
+
+def test_networks(tmp_path):
+    path = saved(tmp_path, narrow_state(18))
+    text = refusal(narrow_resnet(18), path, 'teacher')
+    assert "network='teacher': this checkpoint has no teacher" in text
+    text = refusal(narrow_resnet(18), path, 'momentum')
+    assert "network='momentum' must be 'teacher', 'student' or None" in text
+
+
+@pytest.mark.parametrize(
+    'own',
+    [
+        dict(type='mmdet.ResNet', depth=50, base_channels=4, stem_channels=4),
+        dict(
+            type='mmpretrain.ResNet',
+            depth=50,
+            base_channels=16,
+            stem_channels=4,
+        ),
+        # It knows its style by its blocks only.
+        dict(type='mmdet.ResLayer', depth=50),
+    ],
+)
+def test_caffe_style(tmp_path, own):
+    path = saved(tmp_path, narrow_state(50))
+    text = refusal(MODELS.build(dict(own, style='caffe')), path)
+    for words in ("style='caffe'", "style='pytorch'", 'bgr_to_rgb=True'):
+        assert words in text
+
+
+class Intruder:
+    """Its unpickling makes a folder, were it not refused."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def test_file_that_needs_code(tmp_path):
+    marker = tmp_path / 'marker'
+    content = dict(state_dict=narrow_state(18), meta=Intruder(marker))
+    text = refusal(narrow_resnet(18), saved(tmp_path, content))
+    assert 'refused checkpoint' in text
+    assert 'more than tensors and plain values' in text
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        ({}, 'holds no weights (its entries: none)'),
+        (
+            dict(optimizer=dict(state={}), epoch=3),
+            'holds no weights (its entries: optimizer, epoch)',
+        ),
+        ({'fc.weight': torch.ones(2, 2)}, 'no backbone in this checkpoint'),
+        ([torch.ones(2)], 'holds a list, not tensors by name'),
+        (torch.ones(2), 'holds a Tensor, not tensors by name'),
+    ],
+)
+def test_file_without_backbone(tmp_path, content, words):
+    assert words in refusal(narrow_resnet(18), saved(tmp_path, content))
+
+
+def test_vision_transformer_is_no_resnet(resnet18, tmp_path):
+    path = saved(tmp_path, PlainViT().state_dict())
+    text = refusal(narrow_resnet(18), path)
+    assert 'timm backbone does not fit the ResNet (basic blocks' in text
+    text = refusal(MODELS.build(VIT_CFG), resnet18[0])
+    assert 'does not fit the VisionTransformer: tensors ' in text
+
+
+def test_position_embedding_that_cannot_be_resized(tmp_path):
+    state = shake(PlainViT(), seed=1).state_dict()
+    state['pos_embed'] = state['pos_embed'][:, :8]  # 7 patches: no square
+    text = refusal(MODELS.build(VIT_CFG), saved(tmp_path, state))
+    assert 'VisionTransformer refused the weights' in text
+    assert 'pos_embed' in text
+
+
+def test_failing_load_leaves_the_module_alone(tmp_path):
+    """A module that cannot resize its position embedding."""
+
+    class Rigid(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.Linear(2, 2)
+            self.pos_embed = torch.nn.Parameter(torch.zeros(1, 5, 2))
+
+    source = Rigid().state_dict() | {'pos_embed': torch.ones(1, 9, 2)}
+    text = refusal(Rigid(), saved(tmp_path, source))
+    assert 'Rigid refused the weights' in text
+
+
+def test_failing_init_cfg_stops(tmp_path):
+    path = saved(tmp_path, narrow_state(18))
+    backbone = narrow_resnet(50, init_cfg=pretrained(path))
+    with pytest.raises(ValueError, match='does not fit the ResNet'):
+        backbone.init_weights()

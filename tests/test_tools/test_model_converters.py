@@ -1,0 +1,298 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Tests of tools/model_converters/export_backbone.py."""
+
+import importlib.util
+import os
+import pickle
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from safetensors.torch import load_file
+
+from mmscfs.checkpoint import CONVERTERS, SUFFIXES, read_checkpoint
+
+TOOL = Path(__file__).parents[2] / 'tools/model_converters/export_backbone.py'
+
+
+def load_tool():
+    spec = importlib.util.spec_from_file_location(TOOL.stem, TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tool = load_tool()
+
+
+def run(*words):
+    return tool.main([str(word) for word in words])
+
+
+def files(folder):
+    """Return {relative path: bytes} of every file below a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob('*')
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def model(scfs_cfg):
+    """A small SCFS whose teacher and student differ."""
+    model = MODELS.build(dict(scfs_cfg, _scope_='mmpretrain'))
+    model.init_weights()
+    for value in model.teacher.parameters():
+        value.data.add_(0.25)
+    return model
+
+
+@pytest.fixture
+def checkpoint(model, tmp_path):
+    """Its raw checkpoint; in a folder of its own."""
+    path = tmp_path / 'epoch_1.pth'
+    meta = dict(cfg='data_preprocessor = dict(mean=[1], std=[2])\n')
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
+    return path
+
+
+@pytest.fixture
+def bottlenecks(tmp_path):
+    """A narrow ResNet-50 in the names of the DINO release."""
+    cfg = dict(type='mmdet.ResNet', depth=50, stem_channels=4, base_channels=4)
+    state = MODELS.build(cfg).state_dict()
+    path = tmp_path / 'dino.pth'
+    torch.save(
+        dict(
+            student={f'module.backbone.{k}': v + 1 for k, v in state.items()},
+            teacher={f'module.backbone.{k}': v for k, v in state.items()},
+            epoch=100,
+        ),
+        path,
+    )
+    return path, state
+
+
+def test_formats_are_those_of_the_package():
+    assert set(tool.FORMATS) == set(SUFFIXES) == set(CONVERTERS)
+
+
+@pytest.mark.parametrize('network', ['teacher', 'student'])
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_exports_for_openmmlab(
+    model, checkpoint, tmp_path, capsys, suffix, network
+):
+    out = tmp_path / f'backbone{suffix}'
+    assert run(checkpoint, out, '--network', network) == 0
+    source = model.teacher if network == 'teacher' else model
+    wanted = source.backbone.state_dict()
+    written = read_checkpoint(out)
+    assert written['state_dict'].keys() == wanted.keys()
+    for key, value in wanted.items():
+        assert torch.equal(written['state_dict'][key], value)
+    assert written['meta']['source'] == 'epoch_1.pth'
+    assert written['meta']['network'] == network
+    assert written['meta']['cfg'].startswith('data_preprocessor')
+    size = f'{out.stat().st_size / 1e6:.1f} MB'
+    assert capsys.readouterr().out == (
+        f'{out}: openmmlab backbone from mmscfs, {network}, 120 tensors, '
+        f'{size}\n'
+    )
+    assert set(files(tmp_path)) == {'epoch_1.pth', out.name}
+
+
+@pytest.mark.parametrize('name', ['torchvision', 'timm'])
+def test_exports_bare_names(model, checkpoint, tmp_path, name):
+    wanted = model.teacher.backbone.state_dict()
+    one, two = tmp_path / 'one.pth', tmp_path / 'two.safetensors'
+    assert run(checkpoint, one, '--format', name) == 0
+    assert run(checkpoint, two, '--format', name) == 0
+    for written in (torch.load(one, weights_only=True), load_file(two)):
+        assert written.keys() == wanted.keys()
+        assert all(torch.equal(written[key], wanted[key]) for key in wanted)
+
+
+def test_imports_a_release_and_exports_it_again(bottlenecks, tmp_path):
+    source, state = bottlenecks
+    out, again = tmp_path / 'r50.safetensors', tmp_path / 'again.pth'
+    assert run(source, out) == 0
+    assert run(out, again, '--format', 'torchvision') == 0
+    written = torch.load(again, weights_only=True)
+    assert written.keys() == state.keys()
+    assert all(torch.equal(written[key], state[key]) for key in state)
+
+
+def test_exports_for_detectron2(bottlenecks, tmp_path, capsys):
+    source, state = bottlenecks
+    out = tmp_path / 'r50.pkl'
+    assert run(source, out) == 0
+    with open(out, 'rb') as file:
+        content = pickle.load(file, encoding='latin1')
+    assert len(content['model']) == 53 * 5
+    own = torch.tensor(content['model']['res4.5.conv3.weight'])
+    assert torch.equal(own, state['layer3.5.conv3.weight'])
+    assert (
+        'detectron2 backbone from DINO release, teacher, 265 tensors'
+        in capsys.readouterr().out
+    )
+
+
+def refused(capsys, folder, *words):
+    """Run, check that nothing was written, return the one line of error."""
+    before = files(folder)
+    assert run(*words) == 2
+    assert files(folder) == before
+    text = capsys.readouterr()
+    assert text.out == ''
+    assert text.err.startswith('error: ')
+    assert text.err.count('\n') == 1
+    return text.err
+
+
+def test_existing_file_needs_overwrite(checkpoint, tmp_path, capsys):
+    out = tmp_path / 'backbone.pth'
+    out.write_bytes(b'precious')
+    text = refused(capsys, tmp_path, checkpoint, out)
+    assert f'OUT {out} exists' in text
+    assert '--overwrite' in text
+    assert run(checkpoint, out, '--overwrite') == 0
+    assert len(read_checkpoint(out)['state_dict']) == 120
+
+
+def test_the_checkpoint_itself_is_never_replaced(checkpoint, tmp_path, capsys):
+    link = tmp_path / 'link.pth'
+    link.symlink_to(checkpoint)
+    for out in (checkpoint, link):
+        text = refused(capsys, tmp_path, checkpoint, out, '--overwrite')
+        assert 'is the checkpoint itself' in text
+
+
+@pytest.mark.parametrize(
+    ('out', 'options', 'words'),
+    [
+        ('b.bin', [], "no format has the suffix '.bin'"),
+        ('b', [], "no format has the suffix ''"),
+        ('b.pkl', ['--format', 'timm'], 'as .pth or .safetensors, not'),
+        ('b.pth', ['--format', 'detectron2'], "written as .pkl, not '.pth'"),
+        ('nowhere/b.pth', [], 'no folder'),
+        ('folder.pth', ['--overwrite'], 'is a folder'),
+        ('b.pkl', [], 'ResNet of basic blocks [2, 2, 2, 2]'),
+    ],
+)
+def test_wrong_out(checkpoint, tmp_path, capsys, out, options, words):
+    (tmp_path / 'folder.pth').mkdir()
+    text = refused(capsys, tmp_path, checkpoint, tmp_path / out, *options)
+    assert words in text
+
+
+@pytest.mark.parametrize('overwrite', [[], ['--overwrite']])
+@pytest.mark.parametrize(
+    ('content', 'options', 'words'),
+    [
+        (None, [], 'no checkpoint '),
+        (b'not a checkpoint', [], 'is damaged'),
+        ({}, [], 'holds no weights (its entries: none)'),
+        (dict(optimizer=dict(state={})), [], '(its entries: optimizer)'),
+        ([1], [], 'holds a list'),
+        (
+            {
+                'backbone.x.weight': torch.ones(2, 2),
+                'rpn_head.w': torch.ones(1),
+            },
+            [],
+            'a detector (rpn_head)',
+        ),
+        (
+            {'conv1.weight': torch.ones(2, 2)},
+            ['--network', 'teacher'],
+            'has no teacher',
+        ),
+        (
+            {'patch_embed.projection.weight': torch.ones(2, 2)},
+            ['--format', 'torchvision'],
+            'no ResNet as torchvision has it',
+        ),
+        (
+            {'stages.0.weight': torch.ones(2, 2)},
+            ['--format', 'timm'],
+            'neither a ResNet nor a vision transformer',
+        ),
+    ],
+)
+def test_wrong_checkpoint(
+    tmp_path, capsys, content, options, words, overwrite
+):
+    source, out = tmp_path / 'given.pth', tmp_path / 'out.pth'
+    if isinstance(content, bytes):
+        source.write_bytes(content)
+    elif content is not None:
+        torch.save(content, source)
+    if overwrite:
+        out.write_bytes(b'precious')
+    text = refused(capsys, tmp_path, source, out, *options, *overwrite)
+    assert words in text
+    assert str(source) in text
+
+
+def test_wrong_options_exit_with_code_2(checkpoint, tmp_path, capsys):
+    for options in (['--network', 'both'], ['--format', 'onnx']):
+        with pytest.raises(SystemExit) as caught:
+            run(checkpoint, tmp_path / 'out.pth', *options)
+        assert caught.value.code == 2
+        assert options[1] in capsys.readouterr().err
+
+
+def test_full_disk_keeps_the_old_file(checkpoint, tmp_path, capsys):
+    """A limit on the size of files makes writing fail as a full disk does."""
+    out = tmp_path / 'backbone.pth'
+    out.write_bytes(b'precious')
+    before = files(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        code = run(checkpoint, out, '--overwrite')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 1
+    assert f'error: cannot write {out}: ' in capsys.readouterr().err
+    assert files(tmp_path) == before
+
+
+def test_interruption_keeps_the_old_file(
+    checkpoint, tmp_path, capsys, monkeypatch
+):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    out = tmp_path / 'backbone.pth'
+    out.write_bytes(b'precious')
+    before = files(tmp_path)
+    monkeypatch.setattr(os, 'fsync', interrupt)
+    assert run(checkpoint, out, '--overwrite') == 130
+    assert 'is unchanged' in capsys.readouterr().err
+    assert files(tmp_path) == before
+
+
+def test_help_teaches():
+    done = subprocess.run(
+        [sys.executable, str(TOOL), '--help'],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    for words in (
+        'MODEL.RESNETS.STRIDE_IN_1X1 False',
+        'MODEL.PIXEL_MEAN [123.675, 116.28, 103.53]',
+        'MODEL.PIXEL_STD [58.395, 57.12, 57.375]',
+        'INPUT.FORMAT RGB',
+        'examples:',
+        '--overwrite',
+        'exit codes',
+    ):
+        assert words in done.stdout
