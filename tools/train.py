@@ -3,12 +3,16 @@
 """Train any config: pre-training here, or one of mmpretrain's or mmdet's."""
 
 import argparse
-import os
+import sys
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from command_line import (
+    add_common_options,
+    build_runner,
+    merge_common,
+    parse,
+)
+from mmengine.config import Config
 
 EXAMPLES = """
 examples:
@@ -18,6 +22,10 @@ examples:
   python tools/train.py configs/scfs_r50.py --auto-scale-lr --cfg-options \\
       train_dataloader.dataset.data_root=my/images \\
       train_dataloader.dataset.data_prefix=''
+  # a detector that starts from the teacher's backbone
+  python tools/train.py \\
+      configs/detection/coco/mask-rcnn_r50-fpn_1x_coco.py \\
+      --pretrained work_dirs/scfs_r50/epoch_200.pth
   # go on from the newest checkpoint of the work directory
   python tools/train.py configs/scfs_r50.py --resume
 """
@@ -32,16 +40,26 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('config', help='config file')
     parser.add_argument(
-        '--work-dir',
-        help='folder for logs and checkpoints (default: work_dirs/<config>)',
-    )
-    parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
         help='go on from a checkpoint, or without a name from the newest '
         'in the work directory',
+    )
+    parser.add_argument(
+        '--pretrained',
+        metavar='CHECKPOINT',
+        help="start the model's backbone (and the last stage of a C4 "
+        'detector) from a pre-training checkpoint: of mmscfs, mmpretrain, '
+        'torchvision, or the releases of SCFS, DINO and MoCo; all of it is '
+        'loaded, or the command stops',
+    )
+    parser.add_argument(
+        '--network',
+        choices=['teacher', 'student'],
+        help='which network of --pretrained (default: the teacher where '
+        'there is one)',
     )
     parser.add_argument(
         '--amp',
@@ -56,39 +74,20 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--seed', type=int, help="seed of the run (default: the config's)"
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config, e.g. '
+    add_common_options(
+        parser,
         'train_dataloader.batch_size=64 model.search_layers="[2,3]"',
     )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='set by dist_train.sh and slurm_train.sh',
-    )
-    parser.add_argument(
-        '--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS
-    )
-    args = parser.parse_args()
-    if not Path(args.config).is_file():
-        parser.error(f'no config file {args.config!r}')
+    args = parse(parser)
     if args.resume not in (None, 'auto') and not Path(args.resume).is_file():
         parser.error(f'--resume: no checkpoint {args.resume!r}')
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank or 0))
+    if args.network and not args.pretrained:
+        parser.error('--network says which network of --pretrained to take')
     return args
 
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     """Put the command line's settings into the config."""
-    cfg.launcher = args.launcher
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
     if args.amp:
         if cfg.optim_wrapper.type == 'PerParamClipOptimWrapper':
             cfg.optim_wrapper.precision = 'auto'
@@ -101,13 +100,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     if args.auto_scale_lr:
         cfg.auto_scale_lr.enable = True
     if args.seed is not None:
-        cfg.setdefault('randomness', {})['seed'] = args.seed
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    for split in ('train', 'val', 'test'):
-        loader = cfg.get(f'{split}_dataloader')
-        if loader and not loader.get('num_workers'):
-            loader.persistent_workers = False
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
+    merge_common(cfg, args)  # last: --cfg-options have the last word
 
 
 def main() -> None:
@@ -117,14 +111,17 @@ def main() -> None:
     merge_args(cfg, args)
 
     # After parsing, so that --help and a wrong option answer at once.
-    from mmscfs.engine import adapt_to_cpu
+    from mmscfs.datasets.detection_check import check_detection_data
+    from mmscfs.engine import prepare_config, start_from
 
-    adapt_to_cpu(cfg)
-    if 'runner_type' in cfg:
-        runner = RUNNERS.build(cfg)
-    else:
-        runner = Runner.from_cfg(cfg)
-    runner.train()
+    try:  # before the runner touches the work directory
+        prepare_config(cfg)
+        if args.pretrained:
+            start_from(cfg, args.pretrained, args.network)
+        check_detection_data(cfg)
+    except (ValueError, OSError) as error:
+        sys.exit(f'error: {error}')
+    build_runner(cfg).train()
 
 
 if __name__ == '__main__':

@@ -1,5 +1,13 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from . import hooks, optimizers
 from .cpu import adapt_to_cpu
+from .prepare import prepare_config
+from .pretrained import start_from
 
-__all__ = ['adapt_to_cpu', 'hooks', 'optimizers']
+__all__ = [
+    'adapt_to_cpu',
+    'hooks',
+    'optimizers',
+    'prepare_config',
+    'start_from',
+]

@@ -12,11 +12,18 @@ def adapt_to_cpu(cfg: Config) -> None:
     nothing where there is an accelerator.
 
     Raises:
-        ValueError: The launcher needs GPUs.
+        ValueError: The launcher or mmengine's mixed precision needs GPUs.
     """
     if get_device() != 'cpu':
         return
+    if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper':
+        raise ValueError(
+            "optim_wrapper.type='AmpOptimWrapper' (--amp) needs an "
+            'accelerator: leave out --amp, or take '
+            "'mmpretrain.PerParamClipOptimWrapper', which knows bf16 on CPU"
+        )
     cfg.sync_bn = None
+    use_plain_batch_norm(cfg.get('model', {}))
     for split in ('train', 'val', 'test'):
         if cfg.get(f'{split}_dataloader'):
             cfg[f'{split}_dataloader'].pin_memory = False
@@ -36,3 +43,13 @@ def adapt_to_cpu(cfg: Config) -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False),
         device_ids=None,
     )
+
+
+def use_plain_batch_norm(model: dict) -> None:
+    """Turn every ``type='SyncBN'`` below a model's config into 'BN'."""
+    parts = model.values() if isinstance(model, dict) else model
+    for part in parts:
+        if isinstance(part, dict) and part.get('type') == 'SyncBN':
+            part['type'] = 'BN'
+        elif isinstance(part, (dict, list, tuple)):
+            use_plain_batch_norm(part)

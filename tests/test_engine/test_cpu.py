@@ -35,3 +35,8 @@ def test_nothing_changes_where_there_is_a_gpu(monkeypatch):
 def test_launcher_without_gpus_is_refused():
     with pytest.raises(ValueError, match='--launcher=mpi needs GPUs'):
         adapt_to_cpu(gpu_config(launcher='mpi'))
+
+
+def test_amp_of_mmengine_is_refused_on_cpu():
+    with pytest.raises(ValueError, match=r'--amp\) needs an accelerator'):
+        adapt_to_cpu(gpu_config(optim_wrapper=dict(type='AmpOptimWrapper')))

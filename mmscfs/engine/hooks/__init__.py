@@ -5,6 +5,7 @@ from .momentum_teacher_hook import MomentumTeacherHook
 from .non_finite_loss_hook import NonFiniteLossHook
 from .plain_checkpoint_hook import PlainCheckpointHook
 from .preflight_hook import PreflightHook
+from .pretrained_guard_hook import PretrainedGuardHook
 from .teacher_temperature_hook import TeacherTemperatureHook
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     'NonFiniteLossHook',
     'PlainCheckpointHook',
     'PreflightHook',
+    'PretrainedGuardHook',
     'TeacherTemperatureHook',
 ]

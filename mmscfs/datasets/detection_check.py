@@ -1,0 +1,159 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Check a detector's data before a run starts."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+
+from mmscfs.compatibility import check_package
+
+from .annotation_check import check_coco, check_voc, short
+
+# Heads that count the classes of the data set, and the part of HTC's that
+# counts those of COCO-stuff.
+HEADS = ('bbox_head', 'mask_head', 'roi_head')
+OTHER_HEAD = 'semantic_head'
+
+
+def check_detection_data(
+    cfg: Config, splits: Sequence[str] = ('train', 'val')
+) -> None:
+    """Check the data sets of a detection config against disk and model.
+
+    Looks at mmdet's CocoDataset, XMLDataset, VOCDataset and the subclasses
+    that read their files in the same way, inside any wrapper; other data
+    sets, and files that are not on a disk, are left to themselves. Checks
+    that annotations, images and classes are there and fit each other, and
+    that the model's heads have as many classes.
+
+    Args:
+        cfg (Config): Any config; nothing is changed.
+        splits (Sequence[str]): The data loaders that the run will use, of
+            "train", "val" and "test". Defaults to ("train", "val").
+
+    Raises:
+        FileNotFoundError: Annotations or images are missing.
+        ValueError: They are damaged, or do not fit the classes. Both name
+            the setting, its value and the remedy.
+    """
+    leaves = [
+        leaf
+        for split in splits
+        for leaf in leaf_datasets(
+            (cfg.get(f'{split}_dataloader') or {}).get('dataset'),
+            f'{split}_dataloader.dataset',
+        )
+    ]
+    if cfg.get('default_scope') != 'mmdet' and not any(
+        str(settings.get('type')).startswith('mmdet.')
+        for _, settings in leaves
+    ):
+        return  # mmdet is slow to import, and pre-training does without
+    check_package('mmdet')
+    for where, settings in leaves:
+        kind, check = find_check(settings.get('type'))
+        if check is None:
+            continue
+        if not isinstance(settings.get('ann_file', ''), str):
+            raise ValueError(
+                f'{where}.ann_file={settings["ann_file"]!r} must be one path: '
+                "for several use type='ConcatDataset' with a list datasets"
+            )
+        # mmdet joins the paths itself, and reads nothing yet.
+        kwargs = {
+            key: value
+            for key, value in settings.items()
+            if key not in ('type', '_scope_')
+        }
+        dataset = kind(**{**kwargs, 'pipeline': [], 'lazy_init': True})
+        classes = dataset.metainfo.get('classes')
+        check_classes(classes, where)
+        if not dataset.return_classes:  # else the model reads the names
+            check_num_classes(cfg.get('model', {}), classes, where)
+        if is_on_disk(dataset):
+            check(dataset, where)
+
+
+def leaf_datasets(
+    settings: Mapping | None, path: str
+) -> Iterator[tuple[str, Mapping]]:
+    """Yield the data sets inside wrappers: (path of the setting, config)."""
+    if not settings:
+        return
+    if settings.get('dataset') is not None:
+        yield from leaf_datasets(settings['dataset'], f'{path}.dataset')
+    elif settings.get('datasets') is not None:
+        for i, part in enumerate(settings['datasets']):
+            yield from leaf_datasets(part, f'{path}.datasets[{i}]')
+    else:
+        yield path, settings
+
+
+def find_check(
+    kind: str | type | None,
+) -> tuple[type | None, Callable[[Any, str], None] | None]:
+    """Return a data set's class, and the check of its files.
+
+    The check is None for a class that finds or parses its files in another
+    way than mmdet's CocoDataset and XMLDataset.
+    """
+    from mmdet.datasets import CocoDataset, XMLDataset
+    from mmdet.registry import DATASETS
+
+    if isinstance(kind, str):
+        kind = DATASETS.get(kind)
+    for base, check in ((CocoDataset, check_coco), (XMLDataset, check_voc)):
+        if (
+            kind is not None
+            and issubclass(kind, base)
+            and kind.load_data_list is base.load_data_list
+            and kind.parse_data_info is base.parse_data_info
+        ):
+            return kind, check
+    return kind, None
+
+
+def is_on_disk(dataset: Any) -> bool:
+    """Tell whether a data set's files are local ones."""
+    backend = (dataset.backend_args or {}).get('backend', 'local')
+    paths = (dataset.ann_file, *dataset.data_prefix.values())
+    return backend in ('local', 'disk') and not any('://' in p for p in paths)
+
+
+def check_classes(classes: Any, where: str) -> None:
+    """Check that a data set has a list of classes."""
+    if not classes or isinstance(classes, str):
+        raise ValueError(
+            f'{where}.metainfo has classes={classes!r}: give their names, '
+            "e.g. metainfo=dict(classes=('cat', 'dog')); a single one needs "
+            "its comma, ('cat',)"
+        )
+
+
+def check_num_classes(
+    model: Mapping, classes: Sequence[str], where: str
+) -> None:
+    """Check the number of classes of a model's heads."""
+    for setting, count in head_classes(model, 'model', False):
+        if count != len(classes):
+            raise ValueError(
+                f'{setting}={count}, but {where} has {len(classes)} classes '
+                f'({short(classes)}): set {setting}={len(classes)}, or '
+                f'{where}.metainfo=dict(classes=...)'
+            )
+
+
+def head_classes(
+    part: Mapping | Sequence, path: str, inside: bool
+) -> Iterator[tuple[str, int]]:
+    """Yield every ``num_classes`` in the heads: (path of setting, value)."""
+    if isinstance(part, Mapping):
+        items = [(key, f'{path}.{key}', v) for key, v in part.items()]
+    else:
+        items = [('', f'{path}[{i}]', v) for i, v in enumerate(part)]
+    for key, name, value in items:
+        if inside and key == 'num_classes':
+            yield name, value
+        elif isinstance(value, (Mapping, list, tuple)) and key != OTHER_HEAD:
+            yield from head_classes(value, name, inside or key in HEADS)

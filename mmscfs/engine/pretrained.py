@@ -1,0 +1,155 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Start any model that has a backbone from a pre-training checkpoint."""
+
+import json
+from collections.abc import Iterator, Mapping
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS, init_default_scope
+
+from mmscfs.checkpoint import (
+    find_backbone,
+    load_found,
+    read_checkpoint,
+    read_data_preprocessor,
+)
+
+# What a model initialises from a backbone: mmdet's C4 detectors keep its last
+# stage in roi_head.shared_head.
+PLACES = ('backbone', 'shared_head')
+# How the releases were pre-trained, and checkpoints that do not say.
+INPUT = dict(
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    channel_order='RGB',
+)
+
+
+def pretrained_places(
+    model: ConfigDict, path: str = 'model'
+) -> Iterator[tuple[str, ConfigDict]]:
+    """Yield every part of a model's config that starts from a backbone.
+
+    Args:
+        model (ConfigDict): The model's config, searched at any depth.
+        path (str): What the model is called in the paths. Defaults to
+            "model".
+
+    Yields:
+        tuple[str, ConfigDict]: Its path, e.g. "model.roi_head.shared_head",
+        and its config.
+    """
+    for key, part in model.items():
+        if isinstance(part, dict) and key in PLACES and 'type' in part:
+            yield f'{path}.{key}', part
+        elif isinstance(part, dict):
+            yield from pretrained_places(part, f'{path}.{key}')
+
+
+def start_from(
+    cfg: Config, checkpoint: str, network: str | None = None
+) -> None:
+    """Make a config start from a checkpoint, after trying that it fits.
+
+    Sets ``init_cfg`` of every part that :func:`pretrained_places` names, and
+    adds ``PretrainedGuardHook``, which checks the started run.
+
+    Args:
+        cfg (Config): Changed in place.
+        checkpoint (str): Any that :func:`find_backbone` knows.
+        network (str, optional): "teacher" or "student"; None takes the
+            teacher where there is one. Defaults to None.
+
+    Raises:
+        FileNotFoundError: There is no such checkpoint.
+        ValueError: It does not fit, the model has no backbone, its input is
+            not what the backbone was trained on, or ``load_from`` would
+            overwrite it all.
+    """
+    if cfg.get('load_from') and not cfg.get('resume'):
+        raise ValueError(
+            f'load_from={cfg.load_from!r} would overwrite what --pretrained '
+            'loads: leave out one of them'
+        )
+    content = read_checkpoint(checkpoint)
+    found = find_backbone(content, network)
+    check_input(cfg, pretraining_input(content))
+    places = dict(pretrained_places(cfg.model))
+    if 'model.backbone' not in places and not any(
+        path.endswith('.backbone') for path in places
+    ):
+        raise ValueError(
+            f'--pretrained: model={cfg.model.type} has no backbone in its '
+            'config'
+        )
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    for path, part in places.items():
+        part.pop('pretrained', None)
+        part.init_cfg = None
+        try:
+            load_found(MODELS.build(part), found)
+        except ValueError as error:
+            raise ValueError(
+                f'--pretrained {checkpoint} for {path}: {error}'
+            ) from error
+        part.init_cfg = dict(
+            type='Pretrained', _scope_='mmscfs', checkpoint=checkpoint
+        )
+        if network is not None:
+            part.init_cfg.network = network
+    guard = dict(
+        type='mmpretrain.PretrainedGuardHook',
+        checkpoint=checkpoint,
+        network=network,
+        places=[path.removeprefix('model.') for path in places],
+    )
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), guard]
+
+
+def pretraining_input(checkpoint: Mapping) -> dict:
+    """Return the ``mean``, ``std`` and ``channel_order`` of a pre-training.
+
+    From what an exported file says, or the config in a raw checkpoint.
+    """
+    meta = checkpoint.get('meta') or {}
+    settings = meta.get('data_preprocessor')
+    if isinstance(settings, str):  # in a safetensors file
+        settings = json.loads(settings)
+    if settings is None and isinstance(meta.get('cfg'), str):
+        settings = read_data_preprocessor(meta['cfg'])
+    return settings or INPUT
+
+
+def check_input(cfg: Config, expected: Mapping) -> None:
+    """Check that the model gets the images that the backbone knows.
+
+    Raises:
+        ValueError: Its data preprocessor swaps the channels or scales them
+            differently.
+    """
+    settings = cfg.model.get('data_preprocessor') or cfg.get(
+        'data_preprocessor', {}
+    )
+    if settings.get('mean') is None:
+        return
+    to_rgb = settings.get('bgr_to_rgb') or settings.get('to_rgb')
+    given = dict(
+        mean=[float(value) for value in settings.mean],
+        std=[float(value) for value in settings.std],
+        channel_order='RGB' if to_rgb else 'BGR',
+    )
+    if given != {key: expected[key] for key in given}:
+        raise ValueError(
+            f'model.data_preprocessor has {describe_input(given)}, but the '
+            f'backbone was trained on {describe_input(expected)}: set those '
+            'with bgr_to_rgb=True for RGB, or start from a config without '
+            "'caffe' in its name"
+        )
+
+
+def describe_input(settings: Mapping) -> str:
+    """Say how images are normalised."""
+    return (
+        f'{settings["channel_order"]} input of mean={settings["mean"]}, '
+        f'std={settings["std"]}'
+    )

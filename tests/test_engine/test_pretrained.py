@@ -1,0 +1,199 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmdet.registry import MODELS as DETECTORS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
+from safetensors.torch import save_file
+
+from mmscfs.engine import prepare_config, start_from
+from mmscfs.engine.hooks import PretrainedGuardHook
+from mmscfs.engine.pretrained import pretrained_places
+
+RGB = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+
+
+@pytest.fixture
+def checkpoint(scfs_cfg, tmp_path):
+    """A raw SCFS checkpoint whose teacher and student differ."""
+    model = MODELS.build(scfs_cfg)
+    model.init_weights()
+    for parameter in model.teacher.parameters():
+        parameter.data.add_(0.25)
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(dict(state_dict=model.state_dict(), meta={}), path)
+    return str(path)
+
+
+@pytest.fixture
+def cfg():
+    """What start_from needs of a detector's config."""
+    backbone = dict(type='ResNet', depth=18, stem_channels=8, base_channels=8)
+    return Config(
+        dict(
+            default_scope='mmdet',
+            model=dict(
+                type='FasterRCNN',
+                data_preprocessor=dict(
+                    type='DetDataPreprocessor', bgr_to_rgb=True, **RGB
+                ),
+                backbone=dict(init_cfg=dict(type='Normal'), **backbone),
+                rpn_head=dict(type='RPNHead', num_classes=1),
+            ),
+        )
+    )
+
+
+def build_backbone(cfg):
+    init_default_scope('mmdet')
+    backbone = DETECTORS.build(cfg.model.backbone)
+    backbone.init_weights()
+    return backbone
+
+
+@pytest.mark.parametrize(
+    ('network', 'prefix'),
+    [
+        (None, 'teacher.backbone.'),
+        ('teacher', 'teacher.backbone.'),
+        ('student', 'backbone.'),
+    ],
+)
+def test_backbone_starts_from_the_network(cfg, checkpoint, network, prefix):
+    start_from(cfg, checkpoint, network)
+    source = torch.load(checkpoint, weights_only=True)['state_dict']
+    own = build_backbone(cfg).state_dict()
+    assert len(own) > 100
+    for key, value in own.items():
+        assert torch.equal(value, source[prefix + key]), key
+
+
+def test_places_are_found_at_any_depth():
+    stage = dict(type='ResLayer')
+    model = dict(
+        detector=dict(
+            backbone=dict(type='ResNet'),
+            roi_head=dict(shared_head=stage, bbox_head=[dict(type='B')]),
+        ),
+        neck=None,
+    )
+    assert [path for path, _ in pretrained_places(model)] == [
+        'model.detector.backbone',
+        'model.detector.roi_head.shared_head',
+    ]
+
+
+def test_wrong_depth_is_refused_before_the_run(cfg, checkpoint):
+    cfg.model.backbone.depth = 34
+    with pytest.raises(ValueError, match=r'for model\.backbone: .*missing'):
+        start_from(cfg, checkpoint)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(bgr_to_rgb=False),
+        dict(mean=[103.53, 116.28, 123.675]),
+        dict(std=[1.0, 1.0, 1.0]),
+    ],
+)
+def test_other_input_is_refused(cfg, checkpoint, change):
+    cfg.model.data_preprocessor.update(change)
+    with pytest.raises(
+        ValueError, match=r'data_preprocessor has (BGR|RGB) input'
+    ):
+        start_from(cfg, checkpoint)
+
+
+@pytest.mark.parametrize('where', ['cfg', 'pth', 'safetensors'])
+def test_input_of_the_pretraining_counts(cfg, checkpoint, where, tmp_path):
+    """A backbone pre-trained on other statistics wants them again."""
+    content = torch.load(checkpoint, weights_only=True)
+    own = dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0])
+    settings = dict(own, channel_order='BGR')
+    path = tmp_path / f'own.{"pth" if where == "cfg" else where}'
+    meta = dict(data_preprocessor=settings)
+    if where == 'cfg':
+        meta = dict(
+            cfg='data_preprocessor = dict(mean=[1, 2, 3], std=[4, 5, 6], '
+            'to_rgb=False)'
+        )
+    if where == 'safetensors':
+        state = {
+            key.removeprefix('backbone.'): value.contiguous()
+            for key, value in content['state_dict'].items()
+            if key.startswith('backbone.')
+        }
+        save_file(state, path, {'data_preprocessor': json.dumps(settings)})
+    else:
+        torch.save(dict(content, meta=meta), path)
+    with pytest.raises(ValueError, match=r'trained on BGR input of mean=\[1'):
+        start_from(cfg, str(path))
+    cfg.model.data_preprocessor.update(own, bgr_to_rgb=False)
+    start_from(cfg, str(path))
+
+
+def test_load_from_is_refused(cfg, checkpoint):
+    cfg.load_from = 'detector.pth'
+    with pytest.raises(ValueError, match=r"load_from='detector.pth'"):
+        start_from(cfg, checkpoint)
+    cfg.resume = True  # there, it names what to resume
+    start_from(cfg, checkpoint)
+
+
+def test_model_without_backbone_is_refused(cfg, checkpoint):
+    del cfg.model.backbone
+    with pytest.raises(ValueError, match='FasterRCNN has no backbone'):
+        start_from(cfg, checkpoint)
+
+
+def test_guard_notices_weights_that_are_not_the_checkpoints(cfg, checkpoint):
+    start_from(cfg, checkpoint)
+    model = torch.nn.Module()
+    model.backbone = build_backbone(cfg)
+    runner = SimpleNamespace(model=model, iter=0)
+    settings = dict(cfg.custom_hooks[0])
+    assert settings.pop('type') == 'mmpretrain.PretrainedGuardHook'
+    hook = PretrainedGuardHook(**settings)
+    hook.before_train(runner)
+    model.backbone.layer2[0].bn1.weight.data.zero_()
+    with pytest.raises(
+        RuntimeError, match=r'model\.backbone .*layer2\.0\.bn1'
+    ):
+        hook.before_train(runner)
+    runner.iter = 3  # resumed
+    hook.before_train(runner)
+
+
+def test_any_config_gets_plain_checkpoints_once():
+    cfg = Config(dict(default_hooks={}, train_dataloader=dict(num_workers=0)))
+    for _ in range(2):
+        prepare_config(cfg)
+        assert [hook.type for hook in cfg.custom_hooks] == [
+            'mmpretrain.PlainCheckpointHook'
+        ]
+    assert cfg.train_dataloader.persistent_workers is False
+    ours = Config(
+        dict(default_hooks=dict(plain=dict(type='PlainCheckpointHook')))
+    )
+    prepare_config(ours)
+    assert 'custom_hooks' not in ours
+
+
+def test_synchronised_norms_become_plain_on_cpu():
+    norm = dict(type='SyncBN', requires_grad=True)
+    cfg = Config(
+        dict(
+            model=dict(
+                backbone=dict(norm_cfg=norm),
+                roi_head=dict(bbox_head=[dict(norm_cfg=norm)]),
+            )
+        )
+    )
+    prepare_config(cfg)
+    assert cfg.model.backbone.norm_cfg == dict(type='BN', requires_grad=True)
+    assert cfg.model.roi_head.bbox_head[0].norm_cfg.type == 'BN'
