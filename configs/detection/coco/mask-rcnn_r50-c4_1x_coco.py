@@ -1,0 +1,6 @@
+_base_ = [
+    '../../_base_/models/mask-rcnn_r50-c4.py',
+    '../../_base_/datasets/coco_instance_ms.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    '../../_base_/detection_runtime.py',
+]

@@ -1,0 +1,6 @@
+_base_ = [
+    '../../_base_/models/mask-rcnn_r50-fpn.py',
+    '../../_base_/datasets/coco_instance_ms.py',
+    'mmdet::_base_/schedules/schedule_2x.py',
+    '../../_base_/detection_runtime.py',
+]
