@@ -1,0 +1,2 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Compare finished detection runs with each other and with the paper."""
