@@ -22,6 +22,8 @@ INITIALIZERS = Registry(
     locations=['mmscfs.checkpoint'],
 )
 
+STEMS = ('conv1', 'stem')  # of ResNets
+
 
 @INITIALIZERS.register_module(name='Pretrained')
 class PretrainedBackbone:
@@ -31,9 +33,8 @@ class PretrainedBackbone:
     checkpoint=...)``, for a backbone or for the last stage that C4 detectors
     keep in ``roi_head.shared_head``. See :func:`find_backbone` for the
     layouts. Every tensor of the module must come from the checkpoint, in its
-    shape, but for the children that the module names in ``new_parts``; of
-    the checkpoint, only heads and whole stages that the module lacks may be
-    left over.
+    shape, but for what a C4 shared head adds to its stage; of the checkpoint,
+    only heads and whole stages that the module lacks may be left over.
 
     Args:
         checkpoint (str): Its path.
@@ -103,30 +104,24 @@ def load_found(module: nn.Module, found: FoundBackbone) -> str:
             'mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], '
             'bgr_to_rgb=True'
         )
-    # What a module adds to a backbone, e.g. a norm, starts anew.
-    new = getattr(module, 'new_parts', ())
-    own = {
-        key: value
-        for key, value in module.state_dict().items()
-        if _part(key) not in new
-    }
+    own = module.state_dict()
+    # A C4 detector splits a ResNet: its backbone lacks the last stage, and
+    # its shared head is that stage, perhaps with a norm, which starts anew.
+    parts = list(dict.fromkeys(map(_part, own)))
+    is_stage = any(map(_is_stage, parts)) and not {*parts} & {*STEMS}
+    new = [part for part in parts if is_stage and not _is_stage(part)]
+    own = {key: v for key, v in own.items() if _part(key) not in new}
     # Number of training batches: without influence, and old files lack it.
     missing = [
         key
         for key in own
         if key not in found.state and not key.endswith('num_batches_tracked')
     ]
-    # A C4 detector splits a ResNet: its backbone lacks the last stage, and
-    # its shared head is nothing but that stage.
-    own_parts = {_part(key) for key in own}
-    is_stage = all(map(_is_stage, own_parts))
     left_over = [
         key
         for key in found.state
         if key not in own
-        and (
-            _part(key) in own_parts or not (is_stage or _is_stage(_part(key)))
-        )
+        and (_part(key) in parts or not (is_stage or _is_stage(_part(key))))
     ]
     # A vision transformer resizes the position embedding itself.
     other_shape = [
@@ -157,13 +152,15 @@ def load_found(module: nn.Module, found: FoundBackbone) -> str:
     try:
         module.load_state_dict(state, strict=False)
     except (AssertionError, RuntimeError) as error:
-        module.load_state_dict(before)  # it copies what fits first
+        # It copies what fits before it raises.
+        module.load_state_dict(before, strict=False)
         raise ValueError(f'{name} refused the weights: {error}') from error
     rest = sorted({_part(key) for key in found.state.keys() - own.keys()})
-    left = ', '.join([*rest, *found.heads])
-    return f'loaded {len(state)} tensors into {name} (layout: {found}' + (
-        f'; left: {left})' if left else ')'
-    )
+    notes = [f'layout: {found}']
+    for word, parts in (('left', [*rest, *found.heads]), ('new', new)):
+        if parts:
+            notes.append(f'{word}: {", ".join(parts)}')
+    return f'loaded {len(state)} tensors into {name} ({"; ".join(notes)})'
 
 
 def _part(key: str) -> str:

@@ -9,8 +9,8 @@ import cv2
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_demo_ends_with_table_and_picture(tmp_path):
-    """A demo of two iterations on a few scenes goes all the way."""
+def test_demo_ends_with_table_and_pictures(tmp_path):
+    """A demo of two iterations each goes all the way on a few scenes."""
     data, work = tmp_path / 'scenes', tmp_path / 'work'
     maker = ROOT / 'tools/dataset_converters/make_digit_scenes.py'
     size = ['--train', '128', '--val', '24', '--workers', '0']
@@ -21,6 +21,13 @@ def test_demo_ends_with_table_and_picture(tmp_path):
             ROOT / 'tools/demo.py',
             *('--data', data, '--work-dir', work, '--scenes', '128', '24'),
             *('--cfg-options', 'train_cfg.max_epochs=1'),
+            '--detector-options',
+            'train_cfg.max_iters=2',
+            'train_cfg.val_interval=2',
+            'train_dataloader.batch_size=2',
+            'val_dataloader.dataset.indices=24',
+            'param_scheduler=[]',
+            'default_hooks.checkpoint.interval=2',
         ],
         capture_output=True,
         text=True,
@@ -30,8 +37,18 @@ def test_demo_ends_with_table_and_picture(tmp_path):
     assert process.returncode == 0, process.stdout + process.stderr
     assert 'SCFS teacher' in process.stdout
     results = json.loads((work / 'demo.json').read_text())
-    for network in ('random initialisation', 'SCFS teacher'):
-        assert all(0 <= v <= 100 for v in results[network].values())
-    picture = cv2.imread(str(work / 'search_maps.png'))
-    assert picture.shape[0] > 400
-    assert picture.std() > 10
+    for network in ('random', 'SCFS teacher'):
+        for part in ('views', 'detectors'):
+            figures = results[part][network].values()
+            assert len(figures) == 3
+            assert all(0 <= value <= 100 for value in figures)
+    log = (work / 'mask-rcnn_scfs' / 'train.log').read_text()
+    assert 'into ResNet (layout: mmscfs, teacher' in log
+    assert (
+        'into ResNet'
+        not in (work / 'mask-rcnn_random' / 'train.log').read_text()
+    )
+    for name in ('search_maps.png', 'detections.png'):
+        picture = cv2.imread(str(work / name))
+        assert picture.shape[0] > 400
+        assert picture.std() > 10

@@ -34,6 +34,24 @@ def run(*command):
     )
 
 
+def launch(script, *words):
+    """Run a launcher's script in the repository."""
+    return subprocess.run(
+        [script, *map(str, words)],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            'OMP_NUM_THREADS': '1',
+            'PYTHON': sys.executable,
+            'PORT': '29533',
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
 @pytest.fixture(scope='module')
 def scenes(tmp_path_factory):
     """Sixteen training and eight validation scenes, COCO and VOC."""
@@ -137,33 +155,35 @@ def test_images_to_detector_to_evaluation(scenes, work_dir):
     assert len(list((work_dir / 'test').glob('*/drawn/*'))) == 8
 
 
-def test_two_processes_test_the_same(scenes, checkpoint, work_dir):
-    assert train(work_dir / 'det', scenes).returncode == 0
-    process = subprocess.run(
-        [
-            *('tools/dist_test.sh', DETECT, work_dir / 'det' / 'iter_1.pth'),
-            *('2', '--work-dir', work_dir / 'test'),
-            *('--cfg-options', *coco_options(scenes)),
-        ],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            'OMP_NUM_THREADS': '1',
-            'PYTHON': sys.executable,
-            'PORT': '29533',
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+def test_two_processes_train_and_test(scenes, checkpoint, work_dir):
+    """Under the launchers a detector starts alike, and scores the same."""
+    launched = launch(
+        *('tools/dist_train.sh', DETECT, 2, '--work-dir', work_dir / 'det'),
+        *('--pretrained', checkpoint),
+        *('--cfg-options', *coco_options(scenes)),
     )
-    assert process.returncode == 0, process.stderr
-    (alone,) = (work_dir / 'det').glob('*/vis_data/scalars.json')
-    alone = [json.loads(line) for line in alone.read_text().splitlines()][-1]
-    (together,) = (work_dir / 'test').glob('*/*.json')
-    together = json.loads(together.read_text())
+    assert launched.returncode == 0, launched.stderr
+    assert 'loaded 120 tensors into ResNet' in (
+        launched.stdout + launched.stderr
+    )
+    together = launch(
+        *('tools/dist_test.sh', DETECT, work_dir / 'det' / 'iter_1.pth', 2),
+        *('--work-dir', work_dir / 'two'),
+        *('--cfg-options', *coco_options(scenes)),
+    )
+    assert together.returncode == 0, together.stderr
+    alone = run(
+        *('tools/test.py', DETECT, work_dir / 'det' / 'iter_1.pth'),
+        *('--work-dir', work_dir / 'one'),
+        *('--cfg-options', *coco_options(scenes)),
+    )
+    assert alone.returncode == 0, alone.stderr
+    (one,), (two,) = (
+        (work_dir / name).glob('*/*.json') for name in ('one', 'two')
+    )
+    one, two = (json.loads(path.read_text()) for path in (one, two))
     for name in ('coco/bbox_mAP', 'coco/segm_mAP'):
-        assert together[name] == alone[name]
+        assert one[name] == two[name]
 
 
 def test_c4_detector_starts_from_all_four_stages(scenes, checkpoint, work_dir):

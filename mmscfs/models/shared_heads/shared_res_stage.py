@@ -30,8 +30,6 @@ class SharedResStage(BaseModule):
             ``ResLayer`` does. Defaults to None.
     """
 
-    new_parts = ('norm',)  # that no checkpoint of a backbone has
-
     def __init__(
         self,
         depth: int,
