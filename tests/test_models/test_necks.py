@@ -43,9 +43,12 @@ def test_outputs_are_cosines_whatever_the_lengths():
     assert_close(neck([x]), expected)
 
 
-def test_dino_neck_takes_batch_norm():
-    neck = DINONeck(8, 8, 4, 6, norm_cfg=dict(type='BN1d'))
+@pytest.mark.parametrize('kind', ['BN', 'BN1d'])
+def test_dino_neck_takes_batch_norm(kind):
+    """Also under the name that SyncBN gets on a CPU."""
+    neck = DINONeck(8, 8, 4, 6, norm_cfg=dict(type=kind))
     assert sum(isinstance(m, nn.BatchNorm1d) for m in neck.mlp) == 2
+    assert neck([torch.randn(3, 8)]).shape == (3, 6)
 
 
 @pytest.mark.parametrize('num_layers', [1, 2, 4])

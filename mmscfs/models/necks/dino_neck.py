@@ -7,6 +7,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..search import global_average_pool
+from .norm_1d import NORM_1D
 
 
 class Prototypes(nn.Module):
@@ -79,6 +80,9 @@ class DINONeck(BaseModule):
                 raise ValueError(f'DINONeck: {name}={size} must be >= 1')
         self.in_channels = in_channels
         self.num_prototypes = num_prototypes
+        if norm_cfg is not None:
+            kind = norm_cfg['type']
+            norm_cfg = dict(norm_cfg, type=NORM_1D.get(kind, kind))
         widths = [in_channels] + [hidden_channels] * (num_layers - 1)
         layers: list[nn.Module] = []
         for width, next_width in zip(widths, widths[1:], strict=False):

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from ..losses.functional import at_least_fp32
 from ..search import global_average_pool
-
-NORM_1D = {'BN': 'BN1d', 'BN2d': 'BN1d', 'SyncBN': 'SyncBN'}
+from .norm_1d import NORM_1D
 
 
 class SearchProjector(BaseModule):
