@@ -53,7 +53,8 @@ def read_checkpoint(path: str | Path) -> dict:
 def _read_safetensors(path: Path) -> dict:
     try:
         with safe_open(path, framework='pt') as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            names = file.keys()  # it is no mapping
+            state = {name: file.get_tensor(name) for name in names}
             return dict(state_dict=state, meta=file.metadata() or {})
     except SafetensorError as error:
         raise ValueError(

@@ -11,8 +11,8 @@ from mmengine.hub import get_config
 from mmengine.registry import MODELS, init_default_scope
 from source_networks import VIT_CFG, PlainViT, shake, torchvision_resnet
 
-import mmscfs.models.shared_heads  # noqa: F401
 from mmscfs.checkpoint import find_backbone, load_backbone, load_found
+from mmscfs.models.shared_heads import SharedResStage
 
 
 def pretrained(path, **settings):
@@ -94,14 +94,7 @@ def test_init_cfg_of_a_shared_head(tmp_path):
 
 def test_shared_head_starts_its_extra_norm_anew():
     found = find_backbone(narrow_state(18))
-    shared_head = MODELS.build(
-        dict(
-            type='mmdet.SharedResStage',
-            depth=18,
-            base_channels=4,
-            extra_norm=True,
-        )
-    )
+    shared_head = SharedResStage(18, base_channels=4, extra_norm=True)
     summary = load_found(shared_head, found)
     assert_equal_state(shared_head.layer4, found.state, 'layer4.')
     assert (shared_head.norm.weight == 1).all()

@@ -3,7 +3,6 @@
 
 import importlib.util
 import os
-import pickle
 import resource
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.registry import MODELS
+from pickles import load_arrays
 from safetensors.torch import load_file
 
 from mmscfs.checkpoint import CONVERTERS, SUFFIXES, read_checkpoint
@@ -131,8 +131,7 @@ def test_exports_for_detectron2(bottlenecks, tmp_path, capsys):
     source, state = bottlenecks
     out = tmp_path / 'r50.pkl'
     assert run(source, out) == 0
-    with open(out, 'rb') as file:
-        content = pickle.load(file, encoding='latin1')
+    content = load_arrays(out.read_bytes())
     assert len(content['model']) == 53 * 5
     own = torch.tensor(content['model']['res4.5.conv3.weight'])
     assert torch.equal(own, state['layer3.5.conv3.weight'])

@@ -1,28 +1,10 @@
-# As mask-rcnn_r50-c4.py, for boxes alone.
-_base_ = ['mmdet::_base_/models/faster-rcnn_r50-caffe-c4.py']
+# mask-rcnn_r50-c4.py for boxes alone.
+_base_ = ['./mask-rcnn_r50-c4.py']
 
-norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
-    # What backbones are pre-trained on, where mmdet's base is for caffe's.
-    data_preprocessor=dict(
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-    ),
-    backbone=dict(
-        frozen_stages=-1,
-        norm_cfg=norm_cfg,
-        norm_eval=False,
-        style='pytorch',
-        init_cfg=None,
-    ),
-    roi_head=dict(
-        shared_head=dict(
-            _delete_=True,
-            type='SharedResStage',
-            depth=50,
-            norm_cfg=norm_cfg,
-            extra_norm=True,
-        ),
-    ),
+    type='FasterRCNN',
+    data_preprocessor=dict(pad_mask=False),
+    roi_head=dict(mask_roi_extractor=None, mask_head=None),
+    # As mmdet's Faster R-CNN: anchors may cross the image's border.
+    train_cfg=dict(rpn=dict(allowed_border=-1)),
 )

@@ -28,6 +28,9 @@ class SharedResStage(BaseModule):
         extra_norm (bool): Add a norm after the stage. Defaults to False.
         init_cfg (dict or list, optional): None initialises as mmdet's
             ``ResLayer`` does. Defaults to None.
+
+    Raises:
+        ValueError: ``depth`` is no ResNet's.
     """
 
     def __init__(
@@ -38,6 +41,11 @@ class SharedResStage(BaseModule):
         extra_norm: bool = False,
         init_cfg: dict | list | None = None,
     ) -> None:
+        if depth not in ResNet.arch_settings:
+            raise ValueError(
+                f'SharedResStage: depth={depth} must be one of '
+                f'{", ".join(map(str, ResNet.arch_settings))}'
+            )
         super().__init__(init_cfg or list(KAIMING))
         norm_cfg = norm_cfg or dict(type='BN')
         block, counts = ResNet.arch_settings[depth]
