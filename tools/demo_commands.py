@@ -94,8 +94,9 @@ def train(*trainings: Training) -> list[Path]:
     if len(trainings) > 1:  # their threads would wait for each other
         threads = max(1, os.cpu_count() // len(trainings))
         environment['OMP_NUM_THREADS'] = str(threads)
-    with ExitStack() as stack:
-        processes = []
+    pool = ThreadPoolExecutor(len(trainings))
+    with progress, pool, ExitStack() as stack:
+        followers = []
         for training in trainings:
             show(training.command)
             training.work_dir.mkdir(parents=True, exist_ok=True)
@@ -107,20 +108,12 @@ def train(*trainings: Training) -> list[Path]:
                 stderr=subprocess.STDOUT,
                 text=True,
             )
-            processes.append(stack.enter_context(process))
-            stack.callback(process.terminate)  # if another one fails
-        stack.enter_context(progress)
-        pool = stack.enter_context(ThreadPoolExecutor(len(trainings)))
-        followers = [
-            pool.submit(follow, training, process, progress)
-            for training, process in zip(trainings, processes, strict=True)
-        ]
+            stack.callback(process.terminate)  # when another one fails
+            followers.append(pool.submit(follow, training, process, progress))
         for follower in as_completed(followers):
             try:
                 follower.result()
             except RuntimeError as error:
-                for process in processes:
-                    process.terminate()
                 raise SystemExit(str(error)) from error
     return [
         Path((training.work_dir / 'last_checkpoint').read_text().strip())
@@ -139,7 +132,7 @@ def follow(
     log_path = training.work_dir / 'train.log'
     task = progress.add_task(training.title, total=None, loss='-')
     tail = []
-    with open(log_path, 'w', encoding='utf-8') as log:
+    with process, open(log_path, 'w', encoding='utf-8') as log:
         for line in process.stdout:
             log.write(line)
             tail = [*tail[-24:], line]
