@@ -1,5 +1,20 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from .knn import top_k_accuracy, weighted_knn
+from .knn import class_ranks, top_k_accuracy, vote, weighted_knn
+from .linear_sweep import LinearClassifiers, train_linear
+from .neighbors import Neighbors, check_features, find_neighbors
 from .retrieval import view_retrieval
+from .sharded import find_sharded_neighbors
 
-__all__ = ['top_k_accuracy', 'view_retrieval', 'weighted_knn']
+__all__ = [
+    'LinearClassifiers',
+    'Neighbors',
+    'check_features',
+    'class_ranks',
+    'find_neighbors',
+    'find_sharded_neighbors',
+    'top_k_accuracy',
+    'train_linear',
+    'view_retrieval',
+    'vote',
+    'weighted_knn',
+]

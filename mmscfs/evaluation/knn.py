@@ -1,7 +1,8 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from .neighbors import find_neighbors
 
 
 @torch.no_grad()
@@ -12,7 +13,7 @@ def weighted_knn(
     k: int = 20,
     temperature: float = 0.07,
     num_classes: int | None = None,
-    block: int = 1024,
+    **kwargs,
 ) -> Tensor:
     """Class scores of the weighted k-NN classifier.
 
@@ -28,35 +29,73 @@ def weighted_knn(
         temperature (float): Defaults to 0.07.
         num_classes (int, optional): Defaults to one more than the largest
             label.
-        block (int): Queries compared at a time. Defaults to 1024.
+        **kwargs: Those of :func:`find_neighbors`.
 
     Returns:
-        Tensor: Scores of shape (Q, num_classes); the largest is the
-        prediction.
+        Tensor: Scores of shape (Q, num_classes), float64; the largest is the
+        prediction, the first of equals as :func:`class_ranks` has it.
 
     Raises:
-        ValueError: k is not in [1, M], or the temperature not positive.
+        ValueError: As :func:`find_neighbors` and :func:`vote`.
     """
-    if not 1 <= k <= len(bank):
-        raise ValueError(
-            f'k={k} must be at least 1 and at most the {len(bank)} features '
-            'of the bank'
-        )
-    if temperature <= 0:
-        raise ValueError(f'temperature={temperature} must be > 0')
     num_classes = num_classes or int(bank_labels.max()) + 1
-    # exp(1 / 0.07) is beyond half precision.
-    dtype = torch.promote_types(bank.dtype, torch.float32)
-    bank = F.normalize(bank.to(dtype), dim=-1)
-    scores = []
-    for part in F.normalize(queries.to(dtype), dim=-1).split(block):
-        similarity, index = (part @ bank.T).topk(k)
-        votes = part.new_zeros(len(part), num_classes)
-        votes.scatter_add_(
-            1, bank_labels[index], (similarity / temperature).exp()
-        )
-        scores.append(votes)
-    return torch.cat(scores)
+    found = find_neighbors(queries, bank, k, **kwargs)
+    labels = bank_labels.to(found.index.device)[found.index]
+    return vote(found.similarity, labels, num_classes, temperature)
+
+
+def vote(
+    similarity: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    temperature: float = 0.07,
+) -> Tensor:
+    """Let neighbours vote for their classes.
+
+    Args:
+        similarity (Tensor): Cosines of the neighbours, (Q, k).
+        labels (Tensor): Their classes, int64 of shape (Q, k).
+        num_classes (int): Number of classes.
+        temperature (float): Defaults to 0.07.
+
+    Returns:
+        Tensor: Sums of exp(similarity / temperature) by class, float64 of
+        shape (Q, num_classes).
+
+    Raises:
+        ValueError: The temperature is below 0.002, where a vote would exceed
+            what float64 holds.
+    """
+    if temperature < 0.002:
+        raise ValueError(f'temperature={temperature} must be >= 0.002')
+    weights = (similarity.double() / temperature).exp()
+    scores = weights.new_zeros(len(weights), num_classes)
+    return scores.scatter_add_(1, labels, weights)
+
+
+def class_ranks(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return how many classes come before the true one.
+
+    Scores are compared as float32 parts of the row's largest, so that the
+    order in which they were summed does not matter; of equals the lower class
+    comes first.
+
+    Args:
+        scores (Tensor): Shape (Q, num_classes).
+        labels (Tensor): True classes, int64 of shape (Q,).
+
+    Returns:
+        Tensor: int64 of shape (Q,); 0 is a right prediction. Scores that are
+        not numbers come before.
+    """
+    scores = scores.double()
+    largest = scores.abs().amax(-1, keepdim=True).clamp_min(1e-300)
+    scores = (scores / largest).float()
+    own = scores.gather(1, labels[:, None])
+    classes = torch.arange(scores.shape[1], device=scores.device)
+    after = (scores < own) | (scores == own) & (classes >= labels[:, None])
+    # Neither is true of what is not a number.
+    return (~after).sum(-1)
 
 
 def top_k_accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
@@ -75,5 +114,5 @@ def top_k_accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
             f'k={k} must be at least 1 and at most the {scores.shape[-1]} '
             'classes'
         )
-    hits = (scores.topk(k).indices == labels[:, None]).any(-1)
+    hits = class_ranks(scores, labels) < k
     return 100 * hits.double().mean().item()

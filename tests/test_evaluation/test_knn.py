@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from mmscfs.evaluation import top_k_accuracy, weighted_knn
+from mmscfs.evaluation import class_ranks, top_k_accuracy, weighted_knn
 
 
 @pytest.fixture
@@ -77,13 +77,6 @@ def test_equals_scikit_learn(features, k):
     )
 
 
-@pytest.mark.parametrize('block', [1, 7, 29, 30, 31])
-def test_block_size_changes_nothing(features, block):
-    whole = weighted_knn(*features, k=10)
-    parts = weighted_knn(*features, k=10, block=block)
-    torch.testing.assert_close(parts, whole, rtol=1e-12, atol=0)
-
-
 def test_length_of_features_changes_nothing(features):
     queries, bank, labels = features
     lengths = torch.linspace(0.1, 9, len(bank), dtype=torch.float64)
@@ -111,6 +104,11 @@ def test_classes_without_a_label_score_nothing(features):
     assert scores[:, 5:].abs().sum() == 0
 
 
+def test_temperature_below_what_float64_holds_is_refused(features):
+    with pytest.raises(ValueError, match='temperature=0.001 must be >='):
+        weighted_knn(*features, temperature=0.001)
+
+
 @pytest.mark.parametrize('k', [0, -1, 81])
 def test_impossible_k_is_refused(features, k):
     with pytest.raises(ValueError, match=f'k={k} .* the 80 features'):
@@ -130,3 +128,28 @@ def test_top_k_accuracy_by_hand():
     assert top_k_accuracy(scores, labels) == 25
     assert top_k_accuracy(scores, labels, k=2) == 75
     assert top_k_accuracy(scores, labels, k=3) == 100
+
+
+def test_of_equal_scores_the_lower_class_is_the_prediction():
+    scores = torch.tensor([[1.0, 3.0, 3.0, 0.0]]).expand(4, 4)
+    ranks = class_ranks(scores, torch.arange(4))
+    assert ranks.tolist() == [2, 0, 1, 3]
+
+
+def test_the_order_of_summation_does_not_break_ties():
+    a, b, c = 0.1, 0.2, 0.3
+    assert (a + b) + c != a + (b + c)
+    scores = torch.tensor([[a + (b + c), (a + b) + c]], dtype=torch.float64)
+    assert class_ranks(scores, torch.tensor([0])).item() == 0
+    assert class_ranks(scores.flip(1), torch.tensor([0])).item() == 0
+
+
+def test_negative_scores_are_ranked():
+    scores = torch.tensor([[-3.0, -1.0, -2.0]]).expand(3, 3)
+    assert class_ranks(scores, torch.arange(3)).tolist() == [2, 0, 1]
+
+
+def test_what_is_no_number_is_never_right():
+    scores = torch.tensor([[float('nan')] * 3, [0.0, float('nan'), 1.0]])
+    assert (class_ranks(scores, torch.tensor([0, 2])) > 0).all()
+    assert top_k_accuracy(scores, torch.tensor([0, 2])) == 0
