@@ -13,30 +13,60 @@ from .export import (
 )
 from .layouts import FoundBackbone, find_backbone
 from .loading import check_same_model, read_checkpoint
+from .origin import (
+    Origin,
+    backbone_name,
+    origin_of,
+    pretrained_init,
+    read_origin,
+    taken_network,
+)
 from .plain import TENSOR_PARTS, restore_histories, to_plain
 from .pretrained import PretrainedBackbone, load_backbone, load_found
+from .results import (
+    PROTOCOLS,
+    Result,
+    check_writable,
+    find_results,
+    read_result,
+    result_path,
+    write_result,
+)
 from .writing import write_atomically
 
 __all__ = [
     'CONVERTERS',
     'FoundBackbone',
+    'Origin',
+    'PROTOCOLS',
     'PretrainedBackbone',
+    'Result',
     'SUFFIXES',
     'TENSOR_PARTS',
+    'backbone_name',
     'check_same_model',
+    'check_writable',
     'describe_source',
     'encode',
     'find_backbone',
+    'find_results',
     'load_backbone',
     'load_found',
+    'origin_of',
     'parse_config',
+    'pretrained_init',
     'read_checkpoint',
     'read_data_preprocessor',
+    'read_origin',
+    'read_result',
     'restore_histories',
+    'result_path',
+    'taken_network',
     'to_detectron2',
     'to_openmmlab',
     'to_plain',
     'to_timm',
     'to_torchvision',
     'write_atomically',
+    'write_result',
 ]

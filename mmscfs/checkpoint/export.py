@@ -114,7 +114,8 @@ def describe_source(
     Returns:
         dict: ``source`` (the checkpoint's file name), ``layout``,
         ``mmscfs_version``; and where known ``network``, ``cfg`` (the config
-        as text) and ``data_preprocessor`` (mean, std, channel_order).
+        as text), ``data_preprocessor`` (mean, std, channel_order), ``epoch``
+        and ``world_size``.
     """
     meta = dict(
         source=Path(path).name,
@@ -124,7 +125,11 @@ def describe_source(
     if found.network is not None:
         meta['network'] = found.network
     own = checkpoint.get('meta')
-    cfg = own.get('cfg') if isinstance(own, Mapping) else None
+    own = own if isinstance(own, Mapping) else {}
+    for name in ('epoch', 'world_size'):
+        if isinstance(own.get(name), int):
+            meta[name] = own[name]
+    cfg = own.get('cfg')
     if isinstance(cfg, str):
         meta['cfg'] = cfg
         if preprocessor := read_data_preprocessor(cfg):

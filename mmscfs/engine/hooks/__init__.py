@@ -1,20 +1,24 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from .collapse_monitor_hook import CollapseMonitorHook
+from .frozen_backbone_hook import FrozenBackboneHook
 from .frozen_prototypes_hook import FrozenPrototypesHook
 from .momentum_teacher_hook import MomentumTeacherHook
 from .non_finite_loss_hook import NonFiniteLossHook
 from .plain_checkpoint_hook import PlainCheckpointHook
 from .preflight_hook import PreflightHook
 from .pretrained_guard_hook import PretrainedGuardHook
+from .result_file_hook import ResultFileHook
 from .teacher_temperature_hook import TeacherTemperatureHook
 
 __all__ = [
     'CollapseMonitorHook',
+    'FrozenBackboneHook',
     'FrozenPrototypesHook',
     'MomentumTeacherHook',
     'NonFiniteLossHook',
     'PlainCheckpointHook',
     'PreflightHook',
     'PretrainedGuardHook',
+    'ResultFileHook',
     'TeacherTemperatureHook',
 ]

@@ -1,4 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
@@ -17,7 +18,12 @@ class PlainCheckpointHook(Hook):
     priority = 'LOWEST'
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Turn what is no tensor and no plain type into one."""
+        """Turn what is no tensor and no plain type into one.
+
+        The number of processes is noted too: with the config's batch size it
+        tells how many images a step had.
+        """
+        checkpoint['meta']['world_size'] = get_world_size()
         for key, value in checkpoint.items():
             if key not in TENSOR_PARTS:
                 checkpoint[key] = to_plain(value)

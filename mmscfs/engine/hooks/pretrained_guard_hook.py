@@ -13,7 +13,7 @@ from ..runner_access import unwrapped_model
 
 @HOOKS.register_module()
 class PretrainedGuardHook(Hook):
-    """Check, before the first iteration, that a model starts from weights.
+    """Check, before a run's first iteration, that it starts from weights.
 
     Some backbones overwrite or ignore what ``init_cfg`` loads. A run that is
     resumed is not checked: its weights have moved on.
@@ -42,8 +42,19 @@ class PretrainedGuardHook(Hook):
         Raises:
             RuntimeError: A module does not hold the checkpoint's weights.
         """
-        if runner.iter > 0:
-            return
+        if runner.iter == 0:
+            self.check(runner)
+
+    def before_test(self, runner: Runner) -> None:
+        """Compare the model with the checkpoint.
+
+        Raises:
+            RuntimeError: As :meth:`before_train`.
+        """
+        self.check(runner)
+
+    def check(self, runner: Runner) -> None:
+        """Compare the model with the checkpoint."""
         found = find_backbone(read_checkpoint(self.checkpoint), self.network)
         for place in self.places:
             module = unwrapped_model(runner).get_submodule(place)

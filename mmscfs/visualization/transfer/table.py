@@ -3,10 +3,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from mmscfs.datasets.detection_check import leaf_datasets
 
+from ..tables import Row, Table, rank
 from .paper_tables import PAPER_TABLES, PaperTable
 from .runs import COCO_SCORES, Run, schedule
 
@@ -20,50 +20,10 @@ COCO_SCHEDULES = {
     (180000, 'iterations'): '2x',
 }
 UNTRAINED = ('random', 'supervised')  # no self-supervised pre-training
-RANKS = {'random': 0, 'scratch': 0, 'supervised': 1, 'dino': 8, 'scfs': 9}
+LABELS = ('initialisation', 'epochs')
 
 
-class Row(NamedTuple):
-    """A line of a table; scores in percent, None where there is none."""
-
-    start: str
-    epochs: str
-    scores: dict[str, float | None]
-    source: str
-    is_ours: bool
-
-    def cells(self, columns: Sequence[str]) -> list[str]:
-        """Return the texts of the line."""
-        scores = [self.scores.get(column) for column in columns]
-        texts = ['-' if v is None else f'{v:.1f}' for v in scores]
-        return [self.start, self.epochs, *texts, self.source]
-
-
-class TransferTable(NamedTuple):
-    """Rows that can be compared: one data set, detector and schedule."""
-
-    title: str
-    note: str
-    rows: list[Row]
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns that a row has a score in."""
-        return [
-            column
-            for column in COLUMNS
-            if any(row.scores.get(column) is not None for row in self.rows)
-        ]
-
-    @property
-    def header(self) -> list[str]:
-        """The texts above the columns."""
-        return ['initialisation', 'epochs', *self.columns, 'source']
-
-
-def arrange(
-    runs: Sequence[Run], number: int | None = None
-) -> list[TransferTable]:
+def arrange(runs: Sequence[Run], number: int | None = None) -> list[Table]:
     """Put the runs that have scores into tables, the paper's rows beside.
 
     A run gets the paper's rows only if data, detector and schedule are the
@@ -101,7 +61,7 @@ def arrange(
     return [make_table(key, groups[key]) for key in (*papers, *others)]
 
 
-def make_table(key: PaperTable | str, runs: Sequence[Run]) -> TransferTable:
+def make_table(key: PaperTable | str, runs: Sequence[Run]) -> Table:
     """Make a table of runs, in the order of the paper."""
     rows = []
     if isinstance(key, PaperTable):
@@ -109,7 +69,7 @@ def make_table(key: PaperTable | str, runs: Sequence[Run]) -> TransferTable:
         for name, epochs, values in key.rows:
             scores = dict(zip(COLUMNS, values, strict=False))
             source = f'paper (Table {key.number})'
-            rows.append((name, Row(name, epochs, scores, source, False)))
+            rows.append((name, Row((name, epochs), scores, source, False)))
     else:
         title = key
         note = (
@@ -121,15 +81,26 @@ def make_table(key: PaperTable | str, runs: Sequence[Run]) -> TransferTable:
         if isinstance(key, PaperTable) and key not in find_tables(run):
             source += f', {detector(run.cfg)}'
         start = run.start
-        row = Row(start.label, start.epochs, run.scores, source, True)
+        labels = start.label, start.epochs
+        row = Row(labels, run.scores, source, True)
         rows.append((start.method, row))
     rows.sort(key=lambda item: rank(item[0]))
-    return TransferTable(title, note, [row for _, row in rows])
+    return Table(title, note, LABELS, COLUMNS, [row for _, row in rows])
 
 
-def rank(method: str) -> int:
-    """Return where the paper puts a method: DINO and SCFS last."""
-    return RANKS.get(method.rstrip('*').lower(), 2)
+def make_unscored(runs: Sequence[Run]) -> Table:
+    """Make a table of the runs that have no scores."""
+    rows = [
+        Row(
+            (run.start.label, run.start.epochs),
+            {},
+            f'this run ({run.source}): {run.problem}',
+            True,
+        )
+        for run in runs
+        if run.problem
+    ]
+    return Table('not scored', '', LABELS, COLUMNS, rows)
 
 
 def find_tables(run: Run) -> list[PaperTable]:

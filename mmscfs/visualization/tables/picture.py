@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Draw tables of transfer results to a PNG."""
+"""Draw tables to a PNG."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .table import TransferTable
+from .table import Table
 
 OURS = '#dcebf7'  # behind the rows of runs
 LINE = 0.27  # inches
@@ -16,14 +16,14 @@ SCORE = 0.62  # inches
 
 
 def draw_tables(
-    tables: Sequence[TransferTable], path: str | Path, footer: str
+    tables: Sequence[Table], path: str | Path, footer: str
 ) -> None:
     """Draw tables below one another, our runs on a coloured ground.
 
     The best score of a column is bold.
 
     Args:
-        tables (Sequence[TransferTable]): At least one.
+        tables (Sequence[Table]): At least one.
         path (str | Path): File to write.
         footer (str): Lines below all.
     """
@@ -47,28 +47,23 @@ def draw_tables(
     figure.savefig(path, dpi=150, facecolor='white')
 
 
-def column_widths(table: TransferTable) -> list[float]:
+def column_widths(table: Table) -> list[float]:
     """Return the width of each column in inches."""
     cells = [table.header] + [row.cells(table.columns) for row in table.rows]
-    names, epochs, *_, sources = (
-        max(map(len, texts)) for texts in zip(*cells, strict=True)
-    )
-    # The title and the note need room too.
-    scores = [SCORE] * len(table.columns)
-    taken = CHARACTER * (names + epochs + 4) + sum(scores)
-    title = CHARACTER * max(1.25 * len(table.title), 0.85 * len(table.note))
-    last = max(CHARACTER * (sources + 2), title - taken)
-    return [
-        CHARACTER * (names + 2),
-        CHARACTER * (epochs + 2),
-        *scores,
-        last,
+    lengths = [max(map(len, texts)) for texts in zip(*cells, strict=True)]
+    count = len(table.labels)
+    labels = [CHARACTER * (length + 2) for length in lengths[:count]]
+    scores = [
+        max(SCORE, CHARACTER * (length + 1)) for length in lengths[count:-1]
     ]
+    # The title and the note need room too.
+    taken = sum(labels) + sum(scores)
+    title = CHARACTER * max(1.25 * len(table.title), 0.85 * len(table.note))
+    last = max(CHARACTER * (lengths[-1] + 2), title - taken)
+    return [*labels, *scores, last]
 
 
-def draw_table(
-    axes: Axes, table: TransferTable, widths: Sequence[float]
-) -> None:
+def draw_table(axes: Axes, table: Table, widths: Sequence[float]) -> None:
     """Draw a table into axes whose unit is an inch, from the top."""
     left = [sum(widths[:i]) for i in range(len(widths) + 1)]
     right = left[-1]
@@ -81,13 +76,13 @@ def draw_table(
 
     def write(y: float, texts: Sequence[str], bold: Sequence[bool]) -> None:
         for i, text in enumerate(texts):
-            is_score = 1 <= i < len(texts) - 1
+            is_text = i in (0, len(texts) - 1)
             axes.text(
-                left[i + 1] - 0.1 if is_score else left[i] + 0.1 * (i > 0),
+                left[i] + 0.1 * (i > 0) if is_text else left[i + 1] - 0.1,
                 y,
                 text,
                 fontsize=9,
-                ha='right' if is_score else 'left',
+                ha='left' if is_text else 'right',
                 va='center',
                 weight='bold' if bold[i] else 'normal',
             )
@@ -111,7 +106,7 @@ def draw_table(
         write(
             y + LINE / 2,
             row.cells(table.columns),
-            [row.is_ours, False, *bold, False],
+            [row.is_ours, *[False] * (len(row.labels) - 1), *bold, False],
         )
         y += LINE
     rule(y, 1.2)

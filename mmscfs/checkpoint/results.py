@@ -1,0 +1,232 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Results of evaluations: one json file each, beside the checkpoint."""
+
+import json
+import math
+import os
+import types
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+from .writing import write_atomically
+
+FORMAT = 'mmscfs-result-1'
+PROTOCOLS = (
+    'knn',
+    'linear',
+    'linear-sweep',
+    'semi-1%',
+    'semi-10%',
+    'finetune',
+)
+# What every result says of the pre-training.
+FACTS = dict(
+    method=str | None,
+    epochs=int | None,
+    batch_size=int | None,
+    dataset=str | None,
+)
+
+
+class Result(NamedTuple):
+    """What an evaluation reached; a None is not known, or does not apply.
+
+    Attributes:
+        protocol (str): One of ``PROTOCOLS``.
+        dataset (str): Name of the data set, e.g. "in1k".
+        config (str): Name of the evaluation's config, without its suffix.
+        checkpoint (str | None): File name of the pre-training checkpoint.
+        network (str | None): "teacher" or "student", where it holds both.
+        pretraining (dict): ``method``, ``epochs``, ``batch_size`` and
+            ``dataset``, and what else of the recipe is known.
+        backbone (str): E.g. "ResNet-50".
+        metrics (dict[str, float | None]): As logged, in percent; None was no
+            finite number.
+        settings (dict): What the evaluation was set to.
+        work_dir (str): Its folder.
+        epoch (int | None): How many epochs (or iterations, if it counts
+            these) the evaluated network was trained for.
+    """
+
+    protocol: str
+    dataset: str
+    config: str
+    checkpoint: str | None
+    network: str | None
+    pretraining: dict
+    backbone: str
+    metrics: dict
+    settings: dict
+    work_dir: str
+    epoch: int | None
+
+
+def result_path(
+    checkpoint: str | Path, config: str, network: str | None = None
+) -> Path:
+    """Return where the result of a checkpoint lies: beside it.
+
+    Args:
+        checkpoint (str | Path): The pre-training checkpoint.
+        config (str): Name of the evaluation's config, without its suffix.
+        network (str, optional): The student's result has a name of its own.
+            Defaults to None.
+    """
+    checkpoint = Path(checkpoint)
+    student = '.student' if network == 'student' else ''
+    return checkpoint.with_name(f'{checkpoint.stem}{student}.{config}.json')
+
+
+def check_writable(path: str | Path) -> None:
+    """Check, before long work, that its result can be written.
+
+    Raises:
+        OSError: The folder is missing or takes no file, or there is
+            something else in its place.
+    """
+    path = Path(path)
+    remedy = (
+        'give yourself the right to write there, or name the checkpoint '
+        'by a link to it in a folder of your own (ln -s)'
+    )
+    if not path.parent.is_dir():
+        problem = 'there is no such folder'
+    elif path.is_dir():
+        problem = f'{path.name} is a folder'
+        remedy = 'remove it'
+    else:
+        # Trying is the only test that holds on network and read-only disks.
+        trial = path.with_name(f'.{path.name}.try-{os.getpid()}')
+        try:
+            trial.touch()
+            trial.unlink()
+            return
+        except OSError as error:
+            problem = error.strerror or str(error)
+    raise OSError(
+        f'the result cannot be written to {str(path.parent)!r} as '
+        f'{path.name}: {problem}; {remedy}'
+    )
+
+
+def write_result(path: str | Path, result: Result) -> None:
+    """Write a result; that of an earlier run of the same is replaced.
+
+    What is no finite number becomes null.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    content = dict(format=FORMAT) | result._asdict()
+    text = json.dumps(_finite(content), indent=2, allow_nan=False)
+    write_atomically(path, f'{text}\n'.encode())
+
+
+def read_result(path: str | Path) -> Result:
+    """Read a result.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, or none; names the file and what is wrong.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'no result {str(path)!r}')
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+        return _check(content)
+    except ValueError as error:  # json's and Unicode's are such
+        raise ValueError(f'result {str(path)!r}: {error}') from error
+
+
+def find_results(paths: Iterable[str | Path]) -> dict[Path, Result]:
+    """Read results from files and, at any depth, from folders.
+
+    Other files in the folders are passed over.
+
+    Returns:
+        dict[Path, Result]: The results by file, in the order of ``paths``.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder.
+        ValueError: A result is damaged, or a path has none.
+    """
+    found: dict[Path, Result] = {}
+    for path in map(Path, paths):
+        files = [path]
+        if path.is_dir():
+            files = sorted(f for f in path.rglob('*.json') if _is_result(f))
+            if not files:
+                raise ValueError(
+                    f'no results in {str(path)!r}: evaluations write them '
+                    'beside the checkpoint that they are given with '
+                    '--pretrained, or else to their work directory'
+                )
+        found |= {file: read_result(file) for file in files}
+    return found
+
+
+def _is_result(path: Path) -> bool:
+    """Tell a result by its beginning: annotation files may be large."""
+    if not path.is_file():
+        return False
+    with open(path, 'rb') as file:
+        return b'"format": "mmscfs-result-' in file.read(100)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _check(content: Any) -> Result:
+    """Check every entry of a result.
+
+    Raises:
+        ValueError: One is missing, unknown, or of another kind.
+    """
+    if not isinstance(content, dict) or 'format' not in content:
+        raise ValueError('it has no "format": it is no result of mmscfs')
+    if content.pop('format') != FORMAT:
+        raise ValueError(
+            f'its "format" is not {FORMAT!r}: it was written by another '
+            'version of mmscfs'
+        )
+    missing = [name for name in Result._fields if name not in content]
+    unknown = [name for name in content if name not in Result._fields]
+    if missing or unknown:
+        raise ValueError(
+            f'entries missing: {", ".join(missing) or "none"}; unknown: '
+            f'{", ".join(unknown) or "none"}'
+        )
+    for name, kind in get_type_hints(Result).items():
+        _check_kind(name, content[name], kind)
+    if content['protocol'] not in PROTOCOLS:
+        raise ValueError(
+            f'"protocol" is {content["protocol"]!r}, not one of '
+            f'{", ".join(PROTOCOLS)}'
+        )
+    for name, value in content['metrics'].items():
+        if value is not None and (
+            type(value) not in (int, float) or not math.isfinite(value)
+        ):
+            raise ValueError(f'"metrics" has {name}={value!r}, no number')
+    for name, kind in FACTS.items():
+        if name not in content['pretraining']:
+            raise ValueError(f'"pretraining" lacks {name}')
+        _check_kind(f'pretraining.{name}', content['pretraining'][name], kind)
+    return Result(**content)
+
+
+def _check_kind(name: str, value: Any, kind: type | types.UnionType) -> None:
+    kinds = get_args(kind) or (kind,)
+    if type(value) not in kinds:
+        words = {dict: 'an object', str: 'text', int: 'a whole number'}
+        expected = ' or '.join(words.get(kind, 'null') for kind in kinds)
+        raise ValueError(f'"{name}" is {value!r}, not {expected}')

@@ -1,0 +1,259 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmpretrain.models import BaseSelfSupervisor
+from mmpretrain.registry import HOOKS
+
+from mmscfs.checkpoint import (
+    PROTOCOLS,
+    Origin,
+    Result,
+    backbone_name,
+    check_writable,
+    origin_of,
+    pretrained_init,
+    read_origin,
+    result_path,
+    taken_network,
+    write_result,
+)
+
+from ..runner_access import unwrapped_model
+
+NOTE = 'pretrained'  # where a checkpoint's meta says what it started from
+SCORE = r'(top\d+|recall)$'  # the larger, the better
+
+
+@HOOKS.register_module()
+class ResultFileHook(Hook):
+    """Write what an evaluation reached as json beside its checkpoint.
+
+    After a training, the scores of the validation at its end, as the
+    protocols want it; the best of all validations stand beside them as
+    ``best/...``. After a test, its scores; the file of an earlier run of the
+    same config on the same checkpoint is replaced.
+
+    The file lies beside the checkpoint that the backbone's ``init_cfg`` names
+    (see :func:`result_path`), or without one in the work directory, as
+    ``<config>.json``. Checkpoints saved on the way tell what the run started
+    from, for resumed runs and tests. The config says what is evaluated:
+    ``evaluation=dict(protocol='linear', dataset='in1k')``.
+    """
+
+    def __init__(self) -> None:
+        self.start: dict[str, Any] | None = None
+        self.path: Path | None = None
+        self.trained: int | None = None
+        self.validation: tuple[int, dict] | None = None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Read what a whole model, loaded or resumed, started from."""
+        meta = checkpoint.get('meta') or {}
+        by_epoch = 'max_epochs' in (runner.cfg.get('train_cfg') or {})
+        self.trained = meta.get('epoch' if by_epoch else 'iter')
+        self.start = meta.get(NOTE)
+        if self.start is None:  # trained without this hook
+            path = runner.cfg.get('load_from')
+            self.start = describe(read_origin(path) if path else Origin())
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Note what the run started from."""
+        checkpoint['meta'][NOTE] = self.start
+
+    def before_train(self, runner: Runner) -> None:
+        """Check that the result can be written.
+
+        Raises:
+            OSError: It cannot.
+            ValueError: The config does not say what it evaluates.
+        """
+        self.prepare(runner, 'train')
+
+    def before_test(self, runner: Runner) -> None:
+        """The same for a test."""
+        self.prepare(runner, 'test')
+
+    def prepare(self, runner: Runner, mode: str) -> None:
+        """Find start and file, and check them before the long work."""
+        if not is_main_process():
+            return
+        evaluation = runner.cfg.get('evaluation') or {}
+        if evaluation.get('protocol') not in PROTOCOLS or not isinstance(
+            evaluation.get('dataset'), str
+        ):
+            raise ValueError(
+                f'ResultFileHook: evaluation={dict(evaluation)} must name a '
+                f'protocol ({", ".join(PROTOCOLS)}) and a dataset, e.g. '
+                "dict(protocol='linear', dataset='in1k'); or leave "
+                'default_hooks.result out'
+            )
+        if isinstance(unwrapped_model(runner), BaseSelfSupervisor):
+            self.start = pretraining_start(runner, mode)
+        elif self.start is None:
+            self.start = find_start(runner.cfg)
+        config = config_stem(runner)
+        checkpoint, network = self.start['checkpoint'], self.start['network']
+        if checkpoint and Path(checkpoint).is_file():
+            if network == read_origin(checkpoint).network:
+                network = None  # an exported student has no teacher beside it
+            self.path = result_path(checkpoint, config, network)
+        else:
+            self.path = Path(runner.work_dir, f'{config}.json')
+        check_writable(self.path)
+
+    def after_val_epoch(
+        self, runner: Runner, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Keep a validation's scores; which is the last shows later."""
+        self.validation = progress(runner), dict(metrics or {})
+
+    def after_train(self, runner: Runner) -> None:
+        """Write the scores of the validation at the end."""
+        if not is_main_process():
+            return
+        if self.validation is None or self.validation[0] != progress(runner):
+            runner.logger.log(
+                logging.WARNING,
+                'no result was written: there was no validation at the end '
+                'of the training (val_cfg, train_cfg.val_begin)',
+            )
+            return
+        reached, metrics = self.validation
+        histories = runner.message_hub.log_scalars
+        best = {
+            f'best/{name}': float(histories[f'val/{name}'].max())
+            for name in metrics
+            if re.search(SCORE, name) and f'val/{name}' in histories
+        }
+        self.write(runner, metrics | best, reached, 'val')
+
+    def after_test_epoch(
+        self, runner: Runner, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Write the scores of a test."""
+        if is_main_process():
+            self.write(runner, metrics or {}, self.trained, 'test')
+
+    def write(
+        self, runner: Runner, metrics: Mapping, epoch: int | None, split: str
+    ) -> None:
+        """Write the result, with the metrics that are numbers."""
+        cfg, start = runner.cfg, self.start
+        pretraining = start['pretraining']
+        if split == 'val' and isinstance(
+            unwrapped_model(runner), BaseSelfSupervisor
+        ):
+            pretraining = pretraining | dict(epochs=epoch)
+        checkpoint = start['checkpoint']
+        result = Result(
+            protocol=cfg.evaluation.protocol,
+            dataset=cfg.evaluation.dataset,
+            config=config_stem(runner),
+            checkpoint=checkpoint and Path(checkpoint).name,
+            network=start['network'],
+            pretraining=pretraining,
+            backbone=backbone_name(cfg.model.get('backbone') or {}),
+            metrics={
+                name: value
+                for name, value in metrics.items()
+                if isinstance(value, (int, float))
+            },
+            settings=read_settings(runner, split),
+            work_dir=str(runner.work_dir),
+            epoch=epoch,
+        )
+        write_result(self.path, result)
+        runner.logger.info(f'result written to {self.path}')
+
+
+def find_start(cfg: Config) -> dict[str, Any]:
+    """Describe what the backbone of a config starts from."""
+    init_cfg = pretrained_init(cfg.model.get('backbone') or {})
+    if init_cfg is None:
+        return describe(Origin('random'))
+    path = init_cfg['checkpoint']
+    origin = read_origin(path)
+    # An address has no folder for results.
+    file = None if '://' in path else path
+    return describe(origin, file, taken_network(init_cfg, origin))
+
+
+def pretraining_start(runner: Runner, mode: str) -> dict[str, Any]:
+    """Describe a pre-training that is evaluated on its way, or tested."""
+    path = runner.cfg.get('load_from')
+    if mode == 'test' and path:
+        origin = read_origin(path)
+        network = getattr(runner.test_loop, 'network', None)
+        return describe(origin, path, network or origin.network)
+    return describe(origin_of(runner.cfg.to_dict(), get_world_size()))
+
+
+def describe(
+    origin: Origin, checkpoint: str | None = None, network: str | None = None
+) -> dict[str, Any]:
+    """Return an origin as results and checkpoints keep it."""
+    return dict(
+        checkpoint=checkpoint,
+        network=network,
+        pretraining=dict(
+            method=origin.method,
+            epochs=origin.epochs,
+            batch_size=origin.batch_size,
+            dataset=origin.data or None,
+            **origin.recipe,
+        ),
+    )
+
+
+def config_stem(runner: Runner) -> str:
+    """Return the name of the run's config file, "config" without one."""
+    return Path(runner.cfg.filename or 'config').stem
+
+
+def progress(runner: Runner) -> int:
+    """Return the epochs that a run has trained, or else the iterations."""
+    # Not .train_loop, which a validation alone would have to build.
+    by_epoch = isinstance(runner._train_loop, EpochBasedTrainLoop)
+    return runner.epoch if by_epoch else runner.iter
+
+
+def read_settings(runner: Runner, split: str) -> dict[str, Any]:
+    """Return what an evaluation was set to, as far as it took part."""
+    cfg = runner.cfg
+    train_cfg = cfg.get('train_cfg') or {}
+    settings = {
+        name: train_cfg[name]
+        for name in ('max_epochs', 'max_iters')
+        if name in train_cfg
+    }
+    loop = runner.val_loop if split == 'val' else runner.test_loop
+    settings['val_images'] = len(loop.dataloader.dataset)
+    bank = getattr(loop, 'bank_dataloader', None)
+    if split == 'val':
+        bank = bank or runner.train_dataloader
+        wrapper = cfg.get('optim_wrapper') or {}
+        optimizer = wrapper.get('optimizer') or {}
+        settings |= {
+            name: optimizer[name]
+            for name in ('lr', 'weight_decay')
+            if name in optimizer
+        }
+        settings['batch_size'] = (
+            runner.train_dataloader.batch_size
+            * get_world_size()
+            * wrapper.get('accumulative_counts', 1)
+        )
+        scale = cfg.get('auto_scale_lr') or {}
+        if scale.get('enable'):  # of the learning rate
+            settings['base_batch_size'] = scale['base_batch_size']
+    if bank is not None:
+        settings['train_images'] = len(bank.dataset)
+    return settings

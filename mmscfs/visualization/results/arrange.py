@@ -1,0 +1,281 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Arrange results as the paper's tables, the paper's rows beside."""
+
+from collections.abc import Mapping, Sequence
+
+from mmscfs.checkpoint import Result
+
+from ..tables import Row, Table, rank
+from .entries import (
+    Entry,
+    contrast_mode,
+    label,
+    local_scale,
+    search_layers,
+    varied,
+)
+from .paper_tables import PAPER_TABLES, PaperTable
+
+SMALL_SETS = {
+    'cifar10': 'CIFAR-10',
+    'cifar100': 'CIFAR-100',
+    'cub200': 'CUB-200',
+    'cars': 'Cars',
+    'aircraft': 'Aircraft',
+    'pets': 'Pets',
+}
+# Columns of data sets that the paper lacks.
+PROTOCOLS = {
+    'knn': 'k-NN',
+    'linear': 'linear',
+    'linear-sweep': 'linear sweep',
+    'semi-1%': '1% labels',
+    'semi-10%': '10% labels',
+    'finetune': 'fine-tuning',
+}
+LABELS = ('method', 'backbone', 'batch', 'epochs')
+UNTRAINED = ('random', 'supervised')  # no self-supervised pre-training
+ABLATED = ('ResNet-101', 'ViT-S-16', 'ViT-B-16')  # in Table 10
+ALIKE = ('method', 'backbone', 'search layers')  # labels that say which row
+
+
+def arrange(
+    entries: Sequence[Entry], number: str | None = None
+) -> tuple[list[Table], list[tuple[Entry, str]]]:
+    """Put results into tables.
+
+    The paper's rows stand only beside results of its data, whole, and its
+    backbones; others get a table of their data set.
+
+    Args:
+        entries (Sequence[Entry]): The results.
+        number (str, optional): The paper's table to take, for any backbone
+            and recipe; None finds it. Defaults to None.
+
+    Returns:
+        tuple: The tables, and the entries left out, each with the reason.
+
+    Raises:
+        ValueError: No result is of table ``number``.
+    """
+    left_out = [(entry, entry.problem) for entry in entries if entry.problem]
+    scored = [entry for entry in entries if not entry.problem]
+    if number is None:
+        groups = find_groups(scored)
+    else:
+        groups, evaluations = {}, PAPER_TABLES[number].evaluations
+        for entry in scored:
+            if scores_in(entry, number):
+                groups.setdefault(group_of(entry, number), []).append(entry)
+            else:
+                left_out.append((entry, f'--table {number} has {evaluations}'))
+        if scored and not groups:
+            raise ValueError(
+                f'--table {number} has {evaluations}; none of the results is '
+                f'of these ({scored[0].path}: {scored[0].result.protocol} on '
+                f'{scored[0].result.dataset})'
+            )
+    order = [*PAPER_TABLES, '']
+    keys = sorted(groups, key=lambda key: (order.index(key[0]), key[1]))
+    return [make_table(*key, groups[key]) for key in keys], left_out
+
+
+def find_groups(
+    entries: Sequence[Entry],
+) -> dict[tuple[str, str], list[Entry]]:
+    """Find the tables that entries stand in, by :func:`group_of`."""
+    groups: dict[tuple[str, str], list[Entry]] = {}
+    fitting = []
+    for entry in entries:
+        found = [n for n in PAPER_TABLES if belongs(entry, n)] or ['']
+        keys = [group_of(entry, name) for name in found]
+        fitting.append((entry, keys))
+        if len(keys) == 1:
+            groups[keys[0]] = []
+    # The paper's default recipe stands in several of its tables: it opens
+    # the first, and joins those that a varied recipe opened.
+    opened = set(groups)
+    for entry, keys in fitting:
+        taken = [keys[0], *(key for key in keys[1:] if key in opened)]
+        if scores_in(entry, 'fig4'):
+            taken.append(group_of(entry, 'fig4'))
+        for key in taken:
+            groups.setdefault(key, []).append(entry)
+    return groups
+
+
+def group_of(entry: Entry, number: str) -> tuple[str, str]:
+    """Return the table of an entry: the paper's number, and the data set."""
+    if number not in ('', 'fig4'):
+        return number, ''
+    r = entry.result
+    return number, f'{r.dataset}, {entry.part}' if entry.part else r.dataset
+
+
+def scores_in(entry: Entry, number: str) -> dict[str, float | None]:
+    """Return an entry's scores by column of a table; none if of others."""
+    r = entry.result
+    if number == '':
+        return {PROTOCOLS[r.protocol]: entry.score}
+    if number == 'fig4':
+        layers = entry.by_layer
+        return layers if r.protocol == 'knn' and len(layers) > 1 else {}
+    if number == '5':
+        if r.protocol != 'finetune' or r.dataset not in SMALL_SETS:
+            return {}
+        return {SMALL_SETS[r.dataset]: entry.score}
+    if r.dataset != ('in1k' if number in ('1', '2') else 'in100'):
+        return {}
+    if number == '2':
+        share = r.protocol.removeprefix('semi-')
+        tops = (1, 5) if share != r.protocol else ()
+        return {
+            f'top-{top} {share}': r.metrics.get(f'accuracy/top{top}')
+            for top in tops
+        }
+    if number == '9':
+        scale = local_scale(r) if r.protocol == 'linear' else None
+        return {scale: entry.score} if scale else {}
+    column = {'knn': 'k-NN', 'linear': 'LP'}.get(r.protocol)
+    return {column: entry.score} if column else {}
+
+
+def belongs(entry: Entry, number: str) -> bool:
+    """Tell whether the paper's rows may stand beside an entry."""
+    r = entry.result
+    if number == 'fig4' or entry.part or not scores_in(entry, number):
+        return False
+    if number == '10':
+        return r.backbone in ABLATED and not varied(r)
+    if r.backbone != 'ResNet-50':
+        return False
+    if number == '7':
+        return varied(r) in (set(), {'search'}) or (
+            varied(r) == {'num_local'} and r.pretraining['num_local'] == 0
+        )
+    if number == '8':
+        layers = bool(r.pretraining.get('search_layers'))
+        return layers and varied(r) <= {'search_layers'}
+    return number != '9' or varied(r) <= {'local_scale'}
+
+
+def make_table(number: str, data: str, entries: Sequence[Entry]) -> Table:
+    """Make a table of entries, in the order of the paper."""
+    if number:
+        paper = PAPER_TABLES[number]
+    else:
+        paper = PaperTable(
+            data,
+            'No rows of the paper beside it. Top-1; for Aircraft and Pets '
+            'the mean over classes where a classifier was trained.',
+            '',
+            LABELS,
+            tuple(PROTOCOLS.values()),
+        )
+    title = f'{paper.title}, {data}' if number == 'fig4' else paper.title
+    placed = []
+    for i, (texts, scores) in enumerate(paper.rows):
+        scores = dict(zip(paper.columns, scores, strict=True))
+        row = Row(texts, scores, f'paper (Table {number})', False)
+        placed.append((i, row))
+    merged = merge(entries, number)
+    starts = [own[0].start for _, own in merged]
+    for scores, own in merged:
+        result = own[0].result
+        labels = labels_of(result, number)
+        position = place(labels, paper)
+        labels['method'] = label(result, labels['method'])
+        texts = tuple(labels[name] for name in paper.labels)
+        source = describe(own, paper, starts.count(own[0].start) > 1)
+        placed.append((position, Row(texts, scores, source, True)))
+    placed.sort(key=lambda item: item[0])
+    rows = [row for _, row in placed]
+    found = [name for row in rows for name in row.scores]
+    columns = tuple(dict.fromkeys([*paper.columns, *found]))
+    return Table(title, paper.note, paper.labels, columns, rows)
+
+
+def make_unscored(left_out: Sequence[tuple[Entry, str]]) -> Table:
+    """Make a table of the entries that stand in no other."""
+    rows = []
+    for entry, reason in left_out:
+        labels = labels_of(entry.result, '')
+        labels['method'] = label(entry.result, labels['method'])
+        texts = tuple(labels[name] for name in LABELS)
+        source = f'this run ({entry.path}): {reason}'
+        rows.append(Row(texts, {}, source, True))
+    return Table('not scored', '', LABELS, (), rows)
+
+
+def merge(
+    entries: Sequence[Entry], number: str
+) -> list[tuple[dict[str, float | None], list[Entry]]]:
+    """Put entries of one network into one row, unless they repeat a score."""
+    rows: list[tuple[dict, list[Entry]]] = []
+    for entry in entries:
+        new = scores_in(entry, number)
+        for scores, own in rows:
+            if own[0].start == entry.start and not scores.keys() & new:
+                scores |= new
+                own.append(entry)
+                break
+        else:
+            rows.append((new, [entry]))
+    return rows
+
+
+def labels_of(result: Result, number: str) -> dict[str, str]:
+    """Return a result's labels, the method as the paper names it."""
+    facts = result.pretraining
+    mode = contrast_mode(result) if number == '7' else facts['method']
+    return {
+        'method': mode or '-',
+        'backbone': result.backbone,
+        'search layers': search_layers(result),
+        'batch': str(facts['batch_size'] or '-'),
+        'epochs': str(facts['epochs'] or '-'),
+    }
+
+
+def place(labels: Mapping[str, str], paper: PaperTable) -> float:
+    """Return where a row stands: behind the paper's last of its kind.
+
+    Untrained networks come first, other methods last.
+    """
+    names = [name for name in ALIKE if name in paper.labels]
+    own = [labels[name].lower() for name in names]
+    alike = [
+        i
+        for i, (texts, _) in enumerate(paper.rows)
+        if own
+        == [
+            texts[paper.labels.index(name)].rstrip('*').lower()
+            for name in names
+        ]
+    ]
+    if alike:
+        return alike[-1] + 0.5
+    if paper.rows and labels['method'] not in UNTRAINED:
+        return len(paper.rows)
+    return rank(labels['method']) - 10
+
+
+def describe(own: Sequence[Entry], paper: PaperTable, repeated: bool) -> str:
+    """Say where a row of ours comes from, and what is not the paper's.
+
+    Args:
+        own (Sequence[Entry]): The entries of the row.
+        paper (PaperTable): The table that they stand in.
+        repeated (bool): Whether the same network has further rows.
+    """
+    path, result = own[0]
+    files = ', '.join(str(entry.path) for entry in own)
+    if result.checkpoint and not repeated:
+        files = str(path.parent / result.checkpoint)
+    text = f'this run ({files})'
+    if paper.rows:  # which forcing a table does not heed
+        if 'backbone' not in paper.labels and result.backbone != 'ResNet-50':
+            text += f', {result.backbone}'
+        parts = dict.fromkeys(entry.part for entry in own if entry.part)
+        text += ''.join(f', {part}' for part in parts)
+    return text

@@ -1,0 +1,141 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""What a result says in the paper's terms."""
+
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import NamedTuple
+
+from mmscfs.checkpoint import Result
+
+# Images of training and validation; None where lists differ.
+IMAGES = {
+    'in1k': (1281167, 50000),
+    'in100': (None, 5000),
+    'cifar10': (50000, 10000),
+    'cifar100': (50000, 10000),
+    'cub200': (5994, 5794),
+    'cars': (8144, 8041),
+    'aircraft': (6667, 3333),
+    'pets': (3680, 3669),
+}
+SEMI_IMAGES = {'semi-1%': 12811, 'semi-10%': 128116}
+# What SimCLR and BYOL measure by the mean over classes.
+PER_CLASS = ('aircraft', 'pets')
+LAYER_SCORE = r'knn/(\w+)_k\d+_top1'
+
+
+class Entry(NamedTuple):
+    """A result and its file."""
+
+    path: Path
+    result: Result
+
+    @property
+    def start(self) -> Hashable:
+        """What entries of one network have in common."""
+        r = self.result
+        if r.checkpoint:
+            return self.path.parent, r.checkpoint, r.network, r.backbone
+        return str(r.pretraining), r.backbone
+
+    @property
+    def score(self) -> float | None:
+        """The score in percent that the protocol is known by."""
+        r = self.result
+        names = {'knn': 'knn/top1', 'linear-sweep': 'linear/top1'}
+        name = names.get(r.protocol, 'accuracy/top1')
+        if name == 'accuracy/top1' and r.dataset in PER_CLASS:
+            name = 'single-label/recall'
+        return r.metrics.get(name)
+
+    @property
+    def by_layer(self) -> dict[str, float]:
+        """The best k-NN score of each layer, the paper's Res2 to Res4."""
+        scores: dict[str, float] = {}
+        for name, value in self.result.metrics.items():
+            found = re.fullmatch(LAYER_SCORE, name)
+            if found and value is not None:
+                layer = found[1]
+                if self.result.backbone.startswith('ResNet'):
+                    layer = layer.replace('layer', 'Res')
+                scores[layer] = max(value, scores.get(layer, value))
+        return scores
+
+    @property
+    def part(self) -> str:
+        """Which part of the data set it is of, "" of all or unknown."""
+        r = self.result
+        train, val = IMAGES.get(r.dataset, (None, None))
+        if r.dataset == 'in1k':
+            train = SEMI_IMAGES.get(r.protocol, train)
+        parts = [
+            f'{r.settings[name]} of {total} {word} images'
+            for name, word, total in (
+                ('train_images', 'training', train),
+                ('val_images', 'validation', val),
+            )
+            if total and r.settings.get(name, total) != total
+        ]
+        return ', '.join(parts)
+
+    @property
+    def problem(self) -> str:
+        """Why it has no place in a table, else ""."""
+        r = self.result
+        for length, unit in (
+            ('max_epochs', 'epochs'),
+            ('max_iters', 'iterations'),
+        ):
+            total = r.settings.get(length)
+            trained = r.epoch is not None and r.protocol != 'knn'
+            if trained and total and r.epoch < total:
+                return f'unfinished: {r.epoch} of {total} {unit}'
+        if self.score is None:
+            return f'its metrics have no number as the score of {r.protocol}'
+        return ''
+
+
+def label(result: Result, method: str) -> str:
+    """Return a method with what it was pre-trained on, and the network."""
+    data = result.pretraining['dataset']
+    text = result.checkpoint or '-' if method == '-' else method
+    text += f' ({data})' if data else ''
+    return f'{text}, student' if result.network == 'student' else text
+
+
+def contrast_mode(result: Result) -> str:
+    """Return what Table 7 calls a pre-training."""
+    facts = result.pretraining
+    method = facts['method'] or '-'
+    if facts.get('num_local') == 0:
+        return f'{method} w/o MC'
+    return 'ROI Crop' if 'RoI' in str(facts.get('search')) else method
+
+
+def search_layers(result: Result) -> str:
+    """Return the search layers as Table 8 names them."""
+    layers = result.pretraining.get('search_layers') or []
+    return ', '.join(f'Res{i + 1}' for i in layers) or '-'
+
+
+def local_scale(result: Result) -> str | None:
+    """Return the scale of the local crops as Table 9 names it."""
+    scale = result.pretraining.get('local_scale')
+    return scale and '-'.join(f'{value:g}' for value in scale)
+
+
+def varied(result: Result) -> set[str]:
+    """Return where a pre-training leaves the ablations' recipe."""
+    facts = result.pretraining
+    default = dict(
+        num_local=8,
+        local_scale=[0.05, 0.14],
+        search_layers=[1, 2, 3],
+        search='SoftFeatureSearch',
+    )
+    return {
+        name
+        for name, value in default.items()
+        if facts.get(name) not in (None, value)
+    }

@@ -1,0 +1,448 @@
+import itertools
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from mmpretrain.models import BaseSelfSupervisor
+from torch import nn
+
+from mmscfs.checkpoint import read_result
+from mmscfs.engine.hooks import result_file_hook
+
+STEM = 'linear_toy'
+BACKBONE = dict(type='ResNet', depth=50)
+NUMBER = itertools.count()
+NOTHING = dict(method=None, epochs=None, batch_size=None, dataset=None)
+
+
+class Toy(BaseModel):
+    """Learns nothing, quickly; fails in one iteration."""
+
+    def __init__(self, fails_at=None):
+        BaseModel.__init__(self)
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.fails_at = fails_at
+        self.count = 0
+
+    def forward(self, inputs, mode='tensor'):
+        if mode == 'loss':
+            self.count += 1
+            if self.count == self.fails_at:
+                raise KeyboardInterrupt
+            return dict(loss=self.weight.sum())
+        return [inputs]
+
+
+class ToyPretraining(Toy, BaseSelfSupervisor):
+    """The same as a self-supervised algorithm."""
+
+    def loss(self, inputs, data_samples):
+        raise NotImplementedError
+
+
+class Given(BaseMetric):
+    """Returns given scores, one after another."""
+
+    default_prefix = 'accuracy'
+
+    def __init__(self, scores):
+        super().__init__()
+        self.scores = iter(scores)
+
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        score = next(self.scores)
+        return dict(top1=score, loss=score / 2, classwise=[score])
+
+
+@pytest.fixture(autouse=True)
+def _no_survey(monkeypatch, tmp_path):
+    """Every runner would ask the compilers for their versions."""
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+    monkeypatch.chdir(tmp_path)
+    result_file_hook.read_origin.cache_clear()
+
+
+@pytest.fixture
+def pretrained():
+    """A pre-training checkpoint of ours: 8 x 32 images, 200 epochs."""
+    path = Path('scfs_r50/epoch_200.pth')
+    path.parent.mkdir()
+    cfg = (
+        "model = dict(type='SCFS', search_neck=dict(type='N'), "
+        'backbone=dict(out_indices=(1, 2, 3)))\n'
+        'train_dataloader = dict(batch_size=32, '
+        "dataset=dict(data_root='data/imagenet'))\n"
+    )
+    weight = torch.zeros(2, 3, 7, 7)
+    names = 'teacher.backbone.conv1.weight', 'backbone.conv1.weight'
+    state = dict.fromkeys(names, weight)
+    meta = dict(epoch=200, world_size=8, cfg=cfg)
+    torch.save(dict(state_dict=state, meta=meta), path)
+    return str(path)
+
+
+def starting_from(checkpoint, **kwargs):
+    """What tools/train.py --pretrained sets."""
+    init_cfg = dict(type='Pretrained', _scope_='mmscfs', **kwargs)
+    return dict(BACKBONE, init_cfg=dict(init_cfg, checkpoint=checkpoint))
+
+
+def make_runner(
+    scores=(50.0, 70.0, 60.0),
+    backbone=BACKBONE,
+    model=None,
+    folder='work',
+    train_cfg=None,
+    filename=f'configs/{STEM}.py',
+    **settings,
+):
+    """A run of three epochs, of three batches of two images each."""
+    train_cfg = train_cfg or dict(by_epoch=True, max_epochs=3, val_interval=1)
+    cfg = Config(
+        dict(
+            model=dict(type='Toy', backbone=backbone),
+            evaluation=dict(protocol='linear', dataset='digits'),
+            train_cfg=train_cfg,
+            train_dataloader=dict(
+                batch_size=2, dataset=dict(data_root='data/digits')
+            ),
+            optim_wrapper=dict(
+                optimizer=dict(type='SGD', lr=0.1, weight_decay=0.0)
+            ),
+        ),
+        cfg_text='#',
+        filename=filename,
+    )
+    cfg.merge_from_dict(settings)
+    by_epoch = 'max_epochs' in train_cfg
+    sampler = 'DefaultSampler' if by_epoch else 'InfiniteSampler'
+    loader = dict(
+        dataset=[dict(inputs=torch.zeros(1))] * 6,
+        sampler=dict(type=sampler, shuffle=True),
+        batch_size=2,
+        collate_fn=dict(type='default_collate'),
+    )
+    once = dict(
+        dataset=[dict(inputs=torch.zeros(1))] * 5,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        batch_size=5,
+        collate_fn=dict(type='default_collate'),
+    )
+    return Runner(
+        model or Toy(),
+        work_dir=folder,
+        train_dataloader=loader,
+        val_dataloader=once,
+        test_dataloader=once,
+        train_cfg=train_cfg,
+        val_cfg=dict(),
+        test_cfg=dict(),
+        optim_wrapper=cfg.optim_wrapper.to_dict(),
+        val_evaluator=[Given(scores)],
+        test_evaluator=[Given(scores)],
+        default_hooks=dict(
+            result=dict(type='ResultFileHook'),
+            plain=dict(type='PlainCheckpointHook'),
+            checkpoint=dict(
+                type='CheckpointHook', interval=1, by_epoch=by_epoch
+            ),
+        ),
+        log_processor=dict(by_epoch=by_epoch),
+        load_from=cfg.get('load_from'),
+        resume=cfg.get('resume', False),
+        log_level='ERROR',
+        default_scope='mmpretrain',
+        # Runners of one second would share their logs.
+        experiment_name=f'{Path.cwd().name}_{next(NUMBER)}',
+        cfg=cfg,
+    )
+
+
+def found():
+    """The names of all results below the current folder."""
+    return sorted(
+        str(path)
+        for path in Path.cwd().rglob('*.json')
+        if '"mmscfs-result' in path.read_text()
+    )
+
+
+def only_result(path):
+    assert found() == [str(Path.cwd() / path)]
+    return read_result(path)
+
+
+BESIDE = f'scfs_r50/epoch_200.{STEM}.json'
+
+
+# After a training
+
+
+def test_the_last_validation_counts(pretrained):
+    """And the best of all stands beside it."""
+    make_runner(backbone=starting_from(pretrained)).train()
+    content = json.loads(Path(BESIDE).read_text())
+    work_dir = content.pop('work_dir')
+    assert Path(work_dir).name == 'work'
+    assert content == {
+        'format': 'mmscfs-result-1',
+        'protocol': 'linear',
+        'dataset': 'digits',
+        'config': STEM,
+        'checkpoint': 'epoch_200.pth',
+        'network': 'teacher',
+        'pretraining': {
+            'method': 'SCFS',
+            'epochs': 200,
+            'batch_size': 256,
+            'dataset': 'imagenet',
+            'search_layers': [1, 2, 3],
+            'search': 'SoftFeatureSearch',
+        },
+        'backbone': 'ResNet-50',
+        'metrics': {
+            'accuracy/top1': 60.0,
+            'accuracy/loss': 30.0,
+            'best/accuracy/top1': 70.0,
+        },
+        'settings': {
+            'max_epochs': 3,
+            'val_images': 5,
+            'lr': 0.1,
+            'weight_decay': 0.0,
+            'batch_size': 2,
+            'train_images': 6,
+        },
+        'epoch': 3,
+    }
+    assert found() == [str(Path(BESIDE).resolve())]
+
+
+def test_the_student_has_a_file_of_its_own(pretrained):
+    for network in ('student', 'teacher'):
+        backbone = starting_from(pretrained, network=network)
+        make_runner(backbone=backbone, folder=network).train()
+    assert [Path(name).name for name in found()] == [
+        f'epoch_200.{STEM}.json',
+        f'epoch_200.student.{STEM}.json',
+    ]
+    result = read_result(f'scfs_r50/epoch_200.student.{STEM}.json')
+    assert result.network == 'student'
+
+
+def test_an_exported_student_is_alone_in_its_file():
+    state = {'conv1.weight': torch.zeros(2, 3, 7, 7)}
+    meta = dict(source='epoch_9.pth', network='student')
+    torch.save(dict(state_dict=state, meta=meta), 'scfs.pth')
+    make_runner(backbone=starting_from('scfs.pth')).train()
+    result = only_result(f'scfs.{STEM}.json')
+    assert result.network == 'student'
+    assert result.pretraining['epochs'] == 9
+
+
+@pytest.mark.parametrize(
+    ('interval', 'scores', 'best'),
+    [(4, (50.0, 40.0), 50.0), (3, (70.0, 40.0), 70.0), (9, (40.0,), 40.0)],
+)
+def test_by_iterations(interval, scores, best):
+    train_cfg = dict(by_epoch=False, max_iters=6, val_interval=interval)
+    make_runner(scores, train_cfg=train_cfg).train()
+    result = only_result(f'work/{STEM}.json')
+    assert result.metrics['accuracy/top1'] == 40
+    assert result.metrics['best/accuracy/top1'] == best
+    assert result.epoch == 6
+    assert result.settings['max_iters'] == 6
+
+
+def test_from_random_weights():
+    make_runner(filename=None).train()
+    result = only_result('work/config.json')
+    assert (result.checkpoint, result.network) == (None, None)
+    assert result.pretraining == NOTHING | dict(method='random')
+    assert result.config == 'config'
+
+
+def test_a_score_that_is_no_number_is_null():
+    make_runner([50.0, 60.0, math.nan]).train()
+    result = only_result(f'work/{STEM}.json')
+    assert result.metrics['accuracy/top1'] is None
+
+
+def test_no_result_of_an_unfinished_run():
+    with pytest.raises(KeyboardInterrupt):
+        make_runner(model=Toy(fails_at=8)).train()
+    assert found() == []
+
+
+class StopHook(Hook):
+    """Stops after the third epoch, as a hook may."""
+
+    def after_train_epoch(self, runner):
+        runner.train_loop.stop_training = runner.epoch == 2
+
+
+@pytest.mark.parametrize('schedule', [dict(val_begin=9), dict(val_interval=2)])
+def test_no_result_without_a_validation_at_the_end(monkeypatch, schedule):
+    """None at all, or the last before the last epoch."""
+    train_cfg = dict(by_epoch=True, max_epochs=5, **schedule)
+    runner = make_runner(train_cfg=train_cfg)
+    runner.register_hook(StopHook())
+    lines = []
+    monkeypatch.setattr(runner.logger, 'log', lambda *args: lines.append(args))
+    runner.train()
+    assert runner.epoch == 3
+    assert found() == []
+    assert 'no validation at the end' in lines[-1][1]
+
+
+def test_only_the_main_process_writes(monkeypatch):
+    monkeypatch.setattr(result_file_hook, 'is_main_process', lambda: False)
+    make_runner().train()
+    make_runner(folder='test').test()
+    assert found() == []
+
+
+# Resumed, tested
+
+
+def interrupted(pretrained):
+    """Stop in the third epoch; the checkpoint of the second is the last."""
+    runner = make_runner(
+        (90.0, 50.0),
+        backbone=starting_from(pretrained, network='student'),
+        model=Toy(fails_at=8),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        runner.train()
+
+
+BESIDE_STUDENT = f'scfs_r50/epoch_200.student.{STEM}.json'
+
+
+def test_a_resumed_run_knows_its_start(pretrained):
+    """Without --pretrained, twice; and its best validation."""
+    interrupted(pretrained)
+    again = dict(resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        make_runner((), model=Toy(fails_at=1), **again).train()
+    make_runner((60.0,), **again).train()
+    result = only_result(BESIDE_STUDENT)
+    assert result.network == 'student'
+    assert result.pretraining['method'] == 'SCFS'
+    assert result.metrics['accuracy/top1'] == 60
+    assert result.metrics['best/accuracy/top1'] == 90
+
+
+def test_a_test_knows_start_and_epoch(pretrained):
+    interrupted(pretrained)
+    tested = dict(folder='test', load_from='work/epoch_2.pth')
+    make_runner((33.0,), **tested).test()
+    result = only_result(BESIDE_STUDENT)
+    assert result.metrics == {'accuracy/top1': 33.0, 'accuracy/loss': 16.5}
+    assert result.epoch == 2
+    assert result.pretraining['batch_size'] == 256
+    assert result.settings == {'max_epochs': 3, 'val_images': 5}
+    # A pre-training checkpoint that is gone since.
+    Path(pretrained).unlink()
+    Path(BESIDE_STUDENT).unlink()
+    make_runner((34.0,), **tested).test()
+    result = only_result(f'test/{STEM}.json')
+    assert result.checkpoint == 'epoch_200.pth'
+    assert result.pretraining['epochs'] == 200
+
+
+def test_a_test_of_a_backbone(pretrained):
+    """As k-NN: nothing is trained."""
+    make_runner((33.0,), backbone=starting_from(pretrained)).test()
+    result = only_result(BESIDE)
+    assert result.metrics['accuracy/top1'] == 33
+    assert result.epoch is None
+
+
+def test_a_whole_model_of_another_program():
+    """It is no random network."""
+    torch.save(dict(state_dict=Toy().state_dict()), 'byol_300ep.pth')
+    make_runner((33.0,), load_from='byol_300ep.pth').test()
+    result = only_result(f'work/{STEM}.json')
+    assert result.checkpoint is None
+    assert result.pretraining == NOTHING | dict(method='BYOL', epochs=300)
+
+
+def test_checkpoints_stay_plain(pretrained):
+    interrupted(pretrained)
+    content = torch.load('work/epoch_2.pth', weights_only=True)
+    start = content['meta']['pretrained']
+    assert start['checkpoint'] == pretrained
+    assert start['network'] == 'student'
+
+
+# On the way of a pre-training
+
+
+def test_a_pretraining_tells_itself():
+    runner = make_runner(
+        model=ToyPretraining(),
+        filename='configs/scfs_r50.py',
+        **{'model.type': 'SCFS', 'model.search_neck': dict(type='N')},
+    )
+    runner.train()
+    result = only_result('work/scfs_r50.json')
+    assert result.checkpoint is None
+    assert result.pretraining == dict(
+        method='SCFS',
+        epochs=3,
+        batch_size=2,
+        dataset='digits',
+        search='SoftFeatureSearch',
+    )
+
+
+def test_a_pretraining_checkpoint_is_tested(pretrained):
+    model = ToyPretraining()
+    make_runner((33.0,), model=model, load_from=pretrained).test()
+    result = only_result(BESIDE)
+    assert (result.checkpoint, result.network) == ('epoch_200.pth', 'teacher')
+    assert result.pretraining['epochs'] == 200
+
+
+# Before the long work
+
+
+def refuse(error, **kwargs):
+    model = Toy()
+    for mode in ('train', 'test'):
+        with pytest.raises(error) as caught:
+            getattr(make_runner(model=model, **kwargs), mode)()
+    assert model.count == 0
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    'evaluation',
+    [
+        None,
+        dict(protocol='kmeans', dataset='in1k'),
+        dict(protocol='knn', dataset=None),
+    ],
+)
+def test_what_is_evaluated_must_be_known(evaluation):
+    text = refuse(ValueError, evaluation=evaluation)
+    assert 'protocol (knn, linear, linear-sweep, semi-1%' in text
+    assert 'leave default_hooks.result out' in text
+
+
+def test_a_folder_that_takes_no_file(pretrained):
+    Path(BESIDE).mkdir()
+    text = refuse(OSError, backbone=starting_from(pretrained))
+    assert "'scfs_r50'" in text
+    assert 'is a folder; remove it' in text

@@ -1,0 +1,101 @@
+#!/usr/bin/env python
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Gather results of evaluations into the SCFS paper's tables.
+
+Reads the json files that evaluations write beside the checkpoint given with
+--pretrained (or else to their work directory), and sets their scores beside
+the paper's (Tables 1, 2, 5 and 7 to 10; Fig. 4 has no figures), each row
+marked by its source. Results of one checkpoint share a row. The paper's rows
+stand only beside results of its data sets, all of their images, and its
+backbones; other results get a table of their data set. --table allows any
+backbone, recipe and part of the data.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+FOOTER = (
+    'Scores in percent; of trainings those of the last validation, not the '
+    'best.'
+)
+EXAMPLES = """
+examples:
+  # k-NN and linear probing, once they ran:
+  #   python tools/test.py configs/classification/knn/knn_resnet50_in1k.py \\
+  #       --pretrained work_dirs/scfs_r50/epoch_200.pth
+  #   python tools/train.py \\
+  #       configs/classification/linear/resnet50_8xb32-linear-coslr-100e_in1k.py \\
+  #       --pretrained work_dirs/scfs_r50/epoch_200.pth
+  python tools/analysis_tools/results_table.py work_dirs/scfs_r50
+  # all results that there are
+  python tools/analysis_tools/results_table.py work_dirs
+  # beside Table 1, although the backbone is another one
+  python tools/analysis_tools/results_table.py work_dirs/scfs_r18 --table 1
+"""  # noqa: E501
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        'results',
+        nargs='+',
+        metavar='RESULT_OR_FOLDER',
+        help='json file of a result, or a folder that has some, at any depth',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('work_dirs/results_table'),
+        metavar='FOLDER',
+        help='where to write results.md, .csv and .png (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--table',
+        choices=['auto', '1', '2', '5', '7', '8', '9', '10', 'fig4'],
+        default='auto',
+        help="the paper's table, or k-NN by layer (default: the tables of "
+        "the results' protocols, data sets and backbones)",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool, return its exit code.
+
+    0: arranged, 1: writing failed, 2: a result cannot be read or arranged.
+    """
+    args = parse_args(argv)
+
+    # After parsing, so that --help and a wrong option answer at once.
+    from mmscfs.checkpoint import find_results
+    from mmscfs.visualization.results.arrange import arrange, make_unscored
+    from mmscfs.visualization.results.entries import Entry
+    from mmscfs.visualization.tables import publish
+
+    number = None if args.table == 'auto' else args.table
+    try:
+        entries = [Entry(*item) for item in find_results(args.results).items()]
+        tables, left_out = arrange(entries, number)
+    except (ValueError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    problems = [f'{entry.path}: {reason}' for entry, reason in left_out]
+    return publish(
+        args.out / 'results.md',
+        'Results of evaluations',
+        FOOTER,
+        tables,
+        make_unscored(left_out),
+        problems,
+    )
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
