@@ -23,11 +23,17 @@ ROOT = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted(
     str(path.relative_to(ROOT))
     for path in ROOT.rglob('*.py')
-    # Detectors have tests/test_detection_configs.py.
-    if path.relative_to(ROOT).parts[0] not in ('_base_', 'detection')
+    # Detectors and classifiers have tests/test_{detection,classification}_
+    # configs.py.
+    if path.relative_to(ROOT).parts[0]
+    not in ('_base_', 'detection', 'classification')
 )
 # Named for the README; every other name says all.
-SHORT_NAMES = ['scfs/scfs_r50_release.py', 'scfs_r50.py']
+SHORT_NAMES = [
+    'scfs/scfs_r50_knn.py',
+    'scfs/scfs_r50_release.py',
+    'scfs_r50.py',
+]
 SGD_CONFIGS = [
     name for name in CONFIGS if 'digits' not in name and 'vit' not in name
 ]

@@ -1,6 +1,7 @@
 # ViT-S/16 with DINO's AdamW recipe (Table 10).
 _base_ = [
     '../_base_/datasets/imagenet100_bs32_mcrop.py',
+    '../_base_/datasets/imagenet100_knn.py',
     '../_base_/schedules/adamw_coslr_200e.py',
     '../_base_/default_runtime.py',
 ]
@@ -18,3 +19,11 @@ model = dict(
     neck=dict(type='DINONeck', in_channels=384, num_prototypes=65536),
     head=dict(type='DINOHead'),
 )
+
+# k-NN accuracy on the way; the best checkpoint by it is kept.
+train_cfg = dict(val_interval=10)
+default_hooks = dict(
+    checkpoint=dict(save_best='knn/top1', rule='greater'),
+    result=dict(type='ResultFileHook'),
+)
+evaluation = dict(protocol='knn', dataset='in100')

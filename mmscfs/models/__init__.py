@@ -1,9 +1,11 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from mmpretrain.registry import MODELS
 
+from .backbones import NormedVisionTransformer
+from .classifiers import LinearProbe
 from .heads import DINOHead, SCFSHead
 from .losses import DINOLoss, FeatureSearchLoss
-from .necks import DINONeck, FeatureSearchNeck
+from .necks import ConcatNeck, DINONeck, FeatureSearchNeck
 from .search import SoftFeatureSearch
 from .selfsup import DINO, SCFS
 
@@ -12,6 +14,7 @@ for module in (DINOLoss, FeatureSearchLoss, SoftFeatureSearch):
     MODELS.register_module(module=module)
 
 __all__ = [
+    'ConcatNeck',
     'DINO',
     'SCFS',
     'DINOHead',
@@ -19,6 +22,8 @@ __all__ = [
     'DINONeck',
     'FeatureSearchLoss',
     'FeatureSearchNeck',
+    'LinearProbe',
+    'NormedVisionTransformer',
     'SCFSHead',
     'SoftFeatureSearch',
 ]

@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from .concat_neck import ConcatNeck
 from .dino_neck import DINONeck
 from .feature_search_neck import FeatureSearchNeck
 
-__all__ = ['DINONeck', 'FeatureSearchNeck']
+__all__ = ['ConcatNeck', 'DINONeck', 'FeatureSearchNeck']

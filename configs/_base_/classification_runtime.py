@@ -1,0 +1,13 @@
+# For classifiers: the runtime of pre-training, without its method's hooks.
+_base_ = ['./default_runtime.py']
+
+# Timer, schedules and samplers have their hooks from mmengine.
+default_hooks = dict(
+    _delete_=True,
+    logger=dict(type='LoggerHook', interval=50),
+    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=1),
+    non_finite_loss=dict(type='NonFiniteLossHook'),
+    plain_checkpoint=dict(type='PlainCheckpointHook'),
+    # The scores, as json beside the checkpoint of --pretrained.
+    result=dict(type='ResultFileHook'),
+)

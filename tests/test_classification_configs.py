@@ -1,0 +1,343 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Every classifier's config: its settings, and a run of one iteration."""
+
+import copy
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from classification_data import NUM, make_data, shrink
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.runner import Runner
+from mmpretrain.datasets import CIFAR10
+from mmpretrain.registry import MODELS
+
+from mmscfs.checkpoint import PROTOCOLS, read_result
+from mmscfs.engine import prepare_config
+
+ROOT = Path(__file__).parents[1] / 'configs' / 'classification'
+CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob('*.py'))
+NAME = re.compile(
+    r'(?P<backbone>resnet50|resnet101|resnet18-w16|vit-small-p16)'
+    r'_(?P<gpus>\d)xb(?P<batch>\d+)'
+    r'-(?P<kind>linear|semi-10?percent|finetune)'
+    r'-coslr-(?P<length>\d+)(?P<unit>e|k)_(?P<data>[a-z0-9]+)\.py'
+)
+KINDS = {
+    'linear': 'linear',
+    'semi-1percent': 'semi-1%',
+    'semi-10percent': 'semi-10%',
+    'finetune': 'finetune',
+}
+# Name -> number of classes and folder.
+DATA = dict(
+    in1k=(1000, 'data/imagenet'),
+    in100=(100, 'data/imagenet100'),
+    cifar10=(10, 'data/cifar10'),
+    cifar100=(100, 'data/cifar100'),
+    cub200=(200, 'data/CUB_200_2011'),
+    cars=(196, 'data/Stanford_Cars'),
+    aircraft=(100, 'data/fgvc-aircraft-2013b'),
+    pets=(37, 'data/Oxford-IIIT_Pets'),
+    digits=(10, 'data/digit-scenes'),
+)
+
+
+@cache
+def read(name):
+    return Config.fromfile(ROOT / name)
+
+
+def load(name):
+    return copy.deepcopy(read(name))
+
+
+# k-NN and sweeps of features train no network.
+TRAINED = [name for name in CONFIGS if read(name).get('train_dataloader')]
+SAID = {name: NAME.fullmatch(Path(name).name) for name in TRAINED}
+FULL = [name for name in TRAINED if 'digits' not in name]
+FINETUNED = [name for name in FULL if '-finetune-' in name]
+SEMI = [name for name in FULL if '-semi-' in name]
+LINEAR = [name for name in TRAINED if '-linear-' in name]
+
+
+def transforms(cfg, split):
+    """Return the transforms of a split by their types."""
+    pipeline = cfg[f'{split}_dataloader'].dataset.pipeline
+    return {transform.type: transform for transform in pipeline}
+
+
+def test_every_training_is_found():
+    names = [
+        f'finetune/resnet50_1xb256-finetune-coslr-20k_{data}.py'
+        for data in ('aircraft', 'cars', 'cifar10', 'cifar100', 'cub200')
+    ]
+    names += [
+        'finetune/resnet50_1xb256-finetune-coslr-20k_pets.py',
+        'linear/resnet101_8xb32-linear-coslr-100e_in100.py',
+        'linear/resnet50_8xb32-linear-coslr-100e_in100.py',
+        'linear/resnet50_8xb32-linear-coslr-100e_in1k.py',
+        'linear/vit-small-p16_8xb128-linear-coslr-100e_in100.py',
+        'linear/vit-small-p16_8xb128-linear-coslr-100e_in1k.py',
+        'semi_supervised/resnet50_8xb128-semi-10percent-coslr-30e_in1k.py',
+        'semi_supervised/resnet50_8xb128-semi-1percent-coslr-60e_in1k.py',
+    ]
+    assert names == FULL
+    assert len(TRAINED) == len(FULL) + 2
+    assert all(SAID.values())
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_config_says_what_it_evaluates(name):
+    cfg = load(name)
+    assert set(cfg.evaluation) == {'protocol', 'dataset'}
+    assert cfg.evaluation.protocol in PROTOCOLS
+    assert cfg.evaluation.dataset in DATA
+    assert cfg.evaluation.dataset == Path(name).stem.split('_')[-1]
+    assert cfg.default_scope == 'mmpretrain'
+    assert cfg.custom_imports.imports == ['mmscfs']
+    assert cfg.load_from is None
+    assert cfg.default_hooks.result.type == 'ResultFileHook'
+
+
+@pytest.mark.parametrize(
+    'name', [name for name in CONFIGS if 'model' in read(name)]
+)
+def test_model_builds_and_downloads_nothing(name):
+    cfg = load(name)
+    settings = cfg.data_preprocessor
+    cfg.model.setdefault('data_preprocessor', settings)
+    model = MODELS.build(cfg.model)
+    assert settings.to_rgb is True
+    assert settings.mean == [123.675, 116.28, 103.53]
+    assert settings.std == [58.395, 57.12, 57.375]
+    assert cfg.model.backbone.get('init_cfg') is None
+    if name in TRAINED:
+        num_classes, width = model.head.fc.weight.shape
+        assert num_classes == DATA[cfg.evaluation.dataset][0]
+        image = torch.zeros(1, 3, 64, 64)
+        if 'vit' not in name:
+            (features,) = model.eval().extract_feat(image)
+            assert features.shape == (1, width)
+
+
+@pytest.mark.parametrize('name', TRAINED)
+def test_name_says_what_the_config_does(name):
+    cfg, said = load(name), SAID[name]
+    assert cfg.evaluation.protocol == KINDS[said['kind']]
+    assert cfg.evaluation.dataset == said['data']
+    assert cfg.train_dataloader.batch_size == int(said['batch'])
+    total = int(said['gpus']) * int(said['batch'])
+    assert cfg.auto_scale_lr == dict(base_batch_size=total, enable=False)
+    length = int(said['length'])
+    if said['unit'] == 'e':
+        assert cfg.train_cfg.max_epochs == length
+        assert length % cfg.train_cfg.get('val_interval', 1) == 0
+    else:
+        assert cfg.train_cfg.max_iters == 1000 * length
+        assert 1000 * length % cfg.train_cfg.val_interval == 0
+    backbone = cfg.model.backbone
+    if 'vit' in said['backbone']:
+        assert (backbone.arch, backbone.patch_size) == ('deit-small', 16)
+    else:
+        depth = re.search(r'\d+', said['backbone'])[0]
+        assert (backbone.type, backbone.depth) == ('ResNet', int(depth))
+    for split in ('train', 'val', 'test'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        assert dataset.data_root == DATA[said['data']][1]
+
+
+@pytest.mark.parametrize('name', TRAINED)
+def test_probes_are_frozen_and_watched_and_others_learn(name):
+    cfg = load(name)
+    frozen = name in LINEAR
+    assert cfg.model.type == ('LinearProbe' if frozen else 'ImageClassifier')
+    assert ('frozen_backbone' in cfg.default_hooks) == frozen
+    assert cfg.default_hooks.plain_checkpoint.type == 'PlainCheckpointHook'
+    assert cfg.default_hooks.non_finite_loss.type == 'NonFiniteLossHook'
+    assert cfg.model.backbone.get('frozen_stages', -1) == -1
+
+
+@pytest.mark.parametrize('name', TRAINED)
+def test_cosine_to_zero_from_the_first_step_to_the_last(name):
+    cfg = load(name)
+    (cosine,) = cfg.param_scheduler
+    assert cosine.type == 'CosineAnnealingLR'
+    assert cosine.get('eta_min', 0) == cosine.begin == 0
+    by_epoch = 'max_epochs' in cfg.train_cfg
+    assert cosine.by_epoch == by_epoch
+    length = cfg.train_cfg.max_epochs if by_epoch else cfg.train_cfg.max_iters
+    assert cosine.end == length
+    assert cosine.get('T_max', length) == length
+
+
+@pytest.mark.parametrize('name', FULL)
+def test_crops_and_flips_alone_as_torchvision_makes_them(name):
+    cfg = load(name)
+    train, test = transforms(cfg, 'train'), transforms(cfg, 'test')
+    loading = (
+        ['NumpyToPIL', 'PILToNumpy'] if 'cifar' in name else ['LoadImage']
+    )
+    assert [*train] == [
+        *loading,
+        'RandomResizedCrop',
+        'RandomFlip',
+        'PackInputs',
+    ]
+    assert train['RandomResizedCrop'] == dict(
+        type='RandomResizedCrop', scale=224, backend='pillow'
+    )
+    assert train['RandomFlip'].prob == 0.5
+    assert [*test] == [*loading, 'ResizeEdge', 'CenterCrop', 'PackInputs']
+    assert test['ResizeEdge'] == dict(
+        type='ResizeEdge',
+        scale=256,
+        edge='short',
+        backend='pillow',
+        interpolation='bicubic',
+    )
+    assert test['CenterCrop'].crop_size == 224
+    crop = Compose([train['RandomResizedCrop']]).transforms[0]
+    assert crop.crop_ratio_range == (0.08, 1.0)
+    assert crop.aspect_ratio_range == (3 / 4, 4 / 3)
+    assert crop.interpolation == 'bilinear'
+    assert cfg.train_dataloader.persistent_workers
+
+
+@pytest.mark.parametrize('name', [n for n in LINEAR if n in FULL])
+def test_linear_recipe(name):
+    cfg = load(name)
+    total = cfg.auto_scale_lr.base_batch_size
+    assert cfg.optim_wrapper.optimizer == dict(
+        type='SGD',
+        lr=pytest.approx((0.001 if 'vit' in name else 0.3) * total / 256),
+        momentum=0.9,
+        weight_decay=0.0,
+    )
+
+
+@pytest.mark.parametrize('name', SEMI)
+def test_semi_supervised_recipe(name):
+    cfg = load(name)
+    assert cfg.optim_wrapper.optimizer == dict(
+        type='SGD',
+        lr=pytest.approx(0.05 * 1024 / 256),
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=0.0,
+    )
+    percent = 10 if '10percent' in name else 1
+    train, val = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
+    assert train.ann_file == f'meta/train_{percent}percent.txt'
+    assert (train.split, val.split) == ('train', 'val')
+    assert 'ann_file' not in val
+
+
+@pytest.mark.parametrize('name', FINETUNED)
+def test_fine_tuning_recipe(name):
+    cfg = load(name)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.momentum) == ('SGD', 0.9)
+    assert optimizer.nesterov is True
+    # A point of the grid: the decay is divided by the rate.
+    assert optimizer.lr == pytest.approx(10**-2)
+    assert optimizer.weight_decay * optimizer.lr == pytest.approx(10**-5)
+    assert cfg.train_dataloader.sampler.type == 'InfiniteSampler'
+    assert cfg.default_hooks.checkpoint.by_epoch is False
+    assert cfg.default_hooks.logger.log_metric_by_epoch is False
+    own = {'aircraft': 'trainval', 'pets': 'trainval'}
+    train, val = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
+    assert train.split == own.get(cfg.evaluation.dataset, 'train')
+    assert val.split == cfg.test_dataloader.dataset.split == 'test'
+    per_class = cfg.evaluation.dataset in own
+    assert isinstance(cfg.val_evaluator, list) == per_class
+    if per_class:
+        accuracy, recall = cfg.val_evaluator
+        assert recall == dict(type='SingleLabelMetric', items=['recall'])
+
+
+def test_a_tenth_of_the_digits_is_30_of_each():
+    name = 'finetune/resnet18-w16_1xb64-semi-10percent-coslr-60e_digits.py'
+    indices = load(name).train_dataloader.dataset.indices
+    assert len(set(indices)) == len(indices)
+    # Class folders of 300 scenes, one after another.
+    counts = [sum(i // 300 == digit for i in indices) for digit in range(10)]
+    assert counts == [30] * 10
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_cifar_reaches_the_network_as_rgb(split):
+    cfg = load('finetune/resnet50_1xb256-finetune-coslr-20k_cifar10.py')
+    pipeline = Compose(cfg[f'{split}_dataloader'].dataset.pipeline)
+    orange = np.full((32, 32, 3), (250, 120, 10), np.uint8)
+    sample = pipeline(dict(img=orange, gt_label=1))
+    preprocess = MODELS.build(
+        dict(cfg.data_preprocessor, type='ClsDataPreprocessor')
+    )
+    batch = dict(inputs=sample['inputs'][None], data_samples=None)
+    image = preprocess(batch)['inputs'][0]
+    assert image.shape == (3, 224, 224)
+    expected = [
+        (250 - 123.675) / 58.395,
+        (120 - 116.28) / 57.12,
+        (10 - 103.53) / 57.375,
+    ]
+    assert image.mean(dim=(1, 2)).tolist() == pytest.approx(expected)
+
+
+def plain_text(cfg):
+    """What a config prints, without the second that it takes to look nice."""
+    return ''.join(f'{key} = {v!r}\n' for key, v in cfg.to_dict().items())
+
+
+@pytest.mark.parametrize('name', TRAINED)
+def test_one_iteration_and_one_evaluation(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(CIFAR10, '_check_integrity', lambda self: True)
+    monkeypatch.setattr(Config, 'pretty_text', property(plain_text))
+    monkeypatch.setattr(Runner, '_log_env', lambda *_: None)  # as slow
+    cfg = load(name)
+    make_data(cfg, tmp_path / 'data')
+    shrink(cfg)
+    prepare_config(cfg)
+    cfg.work_dir = str(tmp_path / 'work')
+    runner = Runner.from_cfg(cfg)
+    model = runner.model
+    model.init_weights()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    monkeypatch.setattr(model, 'init_weights', lambda: None)  # it is done
+    runner.train()
+
+    assert len(runner.train_dataloader.dataset) >= NUM
+    assert len(runner.val_dataloader.dataset) == NUM
+    moved = {
+        key
+        for key, value in model.state_dict().items()
+        if not torch.equal(value, before[key])
+    }
+    head = {'head.fc.weight', 'head.fc.bias'}
+    if name in LINEAR:
+        assert moved == head
+    else:  # all of it; zero-initialised branches get no gradient yet
+        assert moved > head
+        assert 'backbone.conv1.weight' in moved
+        tracked = [k for k in before if k.endswith('num_batches_tracked')]
+        assert len(tracked) == 20
+        assert moved > {*tracked}
+
+    scalars = runner.message_hub.log_scalars
+    assert 0 < scalars['train/loss'].current() < 100
+    keys = ['accuracy/top1', 'accuracy/top5']
+    if cfg.evaluation.dataset in ('aircraft', 'pets'):
+        keys.append('single-label/recall')
+    for key in keys:
+        assert 0 <= scalars[f'val/{key}'].current() <= 100, key
+    result = read_result(tmp_path / 'work' / f'{Path(name).stem}.json')
+    assert result.protocol == cfg.evaluation.protocol
+    assert result.dataset == cfg.evaluation.dataset
+    assert {*keys} <= {*result.metrics}
+    (checkpoint,) = (tmp_path / 'work').glob('*_1.pth')
+    torch.load(checkpoint, weights_only=True)

@@ -1,0 +1,284 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""LinearProbe, FrozenBackboneHook, and what a ViT's probe consists of."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+from mmengine.model import BaseModule, MMDistributedDataParallel
+from mmengine.optim import OptimWrapper
+from mmpretrain.registry import HOOKS, MODELS
+from mmpretrain.structures import DataSample
+from torch import nn
+
+RESNET = dict(
+    type='ResNet',
+    depth=18,
+    stem_channels=8,
+    base_channels=8,
+    drop_path_rate=0.5,
+)
+VIT = dict(
+    arch=dict(
+        embed_dims=16, num_layers=3, num_heads=2, feedforward_channels=32
+    ),
+    img_size=32,
+    patch_size=16,
+    drop_rate=0.5,
+)
+
+
+@MODELS.register_module()
+class Stubborn(BaseModule):
+    """A backbone that does not care for the mode it is set to."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+
+    def train(self, mode=True):
+        return super().train(True)
+
+    def forward(self, x):
+        return (self.norm(self.conv(x)),)
+
+
+def probe_cfg(kind, **kwargs):
+    """A probe on 32 px images, of 3 classes."""
+    cfg = dict(
+        type='LinearProbe',
+        backbone=dict(RESNET),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=3, in_channels=64),
+    )
+    if kind == 'vit':
+        cfg['backbone'] = dict(
+            type='NormedVisionTransformer', out_indices=[1, 2], **VIT
+        )
+        cfg['neck'] = dict(type='ConcatNeck')
+        cfg['head']['in_channels'] = 32
+    if kind == 'stubborn':
+        cfg['backbone'] = dict(type='Stubborn')
+        cfg['head']['in_channels'] = 4
+    return cfg | kwargs
+
+
+def build(kind, **kwargs):
+    model = MODELS.build(probe_cfg(kind, **kwargs))
+    model.init_weights()
+    return model
+
+
+def batch():
+    return dict(
+        inputs=torch.randn(6, 3, 32, 32),
+        data_samples=[DataSample().set_gt_label(i % 3) for i in range(6)],
+    )
+
+
+def optimizer_of(model):
+    # All of it: momentum and decay would move what has a gradient.
+    return OptimWrapper(
+        torch.optim.SGD(
+            model.parameters(), lr=1.0, momentum=0.9, weight_decay=0.1
+        )
+    )
+
+
+def snapshot(module):
+    return {k: v.clone() for k, v in module.state_dict().items()}
+
+
+def moved(module, before):
+    """Return the names of the parameters and buffers that changed."""
+    return {
+        key
+        for key, value in module.state_dict().items()
+        if not torch.equal(value, before[key])
+    }
+
+
+@pytest.mark.parametrize('kind', ['resnet', 'vit', 'stubborn'])
+def test_training_moves_the_head_only(kind):
+    model = build(kind)
+    before = snapshot(model)
+    optimizer = optimizer_of(model)
+    assert any('num_batches_tracked' in k for k in before) == (kind != 'vit')
+    for _ in range(3):
+        model.train()
+        model.train_step(batch(), optimizer)
+    assert moved(model, before) == {'head.fc.weight', 'head.fc.bias'}
+    assert all(v.grad is None for v in model.backbone.parameters())
+
+
+def test_the_same_steps_move_all_of_a_classifier():
+    model = build('resnet', type='ImageClassifier')
+    before = snapshot(model)
+    optimizer = optimizer_of(model)
+    for _ in range(3):
+        model.train()
+        model.train_step(batch(), optimizer)
+    assert moved(model, before) == set(before)
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    """A group of this process alone."""
+    dist.init_process_group(
+        'gloo', init_method=f'file://{tmp_path}/group', rank=0, world_size=1
+    )
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures('process_group')
+def test_a_distributed_wrapper_moves_the_head_only():
+    model = build('resnet')
+    before = snapshot(model)
+    wrapped = MMDistributedDataParallel(model)
+    optimizer = optimizer_of(wrapped)
+    for _ in range(2):
+        wrapped.train()
+        wrapped.train_step(batch(), optimizer)
+    assert moved(model, before) == {'head.fc.weight', 'head.fc.bias'}
+
+
+def test_synchronised_norms_stay_frozen():
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(build('resnet'))
+    before = snapshot(model)
+    model.train()
+    norms = [m for m in model.modules() if isinstance(m, nn.SyncBatchNorm)]
+    assert len(norms) == 20
+    assert not any(m.training for m in norms)
+    assert not any(m.weight.requires_grad for m in norms)
+    model.train_step(batch(), optimizer_of(model))  # statistics need no GPU
+    assert moved(model, before) == {'head.fc.weight', 'head.fc.bias'}
+
+
+def test_training_features_are_those_of_evaluation():
+    model = build('resnet')
+    images = torch.randn(4, 3, 32, 32)
+    model.backbone.layer4[1].bn2.running_var.fill_(7.0)
+    model.eval()
+    expected = model.backbone(images)[0].mean(dim=(2, 3))
+    model.train()
+    for _ in range(2):  # drop path would make each another
+        torch.testing.assert_close(model.extract_feat(images)[0], expected)
+    features = model.extract_feat(images, stage='backbone')[0]
+    assert features.shape == (4, 64, 1, 1)
+    assert not features.requires_grad
+    logits = model(images)
+    assert logits.requires_grad
+    expected = expected @ model.head.fc.weight.T + model.head.fc.bias
+    torch.testing.assert_close(logits, expected)
+
+
+def test_a_neck_learns():
+    model = build('resnet')
+    model.neck = nn.Sequential(model.neck, nn.Identity())
+    model.neck.forward = lambda x: (model.neck[0](x)[0] * model.gain,)
+    model.gain = nn.Parameter(torch.ones(()))
+    assert model.train() is model
+    assert model.neck.training
+    model.train_step(batch(), optimizer_of(model))
+    assert model.gain != 1
+
+
+def test_weights_load_into_the_frozen_backbone(tmp_path):
+    source = build('resnet').backbone
+    for value in source.state_dict().values():
+        value.add_(1)  # no initialisation makes these
+    path = tmp_path / 'backbone.pth'
+    torch.save(dict(state_dict=source.state_dict()), path)
+    init_cfg = dict(type='Pretrained', checkpoint=str(path))
+    model = build('resnet', backbone=dict(RESNET, init_cfg=init_cfg))
+    assert not moved(model.backbone, source.state_dict())
+    assert not any(v.requires_grad for v in model.backbone.parameters())
+    assert 0.005 < model.head.fc.weight.std() < 0.015
+    assert not model.head.fc.bias.any()
+
+
+def test_every_output_of_the_vit_is_normed_once():
+    plain = MODELS.build(
+        dict(type='VisionTransformer', out_indices=[1, 2], **VIT)
+    )
+    plain.eval()
+    normed = build('vit').backbone
+    normed.ln1.weight.data.uniform_(0.5, 2)
+    normed.ln1.bias.data.uniform_(-1, 1)
+    plain.load_state_dict(normed.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    block, last = normed(images)
+    expected_block, expected_last = plain(images)
+    torch.testing.assert_close(block, plain.ln1(expected_block))
+    torch.testing.assert_close(last, expected_last)
+    assert not torch.allclose(block, expected_block)
+
+
+def test_concat_neck():
+    a, b = torch.randn(2, 3), torch.randn(2, 5)
+    (joined,) = MODELS.build(dict(type='ConcatNeck'))((a, b))
+    assert joined.tolist() == [
+        [*x, *y] for x, y in zip(a.tolist(), b.tolist(), strict=True)
+    ]
+
+
+# FrozenBackboneHook
+
+
+def start_hook(model):
+    """A hook that has seen the start of a run of this model."""
+    hook = HOOKS.build(dict(type='FrozenBackboneHook'))
+    runner = SimpleNamespace(model=model, iter=5)
+    hook.before_train(runner)
+    return hook, runner
+
+
+@pytest.mark.parametrize('kind', ['resnet', 'vit'])
+def test_the_hook_accepts_a_probe(kind):
+    model = build(kind).eval()
+    hook, runner = start_hook(model)
+    assert not model.training  # as it was
+    model.train()
+    model.train_step(batch(), optimizer_of(model))
+    hook.after_train_epoch(runner)
+    hook.after_train(runner)
+
+
+def test_the_hook_refuses_a_classifier_that_learns():
+    model = build('resnet', type='ImageClassifier')
+    with pytest.raises(ValueError, match='conv1.weight requires a') as caught:
+        start_hook(model)
+    assert "model.type='LinearProbe'" in str(caught.value)
+    assert "model.type='ImageClassifier'" in str(caught.value)
+
+
+def test_the_hook_refuses_norms_in_train_mode():
+    # As mmpretrain freezes: weights fixed, statistics not.
+    model = build('resnet', type='ImageClassifier')
+    model.backbone.requires_grad_(False)
+    with pytest.raises(ValueError, match=r'model\.backbone is in train mode'):
+        start_hook(model)
+    # Stages frozen by the backbone itself are not enough either.
+    backbone = dict(RESNET, frozen_stages=3)
+    model = build('resnet', type='ImageClassifier', backbone=backbone)
+    with pytest.raises(ValueError, match='layer4.*requires a gradient'):
+        start_hook(model)
+
+
+@pytest.mark.parametrize(
+    'name', ['layer3.1.conv2.weight', 'layer2.0.bn1.running_var']
+)
+def test_the_hook_names_the_tensor_that_moved(name):
+    model = build('resnet')
+    hook, runner = start_hook(model)
+    kept = copy.deepcopy(model.backbone.state_dict())
+    model.backbone.state_dict()[name].view(-1)[3] += 1e-6
+    assert moved(model.backbone, kept) == {name}
+    for check in (hook.after_train_epoch, hook.after_train):
+        with pytest.raises(RuntimeError, match=name) as caught:
+            check(runner)
+        assert 'iteration 5: 1 of ' in str(caught.value)

@@ -1,0 +1,352 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Tests of tools/grid.py."""
+
+import json
+import math
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from classification_data import make_data
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+
+ROOT = Path(__file__).parents[2]
+DIGITS = (
+    ROOT / 'configs/classification/finetune'
+    '/resnet18-w16_1xb64-semi-10percent-coslr-60e_digits.py'
+)
+CONFIG = """
+model = dict(type='ImageClassifier')
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=20)
+val_evaluator = dict(type='Accuracy')
+"""
+
+
+@pytest.fixture(scope='module')
+def tool():
+    """The command, as if it lay in the current folder."""
+    sys.path.insert(0, str(ROOT / 'tools'))
+    try:
+        import grid
+    finally:
+        sys.path.pop(0)
+    return grid
+
+
+class Trainings:
+    """What tools/train.py does, as far as its folder shows it."""
+
+    def __init__(self):
+        self.score = lambda lr, decay: 50 + lr - decay
+        self.metric = 'accuracy/top1'
+        self.failing = {}  # lr -> number of logged lines before it fails
+        self.calls = []
+        self.count = 0
+
+    def __call__(self, command, stdout, env, **_):
+        options = dict(v.split('=', 1) for v in command if '=' in v)
+        lr = float(options['optim_wrapper.optimizer.lr'])
+        decay = float(options['optim_wrapper.optimizer.weight_decay'])
+        self.calls.append((lr, decay))
+        folder = Path(command[command.index('--work-dir') + 1])
+        lines = [dict(loss=2.0, iter=i, step=i) for i in (10, 20)]
+        scores = {self.metric: self.score(lr, decay), 'data_time': 0.1}
+        lines.append(scores | dict(step=20))
+        if lr in self.failing:
+            # Of two processes, below their launcher's own.
+            stdout.write(
+                f'[rank1]: ValueError: no finite loss at lr {lr:g}\n'
+                'torch.distributed.ChildFailedError: \n  error_file: -\n==\n'
+            )
+            stdout.flush()
+            lines = lines[: self.failing[lr]]
+        elif '--pretrained' in command:
+            # ResultFileHook: beside the checkpoint, the name always the same.
+            checkpoint = Path(command[command.index('--pretrained') + 1])
+            content = dict(lr=lr, work_dir=str(folder.resolve()))
+            path = checkpoint.with_name(f'{checkpoint.stem}.tiny.json')
+            path.write_text(json.dumps(content))
+        self.count += 1
+        log = folder / f'20260101_{self.count:06d}' / 'vis_data'
+        log.mkdir(parents=True)
+        train_cfg = dict(type='IterBasedTrainLoop', max_iters=20)
+        logger = dict(type='LoggerHook', log_metric_by_epoch=False)
+        (log / 'config.py').write_text(
+            f'train_cfg = {train_cfg}\ndefault_hooks = {dict(logger=logger)}\n'
+        )
+        text = ''.join(f'{json.dumps(line)}\n' for line in lines)
+        (log / 'scalars.json').write_text(text)
+        return SimpleNamespace(returncode=int(lr in self.failing))
+
+
+@pytest.fixture
+def trainings(tool, tmp_path, monkeypatch):
+    """Fake trainings, in a folder with tiny.py and epoch_1.pth."""
+    monkeypatch.chdir(tmp_path)
+    Path('tiny.py').write_text(CONFIG)
+    Path('epoch_1.pth').touch()
+    fake = Trainings()
+    replace_subprocess(tool, monkeypatch, fake)
+    return fake
+
+
+def replace_subprocess(tool, monkeypatch, run):
+    """For the tool alone: mmengine runs processes too."""
+    fake = SimpleNamespace(run=run, STDOUT=subprocess.STDOUT)
+    runs = sys.modules[tool.run_pair.__module__]
+    monkeypatch.setattr(runs, 'subprocess', fake)
+
+
+def grid(tool, *words):
+    return tool.main(['tiny.py', '--work-dir', 'work', *map(str, words)])
+
+
+def read_json():
+    return json.loads(Path('work/grid.json').read_text())
+
+
+TWO_BY_TWO = ('--lr', 0.1, 0.01, '--weight-decay', 0, 0.001)
+
+
+def test_default_grid_is_the_protocol(tool, trainings, capsys):
+    assert grid(tool, '--dry-run', '--pretrained', 'epoch_1.pth') == 0
+    lines = capsys.readouterr().out.splitlines()
+    pairs = []
+    for line in lines:
+        words = line.split()
+        assert words[1:3] == [str(ROOT / 'tools/train.py'), 'tiny.py']
+        assert words[3:5] == ['--pretrained', 'epoch_1.pth']
+        options = dict(v.split('=') for v in words if '=' in v)
+        pairs.append([float(v) for v in options.values()])
+    assert len(pairs) == 7 * 8
+    rates = sorted({lr for lr, _ in pairs})
+    exponents = [math.log10(lr) for lr in rates]
+    expected = [-4, -3.5, -3, -2.5, -2, -1.5, -1]
+    assert exponents == pytest.approx(expected, abs=1e-4)
+    for rate in rates:
+        # What SGD subtracts of the weights each step, before the cosine.
+        none, *decays = sorted(lr * wd for lr, wd in pairs if lr == rate)
+        assert none == 0
+        exponents = [math.log10(decay) for decay in decays]
+        expected = [-6, -5.5, -5, -4.5, -4, -3.5, -3]
+        assert exponents == pytest.approx(expected, abs=1e-4)
+    assert not trainings.calls
+    assert not Path('work').exists()
+
+
+def test_command_of_several_gpus_and_more_settings(tool, trainings, capsys):
+    options = ('--gpus', 4, '--cfg-options', 'a.b=[1,2]', 'c=d e')
+    start = ('--pretrained', 'epoch_1.pth', '--network', 'student')
+    one = ('--lr', 0.01, '--weight-decay', 1e-4)
+    assert grid(tool, '--dry-run', *one, *start, *options) == 0
+    assert capsys.readouterr().out == (
+        f'{ROOT}/tools/dist_train.sh tiny.py 4 --pretrained epoch_1.pth '
+        '--network student --work-dir work/lr-0.01_wd-0.0001 --cfg-options '
+        "'a.b=[1,2]' 'c=d e' optim_wrapper.optimizer.lr=0.01 "
+        'optim_wrapper.optimizer.weight_decay=0.01\n'
+    )
+
+
+def test_table_and_files(tool, trainings, capsys):
+    assert grid(tool, *TWO_BY_TWO, '--cfg-options', 'seed=1') == 0
+    # The decay that the optimiser gets is 0.001 over the rate.
+    assert trainings.calls == [
+        (0.01, 0.0),
+        (0.01, pytest.approx(0.1)),
+        (0.1, 0.0),
+        (0.1, pytest.approx(0.01)),
+    ]
+    content = read_json()
+    assert content['best'] == dict(lr=0.1, weight_decay=0.0)
+    assert content['cfg_options'] == ['seed=1']
+    assert content['pretrained'] is None
+    assert content['runs'][1] == dict(
+        lr=0.01,
+        weight_decay=0.001,
+        score=pytest.approx(50 + 0.01 - 0.1),
+        metric='accuracy/top1',
+        problem='',
+        work_dir='lr-0.01_wd-0.001',
+    )
+    text = Path('work/grid.md').read_text()
+    assert '# tiny from random weights' in text
+    assert (
+        '| lr \\ weight decay | 0 | 0.001 |\n'
+        '| --: | --: | --: |\n'
+        '| 0.01 | 50.01 | 49.91 |\n'
+        '| 0.1 | **50.10** | 50.09 |\n'
+    ) in text
+    printed = capsys.readouterr().out
+    assert '50.10 ◀' in printed
+    assert printed.count('◀') == 1
+
+
+def test_a_second_call_runs_what_is_missing(tool, trainings):
+    assert grid(tool, *TWO_BY_TWO) == 0
+    trainings.calls.clear()
+    assert grid(tool, *TWO_BY_TWO) == 0
+    assert trainings.calls == []
+    assert grid(tool, '--lr', 0.1, 1, '--weight-decay', 0) == 0
+    assert trainings.calls == [(1.0, 0.0)]
+    assert read_json()['best'] == dict(lr=1.0, weight_decay=0.0)
+    # A run that was killed halfway is run again.
+    (log,) = Path('work/lr-1_wd-0').glob('*/vis_data/scalars.json')
+    log.write_text(log.read_text().split('\n')[0] + '\n')
+    outcome = tool.read_outcome(Path('work/lr-1_wd-0'), None)
+    assert outcome == (None, '', 'unfinished: 10 of 20 iterations')
+    assert grid(tool, '--lr', 0.1, 1, '--weight-decay', 0) == 0
+    assert trainings.calls == [(1.0, 0.0)] * 2
+
+
+def test_failed_runs_are_named_and_tried_again(tool, trainings, capsys):
+    trainings.failing = {0.1: 0, 0.2: 2}
+    words = ('--lr', 0.01, 0.1, 0.2, 0.05, '--weight-decay', 0)
+    assert grid(tool, *words) == 1
+    assert [lr for lr, _ in trainings.calls] == [0.01, 0.05, 0.1, 0.2]
+    printed = capsys.readouterr().out
+    for lr in (0.1, 0.2):
+        log = f'work/lr-{lr}_wd-0/train.log'
+        problem = f'exit code 1: ValueError: no finite loss at lr {lr}'
+        failed = f'failed: lr-{lr}_wd-0: {problem} (all of it: {log})'
+        assert failed in printed.splitlines()
+        assert f'- lr-{lr}_wd-0: {problem}' in Path('work/grid.md').read_text()
+    assert read_json()['best'] == dict(lr=0.05, weight_decay=0.0)
+    trainings.failing = {}
+    trainings.calls.clear()
+    assert grid(tool, *words) == 0
+    assert [lr for lr, _ in trainings.calls] == [0.1, 0.2]
+
+
+def test_a_first_run_that_never_starts_stops_the_grid(tool, trainings, capsys):
+    trainings.failing = {0.01: 0}
+    assert grid(tool, *TWO_BY_TWO) == 2
+    assert len(trainings.calls) == 1
+    error = capsys.readouterr().err
+    assert error.startswith('error: lr-0.01_wd-0: exit code 1: ValueError')
+    # One that logged something is like any other.
+    trainings.failing = {0.01: 1}
+    assert grid(tool, *TWO_BY_TWO) == 1
+
+
+def test_another_checkpoint_needs_another_folder(tool, trainings, capsys):
+    Path('epoch_2.pth').touch()
+    one = ('--lr', 0.1, '--weight-decay', 0, '--pretrained')
+    assert grid(tool, *one, 'epoch_1.pth') == 0
+    assert grid(tool, *one, 'epoch_2.pth') == 2
+    error = capsys.readouterr().err
+    assert "holds the grid of pretrained='epoch_1.pth'" in error
+    assert "not 'epoch_2.pth'" in error
+    assert len(trainings.calls) == 1
+
+
+def test_the_result_beside_the_checkpoint_is_the_best_run_s(tool, trainings):
+    trainings.score = lambda lr, decay: 50 - (math.log10(lr) + 2) ** 2
+    lrs = (0.001, 0.01, 0.1)
+    words = ('--lr', *lrs, '--weight-decay', 0, '--pretrained', 'epoch_1.pth')
+    assert grid(tool, *words) == 0
+    name = 'epoch_1.tiny.json'
+    for lr in lrs:
+        own = json.loads(Path(f'work/lr-{lr}_wd-0/{name}').read_text())
+        assert own['lr'] == lr
+    assert json.loads(Path(name).read_text())['lr'] == 0.01
+
+
+def test_metric(tool, trainings, capsys):
+    one = ('--lr', 0.1, '--weight-decay', 0)
+    trainings.metric = 'single-label/recall'
+    assert grid(tool, *one) == 0
+    assert read_json()['runs'][0]['metric'] == 'single-label/recall'
+    assert grid(tool, *one, '--metric', 'accuracy/top1') == 2
+    error = capsys.readouterr().err
+    assert 'has no accuracy/top1 in its log' in error
+    assert error.strip().endswith('one of single-label/recall')
+
+
+@pytest.mark.parametrize(
+    ('words', 'error'),
+    [
+        (['--lr', 0], '--lr 0 must be above 0'),
+        (['--lr', 'nan'], '--lr nan must be above 0'),
+        (['--weight-decay', -0.1], '--weight-decay -0.1 must be 0 or above'),
+        (['--gpus', 0], '--gpus 0 must be 1 or more'),
+        (['--network', 'student'], '--network says which network'),
+        (['--pretrained', 'no.pth'], "no file 'no.pth'"),
+    ],
+)
+def test_bad_arguments(tool, trainings, capsys, words, error):
+    with pytest.raises(SystemExit) as caught:
+        grid(tool, *words)
+    assert caught.value.code == 2
+    assert error in capsys.readouterr().err
+    assert not trainings.calls
+
+
+def test_bad_config_and_damaged_grid(tool, trainings, capsys):
+    Path('tiny.py').write_text("model = dict(type='ImageClassifier')")
+    assert grid(tool) == 2
+    assert 'tiny.py has no optim_wrapper.optim' in capsys.readouterr().err
+    Path('work').mkdir()
+    Path('work/grid.json').write_text('{"runs')
+    assert grid(tool) == 2
+    assert 'work/grid.json is damaged' in capsys.readouterr().err
+    assert not trainings.calls
+
+
+def test_a_pair_through_the_real_train(tool, tmp_path, monkeypatch, capsys):
+    """The command line that it makes, and the log that it reads."""
+    cfg = Config.fromfile(DIGITS)
+    make_data(cfg, tmp_path / 'data')
+    cfg.model.backbone.update(stem_channels=8, base_channels=8)
+    cfg.model.head.in_channels = 64
+    network = MODELS.build(cfg.model)
+    network.init_weights()
+    checkpoint = tmp_path / 'epoch_3.pth'
+    torch.save(dict(state_dict=network.state_dict()), checkpoint)
+    optimizers = []
+
+    def run(command, **_):
+        monkeypatch.setattr(sys, 'argv', command[1:])
+        monkeypatch.syspath_prepend(ROOT / 'tools')
+        runpy.run_path(command[1], run_name='__main__')
+        work = Path(command[command.index('--work-dir') + 1])
+        dumped = Config.fromfile(work / DIGITS.name)
+        optimizers.append(dumped.optim_wrapper.optimizer)
+        return SimpleNamespace(returncode=0)
+
+    replace_subprocess(tool, monkeypatch, run)
+    root = tmp_path / 'data'
+    options = [
+        *(
+            f'{s}_dataloader.dataset.data_root={root}'
+            for s in ('train', 'val')
+        ),
+        *(f'{s}_dataloader.num_workers=0' for s in ('train', 'val')),
+        'train_dataloader.dataset.indices=8',
+        'train_dataloader.batch_size=8',
+        'model.backbone.stem_channels=8',
+        'model.backbone.base_channels=8',
+        'model.head.in_channels=64',
+        'model.head.num_classes=2',
+        'val_evaluator.topk=[1]',
+        'train_cfg.max_epochs=1',
+        'default_hooks.checkpoint=None',
+    ]
+    words = [str(DIGITS), '--pretrained', str(checkpoint), '--lr', '0.02']
+    words += ['--weight-decay', '1e-4', '--work-dir', str(tmp_path / 'work')]
+    assert tool.main([*words, '--cfg-options', *options]) == 0
+    assert optimizers[0].lr == 0.02
+    assert optimizers[0].weight_decay == pytest.approx(1e-4 / 0.02)
+    content = json.loads((tmp_path / 'work/grid.json').read_text())
+    (run_,) = content['runs']
+    assert run_['metric'] == 'accuracy/top1'
+    name = f'epoch_3.{DIGITS.stem}.json'
+    for folder in (tmp_path, tmp_path / 'work' / run_['work_dir']):
+        result = json.loads((folder / name).read_text())
+        assert result['metrics']['accuracy/top1'] == run_['score']
+        assert result['settings']['lr'] == 0.02
