@@ -36,6 +36,24 @@ def add_common_options(
     )
 
 
+def add_pretrained_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a pre-training checkpoint."""
+    parser.add_argument(
+        '--pretrained',
+        metavar='CHECKPOINT',
+        help="take the model's backbone (and the last stage of a C4 "
+        'detector) from a pre-training checkpoint: of mmscfs, mmpretrain, '
+        'torchvision, or the releases of SCFS, DINO and MoCo; all of it is '
+        'loaded, or the command stops',
+    )
+    parser.add_argument(
+        '--network',
+        choices=['teacher', 'student'],
+        help='which network of --pretrained (default: the teacher where '
+        'there is one)',
+    )
+
+
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse the command line; exit with code 2 if there is no config."""
     args = parser.parse_args()

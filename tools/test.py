@@ -1,17 +1,18 @@
 #!/usr/bin/env python
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Evaluate a trained model: any config of ours, mmdet or mmpretrain."""
+"""Evaluate a model, or a backbone by k-NN or linear probing, of any config."""
 
 import argparse
 import sys
 
 from command_line import (
     add_common_options,
+    add_pretrained_options,
     build_runner,
     merge_common,
     parse,
 )
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 
 EXAMPLES = """
@@ -20,6 +21,11 @@ examples:
       work_dirs/mask-rcnn_r50-fpn_1x_coco/epoch_12.pth
   # on 8 GPUs, with pictures of the detections
   tools/dist_test.sh CONFIG CHECKPOINT 8 --show-dir detections
+  # k-NN of a pre-trained backbone on ImageNet, with the features of all its
+  # layers, which are kept for the next time
+  python tools/test.py configs/classification/knn/knn_resnet50_in1k.py \\
+      --pretrained work_dirs/scfs_r50/epoch_200.pth --cfg-options \\
+      test_cfg.layers=all test_cfg.features=work_dirs/scfs_r50/features
 """
 
 
@@ -32,30 +38,54 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('config', help='config file')
     parser.add_argument(
-        'checkpoint', help='checkpoint of the whole model, as train.py saves'
+        'checkpoint',
+        nargs='?',
+        help='checkpoint of the whole model, as train.py saves; of a config '
+        'whose model is a backbone alone, as k-NN, any that --pretrained '
+        'takes',
     )
+    add_pretrained_options(parser)
     parser.add_argument(
         '--show-dir',
         help='draw predictions beside the annotations into this folder '
         '(below the run in the work directory)',
     )
     add_common_options(parser, 'test_dataloader.batch_size=4')
-    return parse(parser)
+    args = parse(parser)
+    if (args.checkpoint is None) == (args.pretrained is None):
+        parser.error(
+            'give a checkpoint: of the whole model after the config, or by '
+            '--pretrained that of its backbone'
+        )
+    return args
 
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     """Put the command line's settings into the config.
 
+    A config that validates, but has no test, is tested by its validation.
+
     Raises:
-        ValueError: The config has no test, or nothing that draws.
+        ValueError: It has neither, or nothing that draws.
     """
     merge_common(cfg, args)
+    if args.pretrained is None and is_bare_backbone(cfg.model):
+        args.checkpoint, args.pretrained = None, args.checkpoint
+    if args.network and not args.pretrained:
+        raise ValueError(
+            '--network says which network of --pretrained to take; of a '
+            'pre-training model set test_cfg.network'
+        )
     cfg.load_from = args.checkpoint
     cfg.resume = False
+    if not cfg.get('test_dataloader') and cfg.get('val_dataloader'):
+        for part in ('dataloader', 'evaluator', 'cfg'):
+            cfg[f'test_{part}'] = cfg[f'val_{part}']
     if not cfg.get('test_dataloader'):
         raise ValueError(
             f'{args.config} has no test_dataloader: name a config that '
-            'evaluates, e.g. one below configs/detection'
+            'evaluates, e.g. one below configs/detection or '
+            'configs/classification'
         )
     if args.show_dir:
         hook = cfg.default_hooks.get('visualization')
@@ -65,6 +95,12 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
                 "that draws, e.g. mmdet's DetVisualizationHook"
             )
         hook.update(draw=True, test_out_dir=args.show_dir)
+
+
+def is_bare_backbone(model: ConfigDict) -> bool:
+    """Tell whether a model is a classifier's backbone without more."""
+    parts = {key for key, value in model.items() if value is not None}
+    return parts - {'data_preprocessor'} == {'type', 'backbone'}
 
 
 def check_weights(cfg: Config) -> None:
@@ -88,17 +124,28 @@ def main() -> None:
     cfg = Config.fromfile(args.config)
 
     # After parsing, so that --help and a wrong option answer at once.
+    from mmscfs.datasets.classification_check import (
+        check_classification_data,
+    )
     from mmscfs.datasets.detection_check import check_detection_data
-    from mmscfs.engine import prepare_config
+    from mmscfs.engine import prepare_config, start_from
+    from mmscfs.engine.runner_access import unwrapped_model
 
     try:  # before the runner touches the work directory
         merge_args(cfg, args)
         prepare_config(cfg)
-        check_weights(cfg)
+        if args.pretrained:
+            start_from(cfg, args.pretrained, args.network)
+        else:
+            check_weights(cfg)
         check_detection_data(cfg, ('test',))
+        check_classification_data(cfg, ('test',))
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
-    build_runner(cfg).test()
+    runner = build_runner(cfg)
+    if args.pretrained:
+        unwrapped_model(runner).init_weights()  # test() would not
+    runner.test()
 
 
 if __name__ == '__main__':

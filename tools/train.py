@@ -8,6 +8,7 @@ from pathlib import Path
 
 from command_line import (
     add_common_options,
+    add_pretrained_options,
     build_runner,
     merge_common,
     parse,
@@ -25,6 +26,10 @@ examples:
   # a detector that starts from the teacher's backbone
   python tools/train.py \\
       configs/detection/coco/mask-rcnn_r50-fpn_1x_coco.py \\
+      --pretrained work_dirs/scfs_r50/epoch_200.pth
+  # linear probing of the same
+  python tools/train.py \\
+      configs/classification/linear/resnet50_8xb32-linear-coslr-100e_in1k.py \\
       --pretrained work_dirs/scfs_r50/epoch_200.pth
   # go on from the newest checkpoint of the work directory
   python tools/train.py configs/scfs_r50.py --resume
@@ -47,20 +52,7 @@ def parse_args() -> argparse.Namespace:
         help='go on from a checkpoint, or without a name from the newest '
         'in the work directory',
     )
-    parser.add_argument(
-        '--pretrained',
-        metavar='CHECKPOINT',
-        help="start the model's backbone (and the last stage of a C4 "
-        'detector) from a pre-training checkpoint: of mmscfs, mmpretrain, '
-        'torchvision, or the releases of SCFS, DINO and MoCo; all of it is '
-        'loaded, or the command stops',
-    )
-    parser.add_argument(
-        '--network',
-        choices=['teacher', 'student'],
-        help='which network of --pretrained (default: the teacher where '
-        'there is one)',
-    )
+    add_pretrained_options(parser)
     parser.add_argument(
         '--amp',
         action='store_true',
@@ -111,6 +103,9 @@ def main() -> None:
     merge_args(cfg, args)
 
     # After parsing, so that --help and a wrong option answer at once.
+    from mmscfs.datasets.classification_check import (
+        check_classification_data,
+    )
     from mmscfs.datasets.detection_check import check_detection_data
     from mmscfs.engine import prepare_config, start_from
 
@@ -119,6 +114,7 @@ def main() -> None:
         if args.pretrained:
             start_from(cfg, args.pretrained, args.network)
         check_detection_data(cfg)
+        check_classification_data(cfg)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
     build_runner(cfg).train()

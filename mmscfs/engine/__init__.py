@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from . import hooks, optimizers
+from . import hooks, optimizers, runners
 from .cpu import adapt_to_cpu
 from .prepare import prepare_config
 from .pretrained import start_from
@@ -9,5 +9,6 @@ __all__ = [
     'hooks',
     'optimizers',
     'prepare_config',
+    'runners',
     'start_from',
 ]

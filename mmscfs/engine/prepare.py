@@ -1,5 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from mmengine.config import Config
+from collections.abc import Iterator
+
+from mmengine.config import Config, ConfigDict
 
 from .cpu import adapt_to_cpu
 
@@ -23,8 +25,18 @@ def prepare_config(cfg: Config) -> None:
             *(cfg.get('custom_hooks') or []),
             dict(type=f'mmpretrain.{PLAIN}'),
         ]
-    for split in ('train', 'val', 'test'):
-        loader = cfg.get(f'{split}_dataloader')
-        if loader and not loader.get('num_workers'):
+    for loader in data_loaders(cfg):
+        if not loader.get('num_workers'):
             loader.persistent_workers = False
     adapt_to_cpu(cfg)
+
+
+def data_loaders(cfg: Config) -> Iterator[ConfigDict]:
+    """Yield the config of every data loader, those in loops too."""
+    for split in ('train', 'val', 'test'):
+        for loader in (
+            cfg.get(f'{split}_dataloader'),
+            (cfg.get(f'{split}_cfg') or {}).get('bank_dataloader'),
+        ):
+            if loader:
+                yield loader

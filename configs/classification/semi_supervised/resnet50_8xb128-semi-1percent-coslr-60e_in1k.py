@@ -6,7 +6,7 @@ _base_ = [
     '../../_base_/classification_runtime.py',
 ]
 
-# Made by tools/dataset_converters from SimCLRv2's lists.
+# Made by tools/dataset_converters/make_semi_supervised_list.py.
 train_dataloader = dict(
     batch_size=128,
     dataset=dict(ann_file='meta/train_1percent.txt'),

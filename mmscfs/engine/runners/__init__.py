@@ -1,0 +1,13 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from .feature_loop import FeatureLoop
+from .features import Features, extract_features
+from .knn_loop import KNNLoop
+from .linear_sweep_loop import LinearSweepLoop
+
+__all__ = [
+    'FeatureLoop',
+    'Features',
+    'KNNLoop',
+    'LinearSweepLoop',
+    'extract_features',
+]

@@ -1,0 +1,130 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Features on disk: written while they are made, read as they are needed.
+
+A folder holds ``<layer>.npy``, float32 of shape (N, C), ``labels.npy``, and
+``features.json``, which says what they are features of.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
+from torch import Tensor, nn
+
+from .features import Features, choose_layers, gather_rows
+
+FACTS = 'features.json'
+LABELS = 'labels.npy'
+
+
+class FeatureWriter:
+    """Writes all processes' features into one folder.
+
+    The folder appears under its name when it is complete; what a killed run
+    leaves has another name, and is removed by the next run.
+
+    Args:
+        folder (Path): Where to.
+        total (int): Features of all processes.
+    """
+
+    def __init__(self, folder: Path, total: int) -> None:
+        self.folder = folder
+        self.unfinished = folder.with_name(f'.{folder.name}.unfinished')
+        self.total = total
+        if is_main_process():
+            shutil.rmtree(self.unfinished, ignore_errors=True)
+            self.unfinished.mkdir(parents=True)
+        barrier()
+
+    def allocate(self, name: str, shape: tuple[int, int]) -> Tensor:
+        """Return this process's rows of a layer's file, (N, C)."""
+        path = self.unfinished / f'{name}.npy'
+        if is_main_process():
+            np.lib.format.open_memmap(
+                path, 'w+', np.float32, (self.total, shape[1])
+            )
+        barrier()
+        array = np.lib.format.open_memmap(path, 'r+')
+        return torch.from_numpy(array[get_rank() :: get_world_size()])
+
+    def finish(self, features: Features, facts: dict) -> None:
+        """Add labels and facts, and give the folder its name."""
+        labels = gather_rows(features.labels, self.total)
+        barrier()
+        if is_main_process():
+            np.save(self.unfinished / LABELS, labels.numpy())
+            names = dict(
+                outputs=features.outputs, layers=list(features.layers)
+            )
+            text = json.dumps(facts | names, indent=2)
+            (self.unfinished / FACTS).write_text(text, encoding='utf-8')
+            self.unfinished.rename(self.folder)
+        barrier()
+
+
+def read_features(
+    folder: Path, facts: dict, layers: str | Sequence[str]
+) -> Features:
+    """Map this process's part of saved features into memory.
+
+    Args:
+        folder (Path): What :class:`FeatureWriter` wrote.
+        facts (dict): What they have to be features of.
+        layers (str | Sequence[str]): "last", "all", or names.
+
+    Raises:
+        ValueError: The folder is damaged, or holds other features.
+    """
+    remedy = f'name another folder, or delete {str(folder)!r}'
+    try:
+        found = json.loads((folder / FACTS).read_text(encoding='utf-8'))
+        for name, value in facts.items():
+            if found[name] != value:
+                raise ValueError(
+                    f'other {name}, {found[name]!r} instead of {value!r}'
+                )
+        names = choose_layers(found['outputs'], layers)
+        if not set(names) <= set(found['layers']):
+            raise ValueError(f'only the layers {found["layers"]}')
+        # Copies of what is written to, which nothing is.
+        arrays = [np.load(folder / f'{n}.npy', mmap_mode='c') for n in names]
+        labels = np.load(folder / LABELS, allow_pickle=False)
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(
+            f'features: {str(folder)!r} does not hold the features of this '
+            f'evaluation ({error}): {remedy}'
+        ) from error
+    own = slice(get_rank(), None, get_world_size())
+    return Features(
+        {
+            name: torch.from_numpy(array[own])
+            for name, array in zip(names, arrays, strict=True)
+        },
+        torch.from_numpy(labels[own]),
+        torch.arange(len(labels))[own],
+        found['outputs'],
+    )
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Return a fingerprint of a module's weights and buffers."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        value = value.detach().cpu().contiguous()
+        digest.update(value.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def lines_digest(lines: Iterable) -> str:
+    """Return a fingerprint of lines of text."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(f'{line}\n'.encode())
+    return digest.hexdigest()

@@ -1,0 +1,164 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.runner import BaseLoop, Runner
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..runner_access import unwrapped_model
+from .feature_files import (
+    FeatureWriter,
+    lines_digest,
+    read_features,
+    weights_digest,
+)
+from .features import (
+    Features,
+    choose_backbone,
+    extract_features,
+    gather_rows,
+)
+
+
+class FeatureLoop(BaseLoop):
+    """Evaluate the features of a backbone, without training it.
+
+    A validation or test loop with two data loaders: a labelled bank, which
+    the evaluation learns from, and the images that it is tested on.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (DataLoader | dict): The images to test on.
+        evaluator (list): Must be empty: the loop is its own evaluator.
+        bank_dataloader (DataLoader | dict): The images to learn from.
+        layers (str | Sequence[str]): "last", "all", or names such as
+            "layer3" (a ResNet's Res3). Defaults to "last".
+        network (str, optional): "teacher", "student", or None: the teacher
+            where there is one. Defaults to None.
+        features (str, optional): Folder to keep the features in, and to take
+            them from if they are there. Only for tests. Defaults to None.
+
+    Raises:
+        ValueError: There is an evaluator, or ``features`` in a validation.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict,
+        evaluator: list,
+        bank_dataloader: DataLoader | dict,
+        layers: str | Sequence[str] = 'last',
+        network: str | None = None,
+        features: str | None = None,
+    ) -> None:
+        name = type(self).__name__
+        if evaluator:
+            raise ValueError(
+                f'{name} measures by itself: set val_evaluator=[] or '
+                'test_evaluator=[]'
+            )
+        super().__init__(runner, dataloader)
+        if isinstance(bank_dataloader, dict):
+            bank_dataloader = runner.build_dataloader(
+                bank_dataloader, seed=runner.seed
+            )
+        self.bank_dataloader = bank_dataloader
+        self.layers = layers
+        self.network = network
+        self.features = Path(features) if features else None
+
+    @property
+    def mode(self) -> str:
+        """Whether this is the runner's "val" or its "test" loop."""
+        return 'test' if self.runner._test_loop is self else 'val'
+
+    def run(self) -> dict[str, float]:
+        """Extract the features and evaluate them.
+
+        Raises:
+            ValueError: See :func:`extract_features` and the evaluation.
+        """
+        mode, runner = self.mode, self.runner
+        if self.features is not None and mode == 'val':
+            raise ValueError(
+                f"val_cfg.features={str(self.features)!r}: a training's "
+                'features change; keep them in tests only (test_cfg)'
+            )
+        runner.call_hook(f'before_{mode}')
+        runner.call_hook(f'before_{mode}_epoch')
+        bank = self.extract(self.bank_dataloader, 'bank')
+        queries = self.extract(self.dataloader, 'queries')
+        metrics = self.evaluate(bank, queries)
+        runner.call_hook(f'after_{mode}_epoch', metrics=metrics)
+        runner.call_hook(f'after_{mode}')
+        if is_main_process():
+            self.draw(metrics)
+        return metrics
+
+    def extract(self, loader: DataLoader, what: str) -> Features:
+        """Extract the features of "bank" or "queries", or read saved ones."""
+        arguments = (self.runner, loader, what, self.layers, self.network)
+        if self.features is None:
+            return extract_features(*arguments)
+        folder = self.features / what
+        facts = self.facts(loader)
+        if folder.exists():
+            self.runner.logger.info(f'reading the features in {folder}')
+            return read_features(folder, facts, self.layers)
+        writer = FeatureWriter(folder, len(loader.dataset))
+        features = extract_features(*arguments, allocate=writer.allocate)
+        writer.finish(features, facts)
+        self.runner.logger.info(f'kept the features in {folder}')
+        return features
+
+    def facts(self, loader: DataLoader) -> dict:
+        """Return what the features depend on, as plain values."""
+        dataset = loader.dataset
+        model = unwrapped_model(self.runner)
+        backbone = choose_backbone(model, self.network)
+        images = (dataset.get_data_info(i) for i in range(len(dataset)))
+        return dict(
+            backbone=weights_digest(backbone),
+            images=lines_digest(
+                f'{image.get("img_path")} {image["gt_label"]}'
+                for image in images
+            ),
+            pipeline=str(dataset.pipeline),
+            normalisation=weights_digest(model.data_preprocessor),
+        )
+
+    def check_classes(self, queries: Features, bank_labels: Tensor) -> None:
+        """Check that the bank has every class of the queries.
+
+        Args:
+            queries (Features): This process's part of the queries.
+            bank_labels (Tensor): Classes of the whole bank.
+
+        Raises:
+            ValueError: It lacks some.
+        """
+        total = len(self.dataloader.dataset)
+        labels = gather_rows(queries.labels, total)
+        lacking = sorted({*labels.tolist()} - {*bank_labels.tolist()})
+        if lacking:
+            raise ValueError(
+                f'{len(lacking)} classes of the queries have no image in the '
+                f'bank (labels {lacking[:5]}): nothing can be learnt of '
+                'them; take both from the same data set'
+            )
+
+    @abstractmethod
+    def evaluate(self, bank: Features, queries: Features) -> dict[str, float]:
+        """Return the figures, in percent, that the features reach.
+
+        Args:
+            bank (Features): This process's part of the bank.
+            queries (Features): This process's part of the queries.
+        """
+
+    def draw(self, metrics: dict[str, float]) -> None:
+        """Draw the figures into the work directory."""

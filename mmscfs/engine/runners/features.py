@@ -1,0 +1,264 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Features of a labelled data set, layer by layer, in one pass."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from mmengine.dataset import DefaultSampler
+from mmengine.dist import (
+    all_gather,
+    all_reduce,
+    get_rank,
+    get_world_size,
+    is_main_process,
+)
+from mmengine.runner import Runner
+from rich.progress import track
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ..runner_access import unwrapped_model
+
+
+class Features(NamedTuple):
+    """This process's part of a data set's features.
+
+    Attributes:
+        layers (dict[str, Tensor]): Pooled features by layer, each float32
+            (N, C), shallow to deep.
+        labels (Tensor): Classes, int64 (N,).
+        index (Tensor): Places in the data set, int64 (N,), ascending.
+        outputs (list[str]): Names of all the backbone's outputs, taken or
+            not.
+    """
+
+    layers: dict[str, Tensor]
+    labels: Tensor
+    index: Tensor
+    outputs: list[str]
+
+
+def pool(output: Tensor) -> Tensor:
+    """Turn a backbone's output into features (B, C).
+
+    Maps (B, C, H, W) and tokens (B, L, C) are averaged; vectors (B, C), such
+    as a class token, are taken as they are.
+    """
+    if output.ndim == 4:
+        return output.mean((2, 3))
+    return output.mean(1) if output.ndim == 3 else output
+
+
+def layer_names(backbone: nn.Module, count: int) -> list[str]:
+    """Name a backbone's outputs "layer1", ...: the stages or blocks."""
+    indices = getattr(backbone, 'out_indices', None)
+    if indices is None or isinstance(indices, int) or len(indices) != count:
+        return [f'output{i + 1}' for i in range(count)]
+    depth = len(getattr(backbone, 'layers', ()))  # of a transformer
+    return [f'layer{(i + depth if i < 0 else i) + 1}' for i in indices]
+
+
+def choose_layers(names: Sequence[str], wanted: str | Sequence[str]) -> list:
+    """Return which outputs are wanted: "last", "all", or names.
+
+    Raises:
+        ValueError: A name is none of the backbone's.
+    """
+    if wanted in ('last', 'all'):
+        return list(names[-1:] if wanted == 'last' else names)
+    if isinstance(wanted, str) or not wanted or not set(wanted) <= set(names):
+        raise ValueError(
+            f"layers={wanted!r} must be 'last', 'all', or a list of "
+            f'{list(names)}: other layers need model.backbone.out_indices'
+        )
+    return [name for name in names if name in wanted]
+
+
+def choose_backbone(model: nn.Module, network: str | None) -> nn.Module:
+    """Return the teacher's or the student's backbone; None: the teacher's.
+
+    Raises:
+        ValueError: The model has no teacher, or no backbone.
+    """
+    teacher = getattr(model, 'teacher', None)
+    if network not in (None, 'teacher', 'student'):
+        raise ValueError(
+            f"network={network!r} must be 'teacher', 'student' or None"
+        )
+    if network == 'teacher' and teacher is None:
+        raise ValueError(
+            f"network='teacher': {type(model).__name__} has no teacher; "
+            'leave network out'
+        )
+    if teacher is not None and network != 'student':
+        model = teacher
+    if not hasattr(model, 'backbone'):
+        raise ValueError(f'{type(model).__name__} has no backbone')
+    return model.backbone
+
+
+@torch.no_grad()
+def extract_features(
+    runner: Runner,
+    loader: DataLoader,
+    what: str,
+    layers: str | Sequence[str] = 'last',
+    network: str | None = None,
+    allocate: Callable[[str, tuple[int, int]], Tensor] | None = None,
+) -> Features:
+    """Run a data set through the model's backbone, in eval mode.
+
+    Every process takes its part of the data set. The model is left in eval
+    mode, and the run's random states as they were.
+
+    Args:
+        runner (Runner): Its model has a ``backbone`` and a
+            ``data_preprocessor``.
+        loader (DataLoader): Batches of ``inputs`` and ``data_samples``, in
+            the order of the data set.
+        what (str): What to call the data set in errors and in the progress
+            bar, e.g. "bank".
+        layers (str | Sequence[str]): "last", "all", or names. Defaults to
+            "last".
+        network (str, optional): "teacher", "student", or None: the teacher
+            where there is one. Defaults to None.
+        allocate (Callable, optional): Returns the float32 tensor that a
+            layer's features go to, given its name and shape. Defaults to
+            None: one in memory.
+
+    Raises:
+        ValueError: The loader shuffles, an image has no label, a feature is
+            not finite, or ``layers`` or ``network`` is not there.
+    """
+    model = unwrapped_model(runner)
+    backbone = choose_backbone(model, network)
+    index = own_places(loader, what)
+    model.eval()
+    stored: dict[str, Tensor] = {}
+    labels: list[int] = []
+    with preserved_random_states():
+        for batch in track(
+            loader, f'features of the {what}', disable=not is_main_process()
+        ):
+            # The sampler repeats images to give every process as many.
+            rows = slice(len(labels), len(index))
+            labels += [read_label(s, what) for s in batch['data_samples']]
+            outputs = backbone(normalise(model, batch['inputs']))
+            if isinstance(outputs, Tensor):
+                outputs = (outputs,)
+            names = layer_names(backbone, len(outputs))
+            for name in choose_layers(names, layers):
+                output = pool(outputs[names.index(name)]).float().cpu()
+                if name not in stored:
+                    shape = (len(index), output.shape[1])
+                    create = allocate or (lambda _, s: torch.empty(s))
+                    stored[name] = create(name, shape)
+                part = stored[name][rows][: len(output)]
+                part.copy_(output[: len(part)])
+    labels = torch.tensor(labels)[: len(index)]
+    features = Features(stored, labels, index, names)
+    check_finite(features, what)
+    return features
+
+
+def normalise(model: nn.Module, images: Tensor | Sequence[Tensor]) -> Tensor:
+    """Send images, (B, 3, H, W) or a list, through the preprocessor."""
+    if not isinstance(images, Tensor):
+        images = torch.stack(list(images))
+    data = dict(inputs=images, data_samples=None)
+    return model.data_preprocessor(data)['inputs']
+
+
+def own_places(loader: DataLoader, what: str) -> Tensor:
+    """Return which images of the data set this process's loader yields.
+
+    Raises:
+        ValueError: The sampler is not ``DefaultSampler(shuffle=False)``, or
+            the loader drops images.
+    """
+    sampler = loader.sampler
+    if (
+        not isinstance(sampler, DefaultSampler)
+        or sampler.shuffle
+        or loader.drop_last
+    ):
+        raise ValueError(
+            f'the loader of the {what} must keep the order of its images: '
+            "set sampler=dict(type='DefaultSampler', shuffle=False) and "
+            'drop_last=False'
+        )
+    return torch.arange(get_rank(), len(loader.dataset), get_world_size())
+
+
+def read_label(sample, what: str) -> int:
+    """Return the class of a DataSample.
+
+    Raises:
+        ValueError: It has none, or several.
+    """
+    label = sample.get('gt_label')
+    if label is None or label.numel() != 1:
+        raise ValueError(
+            f'an image of the {what} has '
+            f'{"no label" if label is None else "several labels"} '
+            f'({sample.get("img_path", "path unknown")}): this evaluation '
+            'needs one class for each image, e.g. a data set of type '
+            "'ImageNet' or 'CustomDataset' with class folders"
+        )
+    return int(label)
+
+
+def check_finite(features: Features, what: str) -> None:
+    """Check all processes' features; all of them raise, or none.
+
+    Raises:
+        ValueError: A feature is not finite.
+    """
+    for name, values in features.layers.items():
+        bad = (~values.isfinite()).any(-1).sum()
+        all_reduce(bad)
+        if bad:
+            raise ValueError(
+                f'{int(bad)} features of the {what} ({name}) are not finite '
+                '(NaN or infinite): the network has diverged; take an '
+                'earlier checkpoint'
+            )
+
+
+def gather_rows(values: Tensor, total: int) -> Tensor:
+    """Collect rows (N, ...) of all processes in the data set's order.
+
+    Args:
+        values (Tensor): This process's rows.
+        total (int): Rows of all processes.
+
+    Returns:
+        Tensor: Shape (total, ...), on every process.
+    """
+    if get_world_size() == 1:
+        return values
+    # Collectives need one size.
+    padded = values.new_zeros(-(-total // get_world_size()), *values.shape[1:])
+    padded[: len(values)] = values
+    return torch.stack(all_gather(padded), 1).flatten(0, 1)[:total]
+
+
+@contextmanager
+def preserved_random_states() -> Iterator[None]:
+    """Give back every random state as it was: an evaluation adds no drift.
+
+    A loader draws a seed for its workers even where nothing is random.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    has_gpu = torch.cuda.is_available()
+    devices = [torch.cuda.current_device()] if has_gpu else []
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

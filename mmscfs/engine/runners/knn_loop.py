@@ -1,0 +1,166 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.dist import all_reduce
+from mmpretrain.registry import LOOPS
+from torch import Tensor
+
+from mmscfs.evaluation import class_ranks, find_sharded_neighbors, vote
+from mmscfs.visualization import (
+    draw_knn_by_epoch,
+    draw_knn_by_layer,
+    top1_by_layer,
+)
+from mmscfs.visualization.transfer.runs import read_sessions
+
+from .feature_loop import FeatureLoop
+from .features import Features, gather_rows
+
+QUERIES = 4096  # that vote at a time
+
+
+@LOOPS.register_module()
+class KNNLoop(FeatureLoop):
+    """Exact weighted k-NN classification, as validation or test loop.
+
+    As `Wu et al. <https://arxiv.org/abs/1805.01978>`_ and the releases of
+    DINO and SCFS: L2-normalised features, votes of exp(similarity /
+    temperature). Logs ``knn/<layer>_k<k>_top1`` (and ``_top5``, with five
+    classes or more) in percent, and of the last layer the best over k as
+    ``knn/top1``, with ``knn/top5`` and ``knn/k`` of that k. A validation
+    draws ``knn.png`` into the work directory, a test of several layers
+    ``knn_layers.png`` (the paper's Fig. 4).
+
+    Args:
+        *args: Those of :class:`FeatureLoop`.
+        ks (Sequence[int]): Numbers of neighbours. Defaults to (10, 20, 100,
+            200).
+        temperature (float): Defaults to 0.07.
+        precision (str): Of the search; it does not change the result. See
+            :func:`find_neighbors`. Defaults to "auto".
+        **kwargs: Those of :class:`FeatureLoop`.
+
+    Raises:
+        ValueError: A k is not in [1, size of the bank], or see
+            :class:`FeatureLoop`.
+    """
+
+    def __init__(
+        self,
+        *args,
+        ks: Sequence[int] = (10, 20, 100, 200),
+        temperature: float = 0.07,
+        precision: str = 'auto',
+        **kwargs,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        size = len(self.bank_dataloader.dataset)
+        if not ks or not all(1 <= k <= size for k in ks):
+            raise ValueError(
+                f'KNNLoop: ks={list(ks)} must be at least 1 and at most the '
+                f'{size} images of the bank: set val_cfg.ks or test_cfg.ks'
+            )
+        self.ks = sorted(ks)
+        self.temperature = temperature
+        self.precision = precision
+
+    def evaluate(self, bank: Features, queries: Features) -> dict[str, float]:
+        """Return the accuracies of every layer and k.
+
+        Raises:
+            ValueError: The queries have a class that the bank lacks.
+        """
+        bank_size = len(self.bank_dataloader.dataset)
+        query_count = len(self.dataloader.dataset)
+        labels = gather_rows(bank.labels, bank_size)
+        self.check_classes(queries, labels)
+        metrics = {}
+        for layer, features in queries.layers.items():
+            hits = self.count_hits(
+                features,
+                queries.labels,
+                bank.layers[layer],
+                bank.index,
+                labels,
+            )
+            for (k, top), count in hits.items():
+                metrics[f'knn/{layer}_k{k}_top{top}'] = (
+                    100 * count / query_count
+                )
+        last = list(queries.layers)[-1]
+        best = max(self.ks, key=lambda k: metrics[f'knn/{last}_k{k}_top1'])
+        for top in (1, 5):
+            name = f'knn/{last}_k{best}_top{top}'
+            if name in metrics:
+                metrics[f'knn/top{top}'] = metrics[name]
+        metrics['knn/k'] = best
+        return metrics
+
+    def count_hits(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        bank: Tensor,
+        bank_index: Tensor,
+        bank_labels: Tensor,
+    ) -> dict[tuple[int, int], int]:
+        """Count the queries of all processes that are classified rightly.
+
+        Args:
+            features (Tensor): This process's queries (Q, C).
+            labels (Tensor): Their classes (Q,).
+            bank (Tensor): This process's bank (M, C).
+            bank_index (Tensor): Places in the whole bank (M,).
+            bank_labels (Tensor): Classes of the whole bank.
+
+        Returns:
+            dict[tuple[int, int], int]: Hits by (k, top), top being 1 or 5.
+        """
+        device = next(self.runner.model.parameters()).device
+        found = find_sharded_neighbors(
+            features.to(device),
+            bank,
+            bank_index,
+            self.ks[-1],
+            precision=self.precision,
+        )
+        num_classes = int(bank_labels.max()) + 1
+        tops = (1, 5) if num_classes >= 5 else (1,)
+        hits = {(k, top): 0 for k in self.ks for top in tops}
+        for start in range(0, len(features), QUERIES):
+            part = slice(start, start + QUERIES)
+            similarity = found.similarity[part].cpu()
+            voters = bank_labels[found.index[part].cpu()]
+            for k in self.ks:
+                scores = vote(
+                    similarity[:, :k],
+                    voters[:, :k],
+                    num_classes,
+                    self.temperature,
+                )
+                ranks = class_ranks(scores, labels[part])
+                for top in tops:
+                    hits[k, top] += int((ranks < top).sum())
+        counts = torch.tensor(list(hits.values()))
+        all_reduce(counts)
+        return dict(zip(hits, counts.tolist(), strict=True))
+
+    def draw(self, metrics: dict[str, float]) -> None:
+        """Draw accuracy by epoch (validation) or by layer (test)."""
+        runner = self.runner
+        folder = Path(runner.work_dir)
+        if self.mode == 'test':
+            if len(top1_by_layer(metrics)) > 1:
+                draw_knn_by_layer(metrics, folder / 'knn_layers.png')
+            return
+        # The log has what was measured before the run was resumed.
+        history = {
+            line['step']: line
+            for session in read_sessions(folder)
+            for line in session.lines
+            if 'knn/k' in line
+        }
+        history[runner.epoch] = metrics
+        draw_knn_by_epoch(history, folder / 'knn.png')

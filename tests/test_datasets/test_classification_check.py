@@ -1,0 +1,372 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import copy
+import hashlib
+import pickle
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmpretrain.datasets import CIFAR10, CustomDataset
+from mmpretrain.registry import DATASETS
+
+from mmscfs.datasets.classification_check import check_classification_data
+
+CLASSES = ('cat', 'dog', 'owl')
+
+
+def write_image(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), np.full((8, 8, 3), 90, np.uint8))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two images of each of three classes, in train and in val."""
+    for split in ('train', 'val'):
+        for name in CLASSES:
+            for i in range(2):
+                write_image(tmp_path / split / name / f'{i}.jpg')
+    return tmp_path
+
+
+def dataset(root, split, **settings):
+    return dict(
+        type='CustomDataset',
+        data_root=str(root),
+        data_prefix=split,
+        pipeline=[dict(type='NoSuchTransform')],
+        **settings,
+    )
+
+
+@pytest.fixture
+def cfg(root):
+    return Config(
+        dict(
+            default_scope='mmpretrain',
+            model=dict(head=dict(num_classes=3)),
+            train_dataloader=dict(dataset=dataset(root, 'train')),
+            val_dataloader=dict(dataset=dataset(root, 'val')),
+            val_cfg=dict(),
+        )
+    )
+
+
+@pytest.fixture
+def knn_cfg(cfg):
+    """Pre-training on images without labels, with k-NN as validation."""
+    cfg = copy.deepcopy(cfg)
+    cfg.model = dict(head=dict(type='SCFSHead'))
+    cfg.val_cfg = dict(
+        type='KNNLoop', bank_dataloader=copy.deepcopy(cfg.train_dataloader)
+    )
+    cfg.train_dataloader.dataset.type = 'ImageFiles'
+    return cfg
+
+
+def refuse(cfg, *parts, error=ValueError, splits=('train', 'val')):
+    """Check that a config is refused in words that hold the parts."""
+    with pytest.raises(error) as caught:
+        check_classification_data(cfg, splits)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def write_list(root, name, lines):
+    (root / name).write_text(''.join(f'{line}\n' for line in lines))
+
+
+def test_good_configs_pass_and_stay_as_they_are(cfg, knn_cfg):
+    for each in (cfg, knn_cfg):
+        before = each.pretty_text
+        check_classification_data(each)
+        check_classification_data(each, ('test',))
+        assert each.pretty_text == before
+
+
+def test_other_scopes_and_data_sets_are_left_alone(cfg, root):
+    cfg.default_scope = 'mmdet'
+    cfg.train_dataloader.dataset.data_root = 'nowhere'
+    check_classification_data(cfg)
+    cfg.default_scope = 'mmpretrain'
+    for kind in ('MNIST', 'NoSuchDataset'):
+        cfg.train_dataloader.dataset.type = kind
+        check_classification_data(cfg)
+    cfg.train_dataloader.dataset.update(
+        type='CustomDataset', data_root='s3://bucket'
+    )
+    check_classification_data(cfg)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'name'),
+    [
+        ('CUB', 'cub200'),
+        ('StanfordCars', 'cars'),
+        ('FGVCAircraft', 'aircraft'),
+        ('OxfordIIITPet', 'pets'),
+        ('CIFAR10', 'cifar10'),
+        ('CIFAR100', 'cifar100'),
+        ('ImageNet', 'in1k'),
+    ],
+)
+def test_missing_data_name_setting_value_and_command(kind, name, cfg):
+    split = 'trainval' if name in ('aircraft', 'pets') else 'train'
+    settings = dict(type=kind, data_root='data/nowhere', split=split)
+    if kind.startswith('CIFAR'):
+        settings['download'] = False
+    cfg.train_dataloader.dataset = settings
+    refuse(
+        cfg,
+        "train_dataloader.dataset.data_root='data/nowhere'",
+        f'check_dataset.py {name} --root data/nowhere',
+        error=FileNotFoundError,
+    )
+
+
+@pytest.mark.parametrize(
+    ('settings', 'command'),
+    [
+        (
+            dict(type='ImageNet', ann_file='meta/train_10percent.txt'),
+            'check_dataset.py in1k-10percent',
+        ),
+        (dict(data_root='data/imagenet100'), 'check_dataset.py in100'),
+        (dict(data_root='x/digit-scenes'), 'make_digit_scenes.py --out x/'),
+        (dict(data_root='x/own'), 'a folder for each class'),
+    ],
+)
+def test_remedies(settings, command, cfg, tmp_path):
+    cfg.val_dataloader.dataset.data_root = str(tmp_path / 'nowhere')
+    cfg.val_dataloader.dataset.update(settings)
+    refuse(cfg, 'val_dataloader.dataset', command, error=FileNotFoundError)
+
+
+def test_missing_list_is_named(cfg, root):
+    cfg.train_dataloader.dataset.ann_file = 'meta/train.txt'
+    path = root / 'meta/train.txt'
+    refuse(cfg, 'no list', str(path), error=FileNotFoundError)
+
+
+def test_wrong_split_is_not_called_missing(cfg):
+    cfg.val_dataloader.dataset = dict(
+        type='CUB', data_root='data', split='val'
+    )
+    refuse(cfg, 'val_dataloader.dataset', 'split must be one of')
+
+
+def test_folders_without_images(cfg, root):
+    for path in (root / 'val').rglob('*.jpg'):
+        path.unlink()
+    refuse(cfg, 'no image in', str(root / 'val'), error=FileNotFoundError)
+
+
+def test_flat_imagenet_val_needs_a_list(cfg, root):
+    write_image(root / 'flat/val/1.jpg')
+    cfg.val_dataloader.dataset = dict(
+        type='ImageNet', data_root=str(root / 'flat'), split='val'
+    )
+    refuse(
+        cfg,
+        '0 class folders',
+        'instead of 1000',
+        'val_dataloader.dataset.ann_file',
+        error=FileNotFoundError,
+    )
+
+
+def test_images_of_a_list_must_exist_and_be_images(cfg, root):
+    cfg.train_dataloader.dataset.ann_file = 'list.txt'
+    write_list(root, 'list.txt', ['cat/0.jpg 0', 'dog/9.jpg 1', 'owl/0.jpg 2'])
+    refuse(
+        cfg,
+        'train_dataloader.dataset',
+        "train/dog/9.jpg'",
+        error=FileNotFoundError,
+    )
+    (root / 'train/dog/9.jpg').write_text('no image')
+    refuse(cfg, 'dog/9.jpg', 'damaged')
+
+
+@pytest.mark.parametrize('kind', ['ImageFiles', 'CustomDataset'])
+@pytest.mark.parametrize('where', ['val_dataloader', 'bank', 'train'])
+def test_no_labels(kind, where, knn_cfg):
+    if where == 'train':  # a classifier needs labels there, too
+        knn_cfg.model = dict(head=dict(num_classes=3))
+        loader, path = knn_cfg.train_dataloader, 'train_dataloader'
+    elif where == 'bank':
+        loader, path = knn_cfg.val_cfg.bank_dataloader, 'val_cfg.bank_'
+    else:
+        loader, path = knn_cfg.val_dataloader, 'val_dataloader'
+    loader.dataset.type = kind
+    if kind == 'CustomDataset':
+        loader.dataset.with_label = False
+    refuse(knn_cfg, path, kind, 'no labels')
+
+
+@pytest.mark.parametrize(
+    ('lines', 'problem'),
+    [
+        (['cat/0.jpg 0', 'dog/0.jpg -1'], 'label -1'),
+        (['cat/0.jpg 0', 'dog/0.jpg'], 'a line has no label'),
+        (['cat/0.jpg 0', 'dog/0.jpg two'], 'a line has no label'),
+    ],
+)
+def test_bad_labels_of_a_list(lines, problem, cfg, root):
+    write_list(root, 'list.txt', lines)
+    cfg.val_dataloader.dataset.ann_file = 'list.txt'
+    refuse(cfg, 'val_dataloader.dataset', problem)
+
+
+def test_number_of_classes(cfg, root):
+    cfg.model.head.num_classes = 10
+    refuse(
+        cfg,
+        'model.head.num_classes=10',
+        'train_dataloader.dataset has 3 classes',
+        'set model.head.num_classes=3',
+    )
+    # A list does not tell how many there are, but the largest is known.
+    write_list(root, 'list.txt', ['cat/0.jpg 0', 'dog/0.jpg 7'])
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.ann_file = 'list.txt'
+    check_classification_data(cfg)
+    cfg.model.head.num_classes = 7
+    refuse(cfg, 'model.head.num_classes=7', 'label 7')
+    cfg.model.head.num_classes = 8
+    check_classification_data(cfg)
+
+
+def test_class_that_training_lacks_by_name(cfg, root):
+    cfg.model.head.num_classes = 4
+    for split in ('train', 'val'):
+        (root / split / 'ant').mkdir()
+    check_classification_data(cfg)  # no image of it anywhere
+    write_image(root / 'val/ant/0.jpg')
+    refuse(
+        cfg,
+        'val_dataloader.dataset has classes without',
+        'train_dataloader.dataset',
+        "'ant'",
+    )
+
+
+def test_class_that_the_bank_lacks(knn_cfg, root):
+    # The folders of val alone: with other names, so by name.
+    write_image(root / 'val/yak/0.jpg')
+    refuse(
+        knn_cfg,
+        'val_dataloader.dataset',
+        'val_cfg.bank_dataloader.dataset',
+        "'yak'",
+    )
+    # Empty folders in the bank are classes without images, too.
+    for name in ('yak', 'zebra'):
+        (root / 'train' / name).mkdir()
+    refuse(knn_cfg, 'without an image', "'yak'")
+    knn_cfg.test_dataloader = knn_cfg.pop('val_dataloader')
+    knn_cfg.test_cfg = knn_cfg.pop('val_cfg')
+    refuse(knn_cfg, 'test_cfg.bank_dataloader.dataset', splits=('test',))
+
+
+def test_class_that_training_lacks_by_label(cfg, root):
+    write_list(root, 'train.txt', ['cat/0.jpg 0', 'owl/0.jpg 2'])
+    write_list(root, 'val.txt', ['cat/0.jpg 0', 'dog/0.jpg 1'])
+    for split in ('train', 'val'):
+        cfg[f'{split}_dataloader'].dataset.ann_file = f'{split}.txt'
+    refuse(cfg, 'val_dataloader.dataset has classes without', 'dataset: 1;')
+    for split in ('train', 'val'):  # with names that are the same
+        cfg[f'{split}_dataloader'].dataset.metainfo = dict(classes=CLASSES)
+    refuse(cfg, "'dog'")
+
+
+def test_classes_of_a_part_of_the_images(cfg):
+    # Images 0 and 1 are cats, 2 and 3 dogs.
+    cfg.train_dataloader.dataset.indices = [0, 2, 4]
+    check_classification_data(cfg)
+    cfg.train_dataloader.dataset.indices = [0, 1, 2]
+    refuse(cfg, "'owl'")
+
+
+def test_same_names_under_other_labels(knn_cfg, root):
+    """A val folder without cats would call owls dogs."""
+    shutil.rmtree(root / 'val/cat')
+    refuse(knn_cfg, 'number their classes differently', "'dog'")
+
+
+def test_wrapped_and_joined_data_sets(cfg, root):
+    inner = cfg.train_dataloader.dataset
+    write_list(root, 'a.txt', ['cat/0.jpg 0', 'dog/0.jpg 1'])
+    write_list(root, 'b.txt', ['owl/0.jpg 2'])
+    parts = [dict(inner, ann_file=f'{name}.txt') for name in 'ab']
+    cfg.train_dataloader.dataset = dict(
+        type='RepeatDataset',
+        times=2,
+        dataset=dict(type='ConcatDataset', datasets=parts),
+    )
+    check_classification_data(cfg)
+    cfg.train_dataloader.dataset.dataset.datasets.pop()
+    refuse(cfg, 'train_dataloader.dataset.dataset.datasets[0]: 2;')
+    (root / 'a.txt').unlink()
+    refuse(
+        cfg,
+        'train_dataloader.dataset.dataset.datasets[0].data_root=',
+        error=FileNotFoundError,
+    )
+
+
+def test_folders_are_not_read_whole(cfg, monkeypatch):
+    def scan(self):
+        raise AssertionError('scanned')
+
+    # The check asks the class whether it finds its files as usual.
+    monkeypatch.setattr(CustomDataset, '_find_samples', scan)
+    check_classification_data(cfg)
+
+
+def test_cifar_must_not_download(cfg):
+    cfg.val_dataloader.dataset = dict(
+        type='CIFAR10', data_root='nowhere', split='test'
+    )
+    refuse(
+        cfg,
+        'val_dataloader.dataset.download must be False',
+        'check_dataset.py cifar10',
+    )
+
+
+def test_cifar_labels_are_read(cfg, tmp_path, monkeypatch):
+    content = pickle.dumps(
+        dict(data=np.zeros((3, 3072), np.uint8), labels=[0, 3, 9])
+    )
+    files = [['batch', hashlib.md5(content).hexdigest()]]
+    kind = type('Cifar', (CIFAR10,), dict(train_list=files, test_list=files))
+    monkeypatch.setitem(DATASETS.module_dict, 'Cifar', kind)
+    folder = tmp_path / 'cifar-10-batches-py'
+    folder.mkdir()
+    (folder / 'batch').write_bytes(content)
+    for name in ('train', 'val'):
+        cfg[f'{name}_dataloader'].dataset = dict(
+            type='Cifar', data_root=str(tmp_path), download=False
+        )
+    refuse(cfg, 'model.head.num_classes=3', '10 classes', "'airplane'")
+    cfg.model.head.num_classes = 10
+    check_classification_data(cfg)
+    (folder / 'batch').write_bytes(content[:-1])
+    refuse(cfg, 'missing or damaged', error=FileNotFoundError)
+
+
+def test_unlabelled_pretraining_on_imagenet_needs_its_folder(knn_cfg, root):
+    knn_cfg.train_dataloader.dataset = dict(
+        type='ImageNet', data_root=str(root), split='train'
+    )
+    check_classification_data(knn_cfg)  # three classes are fine
+    shutil.rmtree(root / 'train')
+    knn_cfg.val_cfg = None
+    refuse(
+        knn_cfg,
+        'train_dataloader.dataset.data_root=',
+        error=FileNotFoundError,
+    )

@@ -1,0 +1,439 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import json
+import os
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from mmengine.config import Config, ConfigDict
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from sklearn.neighbors import KNeighborsClassifier
+
+from mmscfs.engine.runners import knn_loop
+from mmscfs.engine.runners.features import layer_names, pool
+from mmscfs.evaluation import train_linear
+
+PIPELINE = [dict(type='LoadImage'), dict(type='PackInputs')]
+
+
+@pytest.fixture
+def labelled_folder(tmp_path):
+    """Six classes of colours, 8 images each to learn, 3 to test."""
+    generator = np.random.default_rng(0)
+    for label in range(6):
+        colour = generator.integers(0, 256, 3)
+        for split, count in (('train', 8), ('val', 3)):
+            folder = tmp_path / 'labelled' / split / str(label)
+            folder.mkdir(parents=True)
+            for i in range(count):
+                noise = generator.normal(0, 60, (32, 32, 3))
+                image = (colour + noise).clip(0, 255).astype(np.uint8)
+                cv2.imwrite(str(folder / f'{i}.png'), image)
+    return tmp_path / 'labelled'
+
+
+def loader(root, split, **kwargs):
+    """Return the config of a loader that keeps the images' order."""
+    return dict(
+        batch_size=5,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=dict(
+            type='CustomDataset',
+            data_root=str(root),
+            data_prefix=split,
+            pipeline=PIPELINE,
+        ),
+        **kwargs,
+    )
+
+
+@pytest.fixture
+def knn_cfg(labelled_folder, tmp_path):
+    """A k-NN test of a tiny ResNet."""
+    return Config(
+        dict(
+            default_scope='mmpretrain',
+            work_dir=str(tmp_path / 'work'),
+            model=dict(
+                type='ImageClassifier',
+                backbone=dict(
+                    type='ResNet',
+                    depth=18,
+                    stem_channels=8,
+                    base_channels=8,
+                    out_indices=(1, 2, 3),
+                ),
+            ),
+            data_preprocessor=dict(
+                mean=[120.0, 110, 100], std=[60.0, 60, 60], to_rgb=True
+            ),
+            test_dataloader=loader(labelled_folder, 'val'),
+            test_evaluator=[],
+            test_cfg=dict(
+                type='KNNLoop',
+                bank_dataloader=loader(labelled_folder, 'train'),
+                ks=[3, 10],
+                layers='all',
+            ),
+            randomness=dict(seed=0),
+            log_level='WARNING',
+        )
+    )
+
+
+def run_test(cfg):
+    """Run a test of a network that is always the same."""
+    runner = Runner.from_cfg(cfg)
+    set_weights(runner.model)
+    return runner, runner.test()
+
+
+def set_weights(model):
+    """Set every parameter from one seed."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            shape = parameter.shape
+            parameter.copy_(0.2 * torch.randn(shape, generator=generator))
+
+
+def plain_features(runner, folder):
+    """Features of one image at a time, by layer, and the labels."""
+    features, labels = {}, []
+    runner.model.eval()
+    for path in sorted(folder.glob('*/*.png')):
+        rgb = cv2.imread(str(path))[:, :, ::-1].astype(np.float32)
+        image = (rgb - [120, 110, 100]) / 60
+        image = torch.from_numpy(image).float().permute(2, 0, 1)[None]
+        with torch.no_grad():
+            outputs = runner.model.backbone(image)
+        for i, output in enumerate(outputs):
+            pooled = output.mean((2, 3))[0].numpy()
+            features.setdefault(f'layer{i + 2}', []).append(pooled)
+        labels.append(int(path.parent.name))
+    return {name: np.stack(f) for name, f in features.items()}, labels
+
+
+def test_accuracies_of_every_layer_equal_scikit_learn(
+    knn_cfg, labelled_folder
+):
+    runner, metrics = run_test(knn_cfg)
+    bank, bank_labels = plain_features(runner, labelled_folder / 'train')
+    queries, labels = plain_features(runner, labelled_folder / 'val')
+    for layer, features in queries.items():
+        for k in (3, 10):
+            classifier = KNeighborsClassifier(
+                n_neighbors=k,
+                metric='cosine',
+                algorithm='brute',
+                weights=lambda distance: np.exp((1 - distance) / 0.07),
+            ).fit(bank[layer], bank_labels)
+            shares = classifier.predict_proba(features)
+            right = shares.argmax(1) == labels
+            name = f'knn/{layer}_k{k}'
+            assert metrics[f'{name}_top1'] == pytest.approx(100 * right.mean())
+            ranks = (shares > shares[range(18), labels][:, None]).sum(1)
+            assert metrics[f'{name}_top5'] >= 100 * (ranks < 4).mean()
+    assert 20 < metrics['knn/top1'] <= 100  # chance is 17
+    best = max((3, 10), key=lambda k: metrics[f'knn/layer4_k{k}_top1'])
+    assert metrics['knn/k'] == best
+    assert metrics['knn/top1'] == metrics[f'knn/layer4_k{best}_top1']
+    picture = cv2.imread(f'{knn_cfg.work_dir}/knn_layers.png')
+    assert picture.std() > 5
+
+
+def test_linear_sweep_reports_every_rate(knn_cfg, labelled_folder):
+    rates = [0.01, 3.0]
+    settings = dict(learning_rates=rates, epochs=50, batch_size=16)
+    knn_cfg.test_cfg = ConfigDict(
+        type='LinearSweepLoop',
+        bank_dataloader=knn_cfg.test_cfg.bank_dataloader,
+        **settings,
+    )
+    runner, metrics = run_test(knn_cfg)
+    bank, bank_labels = plain_features(runner, labelled_folder / 'train')
+    queries, labels = plain_features(runner, labelled_folder / 'val')
+    weight, bias = train_linear(
+        torch.from_numpy(bank['layer4']),
+        torch.tensor(bank_labels),
+        6,
+        **settings,
+    )
+    for i, rate in enumerate(rates):
+        scores = queries['layer4'] @ weight[i].numpy().T + bias[i].numpy()
+        right = 100 * np.mean(scores.argmax(1) == labels)
+        name = f'linear/layer4_lr{rate:g}'
+        assert metrics[f'{name}_top1'] == pytest.approx(right)
+        # One of six classes is not among the five.
+        right = 100 * np.mean(scores.argmin(1) != labels)
+        assert metrics[f'{name}_top5'] == pytest.approx(right)
+    best = max(rates, key=lambda r: metrics[f'linear/layer4_lr{r:g}_top1'])
+    assert metrics['linear/lr'] == best
+    assert metrics['linear/top1'] == metrics[f'linear/layer4_lr{best:g}_top1']
+    assert metrics['linear/top1'] > 25  # chance is 17
+    assert not any('layer2' in name for name in metrics)
+
+
+def test_a_rate_that_diverges_is_left_out(knn_cfg):
+    knn_cfg.test_cfg = ConfigDict(
+        type='LinearSweepLoop',
+        bank_dataloader=knn_cfg.test_cfg.bank_dataloader,
+        learning_rates=[0.1, 1e38],
+        epochs=3,
+    )
+    _, metrics = run_test(knn_cfg)
+    assert not any('lr1e+38' in name for name in metrics)
+    assert metrics['linear/lr'] == 0.1
+    knn_cfg.test_cfg.learning_rates = [1e38]
+    with pytest.raises(RuntimeError, match='all diverged; add smaller ones'):
+        run_test(knn_cfg)
+
+
+def run_part(rank, world, cfg, folder):
+    """Test as one of several processes."""
+    os.environ.update(LOCAL_RANK=str(rank))
+    dist.init_process_group(
+        'gloo',
+        init_method=f'file://{folder}/rendezvous',
+        rank=rank,
+        world_size=world,
+    )
+    runner = Runner.from_cfg(cfg)
+    set_weights(runner.model)
+    metrics = runner.test()
+    with open(f'{folder}/{rank}.json', 'w') as file:
+        json.dump(metrics, file)
+    dist.destroy_process_group()
+
+
+def test_two_processes_find_what_one_finds(knn_cfg, tmp_path):
+    """Each keeps the features of its images, in one folder."""
+    knn_cfg.test_cfg.features = str(tmp_path / 'features')
+    knn_cfg.test_dataloader.dataset.indices = list(range(17))  # an odd number
+    mp.start_processes(
+        run_part, (2, knn_cfg, str(tmp_path)), 2, start_method='fork'
+    )
+    found = [json.loads((tmp_path / f'{r}.json').read_text()) for r in (0, 1)]
+    kept = np.load(tmp_path / 'features/bank/layer3.npy')
+    knn_cfg.test_cfg.features = None
+    runner, expected = run_test(knn_cfg)
+    assert found == [expected, expected]
+    bank, _ = plain_features(runner, tmp_path / 'labelled' / 'train')
+    np.testing.assert_allclose(kept, bank['layer3'], rtol=1e-4, atol=1e-6)
+
+
+def test_kept_features_are_used_again(knn_cfg, tmp_path, labelled_folder):
+    folder = tmp_path / 'features'
+    knn_cfg.test_cfg.features = str(folder)
+    _, first = run_test(knn_cfg)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        'bank',
+        'queries',
+    ]
+    # Pictures are not opened again, only counted.
+    for path in labelled_folder.glob('*/*/*.png'):
+        path.write_bytes(b'')
+    _, second = run_test(knn_cfg)
+    assert second == first
+    knn_cfg.test_cfg.layers = ['layer2']
+    _, third = run_test(knn_cfg)
+    assert third['knn/top1'] == first[f'knn/layer2_k{third["knn/k"]}_top1']
+
+
+def test_kept_features_of_others_are_refused(knn_cfg, tmp_path):
+    folder = tmp_path / 'features'
+    knn_cfg.test_cfg.features = str(folder)
+    knn_cfg.test_cfg.layers = 'last'
+    run_test(knn_cfg)
+    knn_cfg.test_cfg.layers = 'all'
+    with pytest.raises(ValueError, match=r"only the layers \['layer4'\]"):
+        run_test(knn_cfg)
+    knn_cfg.test_cfg.layers = 'last'
+    with pytest.raises(ValueError, match='other backbone, .*name another f'):
+        Runner.from_cfg(knn_cfg).test()  # of other weights
+    bank = knn_cfg.test_cfg.bank_dataloader.dataset
+    bank.indices = 40
+    with pytest.raises(ValueError, match='other images'):
+        run_test(knn_cfg)
+    del bank['indices']
+    shutil.copy(folder / 'bank/labels.npy', folder / 'bank/layer4.npy')
+    (folder / 'bank/labels.npy').write_bytes(b'torn')
+    with pytest.raises(ValueError, match='delete'):
+        run_test(knn_cfg)
+
+
+def test_an_unfinished_folder_is_made_anew(knn_cfg, tmp_path, monkeypatch):
+    knn_cfg.test_cfg.features = str(tmp_path / 'features')
+    runner = Runner.from_cfg(knn_cfg)
+    set_weights(runner.model)
+
+    def fail(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner.model.backbone, 'forward', fail)
+    with pytest.raises(KeyboardInterrupt):
+        runner.test()
+    assert not (tmp_path / 'features/bank').exists()
+    _, metrics = run_test(knn_cfg)
+    assert (tmp_path / 'features/bank/layer4.npy').exists()
+    knn_cfg.test_cfg.features = None
+    assert run_test(knn_cfg)[1] == metrics
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'test_cfg.ks': [10, 49]}, r'ks=\[10, 49\] .* the 48 images'),
+        ({'test_cfg.ks': []}, r'ks=\[\]'),
+        ({'test_cfg.layers': ['layer1']}, r"layers=\['layer1'\] must be"),
+        ({'test_cfg.layers': 'res4'}, "layers='res4' must be 'last', 'all'"),
+        ({'test_cfg.network': 'teacher'}, 'ImageClassifier has no teacher'),
+        ({'test_cfg.network': 'both'}, "network='both' must be 'teacher'"),
+        ({'test_evaluator': [dict(type='Accuracy')]}, r'test_evaluator=\[\]'),
+        (
+            {'test_cfg.bank_dataloader.sampler.shuffle': True},
+            'loader of the bank must keep the order',
+        ),
+        (
+            {'test_dataloader.dataset.with_label': False},
+            'an image of the queries has no label .*/0.png',
+        ),
+        (
+            {'test_cfg.bank_dataloader.dataset.indices': list(range(16))},
+            r'4 classes of the queries have no image .* \[2, 3, 4, 5\]',
+        ),
+    ],
+)
+def test_bad_settings_are_refused(knn_cfg, change, message):
+    knn_cfg.merge_from_dict(change)
+    with pytest.raises(ValueError, match=message):
+        run_test(knn_cfg)
+
+
+def test_features_that_are_not_finite_are_refused(knn_cfg):
+    runner = Runner.from_cfg(knn_cfg)
+    set_weights(runner.model)
+    runner.model.backbone.layer3[0].conv1.weight.data[0] = float('nan')
+    with pytest.raises(
+        ValueError, match=r'48 features of the bank \(layer3\) are not finite'
+    ):
+        runner.test()
+
+
+@pytest.mark.parametrize(
+    ('shape', 'expected'), [((2, 3, 4, 5), (2, 3)), ((2, 7, 3), (2, 3))]
+)
+def test_maps_and_tokens_are_averaged(shape, expected):
+    output = torch.randn(shape)
+    pooled = pool(output)
+    assert pooled.shape == expected
+    mean = (
+        sum(output[1, 2].flatten()) / 20
+        if len(shape) == 4
+        else sum(output[1, :, 2]) / 7
+    )
+    torch.testing.assert_close(pooled[1, 2], mean)
+    vectors = torch.randn(2, 3)
+    assert pool(vectors) is vectors
+
+
+def test_layers_count_from_one():
+    backbone = torch.nn.Module()
+    backbone.out_indices = (1, 3)
+    assert layer_names(backbone, 2) == ['layer2', 'layer4']
+    backbone.out_indices = [-1]
+    backbone.layers = [0] * 12
+    assert layer_names(backbone, 1) == ['layer12']
+    backbone.out_indices = 3
+    assert layer_names(backbone, 1) == ['output1']
+
+
+class LossHook(Hook):
+    """Keeps every iteration's losses."""
+
+    def __init__(self):
+        self.losses = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch, outputs):
+        self.losses.append(float(outputs['loss']))
+
+
+def train(cfg):
+    """Train, return the losses and the weights."""
+    runner = Runner.from_cfg(cfg)
+    hook = LossHook()
+    runner.register_hook(hook)
+    runner.train()
+    return hook.losses, runner
+
+
+def add_knn(cfg, folder, **kwargs):
+    """Validate by k-NN after every epoch."""
+    cfg.val_dataloader = loader(folder, 'val')
+    cfg.val_evaluator = []
+    cfg.val_cfg = dict(
+        type='KNNLoop',
+        bank_dataloader=loader(folder, 'train'),
+        ks=[3, 5],
+        **kwargs,
+    )
+
+
+def test_knn_adds_no_drift_to_pretraining(
+    tiny_run, labelled_folder, monkeypatch
+):
+    tiny_run.model.backbone.drop_path_rate = 0.5  # draws random numbers
+    plain, plain_runner = train(tiny_run)
+    add_knn(tiny_run, labelled_folder, layers='all')
+    tiny_run.default_hooks.checkpoint.update(
+        save_best='knn/top1', rule='greater'
+    )
+    tiny_run.work_dir += '_knn'
+    validated, runner = train(tiny_run)
+    assert validated == plain
+    for name, value in plain_runner.model.state_dict().items():
+        assert torch.equal(value, runner.model.state_dict()[name]), name
+    # Logged, drawn, and the best checkpoint kept.
+    text = Path(runner._log_dir, 'vis_data/scalars.json').read_text()
+    lines = map(json.loads, text.splitlines())
+    logged = [line for line in lines if 'knn/layer4_k5_top1' in line]
+    assert [line['step'] for line in logged] == [1, 2]
+    folder = Path(tiny_run.work_dir)
+    best = max(range(2), key=lambda i: logged[i]['knn/top1']) + 1
+    assert (folder / f'best_knn_top1_epoch_{best}.pth').exists()
+    assert cv2.imread(str(folder / 'knn.png')).std() > 5
+    # A resumed run draws on.
+    drawn = []
+    monkeypatch.setattr(
+        knn_loop, 'draw_knn_by_epoch', lambda history, _: drawn.append(history)
+    )
+    tiny_run.train_cfg.max_epochs = 3
+    tiny_run.resume = True
+    train(tiny_run)
+    assert list(drawn[-1]) == [1, 2, 3]
+    assert drawn[-1][2]['knn/top1'] == logged[1]['knn/top1']
+
+
+def test_teacher_is_evaluated_unless_the_student_is_asked_for(
+    tiny_run, labelled_folder
+):
+    found = {}
+    for network in (None, 'teacher', 'student'):
+        add_knn(tiny_run, labelled_folder, network=network)
+        runner = Runner.from_cfg(tiny_run)
+        set_weights(runner.model.teacher)
+        found[network] = runner.val()
+    assert found[None] == found['teacher'] != found['student']
+
+
+def test_features_of_a_training_are_not_kept(tiny_run, labelled_folder):
+    add_knn(tiny_run, labelled_folder, features='features')
+    with pytest.raises(ValueError, match="val_cfg.features='features'"):
+        Runner.from_cfg(tiny_run).val()

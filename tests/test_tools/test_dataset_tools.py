@@ -1,0 +1,415 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Tests of check_dataset, make_semi_supervised_list, make_imagenet_subset."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+from mmpretrain.datasets import CustomDataset, ImageNet, OxfordIIITPet
+
+from mmscfs.datasets import known_datasets
+from mmscfs.datasets.known_datasets import KNOWN_DATASETS
+
+TOOLS = Path(__file__).parents[2] / 'tools/dataset_converters'
+
+
+def load_tool(name):
+    spec = importlib.util.spec_from_file_location(name, TOOLS / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+checker = load_tool('check_dataset')
+lister = load_tool('make_semi_supervised_list')
+subsetter = load_tool('make_imagenet_subset')
+
+# In this order in train; their labels are 1, 2, 0.
+SYNSETS = ('n01443537', 'n01484850', 'n01440764')
+
+
+def write(path, content='x'):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    """Three classes, 3 images each in train and 2 in val's class folders."""
+    root = tmp_path / 'imagenet'
+    for name in SYNSETS:
+        for i in range(3):
+            write(root / f'train/{name}/{name}_{i}.JPEG', f'{name} {i}')
+        for i in range(2):
+            write(root / f'val/{name}/{name[-4:]}{i}.JPEG', f'{name} val {i}')
+    return root
+
+
+@pytest.fixture
+def flat_imagenet(imagenet, monkeypatch):
+    """The same with all images of val in one folder, and a list."""
+    monkeypatch.setattr(subsetter, 'NUM_CLASSES', 3)
+    lines = []
+    for label, name in enumerate(sorted(SYNSETS)):
+        for path in sorted((imagenet / 'val' / name).iterdir()):
+            path.rename(imagenet / 'val' / path.name)
+            lines.append(f'{path.name} {label}\n')
+        (imagenet / 'val' / name).rmdir()
+    write(imagenet / 'meta/val.txt', ''.join(lines[::-1]))
+    return imagenet
+
+
+def tree(root):
+    return sorted(str(path.relative_to(root)) for path in root.rglob('*'))
+
+
+# check_dataset.py
+
+
+@pytest.fixture
+def small_pets(tmp_path, monkeypatch):
+    """Pets of two images and one, and totals to match."""
+    root = tmp_path / 'pets'
+    (pets,) = (d for d in KNOWN_DATASETS if d.name == 'pets')
+    splits = []
+    for split, files in (
+        (pets.splits[0], ('A_1', 'B_1')),
+        (pets.splits[1], ('A_2',)),
+    ):
+        lines = [f'{file} {i} 1 1\n' for i, file in enumerate(files, 1)]
+        write(root / f'annotations/{split.name}.txt', ''.join(lines))
+        for file in files:
+            write(root / f'images/{file}.jpg')
+        splits.append(split._replace(images=len(files), classes=len(files)))
+    pets = pets._replace(root=str(root), splits=tuple(splits))
+    monkeypatch.setattr(known_datasets, 'KNOWN_DATASETS', (pets,))
+    # Only these classes are known, so that none is missing.
+    for split in splits:
+        kind = split.read.keywords['kind']
+        names = kind.METAINFO['classes'][: split.classes]
+        small = type(kind.__name__, (kind,), {'METAINFO': {'classes': names}})
+        monkeypatch.setitem(split.read.keywords, 'kind', small)
+    return root
+
+
+def test_complete_set(small_pets, capsys):
+    assert checker.main(['pets']) == 0
+    output = capsys.readouterr().out
+    assert '2 of 2' in output
+    assert '1 of 1' in output
+    assert output.count(' complete') == 2
+    assert 'expected' not in output
+
+
+def test_incomplete_set_names_what_is_missing_and_the_layout(
+    small_pets, capsys
+):
+    (small_pets / 'images/B_1.jpg').unlink()
+    assert checker.main(['pets']) == 1
+    output = capsys.readouterr().out
+    assert '1 of 2' in output
+    assert output.count(' incomplete') == 1
+    assert 'trainval: missing (1): images/B_1.jpg' in output
+    name = OxfordIIITPet.METAINFO['classes'][1]
+    assert f'trainval: classes without images (1): {name}' in output
+    assert 'images/Abyssinian_1.jpg' in output
+
+
+def test_root_is_looked_at_instead(small_pets, tmp_path, capsys):
+    assert checker.main(['pets', '--root', str(tmp_path)]) == 1
+    assert 'annotations/trainval.txt' in capsys.readouterr().out
+    other = small_pets.rename(tmp_path / 'other')
+    assert checker.main(['pets', '--root', str(other)]) == 0
+    assert checker.main(['pets']) == 1
+
+
+def test_list_names_every_layout(capsys):
+    assert checker.main(['--list']) == 0
+    output = capsys.readouterr().out
+    for dataset in KNOWN_DATASETS:
+        assert f'{dataset.name}: {dataset.title}' in output
+        assert f'{dataset.root}/' in output
+
+
+@pytest.mark.parametrize('args', [[], ['birds'], ['pets', '--list']])
+def test_wrong_calls_of_the_checker(args, capsys):
+    with pytest.raises(SystemExit) as caught:
+        checker.main(args)
+    assert caught.value.code == 2
+    assert 'error: ' in capsys.readouterr().err
+
+
+def test_help_names_every_data_set():
+    names = [dataset.name for dataset in KNOWN_DATASETS]
+    assert ', '.join(names) == checker.NAMES
+
+
+# make_semi_supervised_list.py
+
+
+@pytest.fixture
+def small_lists(monkeypatch):
+    monkeypatch.setattr(lister, 'PERCENT', {4: 1, 6: 10})
+    monkeypatch.setattr(lister, 'NUM_CLASSES', 3)
+
+
+ONE = [
+    'n01484850_2.JPEG',
+    'n01440764_0.JPEG',
+    'n01443537_1.JPEG',
+    'n01440764_1.JPEG',
+]
+
+
+def convert(imagenet, names, *args):
+    path = imagenet.parent / 'list.txt'
+    path.write_text('\n'.join(names))
+    return lister.main([str(path), '--root', str(imagenet), *args])
+
+
+def test_constants_are_those_of_the_published_lists():
+    assert lister.PERCENT == {12811: 1, 128116: 10}
+    assert lister.NUM_CLASSES == 1000
+    assert subsetter.NUM_CLASSES == 1000
+
+
+@pytest.mark.usefixtures('small_lists')
+def test_list_becomes_mmpretrains(imagenet, capsys):
+    assert convert(imagenet, ONE) == 0
+    out = imagenet / 'meta/train_1percent.txt'
+    assert out.read_text() == (
+        'n01484850/n01484850_2.JPEG 2\n'
+        'n01440764/n01440764_0.JPEG 0\n'
+        'n01443537/n01443537_1.JPEG 1\n'
+        'n01440764/n01440764_1.JPEG 0\n'
+    )
+    assert '4 images of 3 classes' in capsys.readouterr().out
+    assert tree(imagenet / 'meta') == ['train_1percent.txt']
+    # As mmpretrain reads it, beside the labels of the class folders.
+    dataset = ImageNet(
+        data_root=str(imagenet), split='train', ann_file=str(out)
+    )
+    folders = CustomDataset(data_root=str(imagenet), data_prefix='train')
+    labels = {i['img_path']: i['gt_label'] for i in folders}
+    assert len(dataset) == 4
+    for info in dataset:
+        assert labels[info['img_path']] == info['gt_label']
+
+
+@pytest.mark.usefixtures('small_lists')
+def test_the_larger_list_has_its_own_name(imagenet):
+    assert (
+        convert(imagenet, [*ONE, *(f'{s}_0.JPEG' for s in SYNSETS[:2])]) == 0
+    )
+    assert (imagenet / 'meta/train_10percent.txt').is_file()
+
+
+@pytest.mark.usefixtures('small_lists')
+@pytest.mark.parametrize(
+    ('names', 'problem'),
+    [
+        (ONE[:3], 'has 3 names instead of 4 (1%) or 6 (10%)'),
+        ([*ONE[:3], ONE[0]], 'line 4: n01484850_2.JPEG a second time'),
+        ([*ONE[:3], 'cat.jpg'], "line 4: 'cat.jpg' is not the name"),
+        ([*ONE[:3], f'{ONE[3]} 0'], 'line 4: '),
+        (
+            [*ONE[1:], 'n01443537_0.JPEG'],
+            '2 classes instead of 3; no image of n01484850 (1)',
+        ),
+        ([*ONE[:3], 'n01440764_7.JPEG'], '1 of 4 images are missing'),
+        ([], 'has 0 names'),
+    ],
+)
+def test_wrong_lists_are_refused(names, problem, imagenet, capsys):
+    assert convert(imagenet, names) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('error: ')
+    assert problem in error
+    assert not (imagenet / 'meta').exists()
+
+
+def test_unpatched_tool_refuses_a_list_of_four(imagenet, capsys):
+    assert convert(imagenet, ONE) == 2
+    assert '12811 (1%) or 128116 (10%)' in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures('small_lists')
+def test_files_need_not_be_there_if_told(imagenet, tmp_path, capsys):
+    (imagenet / 'train' / 'n01440764' / ONE[1]).write_text('')
+    assert convert(imagenet, ONE) == 2
+    assert ONE[1] in capsys.readouterr().err
+    nowhere = tmp_path / 'nowhere'
+    out = tmp_path / 'deep/list.txt'
+    args = [str(tmp_path / 'list.txt'), '--root', str(nowhere)]
+    assert lister.main([*args, '--out', str(out)]) == 2
+    assert f'{nowhere}/train' in capsys.readouterr().err
+    assert lister.main([*args, '--out', str(out), '--no-check-files']) == 0
+    assert len(out.read_text().splitlines()) == 4
+    assert not nowhere.exists()
+
+
+@pytest.mark.usefixtures('small_lists')
+def test_existing_annotations_stay_unless_forced(imagenet, capsys):
+    out = imagenet / 'meta/train_1percent.txt'
+    write(out, 'mine')
+    assert convert(imagenet, ONE) == 2
+    assert '--force' in capsys.readouterr().err
+    assert out.read_text() == 'mine'
+    assert convert(imagenet, ONE, '--force') == 0
+    assert out.read_text() != 'mine'
+
+
+@pytest.mark.usefixtures('small_lists')
+def test_list_that_cannot_be_read_or_written(imagenet, capsys):
+    assert lister.main([str(imagenet / 'no.txt')]) == 2
+    assert 'no.txt' in capsys.readouterr().err
+    blocked = imagenet / 'train/n01440764/n01440764_0.JPEG/list.txt'
+    assert convert(imagenet, ONE, '--out', str(blocked)) == 1
+    assert 'cannot write' in capsys.readouterr().err
+
+
+# make_imagenet_subset.py
+
+
+def subset(
+    imagenet,
+    *args,
+    classes='n01484850\nn01440764 # a tench\n\n',
+    name='subset',
+):
+    """Run the tool on a list of classes; return its exit code and OUT."""
+    path = imagenet.parent / 'classes.txt'
+    path.write_text(classes)
+    if not args:
+        args = ('--classes', str(path))
+    out = imagenet.parent / name
+    args = ('--source', str(imagenet), '--out', str(out), *args)
+    return subsetter.main(args), out
+
+
+@pytest.mark.parametrize('layout', ['imagenet', 'flat_imagenet'])
+def test_subset_links_to_the_images_of_its_classes(layout, request):
+    root = request.getfixturevalue(layout)
+    code, out = subset(root)
+    assert code == 0
+    assert (out / 'meta/classes.txt').read_text() == 'n01440764\nn01484850\n'
+    for split, count in (('train', 3), ('val', 2)):
+        dataset = CustomDataset(data_root=str(out), data_prefix=split)
+        assert dataset.CLASSES == ('n01440764', 'n01484850')
+        texts = [Path(i['img_path']).read_text() for i in dataset]
+        part = '' if split == 'train' else 'val '
+        assert texts == [
+            f'{name} {part}{i}'
+            for name in ('n01440764', 'n01484850')
+            for i in range(count)
+        ]
+    assert (out / 'train/n01440764').is_symlink()
+    # Nothing was copied, and the links survive a move of both folders.
+    moved = out.parent / 'moved'
+    moved.mkdir()
+    for path in (root, out):
+        path.rename(moved / path.name)
+    files = (moved / 'subset').glob('*/*/*.JPEG')
+    assert sum(path.is_file() for path in files) == 10
+
+
+def test_again_is_harmless(imagenet, capsys):
+    _, out = subset(imagenet)
+    before = tree(out)
+    code, _ = subset(imagenet)
+    assert code == 0
+    assert 'nothing to do' in capsys.readouterr().out
+    assert tree(out) == before
+
+
+def test_other_content_stays(imagenet, capsys):
+    _, out = subset(imagenet)
+    before = tree(out)
+    code, _ = subset(imagenet, classes='n01440764\n')
+    assert code == 2
+    assert '--out' in capsys.readouterr().err
+    assert tree(out) == before
+    write(out / 'val/n01443537/own.JPEG')
+    assert subset(imagenet)[0] == 2
+
+
+def test_empty_folder_is_taken(imagenet):
+    (imagenet.parent / 'subset').mkdir()
+    code, out = subset(imagenet)
+    assert code == 0
+    assert len(tree(out)) == 8  # 2 x 2 links and their folders, the list
+
+
+@pytest.mark.parametrize(
+    ('classes', 'problem'),
+    [
+        ('n01440764\nn09999999\n', 'line 2: no folder n09999999'),
+        ('n01440764\ntench\n', "line 2: 'tench' is not a class"),
+        ('n01440764\n# one more\nn01440764\n', 'line 3: n01440764 a second'),
+        ('# none\n', 'names no class'),
+    ],
+)
+def test_wrong_classes_are_refused(classes, problem, imagenet, capsys):
+    code, out = subset(imagenet, classes=classes)
+    assert code == 2
+    assert problem in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_class_without_val_is_refused(imagenet, capsys):
+    (imagenet / 'val/n01484850').rename(imagenet / 'elsewhere')
+    code, out = subset(imagenet)
+    assert code == 2
+    assert 'e.g. n01484850' in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_flat_val_needs_all_classes_and_files(flat_imagenet, capsys):
+    lost = sorted((flat_imagenet / 'val').iterdir())[0]
+    lost.rename(flat_imagenet / 'lost')
+    code, out = subset(flat_imagenet)
+    assert code == 2
+    assert str(lost) in capsys.readouterr().err
+    (flat_imagenet / 'train/n01443537').rename(flat_imagenet / 'elsewhere')
+    assert subset(flat_imagenet)[0] == 2
+    assert 'must have 3 class folders, not 2' in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_missing_source(tmp_path, capsys):
+    (tmp_path / 'nothing').mkdir()
+    assert subset(tmp_path / 'nothing')[0] == 2
+    assert '--source' in capsys.readouterr().err
+
+
+def test_random_draw_is_the_same_for_a_seed(imagenet, capsys):
+    code, out = subset(imagenet, '--random', '2', '--seed', '7')
+    assert code == 0
+    drawn = (out / 'meta/classes.txt').read_text().split()
+    assert drawn == subsetter.draw_classes(2, 7, sorted(SYNSETS))
+
+    names = [f'n{i:08d}' for i in range(1000)]
+    draws = [subsetter.draw_classes(100, seed, names) for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+    assert draws[0] == sorted(set(draws[0]))
+    assert len(draws[0]) == 100
+    assert subset(imagenet, '--random', '4')[0] == 2
+    assert '--random 4 must be from 1 to 3' in capsys.readouterr().err
+
+
+def test_failure_leaves_nothing(imagenet, monkeypatch, capsys):
+    done = []
+
+    def symlink(path, target):
+        done.append(path)
+        if len(done) == 3:
+            raise OSError('no space left')
+        os.symlink(target, path)
+
+    monkeypatch.setattr(Path, 'symlink_to', symlink)
+    before = tree(imagenet.parent)
+    code, out = subset(imagenet)
+    assert code == 1
+    assert 'no space left' in capsys.readouterr().err
+    assert tree(imagenet.parent) == sorted([*before, 'classes.txt'])

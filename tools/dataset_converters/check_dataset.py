@@ -1,0 +1,144 @@
+#!/usr/bin/env python
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Check that a data set is complete, and where the configs look for it.
+
+Counts the images and classes of every split against the published totals, and
+names what is missing, empty or damaged. Nothing is downloaded or changed, and
+images are not decoded.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from mmscfs.datasets.known_datasets import KnownDataset
+
+NAMES = (
+    'in1k, in100, in1k-1percent, in1k-10percent, coco, voc0712, cifar10, '
+    'cifar100, cub200, cars, aircraft, pets'
+)
+EXAMPLES = """
+examples:
+  # data/imagenet, before days of pre-training
+  python tools/dataset_converters/check_dataset.py in1k
+  # somewhere else
+  python tools/dataset_converters/check_dataset.py coco --root /datasets/coco
+  # the layout of every data set
+  python tools/dataset_converters/check_dataset.py --list
+
+exit code: 0 complete, 1 incomplete, 2 wrong call
+"""
+
+
+def parse_args(
+    argv: Sequence[str] | None,
+) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('name', nargs='?', metavar='NAME', help=NAMES)
+    parser.add_argument(
+        '--root',
+        type=Path,
+        metavar='FOLDER',
+        help="where the data set is (default: where the configs' data_root "
+        'says, below data/)',
+    )
+    parser.add_argument(
+        '--list',
+        action='store_true',
+        help='print the names and layouts of the data sets',
+    )
+    args = parser.parse_args(argv)
+    if args.list == bool(args.name):
+        parser.error('give the NAME of a data set, or --list')
+    return args, parser
+
+
+def print_layout(
+    console: Console, dataset: 'KnownDataset', root: Path
+) -> None:
+    """Print which files belong below the root."""
+    console.print(f'[bold]{dataset.name}[/bold]: {dataset.title}')
+    console.print(f'{root}/', style='cyan', highlight=False)
+    for line in dataset.layout.splitlines():
+        # Not folded: these are paths.
+        console.print(f'    {line}', highlight=False, soft_wrap=True)
+
+
+def check(console: Console, dataset: 'KnownDataset', root: Path) -> bool:
+    """Check a data set, print what was found, return if it is complete."""
+    from mmscfs.datasets.known_datasets import check_split, problems
+
+    bars = Console(stderr=True)
+    show = partial(
+        track, console=bars, transient=True, disable=not bars.is_terminal
+    )
+    table = Table(title=f'{dataset.title}: {root}')
+    table.add_column('split', no_wrap=True)
+    for name in ('images', 'classes', 'missing', 'empty or damaged'):
+        table.add_column(name, justify='right')
+    table.add_column('')
+    found = []
+    for split in dataset.splits:
+        report = check_split(split, root, show)
+        wrong = problems(split, report)
+        found += [f'{split.name}: {problem}' for problem in wrong]
+        images = f'{report.images:,}'
+        if split.images is not None:
+            images += f' of {split.images:,}'
+        table.add_row(
+            split.name,
+            images,
+            f'{len(report.classes):,} of {split.classes:,}',
+            f'{len(report.missing):,}',
+            f'{len(report.damaged):,}',
+            '[red]incomplete[/red]' if wrong else '[green]complete[/green]',
+        )
+    console.print(table)
+    for problem in found:
+        console.print(problem, markup=False, highlight=False, soft_wrap=True)
+    if found:
+        console.print('\nThe layout expected:')
+        print_layout(console, dataset, root)
+    return not found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool, return its exit code."""
+    args, parser = parse_args(argv)
+
+    # After parsing, so that --help and a wrong option answer at once.
+    from mmscfs.datasets.known_datasets import KNOWN_DATASETS, find_dataset
+
+    # A pipe or a file would get 80 columns.
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if args.list:
+        for dataset in KNOWN_DATASETS:
+            print_layout(console, dataset, Path(dataset.root))
+        return 0
+    try:
+        dataset = find_dataset(args.name)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        complete = check(console, dataset, args.root or Path(dataset.root))
+    except OSError as error:  # e.g. a folder that may not be read
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    return 0 if complete else 1
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
