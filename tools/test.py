@@ -15,6 +15,8 @@ from command_line import (
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 
+# What can be evaluated of a backbone alone.
+FEATURE_LOOPS = ('KNNLoop', 'LinearSweepLoop')
 EXAMPLES = """
 examples:
   python tools/test.py configs/detection/coco/mask-rcnn_r50-fpn_1x_coco.py \\
@@ -71,6 +73,13 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     merge_common(cfg, args)
     if args.pretrained is None and is_bare_backbone(cfg.model):
         args.checkpoint, args.pretrained = None, args.checkpoint
+    test_cfg = cfg.get('test_cfg') or {}
+    if args.pretrained and test_cfg.get('type') not in FEATURE_LOOPS:
+        raise ValueError(
+            f'--pretrained {args.pretrained} is a backbone, but {args.config} '
+            'evaluates a whole model: train it by tools/train.py '
+            '--pretrained, then give its own checkpoint'
+        )
     if args.network and not args.pretrained:
         raise ValueError(
             '--network says which network of --pretrained to take; of a '
@@ -143,6 +152,11 @@ def main() -> None:
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
     runner = build_runner(cfg)
+    try:
+        # Builds the loop, with its data sets.
+        runner.logger.info(f'test: {type(runner.test_loop).__name__}')
+    except ValueError as error:
+        sys.exit(f'error: {error}')
     if args.pretrained:
         unwrapped_model(runner).init_weights()  # test() would not
     runner.test()

@@ -8,7 +8,7 @@ neighbours; if so, the query is searched again in a finer precision. So block
 sizes, precision and the number of processes change the time, not the result.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -47,6 +47,7 @@ def find_neighbors(
     precision: str = 'auto',
     query_block: int = 4096,
     bank_block: int = 8192,
+    track: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> Neighbors:
     """Find the k features of a bank that are nearest to each query.
 
@@ -66,6 +67,8 @@ def find_neighbors(
         query_block (int): Queries compared at a time. Defaults to 4096.
         bank_block (int): Features of the bank compared at a time. Defaults
             to 8192.
+        track (Callable): Wraps the blocks of queries, for a progress bar.
+            Defaults to ``iter``.
 
     Returns:
         Neighbors: Tensors of shape (Q, k), on the device of the queries.
@@ -88,10 +91,10 @@ def find_neighbors(
         )
     precision = resolve_precision(precision, queries.device)
     norms = torch.cat([_norms(part) for part in bank.split(bank_block)])
-    parts = [
-        _search(unit(block), bank, norms, k, precision, bank_block)
-        for block in queries.split(query_block)
-    ]
+    parts = []
+    for start in track(range(0, len(queries), query_block)):
+        block = unit(queries[start : start + query_block])
+        parts.append(_search(block, bank, norms, k, precision, bank_block))
     return Neighbors(*map(torch.cat, zip(*parts, strict=True)))
 
 

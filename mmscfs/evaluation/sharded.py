@@ -1,6 +1,8 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Nearest neighbours where every process holds a part of the features."""
 
+from collections.abc import Callable, Iterable, Sequence
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -16,6 +18,7 @@ def find_sharded_neighbors(
     bank_index: Tensor,
     k: int,
     query_block: int = 4096,
+    track: Callable[[Sequence[int]], Iterable[int]] = iter,
     **kwargs,
 ) -> Neighbors:
     """Find neighbours in the banks of all processes.
@@ -33,6 +36,8 @@ def find_sharded_neighbors(
         k (int): Number of neighbours.
         query_block (int): Queries compared at a time, of all processes
             together. Defaults to 4096.
+        track (Callable): Wraps the blocks of queries, for a progress bar.
+            Defaults to ``iter``.
         **kwargs: Those of :func:`find_neighbors`.
 
     Returns:
@@ -46,7 +51,7 @@ def find_sharded_neighbors(
     world = dist.get_world_size() if dist.is_initialized() else 1
     if world == 1:
         found = find_neighbors(
-            queries, bank, k, query_block=query_block, **kwargs
+            queries, bank, k, query_block=query_block, track=track, **kwargs
         )
         return Neighbors(found.similarity, bank_index.to(device)[found.index])
     sizes = torch.tensor([len(queries), len(bank)], device=device)
@@ -61,7 +66,7 @@ def find_sharded_neighbors(
         )
     block = max(1, query_block // world)
     parts = []
-    for start in range(0, most_queries, block):
+    for start in track(range(0, most_queries, block)):
         own = queries[start : start + block]
         # Collectives need one size: what is short is filled, and cut again.
         padded = queries.new_zeros(block, queries.shape[1])

@@ -167,6 +167,28 @@ def test_one_checkpoint_is_needed(arguments, message):
     assert message in done.stderr
 
 
+def test_a_whole_model_needs_its_own_checkpoint(checkpoint):
+    config = 'configs/detection/digits/mask-rcnn_r18-w16-fpn_demo_digits.py'
+    done = run(
+        *(sys.executable, 'tools/test.py', config, '--pretrained', checkpoint)
+    )
+    assert done.returncode == 1
+    assert 'evaluates a whole model: train it' in done.stderr
+
+
+def test_too_large_a_k_is_refused_before_the_work(
+    images, checkpoint, tmp_path
+):
+    done = run(
+        *(sys.executable, 'tools/test.py', KNN, checkpoint),
+        *options(images, tmp_path),  # of 12 images up to 200 neighbours
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith('error: KNNLoop: ks=[10, 20, 100, 200]')
+    assert 'Traceback' not in done.stderr
+
+
 @pytest.mark.parametrize(
     ('setting', 'message'),
     [

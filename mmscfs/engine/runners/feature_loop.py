@@ -124,7 +124,7 @@ class FeatureLoop(BaseLoop):
         return dict(
             backbone=weights_digest(backbone),
             images=lines_digest(
-                f'{image.get("img_path")} {image["gt_label"]}'
+                f'{image.get("img_path")} {image.get("gt_label")}'
                 for image in images
             ),
             pipeline=str(dataset.pipeline),

@@ -1,13 +1,20 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from mmengine.dist import all_reduce
+from mmengine.dist import all_reduce, is_main_process
 from mmpretrain.registry import LOOPS
+from rich.progress import track
 from torch import Tensor
 
-from mmscfs.evaluation import class_ranks, find_sharded_neighbors, vote
+from mmscfs.evaluation import (
+    Neighbors,
+    class_ranks,
+    find_sharded_neighbors,
+    vote,
+)
 from mmscfs.visualization import (
     draw_knn_by_epoch,
     draw_knn_by_layer,
@@ -76,15 +83,22 @@ class KNNLoop(FeatureLoop):
         query_count = len(self.dataloader.dataset)
         labels = gather_rows(bank.labels, bank_size)
         self.check_classes(queries, labels)
+        device = next(self.runner.model.parameters()).device
         metrics = {}
         for layer, features in queries.layers.items():
-            hits = self.count_hits(
-                features,
-                queries.labels,
+            found = find_sharded_neighbors(
+                features.to(device),
                 bank.layers[layer],
                 bank.index,
-                labels,
+                self.ks[-1],
+                precision=self.precision,
+                track=partial(
+                    track,
+                    description=f'neighbours by {layer}',
+                    disable=not is_main_process(),
+                ),
             )
+            hits = self.count_hits(found, labels, queries.labels)
             for (k, top), count in hits.items():
                 metrics[f'knn/{layer}_k{k}_top{top}'] = (
                     100 * count / query_count
@@ -99,37 +113,22 @@ class KNNLoop(FeatureLoop):
         return metrics
 
     def count_hits(
-        self,
-        features: Tensor,
-        labels: Tensor,
-        bank: Tensor,
-        bank_index: Tensor,
-        bank_labels: Tensor,
+        self, found: Neighbors, bank_labels: Tensor, labels: Tensor
     ) -> dict[tuple[int, int], int]:
         """Count the queries of all processes that are classified rightly.
 
         Args:
-            features (Tensor): This process's queries (Q, C).
-            labels (Tensor): Their classes (Q,).
-            bank (Tensor): This process's bank (M, C).
-            bank_index (Tensor): Places in the whole bank (M,).
+            found (Neighbors): Of this process's queries, (Q, largest k).
             bank_labels (Tensor): Classes of the whole bank.
+            labels (Tensor): Classes of the queries (Q,).
 
         Returns:
             dict[tuple[int, int], int]: Hits by (k, top), top being 1 or 5.
         """
-        device = next(self.runner.model.parameters()).device
-        found = find_sharded_neighbors(
-            features.to(device),
-            bank,
-            bank_index,
-            self.ks[-1],
-            precision=self.precision,
-        )
         num_classes = int(bank_labels.max()) + 1
         tops = (1, 5) if num_classes >= 5 else (1,)
         hits = {(k, top): 0 for k in self.ks for top in tops}
-        for start in range(0, len(features), QUERIES):
+        for start in range(0, len(labels), QUERIES):
             part = slice(start, start + QUERIES)
             similarity = found.similarity[part].cpu()
             voters = bank_labels[found.index[part].cpu()]
