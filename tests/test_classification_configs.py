@@ -261,7 +261,9 @@ def test_fine_tuning_recipe(name):
 
 
 def test_a_tenth_of_the_digits_is_30_of_each():
-    name = 'finetune/resnet18-w16_1xb64-semi-10percent-coslr-60e_digits.py'
+    name = (
+        'semi_supervised/resnet18-w16_1xb64-semi-10percent-coslr-60e_digits.py'
+    )
     indices = load(name).train_dataloader.dataset.indices
     assert len(set(indices)) == len(indices)
     # Class folders of 300 scenes, one after another.

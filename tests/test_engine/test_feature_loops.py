@@ -16,7 +16,11 @@ from mmengine.runner import Runner
 from sklearn.neighbors import KNeighborsClassifier
 
 from mmscfs.engine.runners import knn_loop
-from mmscfs.engine.runners.features import layer_names, pool
+from mmscfs.engine.runners.features import (
+    extract_features,
+    layer_names,
+    pool,
+)
 from mmscfs.evaluation import train_linear
 
 PIPELINE = [dict(type='LoadImage'), dict(type='PackInputs')]
@@ -147,6 +151,34 @@ def test_accuracies_of_every_layer_equal_scikit_learn(
     assert metrics['knn/top1'] == metrics[f'knn/layer4_k{best}_top1']
     picture = cv2.imread(f'{knn_cfg.work_dir}/knn_layers.png')
     assert picture.std() > 5
+
+
+def test_class_tokens_of_a_transformers_blocks(knn_cfg):
+    knn_cfg.model.backbone = ConfigDict(
+        type='VisionTransformer',
+        arch=dict(
+            embed_dims=24,
+            num_layers=3,
+            num_heads=2,
+            feedforward_channels=32,
+        ),
+        img_size=32,
+        patch_size=16,
+        out_indices=(0, 2),
+        out_type='cls_token',
+    )
+    knn_cfg.test_cfg.ks = [3]
+    runner, metrics = run_test(knn_cfg)
+    layers = {name.split('_')[0] for name in metrics if '_k3_top1' in name}
+    assert layers == {'knn/layer1', 'knn/layer3'}
+    features = extract_features(runner, runner.test_dataloader, 'queries')
+    images = torch.stack(
+        [sample['inputs'] for sample in runner.test_dataloader.dataset]
+    )
+    mean = torch.tensor([120.0, 110, 100])[:, None, None]
+    with torch.no_grad():
+        tokens = runner.model.backbone((images.flip(1) - mean) / 60)[-1]
+    torch.testing.assert_close(features.layers, dict(layer3=tokens))
 
 
 def test_linear_sweep_reports_every_rate(knn_cfg, labelled_folder):

@@ -17,7 +17,7 @@ from mmpretrain.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
 DIGITS = (
-    ROOT / 'configs/classification/finetune'
+    ROOT / 'configs/classification/semi_supervised'
     '/resnet18-w16_1xb64-semi-10percent-coslr-60e_digits.py'
 )
 CONFIG = """
