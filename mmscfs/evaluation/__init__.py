@@ -1,14 +1,13 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from .knn import class_ranks, top_k_accuracy, vote, weighted_knn
 from .linear_sweep import LinearClassifiers, train_linear
-from .neighbors import Neighbors, check_features, find_neighbors
+from .neighbors import Neighbors, find_neighbors
 from .retrieval import view_retrieval
 from .sharded import find_sharded_neighbors
 
 __all__ = [
     'LinearClassifiers',
     'Neighbors',
-    'check_features',
     'class_ranks',
     'find_neighbors',
     'find_sharded_neighbors',

@@ -22,6 +22,7 @@ PRECISIONS = {
     'fp32': torch.float32,
     'fp64': torch.float64,
 }
+HALF = ('fp16', 'bf16')
 # Features whose similarities are refined at a time.
 REFINED = 1 << 12
 # Significant bits that a float32 product keeps of its factors.
@@ -62,8 +63,9 @@ def find_neighbors(
             in a memory-mapped file, and are fetched a block at a time.
         k (int): Number of neighbours.
         precision (str): Of the pass that finds candidates: "fp16" (GPU
-            only), "bf16", "fp32", or "auto": fp16 on a GPU, fp32 on a CPU.
-            It changes the time, not the result. Defaults to "auto".
+            only), "bf16", "fp32", "fp64", or "auto": fp16 on a GPU, on a
+            CPU bf16 if it has matrix instructions for it, else fp32. It
+            changes the time, not the result. Defaults to "auto".
         query_block (int): Queries compared at a time. Defaults to 4096.
         bank_block (int): Features of the bank compared at a time. Defaults
             to 8192.
@@ -77,8 +79,8 @@ def find_neighbors(
         ValueError: k is not in [1, M], the precision is unknown, the shapes
             do not fit, or a feature is not finite.
     """
-    check_features(queries, 'queries')
-    check_features(bank, 'bank', bank_block)
+    check_shape(queries, 'queries')
+    check_shape(bank, 'bank')
     if queries.shape[1] != bank.shape[1]:
         raise ValueError(
             f'queries have {queries.shape[1]} channels, the bank '
@@ -90,11 +92,12 @@ def find_neighbors(
             'of the bank'
         )
     precision = resolve_precision(precision, queries.device)
-    norms = torch.cat([_norms(part) for part in bank.split(bank_block)])
+    check_finite(_norms(queries), 'queries')
+    measured = _measure(bank, precision, bank_block)
     parts = []
     for start in track(range(0, len(queries), query_block)):
         block = unit(queries[start : start + query_block])
-        parts.append(_search(block, bank, norms, k, precision, bank_block))
+        parts.append(_search(block, measured, k, precision))
     return Neighbors(*map(torch.cat, zip(*parts, strict=True)))
 
 
@@ -106,7 +109,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     """
     is_cpu = device.type == 'cpu'
     if precision == 'auto':
-        return 'fp32' if is_cpu else 'fp16'
+        has_bf16 = torch.cpu.get_capabilities().get('amx_bf16')
+        return ('bf16' if has_bf16 else 'fp32') if is_cpu else 'fp16'
     if precision not in PRECISIONS:
         raise ValueError(
             f'precision={precision!r} must be '
@@ -120,8 +124,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
-def check_features(features: Tensor, name: str, block: int = 8192) -> None:
-    """Check that features are of shape (N, C), N > 0, and finite.
+def check_shape(features: Tensor, name: str) -> None:
+    """Check that features are of shape (N, C), neither of them 0.
 
     Raises:
         ValueError: They are not.
@@ -131,12 +135,18 @@ def check_features(features: Tensor, name: str, block: int = 8192) -> None:
             f'{name}: features of shape {tuple(features.shape)} must be '
             '(N, C), at least one of each'
         )
-    bad = sum(
-        int((~part.isfinite()).any(-1).sum()) for part in features.split(block)
-    )
+
+
+def check_finite(norms: Tensor, name: str) -> None:
+    """Check that features are finite, by their lengths (N,).
+
+    Raises:
+        ValueError: They are not.
+    """
+    bad = int((~norms.isfinite()).sum())
     if bad:
         raise ValueError(
-            f'{name}: {bad} of {len(features)} features are not finite (NaN '
+            f'{name}: {bad} of {len(norms)} features are not finite (NaN '
             'or infinite): the network has diverged, or was run in a '
             'precision whose range it exceeds'
         )
@@ -164,58 +174,90 @@ def unit(features: Tensor) -> Tensor:
     return features.double() / _norms(features)[:, None]
 
 
+class _Bank(NamedTuple):
+    """A bank, and what one pass over it tells.
+
+    Attributes:
+        features (Tensor): Shape (M, C).
+        norms (Tensor): Their lengths, float64 (M,); none is 0.
+        residual (float): How far at most a feature of length 1 is from what
+            the first precision makes of it.
+        block (int): How many to take at a time.
+    """
+
+    features: Tensor
+    norms: Tensor
+    residual: float
+    block: int
+
+    def blocks(
+        self, device: torch.device
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield (place of the first, features, lengths), on a device."""
+        for start in range(0, len(self.features), self.block):
+            part = slice(start, start + self.block)
+            features = self.features[part].to(device)
+            yield start, features, self.norms[part].to(device)
+
+
 def _norms(features: Tensor) -> Tensor:
     """Return the lengths (N,) of features in float64; none is 0."""
-    norms = torch.linalg.vector_norm(features.double(), dim=-1)
+    norms = torch.linalg.vector_norm(features, dim=-1, dtype=torch.float64)
     return norms.clamp_min(1e-30)
 
 
-def _search(
-    queries: Tensor,
-    bank: Tensor,
-    norms: Tensor,
-    k: int,
-    precision: str,
-    block: int,
-) -> Neighbors:
+def _measure(features: Tensor, precision: str, block: int) -> _Bank:
+    """Pass over a bank once.
+
+    Raises:
+        ValueError: A feature is not finite.
+    """
+    norms, residuals = [], [0.0]
+    for part in features.split(block):
+        norms.append(_norms(part))
+        if precision in HALF:
+            exact = _unit_fp32(part, norms[-1])
+            coarse = exact.to(PRECISIONS[precision]).float()
+            residuals.append((exact - coarse).norm(dim=-1).max().item())
+    norms = torch.cat(norms)
+    check_finite(norms, 'bank')
+    return _Bank(features, norms, max(residuals), block)
+
+
+def _unit_fp32(features: Tensor, norms: Tensor) -> Tensor:
+    return features.float() / norms.float()[:, None]
+
+
+def _search(queries: Tensor, bank: _Bank, k: int, precision: str) -> Neighbors:
     """Search a block of queries, the open ones again in finer precision.
 
     Args:
         queries (Tensor): Of length 1, float64 (Q, C).
-        bank (Tensor): Shape (M, C).
-        norms (Tensor): The lengths of its features, float64 (M,).
+        bank (_Bank): The bank.
         k (int): Number of neighbours.
         precision (str): A key of ``PRECISIONS``.
-        block (int): Features of the bank compared at a time.
     """
     if precision == 'fp64':
-        return _search_all(queries, bank, norms, k, block)
+        return _search_all(queries, bank, k)
     # Some more than k, so that what is just out of reach is seen as such.
-    kept = min(k + k // 4 + 32, len(bank))
-    candidates, limit = _find_candidates(
-        queries, bank, norms, kept, PRECISIONS[precision], block
-    )
-    similarity = _refine(queries, bank, norms, candidates)
+    kept = min(k + k // 4 + 32, len(bank.features))
+    candidates, limit = _find_candidates(queries, bank, kept, precision)
+    similarity = _refine(queries, bank, candidates)
     found = merge_neighbors(similarity, candidates, k)
-    if kept == len(bank):
+    if kept == len(bank.features):
         return found
     # Nothing outside the candidates is nearer than the limit.
     is_open = found.similarity[:, -1].float() <= limit
     if is_open.any():
-        finer = 'fp64' if precision == 'fp32' else 'fp32'
-        again = _search(queries[is_open], bank, norms, k, finer, block)
+        finer = 'fp32' if precision in HALF else 'fp64'
+        again = _search(queries[is_open], bank, k, finer)
         for values, new in zip(found, again, strict=True):
             values[is_open] = new
     return found
 
 
 def _find_candidates(
-    queries: Tensor,
-    bank: Tensor,
-    norms: Tensor,
-    k: int,
-    dtype: torch.dtype,
-    block: int,
+    queries: Tensor, bank: _Bank, k: int, precision: str
 ) -> tuple[Tensor, Tensor]:
     """Find about the k nearest in a coarse precision.
 
@@ -223,19 +265,14 @@ def _find_candidates(
         tuple[Tensor, Tensor]: Their places (Q, k), and for each query the
         similarity (Q,) that no other feature exceeds.
     """
+    dtype = PRECISIONS[precision]
     coarse = queries.to(dtype)
-    residual = (queries - coarse).norm(dim=-1)
     best = index = None
-    bank_residual = 0.0
     with _full_accumulation():
-        for start, part, lengths in _fetch(bank, norms, block, queries.device):
-            part = part.float() / lengths.float()[:, None]
-            low = part.to(dtype)
-            bank_residual = max(
-                bank_residual, (part - low.float()).norm(dim=-1).max().item()
-            )
+        for start, part, lengths in bank.blocks(queries.device):
+            part = _unit_fp32(part, lengths).to(dtype)
             # The bank's order within a half-precision tie does not matter.
-            top = (coarse @ low.T).topk(min(k, len(low)))
+            top = (coarse @ part.T).float().topk(min(k, len(part)))
             places = top.indices + start
             if best is None:
                 best, index = top.values, places
@@ -247,38 +284,35 @@ def _find_candidates(
     worst = best.min(-1).values.double()
     # |q b - q' b'| <= |q - q'| |b| + |q'| |b - b'|; then the rounding of the
     # sum, of the result, and of the bank's normalisation in float32.
-    channels = queries.shape[-1]
+    residual = (queries - coarse).norm(dim=-1)
+    bank_residual = bank.residual if precision in HALF else 0.0
     error = residual + (1 + residual) * (bank_residual + 2e-6)
-    error += channels * 2.0**-24 + torch.finfo(dtype).eps / 2
-    if dtype == torch.float32:
+    error += queries.shape[-1] * 2.0**-24 + torch.finfo(dtype).eps / 2
+    if precision == 'fp32':
         bits = FP32_FACTORS[torch.get_float32_matmul_precision()]
         error += 0 if bits == 24 else 2.0 ** (1 - bits)
     return index, worst + error
 
 
-def _refine(
-    queries: Tensor, bank: Tensor, norms: Tensor, index: Tensor
-) -> Tensor:
+def _refine(queries: Tensor, bank: _Bank, index: Tensor) -> Tensor:
     """Return the similarities (Q, n) of candidates (Q, n), in float64."""
     rows = max(1, REFINED // index.shape[-1])
     parts = []
     for query, places in zip(
         queries.split(rows), index.split(rows), strict=True
     ):
-        flat = places.flatten().to(bank.device)
-        features = bank[flat].to(queries.device).double()
+        flat = places.flatten().to(bank.features.device)
+        features = bank.features[flat].to(queries.device).double()
         features = features.unflatten(0, places.shape)
-        lengths = norms[flat].to(queries.device).view(places.shape)
+        lengths = bank.norms[flat].to(queries.device).view(places.shape)
         parts.append((features @ query[..., None]).squeeze(-1) / lengths)
     return torch.cat(parts)
 
 
-def _search_all(
-    queries: Tensor, bank: Tensor, norms: Tensor, k: int, block: int
-) -> Neighbors:
+def _search_all(queries: Tensor, bank: _Bank, k: int) -> Neighbors:
     """Compare queries with all the bank in float64."""
     found = None
-    for start, part, lengths in _fetch(bank, norms, block, queries.device):
+    for start, part, lengths in bank.blocks(queries.device):
         similarity = queries @ part.double().T / lengths
         index = torch.arange(start, start + len(part), device=queries.device)
         index = index.expand_as(similarity)
@@ -289,15 +323,6 @@ def _search_all(
     return found
 
 
-def _fetch(
-    bank: Tensor, norms: Tensor, block: int, device: torch.device
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield the bank in blocks: (place of the first, features, lengths)."""
-    for start in range(0, len(bank), block):
-        part = slice(start, start + block)
-        yield start, *(x[part].to(device) for x in (bank, norms))
-
-
 @contextmanager
 def _full_accumulation() -> Iterator[None]:
     """Have GPUs sum half-precision products in float32."""
@@ -305,6 +330,7 @@ def _full_accumulation() -> Iterator[None]:
     names = (
         'allow_fp16_reduced_precision_reduction',
         'allow_bf16_reduced_precision_reduction',
+        'allow_fp16_accumulation',
     )
     before = [getattr(settings, name) for name in names]
     for name in names:

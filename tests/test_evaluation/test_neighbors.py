@@ -88,9 +88,9 @@ def test_queries_that_stay_open_are_searched_in_finer_precision(monkeypatch):
     searched = []
     original = neighbors._search
 
-    def search(queries, bank, norms, k, precision, block):
+    def search(queries, bank, k, precision):
         searched.append((precision, len(queries)))
-        return original(queries, bank, norms, k, precision, block)
+        return original(queries, bank, k, precision)
 
     monkeypatch.setattr(neighbors, '_search', search)
     queries, bank = collapsed_features()
@@ -110,10 +110,9 @@ def test_limit_of_the_coarse_pass_holds():
     queries, bank = torch.randn(40, 64), torch.randn(500, 64)
     queries = neighbors.unit(queries)
     cosines = queries @ neighbors.unit(bank).T
-    norms = bank.double().norm(dim=-1)
-    for dtype, error in ((torch.float32, 1e-5), (torch.bfloat16, 0.01)):
+    for precision, error in (('fp32', 1e-5), ('bf16', 0.01)):
         index, limit = neighbors._find_candidates(
-            queries, bank, norms, 50, dtype, 70
+            queries, neighbors._measure(bank, precision, 70), 50, precision
         )
         outside = cosines.scatter(1, index, -2).amax(-1)
         assert (outside <= limit).all()
@@ -125,15 +124,13 @@ def test_limit_of_the_coarse_pass_holds():
 def test_reduced_precision_of_products_is_heeded():
     queries, bank = torch.randn(4, 8), torch.randn(300, 8)
     queries = neighbors.unit(queries)
-    arguments = queries, bank, bank.double().norm(dim=-1), 20
+    arguments = queries, neighbors._measure(bank, 'fp32', 300), 20, 'fp32'
     limits = []
     before = torch.get_float32_matmul_precision()
     for setting in ('highest', 'high'):
         torch.set_float32_matmul_precision(setting)
         try:
-            limits.append(
-                neighbors._find_candidates(*arguments, torch.float32, 300)[1]
-            )
+            limits.append(neighbors._find_candidates(*arguments)[1])
         finally:
             torch.set_float32_matmul_precision(before)
     assert (limits[1] - limits[0]).min() > 2**-11
