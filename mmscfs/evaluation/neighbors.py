@@ -63,9 +63,8 @@ def find_neighbors(
             in a memory-mapped file, and are fetched a block at a time.
         k (int): Number of neighbours.
         precision (str): Of the pass that finds candidates: "fp16" (GPU
-            only), "bf16", "fp32", "fp64", or "auto": fp16 on a GPU, on a
-            CPU bf16 if it has matrix instructions for it, else fp32. It
-            changes the time, not the result. Defaults to "auto".
+            only), "bf16", "fp32", "fp64", or "auto": fp16 on a GPU, fp32 on
+            a CPU. It changes the time, not the result. Defaults to "auto".
         query_block (int): Queries compared at a time. Defaults to 4096.
         bank_block (int): Features of the bank compared at a time. Defaults
             to 8192.
@@ -109,8 +108,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     """
     is_cpu = device.type == 'cpu'
     if precision == 'auto':
-        has_bf16 = torch.cpu.get_capabilities().get('amx_bf16')
-        return ('bf16' if has_bf16 else 'fp32') if is_cpu else 'fp16'
+        # bf16 is fast on some CPUs, but leaves most queries open.
+        return 'fp32' if is_cpu else 'fp16'
     if precision not in PRECISIONS:
         raise ValueError(
             f'precision={precision!r} must be '
@@ -212,16 +211,19 @@ def _measure(features: Tensor, precision: str, block: int) -> _Bank:
     Raises:
         ValueError: A feature is not finite.
     """
-    norms, residuals = [], [0.0]
-    for part in features.split(block):
-        norms.append(_norms(part))
+    norms = features.new_empty(len(features), dtype=torch.float64)
+    residual = 0.0
+    for part, lengths in zip(
+        features.split(block), norms.split(block), strict=True
+    ):
+        lengths.copy_(_norms(part))
         if precision in HALF:
-            exact = _unit_fp32(part, norms[-1])
+            exact = _unit_fp32(part, lengths)
             coarse = exact.to(PRECISIONS[precision]).float()
-            residuals.append((exact - coarse).norm(dim=-1).max().item())
-    norms = torch.cat(norms)
+            largest = (exact - coarse).norm(dim=-1).max().item()
+            residual = max(residual, largest)
     check_finite(norms, 'bank')
-    return _Bank(features, norms, max(residuals), block)
+    return _Bank(features, norms, residual, block)
 
 
 def _unit_fp32(features: Tensor, norms: Tensor) -> Tensor:
