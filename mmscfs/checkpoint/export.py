@@ -127,8 +127,8 @@ def describe_source(
     own = checkpoint.get('meta')
     own = own if isinstance(own, Mapping) else {}
     for name in ('epoch', 'world_size'):
-        if isinstance(own.get(name), int):
-            meta[name] = own[name]
+        if str(own.get(name)).isdigit():  # text in a safetensors file
+            meta[name] = int(own[name])
     cfg = own.get('cfg')
     if isinstance(cfg, str):
         meta['cfg'] = cfg

@@ -337,6 +337,8 @@ def test_metadata_of_a_real_run(tiny_run, tmp_path):
             std=[58.395, 57.12, 57.375],
             channel_order='RGB',
         ),
+        epoch=1,
+        world_size=1,
     )
     assert meta == expected
 
@@ -350,18 +352,21 @@ def test_metadata_of_a_real_run(tiny_run, tmp_path):
         texts = file.metadata()
     preprocessor = json.loads(texts.pop('data_preprocessor'))
     assert preprocessor == meta['data_preprocessor']
-    assert texts == {k: v for k, v in meta.items() if k != 'data_preprocessor'}
+    assert texts == {
+        k: str(v) for k, v in meta.items() if k != 'data_preprocessor'
+    }
     for copy in (one, two):
         again = read_checkpoint(copy)
         told = describe_source(copy, again, find_backbone(again))
         assert told['cfg'] == cfg
         assert told['data_preprocessor'] == meta['data_preprocessor']
         assert told['source'] == copy.name
+        assert told['epoch'] == told['world_size'] == 1
 
 
 @pytest.mark.parametrize(
     'checkpoint',
-    [{}, dict(meta=None), dict(meta=dict(cfg=None)), dict(meta=dict(epoch=1))],
+    [{}, dict(meta=None), dict(meta=dict(cfg=None)), dict(meta=dict(iter=1))],
 )
 def test_metadata_without_config(resnet, checkpoint):
     found = resnet._replace(network=None, layout='torchvision')
