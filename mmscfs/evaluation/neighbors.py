@@ -270,9 +270,12 @@ def _find_candidates(
     dtype = PRECISIONS[precision]
     coarse = queries.to(dtype)
     best = index = None
+    # One place for all blocks: made anew, they would split a CPU's heap.
+    shape = (min(bank.block, len(bank.features)), queries.shape[1])
+    buffer = coarse.new_empty(shape)
     with _full_accumulation():
         for start, part, lengths in bank.blocks(queries.device):
-            part = _unit_fp32(part, lengths).to(dtype)
+            part = buffer[: len(part)].copy_(_unit_fp32(part, lengths))
             # The bank's order within a half-precision tie does not matter.
             top = (coarse @ part.T).float().topk(min(k, len(part)))
             places = top.indices + start
@@ -298,17 +301,21 @@ def _find_candidates(
 
 def _refine(queries: Tensor, bank: _Bank, index: Tensor) -> Tensor:
     """Return the similarities (Q, n) of candidates (Q, n), in float64."""
+    # Filled in place: what stays between large chunks splits a CPU's heap.
+    similarity = queries.new_empty(index.shape)
     rows = max(1, REFINED // index.shape[-1])
-    parts = []
-    for query, places in zip(
-        queries.split(rows), index.split(rows), strict=True
+    for query, places, result in zip(
+        queries.split(rows),
+        index.split(rows),
+        similarity.split(rows),
+        strict=True,
     ):
         flat = places.flatten().to(bank.features.device)
         features = bank.features[flat].to(queries.device).double()
         features = features.unflatten(0, places.shape)
         lengths = bank.norms[flat].to(queries.device).view(places.shape)
-        parts.append((features @ query[..., None]).squeeze(-1) / lengths)
-    return torch.cat(parts)
+        result.copy_((features @ query[..., None]).squeeze(-1) / lengths)
+    return similarity
 
 
 def _search_all(queries: Tensor, bank: _Bank, k: int) -> Neighbors:

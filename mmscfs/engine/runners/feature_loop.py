@@ -39,10 +39,10 @@ class FeatureLoop(BaseLoop):
         network (str, optional): "teacher", "student", or None: the teacher
             where there is one. Defaults to None.
         features (str, optional): Folder to keep the features in, and to take
-            them from if they are there. Only for tests. Defaults to None.
+            them from if they are there; not in a training. Defaults to None.
 
     Raises:
-        ValueError: There is an evaluator, or ``features`` in a validation.
+        ValueError: There is an evaluator, or ``features`` in a training.
     """
 
     def __init__(
@@ -60,6 +60,12 @@ class FeatureLoop(BaseLoop):
             raise ValueError(
                 f'{name} measures by itself: set val_evaluator=[] or '
                 'test_evaluator=[]'
+            )
+        # The training loop is built before its validation.
+        if features and isinstance(runner._train_loop, BaseLoop):
+            raise ValueError(
+                f"val_cfg.features={features!r}: a training's features "
+                'change; keep them in tests only (test_cfg)'
             )
         super().__init__(runner, dataloader)
         if isinstance(bank_dataloader, dict):
@@ -83,11 +89,6 @@ class FeatureLoop(BaseLoop):
             ValueError: See :func:`extract_features` and the evaluation.
         """
         mode, runner = self.mode, self.runner
-        if self.features is not None and mode == 'val':
-            raise ValueError(
-                f"val_cfg.features={str(self.features)!r}: a training's "
-                'features change; keep them in tests only (test_cfg)'
-            )
         runner.call_hook(f'before_{mode}')
         runner.call_hook(f'before_{mode}_epoch')
         bank = self.extract(self.bank_dataloader, 'bank')
