@@ -10,6 +10,7 @@ from mmpretrain.registry import TRANSFORMS
 from torch import Tensor
 
 from mmscfs.datasets.samplers import SampleKey
+from mmscfs.engine.runners import normalise
 from mmscfs.evaluation import top_k_accuracy, view_retrieval, weighted_knn
 from mmscfs.models.search import global_average_pool
 from mmscfs.visualization import compute_search_maps, draw_search_maps
@@ -62,12 +63,6 @@ class Scenes:
         pairs = [self.views(i, seed)[:2] for i in scenes]
         first, second = zip(*pairs, strict=True)
         return torch.stack(first), torch.stack(second)
-
-
-def normalise(model, images: Tensor) -> Tensor:
-    """Send uint8 images (M, 3, S, S) through the model's preprocessor."""
-    data = dict(inputs=[images], data_samples=None)
-    return model.data_preprocessor(data)['inputs'][0]
 
 
 def evaluate(model, scenes: Scenes) -> dict[str, float]:

@@ -91,7 +91,8 @@ def find_neighbors(
             'of the bank'
         )
     precision = resolve_precision(precision, queries.device)
-    check_finite(_norms(queries), 'queries')
+    lengths = [_norms(block) for block in queries.split(query_block)]
+    check_finite(torch.cat(lengths), 'queries')
     measured = _measure(bank, precision, bank_block)
     parts = []
     for start in track(range(0, len(queries), query_block)):

@@ -1,6 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from .feature_loop import FeatureLoop
-from .features import Features, extract_features
+from .features import Features, extract_features, normalise
 from .knn_loop import KNNLoop
 from .linear_sweep_loop import LinearSweepLoop
 
@@ -10,4 +10,5 @@ __all__ = [
     'KNNLoop',
     'LinearSweepLoop',
     'extract_features',
+    'normalise',
 ]

@@ -86,14 +86,17 @@ class FeatureLoop(BaseLoop):
         """Extract the features and evaluate them.
 
         Raises:
-            ValueError: See :func:`extract_features` and the evaluation.
+            ValueError: See :func:`extract_features`,
+                :meth:`check_classes` and the evaluation.
         """
         mode, runner = self.mode, self.runner
         runner.call_hook(f'before_{mode}')
         runner.call_hook(f'before_{mode}_epoch')
         bank = self.extract(self.bank_dataloader, 'bank')
         queries = self.extract(self.dataloader, 'queries')
-        metrics = self.evaluate(bank, queries)
+        labels = gather_rows(bank.labels, len(self.bank_dataloader.dataset))
+        self.check_classes(queries, labels)
+        metrics = self.evaluate(bank, labels, queries)
         runner.call_hook(f'after_{mode}_epoch', metrics=metrics)
         runner.call_hook(f'after_{mode}')
         if is_main_process():
@@ -153,11 +156,14 @@ class FeatureLoop(BaseLoop):
             )
 
     @abstractmethod
-    def evaluate(self, bank: Features, queries: Features) -> dict[str, float]:
+    def evaluate(
+        self, bank: Features, bank_labels: Tensor, queries: Features
+    ) -> dict[str, float]:
         """Return the figures, in percent, that the features reach.
 
         Args:
             bank (Features): This process's part of the bank.
+            bank_labels (Tensor): Classes of the whole bank, int64 (M,).
             queries (Features): This process's part of the queries.
         """
 

@@ -2,7 +2,8 @@
 """Features of a labelled data set, layer by layer, in one pass."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from mmengine.runner import Runner
 from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+
+from mmscfs.models.search import global_average_pool
 
 from ..runner_access import unwrapped_model
 
@@ -49,7 +52,7 @@ def pool(output: Tensor) -> Tensor:
     as a class token, are taken as they are.
     """
     if output.ndim == 4:
-        return output.mean((2, 3))
+        return global_average_pool(output)
     return output.mean(1) if output.ndim == 3 else output
 
 
@@ -139,6 +142,7 @@ def extract_features(
     index = own_places(loader, what)
     model.eval()
     stored: dict[str, Tensor] = {}
+    bad: dict[str, int] = Counter()
     labels: list[int] = []
     with preserved_random_states():
         for batch in track(
@@ -159,10 +163,9 @@ def extract_features(
                     stored[name] = create(name, shape)
                 part = stored[name][rows][: len(output)]
                 part.copy_(output[: len(part)])
-    labels = torch.tensor(labels)[: len(index)]
-    features = Features(stored, labels, index, names)
-    check_finite(features, what)
-    return features
+                bad[name] += int((~part.isfinite()).any(-1).sum())
+    check_finite(bad, what)
+    return Features(stored, torch.tensor(labels)[: len(index)], index, names)
 
 
 def normalise(model: nn.Module, images: Tensor | Sequence[Tensor]) -> Tensor:
@@ -212,18 +215,23 @@ def read_label(sample, what: str) -> int:
     return int(label)
 
 
-def check_finite(features: Features, what: str) -> None:
+def check_finite(bad: Mapping[str, int], what: str) -> None:
     """Check all processes' features; all of them raise, or none.
+
+    Args:
+        bad (Mapping[str, int]): How many of this process's features are not
+            finite, by layer.
+        what (str): What to call the data set.
 
     Raises:
         ValueError: A feature is not finite.
     """
-    for name, values in features.layers.items():
-        bad = (~values.isfinite()).any(-1).sum()
-        all_reduce(bad)
-        if bad:
+    counts = torch.tensor(list(bad.values()))
+    all_reduce(counts)
+    for name, count in zip(bad, counts.tolist(), strict=True):
+        if count:
             raise ValueError(
-                f'{int(bad)} features of the {what} ({name}) are not finite '
+                f'{count} features of the {what} ({name}) are not finite '
                 '(NaN or infinite): the network has diverged; take an '
                 'earlier checkpoint'
             )

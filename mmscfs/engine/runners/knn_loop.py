@@ -23,7 +23,7 @@ from mmscfs.visualization import (
 from mmscfs.visualization.transfer.runs import read_sessions
 
 from .feature_loop import FeatureLoop
-from .features import Features, gather_rows
+from .features import Features
 
 QUERIES = 4096  # that vote at a time
 
@@ -73,16 +73,11 @@ class KNNLoop(FeatureLoop):
         self.temperature = temperature
         self.precision = precision
 
-    def evaluate(self, bank: Features, queries: Features) -> dict[str, float]:
-        """Return the accuracies of every layer and k.
-
-        Raises:
-            ValueError: The queries have a class that the bank lacks.
-        """
-        bank_size = len(self.bank_dataloader.dataset)
+    def evaluate(
+        self, bank: Features, bank_labels: Tensor, queries: Features
+    ) -> dict[str, float]:
+        """Return the accuracies of every layer and k."""
         query_count = len(self.dataloader.dataset)
-        labels = gather_rows(bank.labels, bank_size)
-        self.check_classes(queries, labels)
         device = next(self.runner.model.parameters()).device
         metrics = {}
         for layer, features in queries.layers.items():
@@ -98,7 +93,7 @@ class KNNLoop(FeatureLoop):
                     disable=not is_main_process(),
                 ),
             )
-            hits = self.count_hits(found, labels, queries.labels)
+            hits = self.count_hits(found, bank_labels, queries.labels)
             for (k, top), count in hits.items():
                 metrics[f'knn/{layer}_k{k}_top{top}'] = (
                     100 * count / query_count

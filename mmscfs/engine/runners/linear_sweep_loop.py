@@ -11,7 +11,7 @@ from torch import Tensor
 from mmscfs.evaluation import LinearClassifiers, class_ranks, train_linear
 
 from .feature_loop import FeatureLoop
-from .features import Features, gather_rows
+from .features import Features
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 IMAGES = 1024  # that are classified at a time
@@ -53,16 +53,16 @@ class LinearSweepLoop(FeatureLoop):
         self.batch_size = batch_size
         self.weight_decay = weight_decay
 
-    def evaluate(self, bank: Features, queries: Features) -> dict[str, float]:
+    def evaluate(
+        self, bank: Features, bank_labels: Tensor, queries: Features
+    ) -> dict[str, float]:
         """Return the accuracies of every layer and learning rate.
 
         Raises:
             ValueError: A setting is out of its range.
             RuntimeError: Every classifier diverged.
         """
-        labels = gather_rows(bank.labels, len(self.bank_dataloader.dataset))
-        num_classes = 1 + int(labels.max())
-        self.check_classes(queries, labels)
+        num_classes = 1 + int(bank_labels.max())
         metrics: dict[str, float] = {}
         for layer, features in bank.layers.items():
             classifiers = train_linear(
