@@ -1,16 +1,25 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from .knn import class_ranks, top_k_accuracy, vote, weighted_knn
-from .linear_sweep import LinearClassifiers, train_linear
-from .neighbors import Neighbors, find_neighbors
+from .knn import (
+    check_temperature,
+    class_ranks,
+    top_k_accuracy,
+    vote,
+    weighted_knn,
+)
+from .linear_sweep import LinearClassifiers, check_training, train_linear
+from .neighbors import Neighbors, find_neighbors, resolve_precision
 from .retrieval import view_retrieval
 from .sharded import find_sharded_neighbors
 
 __all__ = [
     'LinearClassifiers',
     'Neighbors',
+    'check_temperature',
+    'check_training',
     'class_ranks',
     'find_neighbors',
     'find_sharded_neighbors',
+    'resolve_precision',
     'top_k_accuracy',
     'train_linear',
     'view_retrieval',

@@ -63,14 +63,23 @@ def vote(
         shape (Q, num_classes).
 
     Raises:
-        ValueError: The temperature is below 0.002, where a vote would exceed
-            what float64 holds.
+        ValueError: As :func:`check_temperature`.
     """
-    if temperature < 0.002:
-        raise ValueError(f'temperature={temperature} must be >= 0.002')
+    check_temperature(temperature)
     weights = (similarity.double() / temperature).exp()
     scores = weights.new_zeros(len(weights), num_classes)
     return scores.scatter_add_(1, labels, weights)
+
+
+def check_temperature(temperature: float) -> None:
+    """Check the temperature of votes.
+
+    Raises:
+        ValueError: It is below 0.002, where a vote would exceed what float64
+            holds.
+    """
+    if not temperature >= 0.002:
+        raise ValueError(f'temperature={temperature} must be >= 0.002')
 
 
 def class_ranks(scores: Tensor, labels: Tensor) -> Tensor:

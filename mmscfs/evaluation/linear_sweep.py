@@ -71,16 +71,9 @@ def train_linear(
         LinearClassifiers: On ``device``. One that diverged is not finite.
 
     Raises:
-        ValueError: A setting is out of its range.
+        ValueError: As :func:`check_training`.
     """
-    for name, value in (('epochs', epochs), ('batch_size', batch_size)):
-        if value < 1:
-            raise ValueError(f'{name}={value} must be at least 1')
-    if not learning_rates or not all(rate > 0 for rate in learning_rates):
-        raise ValueError(
-            f'learning_rates={list(learning_rates)} must be one or more, '
-            'each > 0'
-        )
+    check_training(learning_rates, epochs, batch_size, weight_decay)
     world, rank = 1, 0
     count = torch.tensor(len(features), device=device)
     if dist.is_initialized():
@@ -120,6 +113,29 @@ def train_linear(
                 rate = (factor * rates).view(-1, *[1] * (part.ndim - 1))
                 part.sub_(rate * speed)
     return classifiers
+
+
+def check_training(
+    learning_rates: Sequence[float],
+    epochs: int,
+    batch_size: int,
+    weight_decay: float,
+) -> None:
+    """Check the settings of a training.
+
+    Raises:
+        ValueError: One is out of its range.
+    """
+    for name, value in (('epochs', epochs), ('batch_size', batch_size)):
+        if value < 1:
+            raise ValueError(f'{name}={value} must be at least 1')
+    if not learning_rates or not all(rate > 0 for rate in learning_rates):
+        raise ValueError(
+            f'learning_rates={list(learning_rates)} must be one or more, '
+            'each > 0'
+        )
+    if not weight_decay >= 0:
+        raise ValueError(f'weight_decay={weight_decay} must be >= 0')
 
 
 def cross_entropy_gradients(

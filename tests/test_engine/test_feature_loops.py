@@ -323,6 +323,8 @@ def test_an_unfinished_folder_is_made_anew(knn_cfg, tmp_path, monkeypatch):
     [
         ({'test_cfg.ks': [10, 49]}, r'ks=\[10, 49\] .* the 48 images'),
         ({'test_cfg.ks': []}, r'ks=\[\]'),
+        ({'test_cfg.temperature': 0}, 'temperature=0 must be >= 0.002'),
+        ({'test_cfg.precision': 'int8'}, "precision='int8' must be"),
         ({'test_cfg.layers': ['layer1']}, r"layers=\['layer1'\] must be"),
         ({'test_cfg.layers': 'res4'}, "layers='res4' must be 'last', 'all'"),
         ({'test_cfg.network': 'teacher'}, 'ImageClassifier has no teacher'),
@@ -346,6 +348,24 @@ def test_bad_settings_are_refused(knn_cfg, change, message):
     knn_cfg.merge_from_dict(change)
     with pytest.raises(ValueError, match=message):
         run_test(knn_cfg)
+
+
+@pytest.mark.parametrize(
+    ('setting', 'value'),
+    [
+        ('epochs', 0),
+        ('batch_size', 0),
+        ('weight_decay', -0.1),
+        ('learning_rates', [0.1, 0]),
+    ],
+)
+def test_bad_sweeps_are_refused_before_the_features(knn_cfg, setting, value):
+    bank = knn_cfg.test_cfg.bank_dataloader
+    knn_cfg.test_cfg = ConfigDict(
+        {'type': 'LinearSweepLoop', 'bank_dataloader': bank, setting: value}
+    )
+    with pytest.raises(ValueError, match=f'{setting}='):
+        _ = Runner.from_cfg(knn_cfg).test_loop
 
 
 def test_features_that_are_not_finite_are_refused(knn_cfg):

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from mmscfs.evaluation import (
     Neighbors,
+    check_temperature,
     class_ranks,
     find_sharded_neighbors,
+    resolve_precision,
     vote,
 )
 from mmscfs.visualization import (
@@ -50,8 +52,8 @@ class KNNLoop(FeatureLoop):
         **kwargs: Those of :class:`FeatureLoop`.
 
     Raises:
-        ValueError: A k is not in [1, size of the bank], or see
-            :class:`FeatureLoop`.
+        ValueError: A k is not in [1, size of the bank], the temperature or
+            the precision is not valid, or see :class:`FeatureLoop`.
     """
 
     def __init__(
@@ -69,9 +71,11 @@ class KNNLoop(FeatureLoop):
                 f'KNNLoop: ks={list(ks)} must be at least 1 and at most the '
                 f'{size} images of the bank: set val_cfg.ks or test_cfg.ks'
             )
+        check_temperature(temperature)
         self.ks = sorted(ks)
         self.temperature = temperature
-        self.precision = precision
+        device = next(self.runner.model.parameters()).device
+        self.precision = resolve_precision(precision, device)
 
     def evaluate(
         self, bank: Features, bank_labels: Tensor, queries: Features

@@ -8,7 +8,12 @@ from mmpretrain.registry import LOOPS
 from rich.progress import track
 from torch import Tensor
 
-from mmscfs.evaluation import LinearClassifiers, class_ranks, train_linear
+from mmscfs.evaluation import (
+    LinearClassifiers,
+    check_training,
+    class_ranks,
+    train_linear,
+)
 
 from .feature_loop import FeatureLoop
 from .features import Features
@@ -36,6 +41,10 @@ class LinearSweepLoop(FeatureLoop):
         batch_size (int): Of all processes together. Defaults to 1024.
         weight_decay (float): Defaults to 0.
         **kwargs: Those of :class:`FeatureLoop`.
+
+    Raises:
+        ValueError: A setting is out of its range, or see
+            :class:`FeatureLoop`.
     """
 
     def __init__(
@@ -48,6 +57,7 @@ class LinearSweepLoop(FeatureLoop):
         **kwargs,
     ) -> None:
         super().__init__(*args, **kwargs)
+        check_training(learning_rates, epochs, batch_size, weight_decay)
         self.learning_rates = list(learning_rates)
         self.epochs = epochs
         self.batch_size = batch_size
@@ -59,7 +69,6 @@ class LinearSweepLoop(FeatureLoop):
         """Return the accuracies of every layer and learning rate.
 
         Raises:
-            ValueError: A setting is out of its range.
             RuntimeError: Every classifier diverged.
         """
         num_classes = 1 + int(bank_labels.max())
