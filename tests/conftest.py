@@ -28,6 +28,16 @@ def _reproducible():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def _plain_config_text():
+    """Configs are dumped as they are: yapf takes longer than a tiny run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            'mmengine.config.config.FormatCode', lambda text, **_: (text, True)
+        )
+        yield
+
+
 @pytest.fixture
 def scfs_cfg():
     """A config of SCFS small enough for a float64 step in a test."""

@@ -23,10 +23,9 @@ ROOT = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted(
     str(path.relative_to(ROOT))
     for path in ROOT.rglob('*.py')
-    # Detectors and classifiers have tests/test_{detection,classification}_
-    # configs.py.
-    if path.relative_to(ROOT).parts[0]
-    not in ('_base_', 'detection', 'classification')
+    # The others have tests of their own: tests/test_*_configs.py, and
+    # tests/test_tools/test_sweep.py.
+    if path.relative_to(ROOT).parts[0] in ('dino', 'scfs', 'scfs_r50.py')
 )
 # Named for the README; every other name says all.
 SHORT_NAMES = [
@@ -39,9 +38,19 @@ SGD_CONFIGS = [
 ]
 NAME = re.compile(
     r'(?P<algorithm>[a-z0-9]+)_(?P<backbone>[a-z0-9-]+)'
-    r'_(?P<gpus>\d+)xb(?P<batch>\d+)-mcrop-coslr-(?P<epochs>\d+)e'
+    r'_(?P<gpus>\d+)xb(?P<batch>\d+)(?P<mode>(-mcrop)?(-[a-z0-9]+)*)'
+    r'-coslr-(?P<epochs>\d+)e'
     r'_(?P<data>[a-z0-9]+)'
 )
+# By the mode that a name tells: the one switch it is about.
+MODES = {
+    '-mcrop': {},
+    '': {'num_local': 0},
+    '-mcrop-mlayer': {'search_views': 'none'},
+    '-mcrop-roi': {'search': dict(type='RoIFeatureSearch')},
+    '-mcrop-res2': {'search_layers': [1]},
+    '-mcrop-res2-res3': {'search_layers': [1, 2]},
+}
 DATA_ROOTS = dict(
     in1k='data/imagenet',
     in100='data/imagenet100',
@@ -110,7 +119,11 @@ def test_name_says_what_the_config_does(name):
     assert said, f'{name} is not named as OpenMMLab names its configs'
     batch, epochs = int(said['batch']), int(said['epochs'])
     total = int(said['gpus']) * batch
-    assert said['algorithm'] == path.parent.name == cfg.model.type.lower()
+    assert said['algorithm'] == path.parent.name
+    # Multi-layer contrast is DINO's, in SCFS's class.
+    mlayer = said['mode'] == '-mcrop-mlayer'
+    expected = 'scfs' if mlayer else said['algorithm']
+    assert cfg.model.type.lower() == expected
     assert cfg.train_dataloader.batch_size == batch
     assert cfg.auto_scale_lr.base_batch_size == total
     assert cfg.train_cfg.max_epochs == epochs
@@ -119,7 +132,26 @@ def test_name_says_what_the_config_does(name):
     if kind.startswith('resnet'):
         assert (size.type, kind) == ('ResNet', f'resnet{size.depth}')
     else:
-        assert (size.type, kind) == ('VisionTransformer', 'vit')
+        assert size.type.endswith('VisionTransformer')
+        assert kind == 'vit'
+
+
+@pytest.mark.parametrize('name', [name for name in CONFIGS if 'in100' in name])
+def test_a_mode_differs_by_its_one_switch(name):
+    said = NAME.fullmatch(Path(name).stem)
+    switch = MODES[said['mode']]
+    cfg = load(name)
+    parent = load(
+        f'{cfg.model.type.lower()}/{cfg.model.type.lower()}_'
+        f'{said["backbone"]}_8xb32-mcrop-coslr-200e_in100.py'
+    )
+    for key, value in switch.items():
+        if key == 'num_local':
+            multi_crop(parent).num_local = parent.multi_crop.num_local = value
+        else:
+            assert parent.model.get(key) != value
+            parent.model[key] = value
+    assert cfg.to_dict() == parent.to_dict()
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -162,7 +194,8 @@ def test_facts_of_every_paper_recipe(name):
     assert cfg.model.neck.num_prototypes == 65536
     crop = multi_crop(cfg)
     assert (crop.global_size, crop.local_size) == (224, 96)
-    assert crop.num_local == 8
+    without = 'in100' in name and '-mcrop' not in name
+    assert crop.num_local == (0 if without else 8)
     assert crop.global_scale == (0.25, 1.0)
     small = 'in100' in name
     assert crop.local_scale == ((0.05, 0.14) if small else (0.05, 0.25))
@@ -180,11 +213,9 @@ def test_facts_of_every_paper_recipe(name):
 def test_facts_of_every_resnet50(name):
     cfg = load(name)
     assert cfg.model.backbone.depth == 50
-    assert cfg.model.neck.in_channels == 2048
     if cfg.model.type == 'SCFS':
         # torchvision's layer2, layer3 and layer4.
         assert cfg.model.backbone.out_indices == (1, 2, 3)
-        assert cfg.model.search_neck.in_channels == [512, 1024, 2048]
     else:
         assert cfg.model.backbone.out_indices == (3,)
 
@@ -249,13 +280,21 @@ def test_model_takes_the_views(built):
     )
     assert model.data_preprocessor._channel_conversion  # BGR files to RGB
     if cfg.model.type == 'SCFS':
-        assert model.head.layer_names == ('layer2', 'layer3', 'layer4')
-        assert model.search_outputs == [0, 1, 2]
+        layers = cfg.model.get('search_layers', model.backbone.out_indices)
+        assert model.head.layer_names == tuple(f'layer{i + 1}' for i in layers)
+        assert model.search_outputs == list(range(len(layers)))
         width = 128 if digits else 256
         assert [len(center.value) for center in model.centers] == [
             len(prototypes),
-            *[width] * 3,
+            *[width] * len(layers),
         ]
+        if cfg.model.backbone.get('depth') in (50, 101):
+            channels = {1: 512, 2: 1024, 3: 2048}
+            assert [
+                projector.in_channels
+                for projector in model.search_neck.projectors
+            ] == [channels[i] for i in layers]
+            assert model.neck.in_channels == 2048
 
 
 def test_optimiser_and_schedules_build(built):

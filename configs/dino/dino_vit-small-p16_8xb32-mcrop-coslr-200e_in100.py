@@ -14,9 +14,8 @@ model = dict(
         img_size=224,
         patch_size=16,
         drop_path_rate=0.1,
-        out_type='cls_token',
     ),
-    neck=dict(type='DINONeck', in_channels=384, num_prototypes=65536),
+    neck=dict(type='DINONeck', num_prototypes=65536),
     head=dict(type='DINOHead'),
 )
 

@@ -15,7 +15,6 @@ model = dict(
     ),
     neck=dict(
         type='DINONeck',
-        in_channels=128,
         hidden_channels=512,
         bottleneck_channels=128,
         num_prototypes=512,
@@ -23,7 +22,6 @@ model = dict(
     ),
     search_neck=dict(
         type='FeatureSearchNeck',
-        in_channels=[32, 64, 128],
         mid_channels=64,
         hidden_channels=256,
         out_channels=128,

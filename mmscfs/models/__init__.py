@@ -1,20 +1,33 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from mmpretrain.registry import MODELS
 
-from .backbones import NormedVisionTransformer
+from .backbones import NormedVisionTransformer, SearchVisionTransformer
 from .classifiers import LinearProbe
 from .heads import DINOHead, SCFSHead
-from .losses import DINOLoss, FeatureSearchLoss
-from .necks import ConcatNeck, DINONeck, FeatureSearchNeck
-from .search import SoftFeatureSearch
-from .selfsup import DINO, SCFS
+from .losses import ConsistencyLoss, DINOLoss, FeatureSearchLoss
+from .necks import (
+    ClassPatchNeck,
+    ConcatNeck,
+    DINONeck,
+    FeatureSearchNeck,
+)
+from .search import RoIFeatureSearch, SoftFeatureSearch
+from .selfsup import DINO, SCFS, MoCoCO2
 
 # Losses and searches know torch only; configs find them through here.
-for module in (DINOLoss, FeatureSearchLoss, SoftFeatureSearch):
+for module in (
+    ConsistencyLoss,
+    DINOLoss,
+    FeatureSearchLoss,
+    RoIFeatureSearch,
+    SoftFeatureSearch,
+):
     MODELS.register_module(module=module)
 
 __all__ = [
+    'ClassPatchNeck',
     'ConcatNeck',
+    'ConsistencyLoss',
     'DINO',
     'SCFS',
     'DINOHead',
@@ -23,7 +36,10 @@ __all__ = [
     'FeatureSearchLoss',
     'FeatureSearchNeck',
     'LinearProbe',
+    'MoCoCO2',
     'NormedVisionTransformer',
+    'RoIFeatureSearch',
     'SCFSHead',
+    'SearchVisionTransformer',
     'SoftFeatureSearch',
 ]

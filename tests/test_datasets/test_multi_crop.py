@@ -432,6 +432,37 @@ def test_a_crop_shows_its_box():
         assert np.abs(values[:, -1] - ends).max() < 1.5
 
 
+def test_crops_tell_what_the_views_show():
+    """Box and flip, read off the colours of the image's own places."""
+    rows, columns = np.mgrid[:240, :200].astype(np.uint8)
+    image = np.dstack([rows, columns, np.zeros_like(rows)])
+    transform = only(
+        'global_scale', 'local_scale', 'ratio', flip_prob=0.5, num_local=3
+    )
+    flips = []
+    for index in range(40):
+        results = transform(dict(img=image, sample_idx=SampleKey(index, 0)))
+        crops = results['crops']
+        assert crops.shape == (5, 5)
+        assert crops.dtype == np.float32
+        for view, crop in zip(results['img'], crops.tolist(), strict=True):
+            left, top, right, bottom, flipped = crop
+            down = view[0].float().mean(1)
+            across = view[1].float().mean(0)
+            if flipped:
+                across = across.flip(0)
+            # The first and last samples lie half a sample inside the box.
+            for values, start, end in (
+                (down, top, bottom),
+                (across, left, right),
+            ):
+                half = (end - start) / SIDE / 2
+                assert abs(values[0] - (start + half - 0.5)) < 1.5
+                assert abs(values[-1] - (end - half - 0.5)) < 1.5
+            flips.append(flipped)
+    assert 0.3 < np.mean(flips) < 0.7
+
+
 # Keys
 
 

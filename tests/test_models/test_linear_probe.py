@@ -226,6 +226,30 @@ def test_concat_neck():
     ]
 
 
+def test_class_token_beside_the_mean_of_the_patch_tokens():
+    """Of the last block, behind the final norm, as DINO evaluates a ViT-B."""
+    raw, token, patches = (
+        MODELS.build(dict(type=kind, out_type=out_type, **VIT))
+        for kind, out_type in (
+            ('NormedVisionTransformer', 'raw'),
+            ('VisionTransformer', 'cls_token'),
+            ('VisionTransformer', 'featmap'),
+        )
+    )
+    raw.ln1.weight.data.uniform_(0.5, 2)
+    raw.ln1.bias.data.uniform_(-1, 1)
+    for backbone in (token, patches):
+        backbone.load_state_dict(raw.state_dict())
+        backbone.eval()
+    raw.eval()
+    images = torch.randn(2, 3, 32, 32)
+    (found,) = MODELS.build(dict(type='ClassPatchNeck'))(raw(images))
+    (tokens,), (maps,) = token(images), patches(images)
+    mean = sum(maps[:, :, i, j] for i in (0, 1) for j in (0, 1)) / 4
+    torch.testing.assert_close(found[:, :16], tokens)
+    torch.testing.assert_close(found[:, 16:], mean)
+
+
 # FrozenBackboneHook
 
 

@@ -30,32 +30,49 @@ def test_dino_loss_equals_plain_loop(num_local):
     assert_close(gradient, expected_gradient, **GRADIENT)
 
 
+@pytest.mark.parametrize('weighted', [False, True])
 @pytest.mark.parametrize('searched', [1, 2])
-def test_feature_search_loss_equals_plain_loop(searched):
+def test_feature_search_loss_equals_plain_loop(searched, weighted):
     student_global, student_local = unit(2, 3, 6), unit(4, 3, 6)
     teacher_global = unit(2, 3, 6).detach()
     teacher_search = unit(searched, 4, 3, 6).detach()
     center = torch.randn(6, dtype=torch.float64) / 5
+    pairs = torch.rand(searched, 4, 3) < 0.6 if weighted else None
     terms = FeatureSearchLoss(global_weight=0.3, search_weight=0.7)(
         student_global,
-        student_local,
         teacher_probabilities(teacher_global, 0.05, center),
-        teacher_probabilities(teacher_search, 0.05),
         0.1,
+        student_local,
+        teacher_probabilities(teacher_search, 0.05),
+        None if pairs is None else pairs.float(),
     )
-    expected = (
-        0.3 * dino_loss(student_global, teacher_global, center, 0.1, 0.05),
-        0.7 * search_loss(student_local, teacher_search, 0.1, 0.05),
-    )
-    for term, value in zip(terms, expected, strict=True):
-        assert_close(term, value, **EXACT)
+    expected = {
+        'global': 0.3
+        * dino_loss(student_global, teacher_global, center, 0.1, 0.05),
+        'search': 0.7
+        * search_loss(student_local, teacher_search, 0.1, 0.05, pairs),
+    }
+    assert terms.keys() == expected.keys()
+    for name, value in expected.items():
+        assert_close(terms[name], value, **EXACT)
     inputs = (student_global, student_local)
     for ours, plain in zip(
-        torch.autograd.grad(sum(terms), inputs),
-        torch.autograd.grad(sum(expected), inputs),
+        torch.autograd.grad(sum(terms.values()), inputs),
+        torch.autograd.grad(sum(expected.values()), inputs),
         strict=True,
     ):
         assert_close(ours, plain, **GRADIENT)
+
+
+def test_global_term_alone():
+    student, teacher = unit(2, 3, 6), unit(2, 3, 6).detach()
+    center = torch.zeros(6, dtype=torch.float64)
+    terms = FeatureSearchLoss()(
+        student, teacher_probabilities(teacher, 0.05, center), 0.1
+    )
+    expected = 0.5 * dino_loss(student, teacher, center, 0.1, 0.05)
+    assert terms.keys() == {'global'}
+    assert_close(terms['global'], expected, **EXACT)
 
 
 def test_targets_by_hand():
@@ -93,6 +110,6 @@ def test_dino_loss_refuses_shapes(student, targets):
 def test_feature_search_loss_refuses_shapes_and_weights():
     x = torch.zeros(2, 3, 4)
     with pytest.raises(ValueError, match='search_targets'):
-        FeatureSearchLoss()(x, x, x, torch.zeros(2, 3, 3, 4), 0.1)
+        FeatureSearchLoss()(x, x, 0.1, x, torch.zeros(2, 3, 3, 4))
     with pytest.raises(ValueError, match='search_weight=-1'):
         FeatureSearchLoss(search_weight=-1)

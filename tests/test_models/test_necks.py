@@ -9,7 +9,7 @@ from mmscfs.models import DINONeck, FeatureSearchNeck
 
 
 def test_dino_neck_is_the_papers_four_layer_mlp():
-    neck = DINONeck()
+    neck = DINONeck(2048)
     assert [
         (m.in_features, m.out_features)
         for m in neck.mlp
@@ -79,7 +79,7 @@ def test_search_projector_is_a_residual_bottleneck():
 
 
 def test_paper_search_projector_sizes():
-    neck = FeatureSearchNeck()
+    neck = FeatureSearchNeck([512, 1024, 2048])
     shapes = [
         [tuple(p.shape) for p in projector.parameters() if p.ndim > 1]
         for projector in neck.projectors
@@ -99,12 +99,22 @@ def test_paper_search_projector_sizes():
 @pytest.mark.parametrize(
     ('cfg', 'message'),
     [
-        (dict(type='DINONeck', num_prototypes=0), 'num_prototypes=0'),
-        (dict(type='DINONeck', num_layers=0), 'num_layers=0'),
-        (dict(type='FeatureSearchNeck', in_channels=[]), r'in_channels=\[\]'),
-        (dict(type='FeatureSearchNeck', mid_channels=0), 'mid_channels=0'),
         (
-            dict(type='FeatureSearchNeck', norm_cfg=dict(type='LN')),
+            dict(type='DINONeck', in_channels=8, num_prototypes=0),
+            'num_prototypes=0',
+        ),
+        (dict(type='DINONeck', in_channels=8, num_layers=0), 'num_layers=0'),
+        (dict(type='FeatureSearchNeck', in_channels=[]), r'in_channels=\[\]'),
+        (
+            dict(type='FeatureSearchNeck', in_channels=[8], mid_channels=0),
+            'mid_channels=0',
+        ),
+        (
+            dict(
+                type='FeatureSearchNeck',
+                in_channels=[8],
+                norm_cfg=dict(type='LN'),
+            ),
             "'LN'.*must have type",
         ),
     ],

@@ -1,9 +1,11 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
-from plain_reference import dino_loss, search, search_loss
+from mmpretrain.structures import DataSample
+from plain_reference import dino_loss, roi_crop, search, search_loss
 from torch import nn
 from torch.testing import assert_close
 
@@ -25,7 +27,7 @@ def shake_teacher(model):
             parameter.add_(0.05 * torch.randn_like(parameter))
 
 
-def plain_total(model, views, searched):
+def plain_total(model, views, crops=None):
     """The total of Eq. 11 from backbone outputs on, by plain loops.
 
     Views go through the networks in the batches that batch norm is defined
@@ -34,7 +36,7 @@ def plain_total(model, views, searched):
     batch = len(views[0])
     head, teacher = model.head, model.teacher
     s_global = model.backbone(torch.cat(views[:2]))
-    s_local = model.backbone(torch.cat(views[2:]))
+    s_local = model.backbone(torch.cat(views[2:])) if views[2:] else None
     with torch.no_grad():
         t_global = teacher.backbone(torch.cat(views[:2]))
 
@@ -46,33 +48,30 @@ def plain_total(model, views, searched):
             0, (-1, batch)
         )
 
-    student = torch.cat(
-        [prototypes(model, s_global), prototypes(model, s_local)]
-    )
+    student = [prototypes(model, maps) for maps in (s_global, s_local) if maps]
     with torch.no_grad():
         teacher_logits = prototypes(teacher, t_global)
     temperatures = head.student_temp, head.teacher_temp
     value = dino_loss(
-        student, teacher_logits, head.center.value, *temperatures
+        torch.cat(student), teacher_logits, head.center.value, *temperatures
     )
     if not hasattr(model, 'search_neck'):
         return value
+    # Pairs of the search: the places of the query and of the key views.
+    among_global = s_local is None
+    searched = {'all': [0, 1], 'first': [0], 'none': []}[model.search_views]
+    pairs = [
+        (query, key)
+        for key in searched
+        for query in ([1 - key] if among_global else range(len(views) - 2))
+    ]
     for layer, projector in enumerate(model.search_neck.projectors):
         target = teacher.search_neck.projectors[layer]
-        keys = t_global[layer].unflatten(0, (-1, batch))[:searched]
-        queries = s_local[layer].unflatten(0, (-1, batch))
+        queries = s_global[layer] if among_global else s_local[layer]
+        logits = projector(queries).unflatten(0, (-1, batch))
+        queries = queries.unflatten(0, (-1, batch))
+        keys = t_global[layer].unflatten(0, (-1, batch))
         with torch.no_grad():
-            found = torch.stack(
-                [
-                    search(queries[n, b], keys[g, b])
-                    for g in range(searched)
-                    for n in range(len(queries))
-                    for b in range(batch)
-                ]
-            )
-            t_search = target(found).unflatten(
-                0, (searched, len(queries), batch)
-            )
             t_layer = target(t_global[layer]).unflatten(0, (-1, batch))
         value = value + 0.5 * dino_loss(
             projector(s_global[layer]).unflatten(0, (-1, batch)),
@@ -80,27 +79,95 @@ def plain_total(model, views, searched):
             head.search_centers[layer].value,
             *temperatures,
         )
+        if not pairs:
+            continue
+        found, shown = [], []
+        for query, key in pairs:
+            for b in range(batch):
+                part = None
+                if crops is not None:
+                    place = query if among_global else query + 2
+                    part = roi_crop(
+                        crops[place][b],
+                        queries[query, b],
+                        crops[key][b],
+                        keys[key, b],
+                    )
+                    shown.append(part is not None)
+                if crops is None:
+                    part = search(queries[query, b], keys[key, b])
+                elif part is None:  # batch norm sees the whole view
+                    whole = (0, 0, 1, 1)
+                    part = roi_crop(
+                        (*whole, crops[place][b][4]),
+                        queries[query, b],
+                        (*whole, crops[key][b][4]),
+                        keys[key, b],
+                    )
+                found.append(part)
+        with torch.no_grad():
+            t_search = target(torch.stack(found)).unflatten(0, (-1, batch))
+        # As one teacher view for each pair: (1, pairs, B, K).
         value = value + 0.5 * search_loss(
-            projector(s_local[layer]).unflatten(0, (-1, batch)),
-            t_search,
+            torch.stack([logits[query] for query, _ in pairs]),
+            t_search[None],
             *temperatures,
+            torch.tensor(shown).view(1, -1, batch) if shown else None,
         )
     return value
 
 
-@pytest.mark.parametrize('search_views', ['all', 'first', None])
-def test_total_and_gradients_equal_plain_loops(search_views, request, views):
-    if search_views is None:
-        cfg = request.getfixturevalue('dino_cfg')
-    else:
-        cfg = request.getfixturevalue('scfs_cfg')
-        cfg['search_views'] = search_views
+@pytest.fixture
+def samples():
+    """Samples of four images whose views overlap or do not."""
+    generator = np.random.default_rng(2)
+    crops = np.zeros((4, 5, 5), np.float32)
+    start = generator.integers(0, 60, (4, 5, 2))
+    size = np.array([[30, 40]] * 2 + [[30, 20]] * 3)
+    crops[..., :2], crops[..., 2:4] = start, start + size
+    crops[..., 4] = generator.integers(0, 2, (4, 5))
+    return [DataSample(metainfo=dict(crops=c)) for c in crops]
+
+
+@pytest.mark.parametrize(
+    ('change', 'num_local'),
+    [
+        (None, 3),  # DINO
+        (None, 0),  # DINO w/o MC
+        (dict(), 3),  # SCFS
+        (dict(search_views='first'), 3),  # the release
+        (dict(search_views='none'), 3),  # DINO w ML
+        (dict(search_views='none'), 0),
+        (dict(search=dict(type='RoIFeatureSearch')), 3),  # ROI Crop
+        (
+            dict(search=dict(type='RoIFeatureSearch'), search_views='first'),
+            3,
+        ),
+        (dict(search=dict(type='RoIFeatureSearch')), 0),
+        (dict(), 0),  # SCFS w/o MC
+        (dict(search_views='first'), 0),
+    ],
+)
+def test_total_and_gradients_equal_plain_loops(
+    change, num_local, request, views, samples
+):
+    kind = 'dino_cfg' if change is None else 'scfs_cfg'
+    cfg = request.getfixturevalue(kind) | (change or {})
     model = build(cfg)
     shake_teacher(model)
     for center in model.centers:
         center.value.normal_(std=0.1)
-    loss = total(model.loss(views))
-    expected = plain_total(model, views, 1 if search_views == 'first' else 2)
+    views = views[: 2 + num_local]
+    for sample in samples:
+        sample.set_metainfo(dict(crops=sample.crops[: 2 + num_local]))
+    crops = None
+    if 'search' in cfg:
+        crops = np.stack([s.crops for s in samples], 1).tolist()
+    losses = model.loss(views, samples)
+    loss = total(losses)
+    if crops is not None:
+        assert 0 < losses['search_pairs'] < 1
+    expected = plain_total(model, views, crops)
     assert_close(loss, expected, rtol=1e-9, atol=0)
     trained = [p for p in model.parameters() if p.requires_grad]
     ours = torch.autograd.grad(loss, trained)
@@ -110,6 +177,26 @@ def test_total_and_gradients_equal_plain_loops(search_views, request, views):
         error = (gradient - reference).norm() / reference.norm()
         # Some gradients are nothing but the rounding of a sum that cancels.
         assert error < 1e-7 or reference.norm() < 1e-12
+
+
+def test_every_global_pair_alone(scfs_cfg, views):
+    """G_d2G_f of Table 7: the search between global views, nothing else."""
+    scfs_cfg['head'].update(
+        loss_weight=0.0, search_loss=dict(type='FeatureSearchLoss')
+    )
+    scfs_cfg['head']['search_loss'].update(global_weight=0.0, search_weight=1)
+    losses = build(scfs_cfg).loss(views[:2])
+    terms = {k: v for k, v in losses.items() if 'loss' in k}
+    assert {k for k, v in terms.items() if v > 0} == {
+        f'loss_{layer}_search' for layer in ('layer2', 'layer3', 'layer4')
+    }
+
+
+def test_roi_crop_asks_for_the_crops(scfs_cfg, views):
+    model = build(scfs_cfg | dict(search=dict(type='RoIFeatureSearch')))
+    for samples in (None, [DataSample()] * 4):
+        with pytest.raises(ValueError, match=r"meta_keys=\('img_path', 'cr"):
+            model.loss(views, samples)
 
 
 def test_losses_are_named_and_health_figures_not_summed(scfs_cfg, views):
@@ -175,13 +262,30 @@ def test_dino_without_local_views_has_two_pairs(dino_cfg, views):
 
 def test_search_layers_can_be_chosen(scfs_cfg, views):
     scfs_cfg['search_layers'] = [3]
-    scfs_cfg['search_neck']['in_channels'] = [64]
+    del scfs_cfg['search_neck']['in_channels']
     losses = build(scfs_cfg).loss(views)
     assert {k for k in losses if 'loss' in k} == {
         'loss_dino',
         'loss_layer4_global',
         'loss_layer4_search',
     }
+
+
+def test_search_layers_of_an_unsorted_backbone(scfs_cfg):
+    """mmpretrain's backbones give their outputs shallow to deep."""
+    del scfs_cfg['search_neck']['in_channels']
+    scfs_cfg['backbone']['out_indices'] = (3, 1, 2)
+    scfs_cfg['search_layers'] = [3]
+    model = build(scfs_cfg)
+    assert model.head.layer_names == ('layer4',)
+    assert model.search_neck.projectors[0].in_channels == 64
+    assert model.neck.in_channels == 64
+
+
+def test_a_backbone_without_named_outputs(scfs_cfg):
+    scfs_cfg['backbone'] = dict(type='LeNet5')
+    with pytest.raises(ValueError, match="type='LeNet5' has no out_indices"):
+        MODELS.build(scfs_cfg)
 
 
 def test_teacher_keeps_its_own_batch_norm_statistics(scfs_cfg, views):
@@ -287,9 +391,10 @@ def test_teacher_drops_nothing(dino_cfg):
         patch_size=16,
         drop_rate=0.1,
         drop_path_rate=0.1,
+        layer_cfgs=dict(attn_drop_rate=0.2),
         out_type='cls_token',
     )
-    dino_cfg['neck']['in_channels'] = 192
+    del dino_cfg['neck']['in_channels']
     model = MODELS.build(dino_cfg).train()
     image = torch.randn(2, 3, 32, 32)
     first, second = (model.teacher.backbone(image)[-1] for _ in range(2))
@@ -331,17 +436,17 @@ def test_wrong_views_are_named(scfs_cfg, views):
         model.loss(views[:3] + [views[0]])
     with pytest.raises(ValueError, match='batch of one image'):
         model.loss([view[:1] for view in views])
-    with pytest.raises(ValueError, match='num_local to 1 or more'):
-        model.loss(views[:2])
 
 
 def test_views_that_do_not_fit_are_found_before_training(scfs_cfg):
     scfs_cfg['neck']['in_channels'] = 32
-    with pytest.raises(ValueError, match='model.neck.in_channels=64'):
+    with pytest.raises(ValueError, match='leave model.neck.in_channels'):
         MODELS.build(scfs_cfg).check_fit([(3, 32, 32)])
     scfs_cfg['neck']['in_channels'] = 64
     scfs_cfg['search_neck']['in_channels'] = [16, 32]
-    with pytest.raises(ValueError, match=r'in_channels=\[16, 32, 64\]'):
+    with pytest.raises(
+        ValueError, match=r'leave model.search_neck.in_channels'
+    ):
         MODELS.build(scfs_cfg).check_fit([(3, 32, 32)])
     scfs_cfg['search_neck']['in_channels'] = [16, 32, 64]
     scfs_cfg['backbone']['in_channels'] = 1

@@ -17,7 +17,7 @@ train_dataloader = dict(
         pipeline=[
             dict(type='LoadImage'),
             multi_crop,
-            dict(type='PackInputs'),
+            dict(type='PackInputs', meta_keys=('img_path', 'crops')),
         ],
     ),
 )

@@ -7,6 +7,6 @@ model = dict(
         out_indices=(3,),
         zero_init_residual=False,
     ),
-    neck=dict(type='DINONeck', in_channels=2048, num_prototypes=65536),
+    neck=dict(type='DINONeck', num_prototypes=65536),
     head=dict(type='DINOHead'),
 )

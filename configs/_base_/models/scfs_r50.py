@@ -8,7 +8,7 @@ model = dict(
         out_indices=(1, 2, 3),
         zero_init_residual=False,
     ),
-    neck=dict(type='DINONeck', in_channels=2048, num_prototypes=65536),
-    search_neck=dict(type='FeatureSearchNeck', in_channels=[512, 1024, 2048]),
+    neck=dict(type='DINONeck', num_prototypes=65536),
+    search_neck=dict(type='FeatureSearchNeck'),
     head=dict(type='SCFSHead'),
 )

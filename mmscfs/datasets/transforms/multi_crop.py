@@ -75,6 +75,9 @@ class MultiCrop(BaseTransform):
 
     **Modified Keys:** img (list[torch.Tensor]: views (3, S, S), global first)
 
+    **Added Keys:** crops (np.ndarray, float32, (2 + N, 5)): left, top, right
+    and bottom of each view's box, px of the image, and 1 if it was flipped
+
     Args:
         global_size (int): Side of global views, px. Defaults to 224.
         local_size (int): Side of local views, px. Defaults to 96.
@@ -191,9 +194,23 @@ class MultiCrop(BaseTransform):
         """Replace the image by its views."""
         image = results['img']
         draws = self.draw(results.get('sample_idx'))
-        results['img'] = [
-            self.view(image, i, row) for i, row in enumerate(draws)
+        size = image.shape[:2]
+        crops = [
+            self.crop_box(*size, min(i, 2), row) for i, row in enumerate(draws)
         ]
+        results['img'] = [
+            self.view(image, i, box, row)
+            for i, (box, row) in enumerate(zip(crops, draws, strict=True))
+        ]
+        results['crops'] = np.array(
+            [
+                (left, top, left + width, top + height, self.flips(row))
+                for (top, left, height, width), row in zip(
+                    crops, draws, strict=True
+                )
+            ],
+            np.float32,
+        )
         return results
 
     def draw(self, sample_idx: int | None = None) -> list[list[float]]:
@@ -206,22 +223,31 @@ class MultiCrop(BaseTransform):
         # A list: Python works on single numbers faster than NumPy.
         return generator.random((2 + self.num_local, NUM_DRAWS)).tolist()
 
+    def flips(self, draws: list[float]) -> bool:
+        """Tell whether a view is flipped."""
+        return draws[FLIP] < self.flip_prob
+
     def view(
-        self, image: np.ndarray, index: int, draws: list[float]
+        self,
+        image: np.ndarray,
+        index: int,
+        box: tuple[int, int, int, int],
+        draws: list[float],
     ) -> torch.Tensor:
         """Make one view.
 
         Args:
             image (np.ndarray): BGR uint8 image (H, W, 3).
             index (int): 0 and 1 for the global views, from 2 on local ones.
+            box (tuple[int, int, int, int]): Its :meth:`crop_box`.
             draws (list[float]): The view's NUM_DRAWS uniform numbers.
 
         Returns:
             torch.Tensor: uint8 view (3, S, S).
         """
         kind = min(index, 2)
-        view = self.crop(image, kind, draws)
-        if draws[FLIP] < self.flip_prob:
+        view = self.crop(image, kind, box)
+        if self.flips(draws):
             view = cv2.flip(view, 1)
         view = self.color(view, draws)
         if draws[BLUR] < self.blur_prob[kind]:
@@ -239,16 +265,16 @@ class MultiCrop(BaseTransform):
         return torch.from_numpy(out)
 
     def crop(
-        self, image: np.ndarray, kind: int, draws: list[float]
+        self, image: np.ndarray, kind: int, box: tuple[int, int, int, int]
     ) -> np.ndarray:
-        """Cut a random box and resize it to the view's side."""
-        top, left, height, width = self.crop_box(*image.shape[:2], kind, draws)
+        """Cut a box and resize it to the view's side."""
+        top, left, height, width = box
         size = self.local_size if kind == 2 else self.global_size
-        box = image[top : top + height, left : left + width]
+        cut = image[top : top + height, left : left + width]
         # Bicubic sampling skips pixels when it shrinks to half or less.
         shrinks = min(height, width) >= 2 * size
         return cv2.resize(
-            box,
+            cut,
             (size, size),
             interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
         )

@@ -51,53 +51,61 @@ class SCFSHead(DINOHead):
         student_logits: Tensor,
         teacher_logits: Tensor,
         student_global: Sequence[Tensor],
-        student_local: Sequence[Tensor],
         teacher_global: Sequence[Tensor],
-        teacher_search: Sequence[Tensor],
+        student_search: Sequence[Tensor] | None = None,
+        teacher_search: Sequence[Tensor] | None = None,
+        pair_weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return every term of the total by name, and the health figures.
 
-        The last four arguments have one tensor a search layer.
+        The sequences have one tensor a search layer.
 
         Args:
             student_logits (Tensor): Shape (V, B, K), global views first.
             teacher_logits (Tensor): Shape (2, B, K).
             student_global (Sequence[Tensor]): Shape (2, B, D).
-            student_local (Sequence[Tensor]): Shape (N, B, D).
             teacher_global (Sequence[Tensor]): Shape (2, B, D).
-            teacher_search (Sequence[Tensor]): Projections of what the local
-                views found in G global views, shape (G, N, B, D).
+            student_search (Sequence[Tensor], optional): Projections of the N
+                views that search, shape (N, B, D). Defaults to None: no
+                search, the global terms alone.
+            teacher_search (Sequence[Tensor], optional): Projections of what
+                they found in G global views, shape (G, N, B, D).
+            pair_weights (Tensor, optional): Weights (G, N, B) of the pairs
+                of the search terms. Defaults to None: all 1.
 
         Returns:
             dict[str, Tensor]: DINO's, and for each layer
-            ``loss_<layer>_global``, ``loss_<layer>_search`` and
-            ``<layer>_teacher_entropy``.
+            ``loss_<layer>_global``, ``<layer>_teacher_entropy`` and, with
+            the search, ``loss_<layer>_search``. With weights also
+            ``search_pairs``, their mean.
         """
         losses = super().loss(student_logits, teacher_logits)
-        layers = zip(
-            self.layer_names,
-            self.search_centers,
-            student_global,
-            student_local,
-            teacher_global,
-            teacher_search,
-            strict=True,
-        )
-        for name, center, s_global, s_local, t_global, t_search in layers:
+        for i, (name, center) in enumerate(
+            zip(self.layer_names, self.search_centers, strict=True)
+        ):
             global_targets = teacher_probabilities(
-                t_global, self.teacher_temp, center.value
+                teacher_global[i], self.teacher_temp, center.value
             )
-            search_targets = teacher_probabilities(t_search, self.teacher_temp)
-            global_term, search_term = self.search_loss(
-                s_global,
-                s_local,
+            searched = {}
+            if teacher_search is not None:
+                searched = dict(
+                    student_search=student_search[i],
+                    search_targets=teacher_probabilities(
+                        teacher_search[i], self.teacher_temp
+                    ),
+                    pair_weights=pair_weights,
+                )
+            terms = self.search_loss(
+                student_global[i],
                 global_targets,
-                search_targets,
                 self.student_temp,
+                **searched,
             )
             if self.training:
-                center.collect(t_global)
-            losses[f'loss_{name}_global'] = global_term
-            losses[f'loss_{name}_search'] = search_term
+                center.collect(teacher_global[i])
+            for term, value in terms.items():
+                losses[f'loss_{name}_{term}'] = value
             losses[f'{name}_teacher_entropy'] = entropy(global_targets)
+        if pair_weights is not None:
+            losses['search_pairs'] = pair_weights.mean()
         return losses

@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from .consistency_loss import ConsistencyLoss
 from .dino_loss import DINOLoss
 from .feature_search_loss import FeatureSearchLoss
 
-__all__ = ['DINOLoss', 'FeatureSearchLoss']
+__all__ = ['ConsistencyLoss', 'DINOLoss', 'FeatureSearchLoss']

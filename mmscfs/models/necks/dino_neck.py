@@ -40,7 +40,8 @@ class DINONeck(BaseModule):
     SCFS section 3.4.
 
     Args:
-        in_channels (int): Channels C of the backbone's last output.
+        in_channels (int): Channels C of the backbone's last output; DINO
+            and SCFS fill it in.
         hidden_channels (int): Width of the hidden layers. Defaults to 2048.
         bottleneck_channels (int): Width before the prototypes. Defaults to
             256.
@@ -58,7 +59,7 @@ class DINONeck(BaseModule):
 
     def __init__(
         self,
-        in_channels: int = 2048,
+        in_channels: int,
         hidden_channels: int = 2048,
         bottleneck_channels: int = 256,
         num_prototypes: int = 65536,
@@ -104,9 +105,9 @@ class DINONeck(BaseModule):
             feature = global_average_pool(feature)
         if feature.shape[-1] != self.in_channels:
             raise ValueError(
-                f'DINONeck: in_channels={self.in_channels} but the backbone '
-                f"'s last output has {feature.shape[-1]} channels: set "
-                f'model.neck.in_channels={feature.shape[-1]}'
+                f"DINONeck: in_channels={self.in_channels} but the backbone's "
+                f'last output has {feature.shape[-1]} channels: leave '
+                'model.neck.in_channels out'
             )
         return feature
 

@@ -70,7 +70,8 @@ class FeatureSearchNeck(BaseModule):
 
     Args:
         in_channels (Sequence[int]): Channels of each search layer, shallow
-            to deep, e.g. [512, 1024, 2048] for ResNet-50's Res2-Res4.
+            to deep, e.g. [512, 1024, 2048] for ResNet-50's Res2-Res4; SCFS
+            fills it in.
         mid_channels (int): Channels of the bottleneck. Defaults to 256.
         hidden_channels (int): Width between the FC layers. Defaults to 2048.
         out_channels (int): Width D of the outputs. Defaults to 256.
@@ -85,7 +86,7 @@ class FeatureSearchNeck(BaseModule):
 
     def __init__(
         self,
-        in_channels: Sequence[int] = (512, 1024, 2048),
+        in_channels: Sequence[int],
         mid_channels: int = 256,
         hidden_channels: int = 2048,
         out_channels: int = 256,
@@ -149,11 +150,19 @@ class FeatureSearchNeck(BaseModule):
         """
         expected = [p.in_channels for p in self.projectors]
         found = [layer.shape[1] for layer in maps]
-        if expected != found or any(layer.ndim != 4 for layer in maps):
+        shapes = [tuple(layer.shape) for layer in maps]
+        if any(layer.ndim != 4 for layer in maps):
+            raise ValueError(
+                'FeatureSearchNeck needs maps (B, C, H, W), but the search '
+                f'layers of the backbone have shapes {shapes}: choose others '
+                'by model.search_layers, or have the backbone give maps '
+                '(ConvNeXt: gap_before_final_norm=False; vision '
+                "transformer: type='SearchVisionTransformer')"
+            )
+        if expected != found:
             raise ValueError(
                 f'FeatureSearchNeck: in_channels={expected} but the search '
-                'layers of the backbone have shapes '
-                f'{[tuple(layer.shape) for layer in maps]}: set '
-                f'model.search_neck.in_channels={found} to maps '
-                '(B, C, H, W), or change model.search_layers'
+                f'layers of the backbone have shapes {shapes}: leave '
+                'model.search_neck.in_channels out, or change '
+                'model.search_layers'
             )

@@ -1,9 +1,10 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..losses.functional import at_least_fp32
+from .feature_search import FeatureSearch
 
 
 def global_average_pool(maps: Tensor) -> Tensor:
@@ -27,7 +28,7 @@ def search_attention(queries: Tensor, keys: Tensor) -> Tensor:
     return torch.einsum('nbc,gbchw->gnbhw', queries, keys)
 
 
-class SoftFeatureSearch(nn.Module):
+class SoftFeatureSearch(FeatureSearch):
     """Search the teacher's global maps for what a local view shows.
 
     Learnable-parameter-free (SCFS Eqs. 5-7): a student's local map, averaged
@@ -36,12 +37,19 @@ class SoftFeatureSearch(nn.Module):
     """
 
     @torch.no_grad()
-    def forward(self, local_maps: Tensor, global_maps: Tensor) -> Tensor:
+    def forward(
+        self,
+        local_maps: Tensor,
+        global_maps: Tensor,
+        local_crops: Tensor | None = None,
+        global_crops: Tensor | None = None,
+    ) -> Tensor:
         """Return the feature augmentations F'_lg (Eq. 7), without gradient.
 
         Args:
             local_maps (Tensor): Student maps, shape (N, B, C, h, w).
             global_maps (Tensor): Teacher maps, shape (G, B, C, H, W).
+            local_crops, global_crops (Tensor, optional): Not used.
 
         Returns:
             Tensor: Shape (G, N, B, C, H, W), in ``global_maps``' type.

@@ -5,10 +5,15 @@ from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..losses.functional import at_least_fp32
-from ..utils import MomentumTeacher, TeacherCenter, update_centers
+from ..utils import (
+    MomentumTeacher,
+    TeacherCenter,
+    has_batch_norm,
+    update_centers,
+    with_in_channels,
+)
 
 NUM_GLOBAL = 2
 
@@ -28,7 +33,8 @@ class DINO(BaseSelfSupervisor):
 
     Args:
         backbone (dict): Backbone config; its last output feeds the neck.
-        neck (dict): Projector config, e.g. ``DINONeck``.
+        neck (dict): Projector config, e.g. ``DINONeck``; without
+            ``in_channels`` it takes the backbone's.
         head (dict): Head config, e.g. ``DINOHead``; it takes the number of
             prototypes from the neck.
         pretrained (str, optional): Checkpoint of the whole model.
@@ -49,8 +55,10 @@ class DINO(BaseSelfSupervisor):
         data_preprocessor: dict | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
+        if not isinstance(backbone, nn.Module):
+            backbone = MODELS.build(backbone)
         if not isinstance(neck, nn.Module):
-            neck = MODELS.build(neck)
+            neck = MODELS.build(with_in_channels(neck, backbone))
         if not isinstance(head, nn.Module):
             head = MODELS.build({'num_prototypes': neck.num_prototypes} | head)
         if head.num_prototypes != neck.num_prototypes:
@@ -130,7 +138,8 @@ class DINO(BaseSelfSupervisor):
         Args:
             inputs (list[Tensor]): Two global views (B, 3, S, S), then N
                 local views (B, 3, s, s), as :class:`MultiCrop` orders them.
-            data_samples (list[DataSample], optional): Not used.
+            data_samples (list[DataSample], optional): What else is known of
+                the B images. Defaults to None.
 
         Returns:
             dict[str, Tensor]: Those of the head, and ``feature_std``: the
@@ -151,7 +160,9 @@ class DINO(BaseSelfSupervisor):
         with torch.no_grad():
             teacher_global = self.teacher.backbone(global_views)
         losses = self.head.loss(
-            **self.project(student_global, student_local, teacher_global)
+            **self.project(
+                student_global, student_local, teacher_global, data_samples
+            )
         )
         with torch.no_grad():
             pooled = self.neck.pool(at_least_fp32(teacher_global[-1]))
@@ -169,6 +180,7 @@ class DINO(BaseSelfSupervisor):
         student_global: tuple[Tensor, ...],
         student_local: tuple[Tensor, ...] | None,
         teacher_global: tuple[Tensor, ...],
+        data_samples: list[DataSample] | None = None,
     ) -> dict[str, Tensor]:
         """Turn backbone outputs into the arguments of the head's loss.
 
@@ -176,6 +188,7 @@ class DINO(BaseSelfSupervisor):
             student_global (tuple[Tensor, ...]): Outputs for 2 B images.
             student_local (tuple[Tensor, ...], optional): For N B images.
             teacher_global (tuple[Tensor, ...]): For 2 B images.
+            data_samples (list[DataSample], optional): Not used.
         """
         batch = len(teacher_global[-1]) // NUM_GLOBAL
         pooled = [self.neck.pool(student_global[-1])]
@@ -214,20 +227,12 @@ class DINO(BaseSelfSupervisor):
                     f'{type(self).__name__} needs {kind} views of one shape, '
                     f'got {group}'
                 )
-        if self.training and len(inputs[0]) == 1 and self.has_batch_norm():
+        if self.training and len(inputs[0]) == 1 and has_batch_norm(self):
             raise ValueError(
                 'train_dataloader.batch_size: a batch of one image has no '
                 'statistics for batch norm; use 2 or more, and '
                 'drop_last=True so that no epoch ends in such a batch'
             )
-
-    def has_batch_norm(self) -> bool:
-        """Whether a norm sees only this process's images."""
-        return any(
-            isinstance(module, _BatchNorm)
-            and not isinstance(module, nn.SyncBatchNorm)
-            for module in self.modules()
-        )
 
     @torch.no_grad()
     def check_fit(self, view_shapes: list[tuple[int, int, int]]) -> None:

@@ -1,10 +1,13 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from ..utils import with_in_channels
 from .dino import DINO, NUM_GLOBAL
 
 
@@ -14,28 +17,31 @@ class SCFS(DINO):
 
     DINO, and on each search layer a second contrast: every local view
     searches the teacher's global maps for what it shows, and its projection
-    is compared with that of what it found (Eqs. 5-11).
+    is compared with that of what it found (Eqs. 5-11). Without local views
+    the global views search each other ("SCFS w/o MC" of Table 7).
 
     Args:
         backbone (dict): Backbone config; its outputs must hold the search
             layers.
         neck (dict): DINO's projector for the last output.
-        search_neck (dict): Config of the search layers' projectors.
+        search_neck (dict): Config of the search layers' projectors; without
+            ``in_channels`` it takes the backbone's.
         head (dict): Head config, e.g. ``SCFSHead``; it takes the number of
             prototypes, the search projectors' width and the layers' names
             from the necks and the backbone.
         search_layers (Sequence[int], optional): Which of the backbone's
             ``out_indices`` are searched. Defaults to None: all of them.
         search_views (str): "all" searches both global views, as Eq. 9 sums
-            over both; "first" only the first, as the authors' release does.
-            Defaults to "all".
+            over both; "first" only the first, as the authors' release does;
+            "none" neither: DINO with multi-layer contrast ("DINO w ML" of
+            Table 7), the global terms alone. Defaults to "all".
         search (dict): Config of the search. Defaults to
             ``SoftFeatureSearch``.
         **kwargs: Those of :class:`DINO`.
 
     Raises:
-        ValueError: A search layer is no output of the backbone, or
-            ``search_views`` is unknown.
+        ValueError: A search layer is no output of the backbone, the backbone
+            has no ``out_indices``, or ``search_views`` is unknown.
     """
 
     def __init__(
@@ -49,16 +55,21 @@ class SCFS(DINO):
         search: dict | None = None,
         **kwargs,
     ) -> None:
-        if search_views not in ('all', 'first'):
+        if search_views not in ('all', 'first', 'none'):
             raise ValueError(
                 f'model.search_views={search_views!r} must be '
-                "'all' (both global views, Eq. 9) or 'first' (the release)"
+                "'all' (both global views, Eq. 9), 'first' (the release) or "
+                "'none' (multi-layer contrast without a search)"
             )
         if not isinstance(backbone, nn.Module):
             backbone = MODELS.build(backbone)
-        if not isinstance(search_neck, nn.Module):
-            search_neck = MODELS.build(search_neck)
-        out_indices = list(backbone.out_indices)
+        if not hasattr(backbone, 'out_indices'):
+            raise ValueError(
+                f'model.backbone.type={type(backbone).__name__!r} has no '
+                'out_indices to name its search layers by: take another one'
+            )
+        # Whatever the order of the setting, outputs come shallow to deep.
+        out_indices = sorted(backbone.out_indices)
         if search_layers is None:
             search_layers = out_indices
         if not search_layers or not set(search_layers) <= set(out_indices):
@@ -66,6 +77,11 @@ class SCFS(DINO):
                 f'model.search_layers={list(search_layers)} must name at '
                 'least one of model.backbone.out_indices='
                 f'{out_indices}, and no other layer'
+            )
+        search_outputs = [out_indices.index(i) for i in search_layers]
+        if not isinstance(search_neck, nn.Module):
+            search_neck = MODELS.build(
+                with_in_channels(search_neck, backbone, search_outputs)
             )
         if not isinstance(head, nn.Module):
             head = {
@@ -76,9 +92,11 @@ class SCFS(DINO):
         self.search_neck = search_neck
         self.teacher.add_copy('search_neck', search_neck)
         self.use_channels_last()
-        self.search = MODELS.build(search or dict(type='SoftFeatureSearch'))
         self.search_views = search_views
-        self.search_outputs = [out_indices.index(i) for i in search_layers]
+        self.search_outputs = search_outputs
+        if search_views != 'none':
+            search = search or dict(type='SoftFeatureSearch')
+            self.search = MODELS.build(search)
 
     def check_outputs(self, maps: tuple[Tensor, ...]) -> None:
         """Check the search layers too.
@@ -94,68 +112,122 @@ class SCFS(DINO):
         student_global: tuple[Tensor, ...],
         student_local: tuple[Tensor, ...] | None,
         teacher_global: tuple[Tensor, ...],
-    ) -> dict[str, Tensor | list[Tensor]]:
+        data_samples: list[DataSample] | None = None,
+    ) -> dict[str, Tensor | list[Tensor] | None]:
         """Add the search layers' projections to DINO's.
 
         Raises:
-            ValueError: There are no local views to search with.
+            ValueError: The search needs crops that the samples lack.
         """
-        if student_local is None:
-            raise ValueError(
-                'SCFS searches with local views, but the batch has none: set '
-                "MultiCrop's num_local to 1 or more"
-            )
         outputs = super().project(
-            student_global, student_local, teacher_global
+            student_global, student_local, teacher_global, data_samples
         )
         batch = len(teacher_global[-1]) // NUM_GLOBAL
-        student_global, student_local, teacher_global = (
-            [maps[i] for i in self.search_outputs]
-            for maps in (student_global, student_local, teacher_global)
-        )
+        keys = self.layers_by_view(teacher_global, batch)
+        queries = self.layers_by_view(student_global, batch)
+        projected = project_views(self.search_neck, queries)
+        with torch.no_grad():
+            outputs.update(
+                student_global=projected,
+                teacher_global=project_views(self.teacher.search_neck, keys),
+            )
+        if self.search_views == 'none':
+            return outputs
+        among_global = student_local is None
+        if not among_global:
+            queries = self.layers_by_view(student_local, batch)
+            projected = project_views(self.search_neck, queries)
+        crops = None, None
+        if self.search.needs_crops:
+            views = stack_crops(data_samples, keys[0].device)
+            searching = views if among_global else views[NUM_GLOBAL:]
+            crops = (
+                self.as_queries(searching, among_global),
+                self.as_keys(views[:NUM_GLOBAL], among_global),
+            )
         with torch.no_grad():
             found = [
-                self.search_layer(local, keys, batch)
-                for local, keys in zip(
-                    student_local, teacher_global, strict=True
+                self.search(
+                    self.as_queries(query, among_global),
+                    self.as_keys(key, among_global),
+                    *crops,
                 )
+                for query, key in zip(queries, keys, strict=True)
             ]
-            teacher_neck = self.teacher.search_neck
-            teacher_global = teacher_neck(teacher_global)
-            teacher_search = teacher_neck([f.flatten(0, 2) for f in found])
-        views = (-1, batch)
-        outputs.update(
-            student_global=[
-                x.unflatten(0, views) for x in self.search_neck(student_global)
-            ],
-            student_local=[
-                x.unflatten(0, views) for x in self.search_neck(student_local)
-            ],
-            teacher_global=[x.unflatten(0, views) for x in teacher_global],
-            teacher_search=[
-                x.unflatten(0, f.shape[:3])
-                for x, f in zip(teacher_search, found, strict=True)
-            ],
-        )
+            outputs.update(
+                teacher_search=project_views(
+                    self.teacher.search_neck, found, num_dims=3
+                ),
+                pair_weights=self.search.pair_weights(*crops),
+            )
+        outputs['student_search'] = [
+            self.as_queries(x, among_global) for x in projected
+        ]
         return outputs
 
-    def search_layer(
-        self, local_maps: Tensor, global_maps: Tensor, batch: int
-    ) -> Tensor:
-        """Search one layer's global maps with its local maps.
+    def layers_by_view(
+        self, outputs: tuple[Tensor, ...], batch: int
+    ) -> list[Tensor]:
+        """Return the search layers' maps, each (V, B, C, H, W)."""
+        return [
+            outputs[i].unflatten(0, (-1, batch)) for i in self.search_outputs
+        ]
 
-        Args:
-            local_maps (Tensor): Student maps of all local views,
-                (N B, C, h, w).
-            global_maps (Tensor): Teacher maps of both global views,
-                (2 B, C, H, W).
-            batch (int): Number of images B.
+    def as_queries(self, views: Tensor, among_global: bool) -> Tensor:
+        """Return the views that search, of V views (V, B, ...).
 
-        Returns:
-            Tensor: Feature augmentations (G, N, B, C, H, W), G = 2 or, for
-            ``search_views='first'``, 1.
+        Global views that search each other count as B images each, of one
+        query and one key: (1, 2 B, ...), or (1, B, ...) if only the first
+        is searched.
         """
-        keys = global_maps.unflatten(0, (NUM_GLOBAL, batch))
-        if self.search_views == 'first':
-            keys = keys[:1]
-        return self.search(local_maps.unflatten(0, (-1, batch)), keys)
+        if not among_global:
+            return views
+        first = 1 if self.search_views == 'first' else 0
+        return views[first:].flatten(0, 1).unsqueeze(0)
+
+    def as_keys(self, views: Tensor, among_global: bool) -> Tensor:
+        """Return the views that are searched, of both global views.
+
+        For global views that search each other, the other of each query.
+        """
+        if among_global:
+            return self.as_queries(views.flip(0), among_global)
+        return views[:1] if self.search_views == 'first' else views
+
+
+def project_views(
+    neck: nn.Module, layers: list[Tensor], num_dims: int = 2
+) -> list[Tensor]:
+    """Project maps whose first ``num_dims`` dimensions count views and images.
+
+    Args:
+        neck (nn.Module): E.g. a ``FeatureSearchNeck``.
+        layers (list[Tensor]): Maps (V, B, C, H, W), one tensor a layer.
+        num_dims (int): Defaults to 2: V and B.
+
+    Returns:
+        list[Tensor]: Shape (V, B, D), one tensor a layer.
+    """
+    projected = neck([maps.flatten(0, num_dims - 1) for maps in layers])
+    return [
+        x.unflatten(0, maps.shape[:num_dims])
+        for x, maps in zip(projected, layers, strict=True)
+    ]
+
+
+def stack_crops(
+    data_samples: list[DataSample] | None, device: torch.device
+) -> Tensor:
+    """Return where the views of a batch lie in their images, (V, B, 5).
+
+    Raises:
+        ValueError: The samples do not say.
+    """
+    if not data_samples or 'crops' not in data_samples[0]:
+        raise ValueError(
+            "model.search asks where the views lie: end the data set's "
+            "pipeline with MultiCrop and dict(type='PackInputs', "
+            "meta_keys=('img_path', 'crops'))"
+        )
+    crops = np.stack([sample.crops for sample in data_samples], axis=1)
+    return torch.from_numpy(crops).to(device, non_blocking=True)

@@ -1,5 +1,14 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from .batch_norm import has_batch_norm
+from .in_channels import output_channels, with_in_channels
 from .momentum_teacher import MomentumTeacher
 from .teacher_center import TeacherCenter, update_centers
 
-__all__ = ['MomentumTeacher', 'TeacherCenter', 'update_centers']
+__all__ = [
+    'MomentumTeacher',
+    'TeacherCenter',
+    'has_batch_norm',
+    'output_channels',
+    'update_centers',
+    'with_in_channels',
+]

@@ -33,6 +33,8 @@ class MomentumTeacher(nn.Module):
                 module.p = 0.0
             elif isinstance(module, DropPath):
                 module.drop_prob = 0.0
+            elif isinstance(getattr(module, 'attn_drop', None), float):
+                module.attn_drop = 0.0  # mmpretrain's attention
         self.add_module(name, part)
 
     def _parameter_pairs(self, student: nn.Module) -> tuple[list, list]:
@@ -46,7 +48,9 @@ class MomentumTeacher(nn.Module):
     def copy_from(self, student: nn.Module) -> None:
         """Make the teacher equal to the student, buffers too."""
         for name, part in self.named_children():
-            part.load_state_dict(getattr(student, name).state_dict())
+            own = part.state_dict()
+            for key, value in getattr(student, name).state_dict().items():
+                own[key].copy_(value)
 
     @torch.no_grad()
     def momentum_update(self, student: nn.Module, momentum: float) -> None:

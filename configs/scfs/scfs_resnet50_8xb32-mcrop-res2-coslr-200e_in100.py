@@ -1,0 +1,4 @@
+# Search on Res2 alone (Table 8).
+_base_ = ['./scfs_resnet50_8xb32-mcrop-coslr-200e_in100.py']
+
+model = dict(search_layers=[1])

@@ -1,0 +1,62 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+PROBE_SIZE = 224  # px; what backbones are made for
+
+
+@torch.no_grad()
+def output_channels(backbone: nn.Module) -> list[int]:
+    """Return the channels of a backbone's outputs, by a blank image.
+
+    Raises:
+        ValueError: The backbone cannot take one of 224 px, or its outputs
+            are neither maps nor vectors.
+    """
+    was_training = backbone.training
+    backbone.eval()
+    parameter = next(backbone.parameters())
+    blank = parameter.new_zeros(1, 3, PROBE_SIZE, PROBE_SIZE)
+    try:
+        outputs = backbone(blank)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(
+            f'the backbone {type(backbone).__name__} cannot take images of '
+            f'{PROBE_SIZE} px, so its channels are not known ({error}): set '
+            'in_channels in model.neck and model.search_neck'
+        ) from error
+    finally:
+        backbone.train(was_training)
+    if not all(getattr(x, 'ndim', None) in (2, 4) for x in outputs):
+        shapes = [
+            tuple(x.shape) if hasattr(x, 'shape') else type(x).__name__
+            for x in outputs
+        ]
+        raise ValueError(
+            f'the backbone {type(backbone).__name__} gives {shapes}, where '
+            'maps (B, C, H, W) or vectors (B, C) are needed: change '
+            'model.backbone.out_type, or take another backbone'
+        )
+    return [output.shape[1] for output in outputs]
+
+
+def with_in_channels(
+    neck: Mapping, backbone: nn.Module, outputs: Sequence[int] | None = None
+) -> Mapping:
+    """Return a neck's config with ``in_channels``, asked from the backbone.
+
+    Args:
+        neck (Mapping): Returned as it is where it has ``in_channels``.
+        backbone (nn.Module): A backbone.
+        outputs (Sequence[int], optional): Places of the outputs that the
+            neck takes, for a list of channels. Defaults to None: the last
+            output, for a number.
+    """
+    if neck.get('in_channels') is not None:
+        return neck
+    channels = output_channels(backbone)
+    if outputs is None:
+        return {**neck, 'in_channels': channels[-1]}
+    return {**neck, 'in_channels': [channels[i] for i in outputs]}
