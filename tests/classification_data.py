@@ -11,7 +11,7 @@ import cv2
 import mat4py
 import numpy as np
 from mmengine.config import Config, ConfigDict
-from mmpretrain.datasets import FGVCAircraft
+from mmpretrain.datasets import VOC, FGVCAircraft
 
 NUM = 8
 LABELS = [i // 4 for i in range(NUM)]
@@ -106,6 +106,38 @@ def make_cifar(root: Path, dataset: ConfigDict) -> None:
         (folder / name).write_bytes(pickle.dumps({'data': data, **labels}))
 
 
+def write_voc(
+    root: Path, split: str, images: dict[str, tuple[list[str], list[str]]]
+) -> None:
+    """Write a split of VOC.
+
+    Args:
+        root (Path): Folder of the year.
+        split (str): E.g. "trainval".
+        images (dict): By name, the classes that an image shows, and those
+            of its "difficult" objects.
+    """
+    classes = VOC.METAINFO['classes']
+    for index, (name, parts) in enumerate(images.items()):
+        objects = ''
+        rng = np.random.default_rng(index)
+        image = rng.integers(0, 60, (48, 40, 3), dtype=np.uint8)
+        for difficult, shown in enumerate(parts):
+            for other in shown:
+                objects += (
+                    f'<object><name>{other}</name><difficult>{difficult}'
+                    '</difficult></object>'
+                )
+                # Its colour is that of the class.
+                image[:, :, classes.index(other) % 3] += 150
+        path = root / 'JPEGImages' / f'{name}.jpg'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(path), image)
+        xml = f'<annotation>{objects}</annotation>'
+        write_lines(root / 'Annotations' / f'{name}.xml', [xml])
+    write_lines(root / 'ImageSets/Main' / f'{split}.txt', list(images))
+
+
 MAKERS = dict(
     CIFAR10=make_cifar,
     CIFAR100=make_cifar,
@@ -145,6 +177,9 @@ def shrink(cfg: Config) -> None:
         cfg.model.backbone.update(depth=18, stem_channels=8, base_channels=8)
         cfg.model.head.in_channels = 64
     else:
+        # The small one's width, and as many of them as there were.
+        width = {'deit-small': 384, 'deit-base': 768}[cfg.model.backbone.arch]
+        cfg.model.head.in_channels = cfg.model.head.in_channels // width * 16
         cfg.model.backbone.update(
             img_size=SIZE,
             arch=dict(
@@ -154,7 +189,6 @@ def shrink(cfg: Config) -> None:
                 feedforward_channels=16,
             ),
         )
-        cfg.model.head.in_channels = 64
     if cfg.train_cfg.type == 'IterBasedTrainLoop':
         cfg.train_cfg.update(max_iters=1, val_interval=1)
     else:

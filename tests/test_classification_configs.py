@@ -12,6 +12,7 @@ import torch
 from classification_data import NUM, make_data, shrink
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.hub import get_config
 from mmengine.runner import Runner
 from mmpretrain.datasets import CIFAR10
 from mmpretrain.registry import MODELS
@@ -22,10 +23,11 @@ from mmscfs.engine import prepare_config
 ROOT = Path(__file__).parents[1] / 'configs' / 'classification'
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob('*.py'))
 NAME = re.compile(
-    r'(?P<backbone>resnet50|resnet101|resnet18-w16|vit-small-p16)'
+    r'(?P<backbone>resnet50|resnet101|resnet18-w16|vit-(small|base)-p16)'
     r'_(?P<gpus>\d)xb(?P<batch>\d+)'
     r'-(?P<kind>linear|semi-10?percent|finetune)'
-    r'-coslr-(?P<length>\d+)(?P<unit>e|k)_(?P<data>[a-z0-9]+)\.py'
+    r'-(?P<schedule>coslr|steplr)-(?P<length>\d+)(?P<unit>e|k)'
+    r'_(?P<data>[a-z0-9]+)\.py'
 )
 KINDS = {
     'linear': 'linear',
@@ -44,6 +46,7 @@ DATA = dict(
     aircraft=(100, 'data/fgvc-aircraft-2013b'),
     pets=(37, 'data/Oxford-IIIT_Pets'),
     digits=(10, 'data/digit-scenes'),
+    voc07=(20, 'data/VOCdevkit/VOC2007'),
 )
 
 
@@ -63,6 +66,9 @@ FULL = [name for name in TRAINED if 'digits' not in name]
 FINETUNED = [name for name in FULL if '-finetune-' in name]
 SEMI = [name for name in FULL if '-semi-' in name]
 LINEAR = [name for name in TRAINED if '-linear-' in name]
+COSINE = [name for name in TRAINED if '-coslr-' in name]
+# mmpretrain's.
+MOCO = 'mocov2/benchmarks/resnet50_8xb32-linear-steplr-100e_in1k.py'
 
 
 def transforms(cfg, split):
@@ -81,6 +87,8 @@ def test_every_training_is_found():
         'linear/resnet101_8xb32-linear-coslr-100e_in100.py',
         'linear/resnet50_8xb32-linear-coslr-100e_in100.py',
         'linear/resnet50_8xb32-linear-coslr-100e_in1k.py',
+        'linear/resnet50_8xb32-linear-steplr-100e_in1k.py',
+        'linear/vit-base-p16_8xb128-linear-coslr-100e_in100.py',
         'linear/vit-small-p16_8xb128-linear-coslr-100e_in100.py',
         'linear/vit-small-p16_8xb128-linear-coslr-100e_in1k.py',
         'semi_supervised/resnet50_8xb128-semi-10percent-coslr-30e_in1k.py',
@@ -142,7 +150,8 @@ def test_name_says_what_the_config_does(name):
         assert 1000 * length % cfg.train_cfg.val_interval == 0
     backbone = cfg.model.backbone
     if 'vit' in said['backbone']:
-        assert (backbone.arch, backbone.patch_size) == ('deit-small', 16)
+        size = said['backbone'].split('-')[1]
+        assert (backbone.arch, backbone.patch_size) == (f'deit-{size}', 16)
     else:
         depth = re.search(r'\d+', said['backbone'])[0]
         assert (backbone.type, backbone.depth) == ('ResNet', int(depth))
@@ -162,7 +171,19 @@ def test_probes_are_frozen_and_watched_and_others_learn(name):
     assert cfg.model.backbone.get('frozen_stages', -1) == -1
 
 
-@pytest.mark.parametrize('name', TRAINED)
+def test_mocos_rate_falls_to_a_tenth_twice():
+    (name,) = set(TRAINED) - set(COSINE)
+    cfg = load(name)
+    assert cfg.param_scheduler == [
+        dict(type='MultiStepLR', by_epoch=True, milestones=[60, 80], gamma=0.1)
+    ]
+    own = get_config(f'mmpretrain::{MOCO}')
+    assert cfg.optim_wrapper.optimizer == own.optim_wrapper.optimizer
+    assert cfg.param_scheduler == own.param_scheduler
+    assert cfg.train_cfg.max_epochs == own.train_cfg.max_epochs
+
+
+@pytest.mark.parametrize('name', COSINE)
 def test_cosine_to_zero_from_the_first_step_to_the_last(name):
     cfg = load(name)
     (cosine,) = cfg.param_scheduler
@@ -212,9 +233,10 @@ def test_crops_and_flips_alone_as_torchvision_makes_them(name):
 def test_linear_recipe(name):
     cfg = load(name)
     total = cfg.auto_scale_lr.base_batch_size
+    rate = 0.001 if 'vit' in name else 0.3 if name in COSINE else 30
     assert cfg.optim_wrapper.optimizer == dict(
         type='SGD',
-        lr=pytest.approx((0.001 if 'vit' in name else 0.3) * total / 256),
+        lr=pytest.approx(rate * total / 256),
         momentum=0.9,
         weight_decay=0.0,
     )

@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Evaluate a model, or a backbone by k-NN or linear probing, of any config."""
+"""Evaluate a model, or a backbone by its features alone, of any config."""
 
 import argparse
 import sys
@@ -16,7 +16,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 
 # What can be evaluated of a backbone alone.
-FEATURE_LOOPS = ('KNNLoop', 'LinearSweepLoop')
+FEATURE_LOOPS = ('KNNLoop', 'LinearSVMLoop', 'LinearSweepLoop')
 EXAMPLES = """
 examples:
   python tools/test.py configs/detection/coco/mask-rcnn_r50-fpn_1x_coco.py \\

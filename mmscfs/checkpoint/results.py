@@ -19,6 +19,7 @@ PROTOCOLS = (
     'semi-1%',
     'semi-10%',
     'finetune',
+    'svm',
 )
 # What every result says of the pre-training.
 FACTS = dict(

@@ -12,6 +12,7 @@ from mmpretrain.datasets import (
     CIFAR10,
     CIFAR100,
     CUB,
+    VOC,
     CustomDataset,
     FGVCAircraft,
     ImageNet,
@@ -34,10 +35,12 @@ CHECKED = (
     (StanfordCars, 'cars'),
     (FGVCAircraft, 'aircraft'),
     (OxfordIIITPet, 'pets'),
+    (VOC, 'voc07'),
     (ImageNet, 'in1k'),
     (CustomDataset, None),
 )
 KINDS = tuple(kind for kind, _ in CHECKED)
+PREFIXES = ('img_path', 'ann_path')
 TOOLS = 'tools/dataset_converters'
 
 
@@ -47,12 +50,12 @@ def check_classification_data(
     """Check the data sets of a classification config against disk and model.
 
     Looks at mmpretrain's ImageNet, CustomDataset, CIFAR10, CIFAR100, CUB,
-    StanfordCars, FGVCAircraft and OxfordIIITPet, and their subclasses, inside
-    any wrapper; other data sets, and files that are not on a disk, are left
-    to themselves. Checks that lists, images and labels are there and fit
-    each other, that the model's head has as many classes, and that no class
-    is met in an evaluation that the training, or the bank of a k-NN or
-    linear sweep (``val_cfg.bank_dataloader``), lacks.
+    StanfordCars, FGVCAircraft, OxfordIIITPet and VOC, and their subclasses,
+    inside any wrapper; other data sets, and files that are not on a disk, are
+    left to themselves. Checks that lists, images and labels are there and
+    fit each other, that the model's head has as many classes, and that no
+    class is met in an evaluation that the training, or the bank of a k-NN,
+    linear sweep or SVMs (``val_cfg.bank_dataloader``), lacks.
 
     Of a data set in class folders, only the folders are listed, and each up
     to its first image: a second for ImageNet on a local disk. A list of files
@@ -155,11 +158,14 @@ def check_dataset(
             "here: use type='ImageNet', or type='CustomDataset' with a folder "
             'for each class'
         )
-    ann_file, folder = dataset.ann_file, dataset.data_prefix.get('img_path')
+    name = 'image_set_path' if isinstance(dataset, VOC) else 'ann_file'
+    ann_file = getattr(dataset, name)
+    folder, annotations = map(dataset.data_prefix.get, PREFIXES)
     if ann_file and not osp.isfile(ann_file):
-        raise missing(kind, settings, where, f'no list, ann_file={ann_file!r}')
-    if folder and not osp.isdir(folder):
-        raise missing(kind, settings, where, f'no folder {folder!r}')
+        raise missing(kind, settings, where, f'no list, {name}={ann_file!r}')
+    for path in (folder, annotations):
+        if path and not osp.isdir(path):
+            raise missing(kind, settings, where, f'no folder {path!r}')
     if not is_labelled:
         return None
     classes = dataset.metainfo.get('classes')
@@ -221,9 +227,11 @@ def read_images(dataset: Any, settings: Mapping, where: str) -> list[dict]:
             problem = 'the files are missing or damaged'
         raise missing(kind, settings, where, problem) from error
     except Exception as error:  # whatever a damaged file leads its parser to
+        damaged = f'its list {dataset.ann_file!r} is damaged, or a line has no'
+        if isinstance(dataset, VOC):
+            damaged = f'a file in {dataset.ann_prefix!r} is damaged, or has no'
         raise ValueError(
-            f'{where}: its list {dataset.ann_file!r} is damaged, or a line '
-            f'has no label ({type(error).__name__}: {error}); '
+            f'{where}: {damaged} label ({type(error).__name__}: {error}); '
             f'{remedy(kind, settings)}'
         ) from error
     return dataset.data_list

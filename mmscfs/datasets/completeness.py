@@ -278,12 +278,19 @@ def read_coco(
 def read_voc(
     report: SplitReport, track: Track, year: str, listing: str
 ) -> None:
-    """Read Pascal VOC: every image needs its annotation."""
+    """Read Pascal VOC: every image needs its annotation.
+
+    Args:
+        report (SplitReport): To fill.
+        track (Track): Shows the progress.
+        year (str): Folder of the year, "" if the root is it.
+        listing (str): Name of the list of images, e.g. "trainval".
+    """
     root = report.root / year
     path = root / 'ImageSets/Main' / f'{listing}.txt'
     if not report.has(path):
         return
-    for name in track(read_text(path).split(), f'{year} {listing}'):
+    for name in track(read_text(path).split(), f'{root.name} {listing}'):
         xml = root / 'Annotations' / f'{name}.xml'
         has_image = report.has(root / 'JPEGImages' / f'{name}.jpg')
         if not report.has(xml):

@@ -126,9 +126,9 @@ def _coco(split: str, images: int) -> Split:
     return Split(split, images, 80, reader)
 
 
-def _voc(year: int, listing: str, images: int) -> Split:
-    reader = partial(read_voc, year=f'VOC{year}', listing=listing)
-    return Split(f'{year} {listing}', images, 20, reader)
+def _voc(year: str, listing: str, images: int) -> Split:
+    reader = partial(read_voc, year=year, listing=listing)
+    return Split(f'{year} {listing}'.strip(), images, 20, reader)
 
 
 CUB_FILES = ['images.txt', 'image_class_labels.txt', 'train_test_split.txt']
@@ -181,10 +181,20 @@ VOC2012/ImageSets/Main/trainval.txt
 VOC2012/Annotations/2008_000002.xml
 VOC2012/JPEGImages/2008_000002.jpg""",
         (
-            _voc(2007, 'trainval', 5_011),
-            _voc(2012, 'trainval', 11_540),
-            _voc(2007, 'test', 4_952),
+            _voc('VOC2007', 'trainval', 5_011),
+            _voc('VOC2012', 'trainval', 11_540),
+            _voc('VOC2007', 'test', 4_952),
         ),
+    ),
+    KnownDataset(
+        'voc07',
+        'Pascal VOC 2007',
+        'data/VOCdevkit/VOC2007',
+        """\
+ImageSets/Main/trainval.txt, test.txt
+Annotations/000005.xml
+JPEGImages/000005.jpg""",
+        (_voc('', 'trainval', 5_011), _voc('', 'test', 4_952)),
     ),
     KnownDataset(
         'cifar10',

@@ -18,12 +18,15 @@ class Labels(NamedTuple):
 def labels_of(
     images: Sequence[Mapping], classes: Sequence[str] | None, where: str
 ) -> Labels:
-    """Collect the labels of images.
+    """Collect the labels of images, of which each has one or a list.
 
     Raises:
         ValueError: One is missing, negative, or beyond the classes.
     """
-    labels = {image.get('gt_label') for image in images}
+    labels = set()
+    for image in images:
+        label = image.get('gt_label')
+        labels |= {*label} if isinstance(label, list) else {label}
     count = len(classes) if classes is not None else float('inf')
     for label in labels:
         if not isinstance(label, int) or not 0 <= label < count:

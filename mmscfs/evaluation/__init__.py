@@ -6,6 +6,15 @@ from .knn import (
     vote,
     weighted_knn,
 )
+from .linear_svm import (
+    SVM_COSTS,
+    average_precision,
+    build_svm,
+    check_examples,
+    check_svm,
+    choose_cost,
+    svm_average_precision,
+)
 from .linear_sweep import LinearClassifiers, check_training, train_linear
 from .neighbors import Neighbors, find_neighbors, resolve_precision
 from .retrieval import view_retrieval
@@ -14,12 +23,19 @@ from .sharded import find_sharded_neighbors
 __all__ = [
     'LinearClassifiers',
     'Neighbors',
+    'SVM_COSTS',
+    'average_precision',
+    'build_svm',
+    'check_examples',
+    'check_svm',
     'check_temperature',
     'check_training',
+    'choose_cost',
     'class_ranks',
     'find_neighbors',
     'find_sharded_neighbors',
     'resolve_precision',
+    'svm_average_precision',
     'top_k_accuracy',
     'train_linear',
     'view_retrieval',

@@ -7,6 +7,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from classification_data import write_voc
 from mmengine.config import Config
 from mmpretrain.datasets import CIFAR10, CustomDataset
 from mmpretrain.registry import DATASETS
@@ -110,10 +111,12 @@ def test_other_scopes_and_data_sets_are_left_alone(cfg, root):
         ('CIFAR10', 'cifar10'),
         ('CIFAR100', 'cifar100'),
         ('ImageNet', 'in1k'),
+        ('VOC', 'voc07'),
     ],
 )
 def test_missing_data_name_setting_value_and_command(kind, name, cfg):
-    split = 'trainval' if name in ('aircraft', 'pets') else 'train'
+    has_trainval = name in ('aircraft', 'pets', 'voc07')
+    split = 'trainval' if has_trainval else 'train'
     settings = dict(type=kind, data_root='data/nowhere', split=split)
     if kind.startswith('CIFAR'):
         settings['download'] = False
@@ -369,4 +372,84 @@ def test_unlabelled_pretraining_on_imagenet_needs_its_folder(knn_cfg, root):
         knn_cfg,
         'train_dataloader.dataset.data_root=',
         error=FileNotFoundError,
+    )
+
+
+# Several labels an image
+
+
+@pytest.fixture
+def voc_cfg(root):
+    """SVMs on VOC: cats and dogs, an image of a dog is "difficult"."""
+    write_voc(
+        root,
+        'trainval',
+        {'a': (['cat'], []), 'b': (['dog', 'cat'], []), 'c': ([], [])},
+    )
+    write_voc(root, 'test', {'d': (['cat'], ['dog']), 'e': (['dog'], [])})
+    return Config(
+        dict(
+            default_scope='mmpretrain',
+            model=dict(backbone=dict()),
+            test_dataloader=dict(
+                dataset=dict(type='VOC', data_root=str(root), split='test')
+            ),
+            test_cfg=dict(
+                bank_dataloader=dict(
+                    dataset=dict(
+                        type='VOC', data_root=str(root), split='trainval'
+                    )
+                )
+            ),
+        )
+    )
+
+
+def test_voc_passes(voc_cfg):
+    check_classification_data(voc_cfg, ('test',))
+
+
+def test_voc_without_its_parts(voc_cfg, root):
+    def refuse_missing(*parts):
+        command = f'check_dataset.py voc07 --root {root}'
+        refuse(
+            voc_cfg,
+            command,
+            *parts,
+            error=FileNotFoundError,
+            splits=('test',),
+        )
+
+    bank = 'test_cfg.bank_dataloader.dataset.data_root='
+    (root / 'Annotations/b.xml').rename(root / 'b.xml')
+    refuse_missing(bank, 'Annotations/b.xml')
+    shutil.move(root / 'Annotations', root / 'kept')
+    refuse_missing(bank, f"no folder '{root}/Annotations'")
+    shutil.move(root / 'kept', root / 'Annotations')
+    (root / 'b.xml').rename(root / 'Annotations/b.xml')
+    (root / 'ImageSets/Main/test.txt').unlink()
+    refuse_missing(
+        'test_dataloader.dataset.data_root=',
+        f"no list, image_set_path='{root}/ImageSets/Main/test.txt'",
+    )
+
+
+def test_voc_with_a_damaged_annotation(voc_cfg, root):
+    (root / 'Annotations/b.xml').write_text('<annotation><object>')
+    refuse(
+        voc_cfg,
+        f"bank_dataloader.dataset: a file in '{root}/Annotations' is damaged",
+        'check_dataset.py voc07',
+        splits=('test',),
+    )
+
+
+def test_a_class_of_voc_that_is_never_learnt(voc_cfg, root):
+    """Only "difficult" is not learnt."""
+    write_voc(root, 'trainval', {'a': (['cat'], []), 'b': (['cat'], ['dog'])})
+    refuse(
+        voc_cfg,
+        'test_dataloader.dataset has classes without an image in '
+        "test_cfg.bank_dataloader.dataset: 'dog'",
+        splits=('test',),
     )

@@ -41,6 +41,7 @@ TOTALS = {
     'in1k-10percent': [(128116, 1000), (50000, 1000)],
     'coco': [(118287, 80), (5000, 80)],
     'voc0712': [(5011, 20), (11540, 20), (4952, 20)],
+    'voc07': [(5011, 20), (4952, 20)],
     'cifar10': [(50000, 10), (10000, 10)],
     'cifar100': [(50000, 100), (10000, 100)],
     'cub200': [(5994, 200), (5794, 200)],
@@ -91,6 +92,9 @@ def test_voc_root_is_that_of_the_config():
     parts = cfg.train_dataloader.dataset.datasets
     root = Path(find_dataset('voc0712').root)
     assert {Path(part.data_root) for part in parts} == {root}
+    cfg = Config.fromfile(CONFIGS / 'voc07_features.py')
+    for loader in (cfg.test_dataloader, cfg.test_cfg.bank_dataloader):
+        assert loader.dataset.data_root == find_dataset('voc07').root
 
 
 @pytest.mark.parametrize('name', TOTALS)

@@ -24,6 +24,14 @@ from mmscfs.engine.runners.features import (
 from mmscfs.evaluation import train_linear
 
 PIPELINE = [dict(type='LoadImage'), dict(type='PackInputs')]
+VIT = dict(
+    arch=dict(
+        embed_dims=24, num_layers=3, num_heads=2, feedforward_channels=32
+    ),
+    img_size=32,
+    patch_size=16,
+    out_indices=(0, 2),
+)
 
 
 @pytest.fixture
@@ -155,17 +163,7 @@ def test_accuracies_of_every_layer_equal_scikit_learn(
 
 def test_class_tokens_of_a_transformers_blocks(knn_cfg):
     knn_cfg.model.backbone = ConfigDict(
-        type='VisionTransformer',
-        arch=dict(
-            embed_dims=24,
-            num_layers=3,
-            num_heads=2,
-            feedforward_channels=32,
-        ),
-        img_size=32,
-        patch_size=16,
-        out_indices=(0, 2),
-        out_type='cls_token',
+        type='VisionTransformer', out_type='cls_token', **VIT
     )
     knn_cfg.test_cfg.ks = [3]
     runner, metrics = run_test(knn_cfg)
@@ -179,6 +177,34 @@ def test_class_tokens_of_a_transformers_blocks(knn_cfg):
     with torch.no_grad():
         tokens = runner.model.backbone((images.flip(1) - mean) / 60)[-1]
     torch.testing.assert_close(features.layers, dict(layer3=tokens))
+
+
+def test_maps_of_a_transformers_blocks_and_then_its_class_token(knn_cfg):
+    knn_cfg.model.backbone = ConfigDict(type='SearchVisionTransformer', **VIT)
+    knn_cfg.test_cfg.ks = [3]
+    runner, metrics = run_test(knn_cfg)
+    layers = [name for name in metrics if name.endswith('_k3_top1')]
+    assert layers == [
+        f'knn/{layer}_k3_top1' for layer in ('layer1', 'layer3', 'cls_token')
+    ]
+    assert metrics['knn/top1'] == metrics['knn/cls_token_k3_top1']
+    last, every = (
+        extract_features(runner, runner.test_dataloader, 'queries', layers)
+        for layers in ('last', 'all')
+    )
+    samples = [s['inputs'] for s in runner.test_dataloader.dataset]
+    mean = torch.tensor([120.0, 110, 100])[:, None, None]
+    with torch.no_grad():
+        *maps, token = runner.model.backbone(
+            (torch.stack(samples).flip(1) - mean) / 60
+        )
+    torch.testing.assert_close(last.layers, dict(cls_token=token))
+    expected = dict(
+        layer1=sum(maps[0].flatten(2).unbind(-1)) / 4,
+        layer3=sum(maps[1].flatten(2).unbind(-1)) / 4,
+        cls_token=token,
+    )
+    torch.testing.assert_close(every.layers, expected)
 
 
 def test_linear_sweep_reports_every_rate(knn_cfg, labelled_folder):
@@ -404,6 +430,11 @@ def test_layers_count_from_one():
     assert layer_names(backbone, 1) == ['layer12']
     backbone.out_indices = 3
     assert layer_names(backbone, 1) == ['output1']
+    backbone.out_indices = (11, 3)  # a network's outputs come in its order
+    assert layer_names(backbone, 2) == ['layer4', 'layer12']
+    backbone.extra_outputs = ('cls_token',)
+    assert layer_names(backbone, 3) == ['layer4', 'layer12', 'cls_token']
+    assert layer_names(backbone, 2) == ['output1', 'output2']
 
 
 class LossHook(Hook):

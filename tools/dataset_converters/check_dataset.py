@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from mmscfs.datasets.known_datasets import KnownDataset
 
 NAMES = (
-    'in1k, in100, in1k-1percent, in1k-10percent, coco, voc0712, cifar10, '
-    'cifar100, cub200, cars, aircraft, pets'
+    'in1k, in100, in1k-1percent, in1k-10percent, coco, voc0712, voc07, '
+    'cifar10, cifar100, cub200, cars, aircraft, pets'
 )
 EXAMPLES = """
 examples:

@@ -29,7 +29,7 @@ from mmscfs.checkpoint import (
 from ..runner_access import unwrapped_model
 
 NOTE = 'pretrained'  # where a checkpoint's meta says what it started from
-SCORE = r'(top\d+|recall)$'  # the larger, the better
+SCORE = r'(top\d+|recall|mAP)$'  # the larger, the better
 
 
 @HOOKS.register_module()

@@ -2,12 +2,14 @@
 from .feature_loop import FeatureLoop
 from .features import Features, extract_features, normalise
 from .knn_loop import KNNLoop
+from .linear_svm_loop import LinearSVMLoop
 from .linear_sweep_loop import LinearSweepLoop
 
 __all__ = [
     'FeatureLoop',
     'Features',
     'KNNLoop',
+    'LinearSVMLoop',
     'LinearSweepLoop',
     'extract_features',
     'normalise',

@@ -1,6 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmengine.dist import is_main_process
@@ -20,6 +20,7 @@ from .features import (
     choose_backbone,
     extract_features,
     gather_rows,
+    read_label,
 )
 
 
@@ -95,7 +96,9 @@ class FeatureLoop(BaseLoop):
         bank = self.extract(self.bank_dataloader, 'bank')
         queries = self.extract(self.dataloader, 'queries')
         labels = gather_rows(bank.labels, len(self.bank_dataloader.dataset))
-        self.check_classes(queries, labels)
+        self.check_classes(
+            labels, gather_rows(queries.labels, len(self.dataloader.dataset))
+        )
         metrics = self.evaluate(bank, labels, queries)
         runner.call_hook(f'after_{mode}_epoch', metrics=metrics)
         runner.call_hook(f'after_{mode}')
@@ -107,19 +110,25 @@ class FeatureLoop(BaseLoop):
         """Extract the features of "bank" or "queries", or read saved ones."""
         arguments = (self.runner, loader, what, self.layers, self.network)
         if self.features is None:
-            return extract_features(*arguments)
+            return extract_features(*arguments, read=self.read_label)
         folder = self.features / what
-        facts = self.facts(loader)
+        facts = self.facts(loader, what)
         if folder.exists():
             self.runner.logger.info(f'reading the features in {folder}')
             return read_features(folder, facts, self.layers)
         writer = FeatureWriter(folder, len(loader.dataset))
-        features = extract_features(*arguments, allocate=writer.allocate)
+        features = extract_features(
+            *arguments, allocate=writer.allocate, read=self.read_label
+        )
         writer.finish(features, facts)
         self.runner.logger.info(f'kept the features in {folder}')
         return features
 
-    def facts(self, loader: DataLoader) -> dict:
+    def read_label(self, image: Mapping, what: str) -> int | Sequence[int]:
+        """Return the label of an image, given its entry in the data set."""
+        return read_label(image, what)
+
+    def facts(self, loader: DataLoader, what: str) -> dict:
         """Return what the features depend on, as plain values."""
         dataset = loader.dataset
         model = unwrapped_model(self.runner)
@@ -128,25 +137,23 @@ class FeatureLoop(BaseLoop):
         return dict(
             backbone=weights_digest(backbone),
             images=lines_digest(
-                f'{image.get("img_path")} {image.get("gt_label")}'
+                f'{image.get("img_path")} {self.read_label(image, what)}'
                 for image in images
             ),
             pipeline=str(dataset.pipeline),
             normalisation=weights_digest(model.data_preprocessor),
         )
 
-    def check_classes(self, queries: Features, bank_labels: Tensor) -> None:
+    def check_classes(self, bank_labels: Tensor, labels: Tensor) -> None:
         """Check that the bank has every class of the queries.
 
         Args:
-            queries (Features): This process's part of the queries.
-            bank_labels (Tensor): Classes of the whole bank.
+            bank_labels (Tensor): Labels of the whole bank.
+            labels (Tensor): Labels of all queries.
 
         Raises:
             ValueError: It lacks some.
         """
-        total = len(self.dataloader.dataset)
-        labels = gather_rows(queries.labels, total)
         lacking = sorted({*labels.tolist()} - {*bank_labels.tolist()})
         if lacking:
             raise ValueError(
@@ -163,7 +170,8 @@ class FeatureLoop(BaseLoop):
 
         Args:
             bank (Features): This process's part of the bank.
-            bank_labels (Tensor): Classes of the whole bank, int64 (M,).
+            bank_labels (Tensor): Labels of the whole bank, int64 (M,) or
+                (M, K).
             queries (Features): This process's part of the queries.
         """
 

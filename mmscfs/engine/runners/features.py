@@ -3,7 +3,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from mmengine.dist import (
 from mmengine.runner import Runner
 from rich.progress import track
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from mmscfs.models.search import global_average_pool
 
@@ -33,7 +33,7 @@ class Features(NamedTuple):
     Attributes:
         layers (dict[str, Tensor]): Pooled features by layer, each float32
             (N, C), shallow to deep.
-        labels (Tensor): Classes, int64 (N,).
+        labels (Tensor): Classes, int64 (N,), or rows of labels (N, K).
         index (Tensor): Places in the data set, int64 (N,), ascending.
         outputs (list[str]): Names of all the backbone's outputs, taken or
             not.
@@ -57,12 +57,19 @@ def pool(output: Tensor) -> Tensor:
 
 
 def layer_names(backbone: nn.Module, count: int) -> list[str]:
-    """Name a backbone's outputs "layer1", ...: the stages or blocks."""
+    """Name a backbone's outputs "layer1", ...: the stages or blocks.
+
+    Those that follow them, such as a class token, have the names that the
+    backbone gives them, ``extra_outputs``.
+    """
     indices = getattr(backbone, 'out_indices', None)
-    if indices is None or isinstance(indices, int) or len(indices) != count:
+    extra = list(getattr(backbone, 'extra_outputs', ()))
+    if isinstance(indices, int) or len(indices or ()) + len(extra) != count:
         return [f'output{i + 1}' for i in range(count)]
     depth = len(getattr(backbone, 'layers', ()))  # of a transformer
-    return [f'layer{(i + depth if i < 0 else i) + 1}' for i in indices]
+    # In the order of the network, whatever that of out_indices.
+    indices = sorted(i + depth if i < 0 else i for i in indices)
+    return [f'layer{i + 1}' for i in indices] + extra
 
 
 def choose_layers(names: Sequence[str], wanted: str | Sequence[str]) -> list:
@@ -104,6 +111,45 @@ def choose_backbone(model: nn.Module, network: str | None) -> nn.Module:
     return model.backbone
 
 
+def read_label(image: Mapping, what: str) -> int:
+    """Return the class of an image, as its data set describes it.
+
+    Raises:
+        ValueError: It has none, or several.
+    """
+    label = image.get('gt_label')
+    if label is None or np.size(label) != 1:
+        raise ValueError(
+            f'an image of the {what} has '
+            f'{"no label" if label is None else "several labels"} '
+            f'({image.get("img_path", "path unknown")}): this evaluation '
+            'needs one class for each image, e.g. a data set of type '
+            "'ImageNet' or 'CustomDataset' with class folders"
+        )
+    return int(np.asarray(label).item())
+
+
+def read_labels(
+    dataset: Dataset,
+    places: Iterable[int],
+    what: str,
+    read: Callable[[Mapping, str], int | Sequence[int]] = read_label,
+) -> Tensor:
+    """Return the labels of some of a data set's images.
+
+    Args:
+        dataset (Dataset): The data set.
+        places (Iterable[int]): Places of N images.
+        what (str): What to call it in errors, e.g. "bank".
+        read (Callable): Returns the label of an image, or a row of K labels.
+            Defaults to :func:`read_label`.
+
+    Returns:
+        Tensor: int64 of shape (N,) or (N, K).
+    """
+    return torch.tensor([read(dataset.get_data_info(i), what) for i in places])
+
+
 @torch.no_grad()
 def extract_features(
     runner: Runner,
@@ -112,6 +158,7 @@ def extract_features(
     layers: str | Sequence[str] = 'last',
     network: str | None = None,
     allocate: Callable[[str, tuple[int, int]], Tensor] | None = None,
+    read: Callable[[Mapping, str], int | Sequence[int]] = read_label,
 ) -> Features:
     """Run a data set through the model's backbone, in eval mode.
 
@@ -121,8 +168,8 @@ def extract_features(
     Args:
         runner (Runner): Its model has a ``backbone`` and a
             ``data_preprocessor``.
-        loader (DataLoader): Batches of ``inputs`` and ``data_samples``, in
-            the order of the data set.
+        loader (DataLoader): Batches of ``inputs``, in the order of the data
+            set.
         what (str): What to call the data set in errors and in the progress
             bar, e.g. "bank".
         layers (str | Sequence[str]): "last", "all", or names. Defaults to
@@ -132,6 +179,8 @@ def extract_features(
         allocate (Callable, optional): Returns the float32 tensor that a
             layer's features go to, given its name and shape. Defaults to
             None: one in memory.
+        read (Callable): Reads the labels, see :func:`read_labels`. Defaults
+            to :func:`read_label`.
 
     Raises:
         ValueError: The loader shuffles, an image has no label, a feature is
@@ -140,17 +189,15 @@ def extract_features(
     model = unwrapped_model(runner)
     backbone = choose_backbone(model, network)
     index = own_places(loader, what)
+    labels = read_labels(loader.dataset, index.tolist(), what, read)
     model.eval()
     stored: dict[str, Tensor] = {}
     bad: dict[str, int] = Counter()
-    labels: list[int] = []
+    start = 0
     with preserved_random_states():
         for batch in track(
             loader, f'features of the {what}', disable=not is_main_process()
         ):
-            # The sampler repeats images to give every process as many.
-            rows = slice(len(labels), len(index))
-            labels += [read_label(s, what) for s in batch['data_samples']]
             outputs = backbone(normalise(model, batch['inputs']))
             if isinstance(outputs, Tensor):
                 outputs = (outputs,)
@@ -161,11 +208,13 @@ def extract_features(
                     shape = (len(index), output.shape[1])
                     create = allocate or (lambda _, s: torch.empty(s))
                     stored[name] = create(name, shape)
-                part = stored[name][rows][: len(output)]
+                # The sampler repeats images to give every process as many.
+                part = stored[name][start : start + len(output)]
                 part.copy_(output[: len(part)])
                 bad[name] += int((~part.isfinite()).any(-1).sum())
+            start += len(batch['inputs'])
     check_finite(bad, what)
-    return Features(stored, torch.tensor(labels)[: len(index)], index, names)
+    return Features(stored, labels, index, names)
 
 
 def normalise(model: nn.Module, images: Tensor | Sequence[Tensor]) -> Tensor:
@@ -195,24 +244,6 @@ def own_places(loader: DataLoader, what: str) -> Tensor:
             'drop_last=False'
         )
     return torch.arange(get_rank(), len(loader.dataset), get_world_size())
-
-
-def read_label(sample, what: str) -> int:
-    """Return the class of a DataSample.
-
-    Raises:
-        ValueError: It has none, or several.
-    """
-    label = sample.get('gt_label')
-    if label is None or label.numel() != 1:
-        raise ValueError(
-            f'an image of the {what} has '
-            f'{"no label" if label is None else "several labels"} '
-            f'({sample.get("img_path", "path unknown")}): this evaluation '
-            'needs one class for each image, e.g. a data set of type '
-            "'ImageNet' or 'CustomDataset' with class folders"
-        )
-    return int(label)
 
 
 def check_finite(bad: Mapping[str, int], what: str) -> None:

@@ -1,0 +1,181 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from collections.abc import Mapping, Sequence
+
+import torch
+from mmengine.dist import (
+    all_reduce,
+    get_rank,
+    get_world_size,
+    is_main_process,
+)
+from mmpretrain.registry import LOOPS
+from rich.progress import track
+from torch import Tensor
+
+from mmscfs.evaluation import (
+    SVM_COSTS,
+    check_examples,
+    check_svm,
+    svm_average_precision,
+)
+
+from .feature_loop import FeatureLoop
+from .features import Features, gather_rows, read_labels
+
+
+@LOOPS.register_module()
+class LinearSVMLoop(FeatureLoop):
+    """Classification of images with several labels, by an SVM a class.
+
+    Of data sets such as mmpretrain's ``VOC``. An image that shows a class
+    only as "difficult" is left out for this class, in training and test. The
+    classes are shared out over the processes. Logs ``svm/<layer>_mAP`` in
+    percent, and of the last layer ``svm/mAP`` and ``svm/AP_<class>``; see
+    :func:`svm_average_precision`.
+
+    Args:
+        *args: Those of :class:`FeatureLoop`.
+        costs (Sequence[float]): To choose from for each class, by
+            cross-validation. Defaults to powers of ten from 0.001 to 100.
+        folds (int): Of the cross-validation. Defaults to 3.
+        **kwargs: Those of :class:`FeatureLoop`.
+
+    Raises:
+        ValueError: A setting is out of its range, the data sets' images do
+            not have several labels, their classes differ or have too few
+            images, or see :class:`FeatureLoop`.
+    """
+
+    def __init__(
+        self,
+        *args,
+        costs: Sequence[float] = SVM_COSTS,
+        folds: int = 3,
+        **kwargs,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        check_svm(costs, folds)
+        self.costs = list(costs)
+        self.folds = folds
+        datasets = self.bank_dataloader.dataset, self.dataloader.dataset
+        names = [list(d.metainfo.get('classes') or ()) for d in datasets]
+        if not names[0] or names[0] != names[1]:
+            raise ValueError(
+                f'LinearSVMLoop: the bank has the classes {names[0]}, the '
+                f'queries {names[1]}; both need the same: use data sets of '
+                "type 'VOC', or metainfo=dict(classes=[...])"
+            )
+        self.classes = names[0]
+        # From the annotations, before the features are made.
+        self.check_classes(
+            *(
+                read_labels(
+                    dataset, range(len(dataset)), what, self.read_label
+                )
+                for dataset, what in zip(
+                    datasets, ('bank', 'queries'), strict=True
+                )
+            )
+        )
+
+    def read_label(self, image: Mapping, what: str) -> list[int]:
+        """Return 1, -1 or, for "difficult" alone, 0 for each class.
+
+        Raises:
+            ValueError: The data set gives no list of labels.
+        """
+        labels = image.get('gt_label')
+        if not isinstance(labels, Sequence):
+            raise ValueError(
+                f'an image of the {what} has the label {labels!r} '
+                f'({image.get("img_path", "path unknown")}): LinearSVMLoop '
+                "needs a list for each image, as from a data set of type 'VOC'"
+            )
+        row = [-1] * len(self.classes)
+        for label in image.get('gt_label_difficult') or ():
+            row[label] = 0
+        for label in labels:
+            row[label] = 1
+        return row
+
+    def check_classes(self, bank_labels: Tensor, labels: Tensor) -> None:
+        """Check that every class has images with and without it.
+
+        Args:
+            bank_labels (Tensor): Labels of the whole bank, (M, K).
+            labels (Tensor): Labels of all queries, (Q, K).
+
+        Raises:
+            ValueError: One has too few.
+        """
+        for values, least, what in (
+            (bank_labels, self.folds, 'bank'),
+            (labels, 1, 'queries'),
+        ):
+            for name, column in zip(self.classes, values.T, strict=True):
+                check_examples(column, least, f'class {name!r} of the {what}')
+
+    def evaluate(
+        self, bank: Features, bank_labels: Tensor, queries: Features
+    ) -> dict[str, float]:
+        """Return the average precisions of every layer."""
+        total = len(self.dataloader.dataset)
+        labels = gather_rows(queries.labels, total)
+        metrics: dict[str, float] = {}
+        for layer, features in bank.layers.items():
+            precisions = self.measure(
+                gather_rows(features, len(bank_labels)),
+                bank_labels,
+                gather_rows(queries.layers[layer], total),
+                labels,
+                layer,
+            )
+            metrics[f'svm/{layer}_mAP'] = precisions.mean().item()
+        # Those of the last layer.
+        metrics['svm/mAP'] = metrics[f'svm/{layer}_mAP']
+        for name, value in zip(self.classes, precisions.tolist(), strict=True):
+            metrics[f'svm/AP_{name}'] = value
+        return metrics
+
+    def measure(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        queries: Tensor,
+        query_labels: Tensor,
+        layer: str,
+    ) -> Tensor:
+        """Return the average precisions (K,) of a layer, in percent.
+
+        Args:
+            features (Tensor): Of the whole bank, (M, C).
+            labels (Tensor): Their labels, (M, K).
+            queries (Tensor): Features of all queries, (Q, C).
+            query_labels (Tensor): Their labels, (Q, K).
+            layer (str): Its name.
+        """
+        found = torch.zeros(2, len(self.classes), dtype=torch.float64)
+        for i in track(
+            range(get_rank(), len(self.classes), get_world_size()),
+            f'SVMs of {layer}',
+            disable=not is_main_process(),
+        ):
+            found[:, i] = torch.tensor(
+                svm_average_precision(
+                    features,
+                    labels[:, i],
+                    queries,
+                    query_labels[:, i],
+                    self.costs,
+                    self.folds,
+                ),
+                dtype=found.dtype,
+            )
+        all_reduce(found)  # the others' are 0
+        precisions, costs = found
+        text = ', '.join(
+            f'{name} {cost:g}'
+            for name, cost in zip(self.classes, costs.tolist(), strict=True)
+        )
+        self.runner.logger.info(f'costs of the SVMs of {layer}: {text}')
+        return 100 * precisions
