@@ -1,36 +1,13 @@
-default_scope = 'mmpretrain'
-custom_imports = dict(imports=['mmscfs'])
+# For DINO and SCFS: what their teacher and prototypes need as well.
+_base_ = ['./selfsup_runtime.py']
 
 default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=3),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
     # The method's own: named here, so that a config changes one setting.
     teacher=dict(type='MomentumTeacherHook', momentum=0.996),
     teacher_temp=dict(type='TeacherTemperatureHook'),
     frozen_prototypes=dict(type='FrozenPrototypesHook', epochs=1),
-    # Checks: before the run, of every loss, of the run's health.
-    preflight=dict(type='PreflightHook'),
-    non_finite_loss=dict(type='NonFiniteLossHook'),
+    # Warns of a run that has collapsed.
     collapse_monitor=dict(type='CollapseMonitorHook'),
-    plain_checkpoint=dict(type='PlainCheckpointHook'),
-)
-
-env_cfg = dict(
-    cudnn_benchmark=True,
-    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
 )
 # On several GPUs; tools/train.py keeps plain batch norm without one.
 sync_bn = 'torch'
-
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
-
-log_level = 'INFO'
-load_from = None
-resume = False
-# Order and augmentation follow from the seed, so a resumed run needs it.
-randomness = dict(seed=0)

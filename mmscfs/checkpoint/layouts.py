@@ -101,9 +101,10 @@ def find_backbone(
             "network='teacher': this checkpoint has no teacher (parts: "
             f'{", ".join(_parts(state))}); leave network out'
         )
+    has_mlp = 'encoder_q.fc.2.weight' in state
     for prefix, layout in (
         ('backbone.', 'mmpretrain'),
-        ('encoder_q.', 'MoCo release'),
+        ('encoder_q.', f'MoCo {"v2 " if has_mlp else ""}release'),
         ('base_encoder.', 'MoCo v3 release'),
     ):
         if any(key.startswith(prefix) for key in state):

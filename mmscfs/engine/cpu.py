@@ -2,13 +2,33 @@
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+from mmengine.registry import MODEL_WRAPPERS
+from torch import nn
+
+
+@MODEL_WRAPPERS.register_module()
+class CPUDistributedDataParallel(MMDistributedDataParallel):
+    """mmengine's wrapper for a model without a GPU, with plain batch norm.
+
+    Synchronised batch norm needs GPUs as soon as there are several
+    processes, and not only configs ask for it: some of mmpretrain's necks
+    have it by default.
+
+    Args:
+        module (nn.Module): The model; its norms are replaced.
+        **kwargs: Those of :class:`mmengine.model.MMDistributedDataParallel`.
+    """
+
+    def __init__(self, module: nn.Module, **kwargs) -> None:
+        super().__init__(module=revert_sync_batchnorm(module), **kwargs)
 
 
 def adapt_to_cpu(cfg: Config) -> None:
     """Change a config made for GPUs in place so that it runs without one.
 
-    Plain instead of synchronised batch norm, no pinned memory, and for
-    several processes gloo, which mmengine cannot start without a GPU. Does
+    No pinned memory, and for several processes plain instead of synchronised
+    batch norm, and gloo, which mmengine cannot start without a GPU. Does
     nothing where there is an accelerator.
 
     Raises:
@@ -23,7 +43,6 @@ def adapt_to_cpu(cfg: Config) -> None:
             "'mmpretrain.PerParamClipOptimWrapper', which knows bf16 on CPU"
         )
     cfg.sync_bn = None
-    use_plain_batch_norm(cfg.get('model', {}))
     for split in ('train', 'val', 'test'):
         if cfg.get(f'{split}_dataloader'):
             cfg[f'{split}_dataloader'].pin_memory = False
@@ -38,18 +57,8 @@ def adapt_to_cpu(cfg: Config) -> None:
     if not dist.is_initialized():
         dist.init_process_group('gloo')
     cfg.model_wrapper_cfg = dict(
-        type='MMDistributedDataParallel',
+        type='CPUDistributedDataParallel',
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
         device_ids=None,
     )
-
-
-def use_plain_batch_norm(model: dict) -> None:
-    """Turn every ``type='SyncBN'`` below a model's config into 'BN'."""
-    parts = model.values() if isinstance(model, dict) else model
-    for part in parts:
-        if isinstance(part, dict) and part.get('type') == 'SyncBN':
-            part['type'] = 'BN'
-        elif isinstance(part, (dict, list, tuple)):
-            use_plain_batch_norm(part)

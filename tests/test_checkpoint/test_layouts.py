@@ -132,7 +132,7 @@ RESNET_LAYOUTS = {
     'DINO release': (dino_release, 'DINO release, teacher; left: head'),
     'MoCo': (
         moco,
-        'MoCo release; left: encoder_k, queue, queue_ptr, fc',
+        'MoCo v2 release; left: encoder_k, queue, queue_ptr, fc',
     ),
     'MoCo v3': (
         moco_v3,

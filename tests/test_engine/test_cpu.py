@@ -1,6 +1,11 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import pytest
+import torch
+import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.registry import MODEL_WRAPPERS
+from mmpretrain.registry import MODELS
+from torch import nn
 
 from mmscfs.engine import adapt_to_cpu, cpu
 
@@ -40,3 +45,30 @@ def test_launcher_without_gpus_is_refused():
 def test_amp_of_mmengine_is_refused_on_cpu():
     with pytest.raises(ValueError, match=r'--amp\) needs an accelerator'):
         adapt_to_cpu(gpu_config(optim_wrapper=dict(type='AmpOptimWrapper')))
+
+
+@pytest.fixture
+def group(tmp_path):
+    """A group of one process, as tools/dist_train.sh makes it."""
+    store = dist.FileStore(str(tmp_path / 'store'), 1)
+    dist.init_process_group('gloo', store=store, rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_several_processes_have_plain_batch_norm(group):
+    """Also where a neck of mmpretrain has another by default."""
+    cfg = gpu_config(launcher='pytorch')
+    adapt_to_cpu(cfg)
+    neck = MODELS.build(
+        dict(
+            type='NonLinearNeck', in_channels=6, hid_channels=4, out_channels=2
+        )
+    )
+    assert isinstance(neck.bn0, nn.SyncBatchNorm)
+    weight = neck.bn0.weight
+    wrapped = MODEL_WRAPPERS.build(dict(cfg.model_wrapper_cfg, module=neck))
+    assert wrapped.module.bn0.weight is weight
+    (output,) = wrapped((torch.randn(3, 6, 5, 5),))
+    output.sum().backward()
+    assert weight.grad is not None

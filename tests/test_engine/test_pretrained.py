@@ -182,18 +182,3 @@ def test_any_config_gets_plain_checkpoints_once():
     )
     prepare_config(ours)
     assert 'custom_hooks' not in ours
-
-
-def test_synchronised_norms_become_plain_on_cpu():
-    norm = dict(type='SyncBN', requires_grad=True)
-    cfg = Config(
-        dict(
-            model=dict(
-                backbone=dict(norm_cfg=norm),
-                roi_head=dict(bbox_head=[dict(norm_cfg=norm)]),
-            )
-        )
-    )
-    prepare_config(cfg)
-    assert cfg.model.backbone.norm_cfg == dict(type='BN', requires_grad=True)
-    assert cfg.model.roi_head.bbox_head[0].norm_cfg.type == 'BN'

@@ -208,6 +208,7 @@ def test_the_last_validation_counts(pretrained):
             'dataset': 'imagenet',
             'search_layers': [1, 2, 3],
             'search': 'SoftFeatureSearch',
+            'search_views': 'all',
         },
         'backbone': 'ResNet-50',
         'metrics': {
@@ -404,6 +405,7 @@ def test_a_pretraining_tells_itself():
         batch_size=2,
         dataset='digits',
         search='SoftFeatureSearch',
+        search_views='all',
     )
 
 

@@ -1,11 +1,30 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from collections.abc import Sequence
+
+import torch
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmpretrain.models import selfsup
 from mmpretrain.registry import HOOKS
+from torch import nn
+from torch.utils.data import DataLoader
 
 from mmscfs.checkpoint import check_same_model
+from mmscfs.models.utils import has_batch_norm
 
 from ..runner_access import unwrapped_model
+
+# Further views these would ignore, or take for other images.
+TAKE_TWO_VIEWS = (
+    selfsup.BarlowTwins,
+    selfsup.BYOL,
+    selfsup.DenseCL,
+    selfsup.MoCo,
+    selfsup.MoCoV3,
+    selfsup.SimCLR,
+    selfsup.SimSiam,
+)
 
 
 @HOOKS.register_module()
@@ -13,7 +32,9 @@ class PreflightHook(Hook):
     """Refuse a run that cannot succeed before it starts.
 
     Checks a loaded checkpoint against the model, the number of images
-    against the batch, and one sample's views against backbone and necks.
+    against the batch and the algorithm's queue, and one sample's views
+    against algorithm, backbone and necks. Knows DINO, SCFS and mmpretrain's
+    algorithms of several views; of others it checks the batches alone.
 
     Raises:
         ValueError: Names the setting, its value and the remedy.
@@ -28,21 +49,124 @@ class PreflightHook(Hook):
         """Check batches and views."""
         loader = runner.train_dataloader
         model = unwrapped_model(runner)
-        images, batch = len(loader.sampler), loader.batch_size
-        if len(loader) == 0:
-            raise ValueError(
-                f'train_dataloader.batch_size={batch}: the data set has only '
-                f'{images} images for each process, not one batch; lower '
-                'the batch size or add images'
-            )
-        last = images % batch
-        if model.has_batch_norm() and (
-            batch == 1 or (last == 1 and not loader.drop_last)
-        ):
-            raise ValueError(
-                f'train_dataloader.batch_size={batch} makes batches of one '
-                f'image out of {images}, which have no statistics for batch '
-                'norm: use a batch size of 2 or more and drop_last=True'
-            )
+        check_batches(model, loader)
+        check_queue(model, loader)
         views = loader.dataset[next(iter(loader.sampler))]['inputs']
-        model.check_fit([tuple(view.shape) for view in views])
+        if isinstance(views, torch.Tensor):
+            views = [views]
+        shapes = [tuple(view.shape) for view in views]
+        if hasattr(model, 'check_fit'):  # of DINO and SCFS
+            model.check_fit(shapes)
+        elif isinstance(model, (*TAKE_TWO_VIEWS, selfsup.SwAV)):
+            check_views(model, shapes)
+            check_neck(model, shapes)
+
+
+def check_batches(model: nn.Module, loader: DataLoader) -> None:
+    """Check that there are batches, and none of one image for batch norm.
+
+    Raises:
+        ValueError: There is none, or one is too small.
+    """
+    images, batch = len(loader.sampler), loader.batch_size
+    if len(loader) == 0:
+        raise ValueError(
+            f'train_dataloader.batch_size={batch}: the data set has only '
+            f'{images} images for each process, not one batch; lower '
+            'the batch size or add images'
+        )
+    last = images % batch
+    if has_batch_norm(model) and (
+        batch == 1 or (last == 1 and not loader.drop_last)
+    ):
+        raise ValueError(
+            f'train_dataloader.batch_size={batch} makes batches of one '
+            f'image out of {images}, which have no statistics for batch '
+            'norm: use a batch size of 2 or more and drop_last=True'
+        )
+
+
+def check_queue(model: nn.Module, loader: DataLoader) -> None:
+    """Check that a queue of keys, as MoCo's, holds whole batches.
+
+    Raises:
+        ValueError: It does not, or the last batch is a smaller one.
+    """
+    length = getattr(model, 'queue_len', None)
+    if length is None:
+        return
+    batch, processes = loader.batch_size, get_world_size()
+    step = batch * processes
+    if length % step:
+        raise ValueError(
+            f'model.queue_len={length} must be a multiple of the {step} '
+            f'images of a step (train_dataloader.batch_size={batch} on each '
+            f'of {processes} processes), which replace as many of its keys: '
+            f'set it to {max(1, round(length / step)) * step}, or change '
+            'the batch size'
+        )
+    last = len(loader.sampler) % batch
+    if last and not loader.drop_last:
+        raise ValueError(
+            f'train_dataloader.drop_last=False ends each epoch in a batch '
+            f'of {last} images, but every batch must replace {step} keys of '
+            'the queue: set drop_last=True'
+        )
+
+
+def check_views(model: nn.Module, shapes: Sequence[tuple]) -> None:
+    """Check the number of views against an algorithm of mmpretrain.
+
+    Args:
+        model (nn.Module): The algorithm.
+        shapes (Sequence[tuple]): (3, S, S) of each view.
+
+    Raises:
+        ValueError: There are more or fewer than it takes.
+    """
+    wanted, reason = 2, f'model.type={type(model).__name__!r} takes'
+    remedy = 'MultiCrop makes two with num_local=0'
+    if isinstance(model, selfsup.SwAV):
+        crops = list(model.head.loss_module.num_crops)
+        wanted, reason = sum(crops), f'model.head.loss.num_crops={crops} are'
+        remedy = 'MultiCrop makes 2 + num_local, for num_crops=[2, num_local]'
+    if len(shapes) != wanted:
+        raise ValueError(
+            f'{reason} {wanted} views of an image, but train_dataloader.'
+            f'dataset.pipeline makes {len(shapes)}: {remedy}'
+        )
+
+
+@torch.no_grad()
+def check_neck(model: nn.Module, shapes: Sequence[tuple]) -> None:
+    """Send blank views through the backbone and compare with the neck.
+
+    Args:
+        model (nn.Module): An algorithm of mmpretrain.
+        shapes (Sequence[tuple]): (3, S, S) of each view.
+
+    Raises:
+        ValueError: The backbone cannot take a view, or the neck's first
+            layer needs another number of channels.
+    """
+    name = type(model.backbone).__name__
+    first = next(m for m in model.neck.modules() if isinstance(m, nn.Linear))
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    for shape in sorted(set(shapes)):
+        try:
+            outputs = model.backbone(torch.zeros(1, *shape, device=device))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise ValueError(
+                f'the backbone {name} cannot take views of shape {shape}: '
+                f'{error}; change global_size or local_size of MultiCrop'
+            ) from error
+        channels = outputs[-1].shape[1]
+        if channels != first.in_features:
+            raise ValueError(
+                f'model.neck.in_channels={first.in_features}, but the last '
+                f'output of the backbone {name} has {channels} channels: set '
+                f'model.neck.in_channels={channels}'
+            )
+    model.train(was_training)

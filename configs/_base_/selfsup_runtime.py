@@ -1,0 +1,30 @@
+# For any self-supervised algorithm: hooks, checks and seeds.
+default_scope = 'mmpretrain'
+custom_imports = dict(imports=['mmscfs'])
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=3),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    # Checks: before the run, and of every loss.
+    preflight=dict(type='PreflightHook'),
+    non_finite_loss=dict(type='NonFiniteLossHook'),
+    plain_checkpoint=dict(type='PlainCheckpointHook'),
+)
+
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
+
+log_level = 'INFO'
+load_from = None
+resume = False
+# Order and augmentation follow from the seed, so a resumed run needs it.
+randomness = dict(seed=0)

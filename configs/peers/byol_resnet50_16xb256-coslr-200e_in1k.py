@@ -1,0 +1,10 @@
+# BYOL as mmpretrain has it, through our loader.
+_base_ = [
+    'mmpretrain::byol/byol_resnet50_16xb256-coslr-200e_in1k.py',
+    '../_base_/peers/byol_views.py',
+]
+
+train_dataloader = dict(_delete_=True, batch_size=256, **_base_.image_loader)
+default_hooks = _base_.checks
+# Order and augmentation follow from the seed, so a resumed run needs it.
+randomness = dict(seed=0)

@@ -1,0 +1,11 @@
+# SwAV as mmpretrain has it, through our loader.
+_base_ = [
+    'mmpretrain::swav/swav_resnet50_8xb32-mcrop-coslr-200e_in1k-224px-96px.py',
+    '../_base_/peers/swav_views.py',
+]
+
+train_dataloader = dict(_delete_=True, batch_size=32, **_base_.image_loader)
+default_hooks = _base_.checks
+# Order and augmentation follow from the seed, so a resumed run needs it.
+randomness = dict(seed=0)
+auto_scale_lr = dict(base_batch_size=256)

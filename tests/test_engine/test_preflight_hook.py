@@ -1,0 +1,185 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Runs of mmpretrain's algorithms that are refused before they start.
+
+Whole runs of DINO and SCFS are in test_training.py.
+"""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmscfs.engine.hooks import PreflightHook, preflight_hook
+
+BACKBONE = dict(type='ResNet', depth=18, stem_channels=8, base_channels=8)
+CONTRASTIVE = dict(type='ContrastiveHead', loss=dict(type='CrossEntropyLoss'))
+
+
+def moco(queue_len=64, in_channels=64):
+    neck = dict(
+        type='MoCoV2Neck',
+        in_channels=in_channels,
+        hid_channels=8,
+        out_channels=8,
+        with_avg_pool=True,
+    )
+    return MODELS.build(
+        dict(
+            type='MoCo',
+            queue_len=queue_len,
+            feat_dim=8,
+            backbone=BACKBONE,
+            neck=neck,
+            head=CONTRASTIVE,
+        )
+    )
+
+
+def swav(num_crops):
+    neck = dict(
+        type='SwAVNeck', in_channels=64, hid_channels=8, out_channels=8
+    )
+    loss = dict(type='SwAVLoss', feat_dim=8, num_crops=num_crops)
+    head = dict(type='SwAVHead', loss=loss)
+    return MODELS.build(
+        dict(type='SwAV', backbone=BACKBONE, neck=neck, head=head)
+    )
+
+
+def simclr(norm='BN'):
+    neck = dict(
+        type='NonLinearNeck',
+        in_channels=64,
+        hid_channels=8,
+        out_channels=8,
+        num_layers=2,
+    )
+    backbone = BACKBONE | dict(norm_cfg=dict(type=norm))
+    return MODELS.build(
+        dict(type='SimCLR', backbone=backbone, neck=neck, head=CONTRASTIVE)
+    )
+
+
+def fly(model, images=8, batch=4, sizes=(32, 32), drop_last=True):
+    """Check a run of blank views."""
+    views = [torch.zeros(3, s, s) for s in sizes]
+    # As PackInputs hands on an image that no transform made views of.
+    sample = dict(inputs=views if len(views) > 1 else views[0])
+    loader = DataLoader([sample] * images, batch, drop_last=drop_last)
+    runner = SimpleNamespace(model=model, train_dataloader=loader)
+    PreflightHook().before_train(runner)
+
+
+def test_good_runs_pass_and_stay_as_they_were():
+    model = moco()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    fly(model)
+    fly(model, sizes=(224, 224))
+    assert model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    fly(simclr(), images=7, drop_last=False)  # three at the end
+    fly(swav([2]))
+    fly(swav([2, 2]), sizes=(32, 32, 24, 24))
+
+
+@pytest.mark.parametrize(
+    ('queue_len', 'processes', 'message'),
+    [
+        (
+            66,
+            1,
+            r'model.queue_len=66 must be a multiple of the 4 images of a '
+            r'step \(train_dataloader.batch_size=4 on each of 1 processes\)'
+            '.*set it to 64,',
+        ),
+        (64, 3, r'model.queue_len=64 .* the 12 images .*set it to 60,'),
+        (2, 1, r'model.queue_len=2 .*set it to 4,'),
+    ],
+)
+def test_queue_holds_whole_batches(queue_len, processes, message, monkeypatch):
+    monkeypatch.setattr(preflight_hook, 'get_world_size', lambda: processes)
+    with pytest.raises(ValueError, match=message):
+        fly(moco(queue_len))
+
+
+def test_queue_needs_whole_batches():
+    fly(moco(), images=8, drop_last=False)  # none is smaller
+    with pytest.raises(
+        ValueError, match='drop_last=False .*batch of 2 images.*set drop_last'
+    ):
+        fly(moco(), images=10, drop_last=False)
+
+
+@pytest.mark.parametrize('views', [1, 3, 10])
+def test_two_views(views):
+    message = rf"model.type='MoCo' takes 2 views.*makes {views}: .*num_local=0"
+    with pytest.raises(ValueError, match=message):
+        fly(moco(), sizes=[32] * views)
+
+
+def test_views_of_swav():
+    message = r'num_crops=\[2, 6\] are 8 views .*makes 4: .*num_crops=\[2, num'
+    with pytest.raises(ValueError, match=message):
+        fly(swav([2, 6]), sizes=[32] * 4)
+
+
+def test_neck_of_another_width():
+    message = (
+        r'model.neck.in_channels=2048, but .* ResNet has 64 channels: set '
+        'model.neck.in_channels=64'
+    )
+    with pytest.raises(ValueError, match=message):
+        fly(moco(in_channels=2048))
+
+
+@pytest.mark.parametrize('norm', ['BN', 'SyncBN'])
+def test_batches_of_one(norm, monkeypatch):
+    model = simclr(norm)
+    # On a GPU; forward passes need one.
+    monkeypatch.setattr(preflight_hook, 'check_neck', lambda *_: None)
+    with pytest.raises(ValueError, match='batch_size=1 makes batches of one'):
+        fly(model, batch=1)
+    with pytest.raises(ValueError, match='batch_size=4 .* out of 5.*drop_la'):
+        fly(model, images=5, drop_last=False)
+    fly(model, images=5)
+    # Several processes share the statistics of a synchronised norm; but the
+    # neck's is not.
+    monkeypatch.setattr(
+        'mmscfs.models.utils.batch_norm.get_world_size', lambda: 2
+    )
+    model.neck = nn.Linear(64, 8)
+    if norm == 'SyncBN':
+        fly(model, batch=1)
+    else:
+        with pytest.raises(ValueError, match='batches of one'):
+            fly(model, batch=1)
+
+
+def test_fewer_images_than_a_batch():
+    with pytest.raises(ValueError, match='batch_size=9: .*only 8 images'):
+        fly(moco(), batch=9)
+
+
+def test_other_algorithms_are_checked_by_their_batches_alone():
+    fly(nn.Linear(2, 2), sizes=[32] * 5, batch=1)
+    with pytest.raises(ValueError, match='only 8 images'):
+        fly(nn.Linear(2, 2), batch=9)
+
+
+def test_checkpoint_of_another_algorithm():
+    runner, hook = SimpleNamespace(model=moco()), PreflightHook()
+    hook.after_load_checkpoint(runner, dict(state_dict=moco().state_dict()))
+    with pytest.raises(
+        ValueError, match=r'not one of this MoCo: .*e.g. queue'
+    ):
+        hook.after_load_checkpoint(
+            runner, dict(state_dict=simclr().state_dict())
+        )
+    with pytest.raises(ValueError, match=r'queue \(8, 32\) for \(8, 64\)'):
+        hook.after_load_checkpoint(
+            runner, dict(state_dict=moco(32).state_dict())
+        )

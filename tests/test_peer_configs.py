@@ -1,0 +1,404 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""mmpretrain's algorithms through our loader, down to a loaded backbone."""
+
+import copy
+import json
+import runpy
+import sys
+from functools import cache
+from pathlib import Path
+
+import mmpretrain
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS, TRANSFORMS
+from peer_runs import draw_images, train, train_small
+
+from mmscfs.checkpoint import load_backbone, read_checkpoint, read_origin
+from mmscfs.engine import start_from
+from mmscfs.engine.pretrained import INPUT, pretraining_input
+
+ROOT = Path(__file__).parent.parent
+THEIRS = Path(mmpretrain.__file__).parent / '.mim/configs'
+# Their names in the paper's tables, by the folders of mmpretrain's configs.
+METHODS = {
+    'barlowtwins': 'Barlow Twins',
+    'byol': 'BYOL',
+    'densecl': 'DenseCL',
+    'mocov1': 'MoCo',
+    'mocov2': 'MoCo v2',
+    'mocov3': 'MoCo v3',
+    'simclr': 'SimCLR',
+    'simsiam': 'SimSiam',
+    'swav': 'SwAV',
+}
+FILES = {
+    path.name.split('_')[0]: path
+    for path in (ROOT / 'configs/peers').glob('*.py')
+}
+THEIR_FILES = {
+    peer: THEIRS / peer / path.name
+    for peer, path in FILES.items()
+    if peer != 'mocov1'
+}
+PREDICTOR = {
+    'model.neck.hid_channels': 32,
+    'model.neck.out_channels': 16,
+    'model.head.predictor.in_channels': 16,
+    'model.head.predictor.hid_channels': 32,
+    'model.head.predictor.out_channels': 16,
+}
+QUEUE = {'model.queue_len': 16}
+SMALLER = {
+    'barlowtwins': {
+        'model.neck.hid_channels': 32,
+        'model.neck.out_channels': 32,
+        'model.head.in_channels': 32,
+    },
+    'byol': PREDICTOR,
+    'densecl': QUEUE | {'model.neck.hid_channels': 32},
+    'mocov1': QUEUE,
+    'mocov2': QUEUE | {'model.neck.hid_channels': 32},
+    'mocov3': PREDICTOR,
+    'simclr': {'model.neck.hid_channels': 32},
+    'simsiam': PREDICTOR,
+    'swav': {
+        'train_dataloader.dataset.pipeline.1.local_size': 32,
+        'train_dataloader.dataset.pipeline.1.num_local': 2,
+        'model.neck.hid_channels': 32,
+        'model.head.loss.num_prototypes': 8,
+        'model.head.loss.num_crops': [2, 2],
+        # Frozen for three iterations; a queue from the second epoch on.
+        'custom_hooks.0.frozen_layers_cfg.prototypes': 3,
+        'custom_hooks.0.epoch_queue_starts': 1,
+        'custom_hooks.0.batch_size': 4,
+        'custom_hooks.0.queue_length': 8,
+    },
+}
+
+
+@cache
+def read(path):
+    return Config.fromfile(path)
+
+
+def load(peer):
+    return copy.deepcopy(read(FILES[peer]))
+
+
+def plain(value):
+    """Return settings without the scope that mmengine notes in them."""
+    if isinstance(value, Config):
+        value = value.to_dict()
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items() if k != '_scope_'}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    return draw_images(tmp_path_factory.mktemp('data'))
+
+
+@pytest.fixture(scope='module', params=sorted(METHODS))
+def run(request, images, tmp_path_factory):
+    """Two epochs of five iterations of a config made small."""
+    peer = request.param
+    folder = tmp_path_factory.mktemp(peer)
+    run = train_small(load(peer), images, folder, SMALLER[peer])
+    run.peer = peer
+    return run
+
+
+# The configs
+
+
+def test_every_peer_has_a_config():
+    assert set(FILES) == set(METHODS)
+    assert FILES['mocov1'].stem == 'mocov1_resnet50_8xb32-steplr-200e_in1k'
+    for peer, path in THEIR_FILES.items():
+        assert path.is_file(), f'{peer} is not named as in mmpretrain'
+
+
+@pytest.mark.parametrize('peer', sorted(THEIR_FILES))
+def test_all_but_the_loader_is_mmpretrains(peer):
+    ours, theirs = (plain(c) for c in (load(peer), read(THEIR_FILES[peer])))
+    if peer == 'mocov3':  # mixed precision by a wrapper that knows CPUs
+        wrapper = theirs['optim_wrapper']
+        assert wrapper.pop('loss_scale') == 'dynamic'
+        wrapper |= dict(type='PerParamClipOptimWrapper', precision='auto')
+    for name in (
+        'model',
+        'optim_wrapper',
+        'param_scheduler',
+        'train_cfg',
+        'custom_hooks',
+        'data_preprocessor',
+        'find_unused_parameters',
+        'default_scope',
+    ):
+        assert ours.get(name) == theirs.get(name), name
+    for name, hook in theirs['default_hooks'].items():
+        assert ours['default_hooks'][name] == hook
+    batch = theirs['train_dataloader']['batch_size']
+    assert ours['train_dataloader']['batch_size'] == batch
+    gpus = int(FILES[peer].stem.split('_')[2].split('xb')[0])
+    assert ours['auto_scale_lr'] == dict(base_batch_size=gpus * batch)
+    assert theirs.get('auto_scale_lr') in (None, ours['auto_scale_lr'])
+
+
+@pytest.mark.parametrize('peer', sorted(METHODS))
+def test_loader_and_checks_are_ours(peer):
+    cfg = plain(load(peer))
+    assert cfg['custom_imports'] == dict(imports=['mmscfs'])
+    assert cfg['randomness'] == dict(seed=0, deterministic=False)
+    hooks = {hook['type'] for hook in cfg['default_hooks'].values()}
+    assert {
+        'PreflightHook',
+        'NonFiniteLossHook',
+        'PlainCheckpointHook',
+    } < hooks
+    ours = plain(read(ROOT / 'configs/scfs_r50.py'))['train_dataloader']
+    loader = cfg['train_dataloader']
+    transforms = loader['dataset'].pop('pipeline')
+    assert [t['type'] for t in transforms] == [
+        'LoadImage',
+        'MultiCrop',
+        'PackInputs',
+    ]
+    ours['dataset'].pop('pipeline')
+    assert loader == ours | dict(batch_size=loader['batch_size'])
+
+
+def test_moco_v1_differs_from_v2_as_published():
+    v1, v2 = plain(load('mocov1')), plain(load('mocov2'))
+    assert v1['model']['neck'] == dict(
+        type='LinearNeck',
+        in_channels=2048,
+        out_channels=128,
+        gap_dim=2,
+        norm_cfg=None,
+    )
+    assert v1['model']['head'].pop('temperature') == 0.07
+    assert v2['model']['head'].pop('temperature') == 0.2
+    for cfg in (v1, v2):
+        del cfg['model']['neck']
+    assert v1['model'] == v2['model']
+    assert v1['optim_wrapper'] == v2['optim_wrapper']
+    assert v1['optim_wrapper']['optimizer']['lr'] == 0.03
+    assert v1['param_scheduler'] == [
+        dict(
+            type='MultiStepLR',
+            milestones=[120, 160],
+            gamma=0.1,
+            by_epoch=True,
+        )
+    ]
+
+
+# The views
+
+
+def their_views(cfg):
+    """Return the settings of every view in a pipeline of mmpretrain."""
+    loader = cfg.train_dataloader.dataset
+    (multi_view,) = (t for t in loader.pipeline if t.type == 'MultiView')
+    counts = multi_view.num_views
+    counts = [counts] if isinstance(counts, int) else counts
+    views = []
+    for count, transforms in zip(counts, multi_view.transforms, strict=True):
+        views += [their_view(transforms)] * count
+    return views
+
+
+def their_view(transforms):
+    view = dict(solarize_prob=0.0)
+    order = []
+    for settings in transforms:
+        built = TRANSFORMS.build(settings)
+        order.append(settings.type)
+        if settings.type == 'RandomResizedCrop':
+            assert built.max_attempts == 10
+            view |= dict(
+                size=built.scale[0],
+                scale=built.crop_ratio_range,
+                ratio=built.aspect_ratio_range,
+            )
+        elif settings.type == 'RandomFlip':
+            assert built.direction == 'horizontal'
+            view['flip_prob'] = built.prob
+        elif settings.type == 'RandomApply':
+            (jitter,) = built.transforms.transforms
+            view['jitter_prob'] = built.prob
+            view['jitter'] = [
+                pytest.approx(values)
+                for values in (
+                    jitter.brightness,
+                    jitter.contrast,
+                    jitter.saturation,
+                    jitter.hue,
+                )
+            ]
+        elif settings.type == 'RandomGrayscale':
+            view['grey_prob'] = built.prob
+        elif settings.type == 'GaussianBlur':
+            assert built.magnitude_std == 'inf'  # uniform in the range
+            view['blur_prob'] = built.prob
+            view['blur_sigma'] = built.magnitude_range
+        else:
+            assert (settings.type, built.thr) == ('Solarize', 128)
+            view['solarize_prob'] = built.prob
+    # A flip commutes with all but the crop.
+    order.remove('RandomFlip')
+    assert (
+        order
+        == [
+            'RandomResizedCrop',
+            'RandomApply',
+            'RandomGrayscale',
+            'GaussianBlur',
+            'Solarize',
+        ][: len(order)]
+    )
+    return view
+
+
+def our_views(cfg):
+    """Return the settings of every view that MultiCrop makes."""
+    crop = TRANSFORMS.build(cfg.train_dataloader.dataset.pipeline[1])
+    assert crop.solarize_threshold == 128
+    return [
+        dict(
+            size=crop.local_size if kind == 2 else crop.global_size,
+            scale=crop.local_scale if kind == 2 else crop.global_scale,
+            ratio=crop.ratio,
+            flip_prob=crop.flip_prob,
+            jitter_prob=crop.jitter_prob,
+            jitter=list(crop.jitter_range),
+            grey_prob=crop.grey_prob,
+            blur_prob=crop.blur_prob[kind],
+            blur_sigma=crop.blur_sigma,
+            solarize_prob=crop.solarize_prob[kind],
+        )
+        for kind in (0, 1, *[2] * crop.num_local)
+    ]
+
+
+@pytest.mark.parametrize('peer', sorted(THEIR_FILES))
+def test_views_have_mmpretrains_distributions(peer):
+    theirs = their_views(read(THEIR_FILES[peer]))
+    assert our_views(load(peer)) == theirs
+    assert len(theirs) == (8 if peer == 'swav' else 2)
+
+
+def test_views_of_moco_v1():
+    view = dict(
+        size=224,
+        scale=(0.2, 1.0),
+        ratio=pytest.approx((3 / 4, 4 / 3)),
+        flip_prob=0.5,
+        jitter_prob=1.0,
+        jitter=[(0.6, 1.4), (0.6, 1.4), (0.6, 1.4), (-0.4, 0.4)],
+        grey_prob=0.2,
+        blur_prob=0.0,
+        blur_sigma=(0.1, 2.0),
+        solarize_prob=0.0,
+    )
+    assert our_views(load('mocov1')) == [view, view]
+
+
+# From five iterations to an evaluation
+
+
+def test_trains_resumes_and_exports(run, tmp_path):
+    assert len(run.losses) == 10
+    # Another batch and another state each time.
+    assert len({losses['loss'] for losses in run.losses}) == 10
+
+    # The second epoch again, from the end of the first.
+    runner, losses = train(
+        run.cfg,
+        resume=True,
+        load_from=str(run.folder / 'epoch_1.pth'),
+        work_dir=str(tmp_path),
+    )
+    assert losses == run.losses[5:]
+    state = runner.model.state_dict()
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(state[name], value), name
+
+    # The online backbone, whole, and whose it is.
+    backbone = MODELS.build(
+        dict(type='ResNet', depth=18, stem_channels=16, base_channels=16)
+    )
+    assert 'loaded 120 tensors' in load_backbone(backbone, run.checkpoint)
+    online = run.model.backbone.state_dict()
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, online[name]), name
+    saved = read_checkpoint(run.checkpoint)
+    assert pretraining_input(saved) == INPUT
+    origin = read_origin(str(run.checkpoint))
+    assert origin.method == METHODS[run.peer]
+    assert (origin.epochs, origin.batch_size) == (2, 4)
+
+
+def test_moving_parts_are_saved(run):
+    """What an algorithm needs to go on: its networks, queue and steps."""
+    state = read_checkpoint(run.checkpoint)['state_dict']
+    parts = {name.split('.')[0] for name in state}
+    expected = {
+        'byol': {'target_net'},
+        'densecl': {'encoder_k', 'queue', 'queue_ptr', 'queue2', 'queue2_ptr'},
+        'mocov1': {'encoder_k', 'queue', 'queue_ptr'},
+        'mocov2': {'encoder_k', 'queue', 'queue_ptr'},
+        'mocov3': {'momentum_encoder'},
+    }.get(run.peer, set())
+    assert parts - {'data_preprocessor', 'head'} == {
+        'backbone',
+        'neck',
+        *expected,
+    }
+    if 'queue_ptr' in expected:  # 10 batches of 4 in 16 places
+        assert state['queue_ptr'].item() == 10 * 4 % 16
+
+
+@pytest.mark.parametrize('run', ['byol'], indirect=True, scope='module')
+def test_checkpoint_serves_evaluation_and_detection(
+    run, images, tmp_path, monkeypatch
+):
+    """k-NN by tools/test.py, and the start of a detector."""
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    monkeypatch.setattr(
+        sys,
+        'argv',
+        [
+            'test.py',
+            str(
+                ROOT / 'configs/classification/knn/knn_resnet18-w16_digits.py'
+            ),
+            f'--pretrained={run.checkpoint}',
+            f'--work-dir={tmp_path}',
+            '--cfg-options',
+            f'test_dataloader.dataset.data_root={images}',
+            f'test_cfg.bank_dataloader.dataset.data_root={images}',
+            'test_cfg.ks=[1]',
+            'log_level=WARNING',
+        ],
+    )
+    runpy.run_path(str(ROOT / 'tools/test.py'), run_name='__main__')
+    name = 'epoch_2.knn_resnet18-w16_digits.json'
+    result = json.loads(run.checkpoint.with_name(name).read_text())
+    assert result['pretraining']['method'] == 'BYOL'
+    assert result['metrics']['knn/top1'] == 100  # dark from bright
+
+    init_default_scope('mmdet')
+    detector = read(
+        ROOT / 'configs/detection/digits/mask-rcnn_r18-w16-fpn_demo_digits.py'
+    )
+    detector = copy.deepcopy(detector)
+    start_from(detector, str(run.checkpoint))
+    assert detector.model.backbone.init_cfg.checkpoint == str(run.checkpoint)
