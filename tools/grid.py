@@ -18,7 +18,6 @@ checkpoint, and every run's in its folder.
 """
 
 import argparse
-import json
 import shlex
 import shutil
 import sys
@@ -38,15 +37,8 @@ from grid_runs import (
     read_outcome,
     run_pair,
 )
+from launch import check_settings, make_progress, read_report
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 RATES = (0.0001, 0.0003162, 0.001, 0.003162, 0.01, 0.03162, 0.1)
 DECAYS = (0.0, 1e-6, 3.162e-6, 1e-5, 3.162e-5, 1e-4, 3.162e-4, 1e-3)
@@ -163,17 +155,7 @@ def check_grid(args: argparse.Namespace) -> None:
     from mmengine.config import Config
 
     path = args.work_dir / 'grid.json'
-    if path.is_file():
-        try:
-            content = json.loads(path.read_text(encoding='utf-8'))
-        except ValueError as error:
-            raise ValueError(f'{path} is damaged ({error})') from error
-        for name, value in shared_settings(args).items():
-            if content.get(name) != value:
-                raise ValueError(
-                    f'--work-dir {args.work_dir} holds the grid of {name}='
-                    f'{content.get(name)!r}, not {value!r}: name another one'
-                )
+    check_settings(path, read_report(path), shared_settings(args))
     cfg = Config.fromfile(args.config)
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
     if 'lr' not in optimizer or not cfg.get('val_evaluator'):
@@ -212,13 +194,7 @@ def run_grid(
 
     args.work_dir.mkdir(parents=True, exist_ok=True)
     report(args, outcomes, title)
-    progress = Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    progress = make_progress()
     pending = [pair for pair, o in outcomes.items() if o.score is None]
     task = progress.add_task('', total=len(pending))
     with progress:

@@ -4,20 +4,16 @@
 import argparse
 import json
 import os
-import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-TOOLS = Path(__file__).resolve().parent
+import launch
+
 # The first that is logged: the mean over classes where a data set's scores
 # are reported so.
 METRICS = ('single-label/recall', 'accuracy/top1')
-# What a log of one or several processes says of a failure.
-REASON = re.compile(r'^(?:\[rank\d+\]: )?((?:error|[\w.]+Error): .+)', re.M)
 
 
 class Pair(NamedTuple):
@@ -93,14 +89,11 @@ def read_outcome(folder: Path, metric: str | None) -> Outcome:
 
 def make_command(args: argparse.Namespace, pair: Pair) -> list[str]:
     """Return the command that trains with a pair."""
-    if args.gpus is None:
-        command = [sys.executable, str(TOOLS / 'train.py'), args.config]
-    else:
-        script = str(TOOLS / 'dist_train.sh')
-        command = [script, args.config, str(args.gpus)]
-    for option in ('pretrained', 'network'):
-        if value := getattr(args, option):
-            command += [f'--{option}', value]
+    command = launch.make_command(
+        'train', args.config, args.gpus, args.pretrained
+    )
+    if args.network:
+        command += ['--network', args.network]
     command += ['--work-dir', str(args.work_dir / pair.name)]
     # The pair's come last: of two settings of a key the last one counts.
     return [*command, '--cfg-options', *args.cfg_options, *pair.cfg_options]
@@ -109,20 +102,9 @@ def make_command(args: argparse.Namespace, pair: Pair) -> list[str]:
 def run_pair(args: argparse.Namespace, pair: Pair) -> str:
     """Run one pair, its output to train.log; return why it failed or ""."""
     folder = args.work_dir / pair.name
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / 'train.log'
-    with open(path, 'w', encoding='utf-8') as log:
-        code = subprocess.run(
-            make_command(args, pair),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | dict(PYTHON=sys.executable),
-            check=False,
-        ).returncode
-    if code:
-        text = path.read_text(encoding='utf-8', errors='replace')
-        reasons = REASON.findall(text) or ['see the log']
-        return f'exit code {code}: {reasons[-1]} (all of it: {path})'
+    problem = launch.run_logged(make_command(args, pair), folder / 'train.log')
+    if problem:
+        return problem
     result = find_result(args)
     if result is not None and result.is_file():
         content = json.loads(result.read_text(encoding='utf-8'))

@@ -15,18 +15,29 @@ from .config_text import parse_config
 from .layouts import find_backbone
 from .loading import read_checkpoint
 
-# Names of algorithms as they stand in file names, lower case.
+# The paper's names of algorithms, by those in configs and in file names, lower
+# case.
 ALGORITHMS = {
     'scfs': 'SCFS',
     'dino': 'DINO',
     'mococo2': 'MoCoCO2',
     'moco': 'MoCo',
+    'mocov1': 'MoCo',
     'mocov2': 'MoCo v2',
+    'mocov3': 'MoCo v3',
     'byol': 'BYOL',
     'swav': 'SwAV',
     'simclr': 'SimCLR',
+    'simsiam': 'SimSiam',
+    'barlowtwins': 'Barlow Twins',
     'densecl': 'DenseCL',
 }
+# What some files write in several words.
+SPELLINGS = (
+    (r'moco[\W_]?(v[123])?[\W_]co2', 'mococo2'),
+    (r'moco[\W_](v[123])', r'moco\1'),
+    (r'barlow[\W_]twins', 'barlowtwins'),
+)
 # The sizes that all projects agree on, by mmpretrain's names.
 VIT_SIZES = {
     'deit-tiny': 'Ti',
@@ -49,7 +60,9 @@ class Origin(NamedTuple):
         network (str | None): "teacher" or "student": which of two is taken
             by default, or was exported.
         recipe (dict): What the paper's ablations vary, from the config:
-            ``num_local``, ``local_scale``, ``search_layers``, ``search``.
+            ``num_local``, ``local_scale``, ``search_layers``, ``search``,
+            ``search_views``, and ``search_alone`` if all other terms weigh
+            nothing.
         label (str): Method and data in words, or else the file's name.
     """
 
@@ -138,7 +151,10 @@ def read_origin(path: str) -> Origin:
     source = meta.get('source', Path(path).name)
     name = f'{Path(path).parent.name}/{source}'
     if origin is None:
-        words = re.split(r'[^a-z0-9]+', f'{layout} {name}'.lower())
+        text = f'{layout} {name}'.lower()
+        for spelling, word in SPELLINGS:
+            text = re.sub(spelling, word, text)
+        words = re.split(r'[^a-z0-9]+', text)
         origin = Origin(
             next((ALGORITHMS[w] for w in words if w in ALGORITHMS), None),
             batch_size=_release_batch(checkpoint.get('args')),
@@ -171,7 +187,6 @@ def origin_of(cfg: Mapping, world_size: int | str | None = None) -> Origin:
             Defaults to None: unknown, and so is the batch size.
     """
     model = cfg.get('model') or {}
-    method = model.get('type')
     loader = cfg.get('train_dataloader') or {}
     batch_size = None
     if world_size is not None and isinstance(loader.get('batch_size'), int):
@@ -180,11 +195,25 @@ def origin_of(cfg: Mapping, world_size: int | str | None = None) -> Origin:
         batch_size = int(world_size) * loader['batch_size'] * steps
     roots = [Path(root).name for root in _data_roots(loader.get('dataset'))]
     return Origin(
-        'supervised' if method == 'ImageClassifier' else method,
+        _method(model),
         batch_size=batch_size,
         data=', '.join(root for root in dict.fromkeys(roots) if root),
         recipe=_recipe(model, loader.get('dataset')),
     )
+
+
+def _method(model: Mapping) -> str | None:
+    """Return the algorithm of a model's config."""
+    kind = model.get('type')
+    if kind == 'ImageClassifier':
+        return 'supervised'
+    # Versions 1 and 2 are one class.
+    if (
+        kind == 'MoCo'
+        and (model.get('neck') or {}).get('type') == 'MoCoV2Neck'
+    ):
+        return 'MoCo v2'
+    return ALGORITHMS.get(str(kind).lower(), kind)
 
 
 def _data_roots(settings: Mapping | None) -> Iterator[str]:
@@ -212,6 +241,12 @@ def _recipe(model: Mapping, dataset: Mapping | None) -> dict[str, Any]:
             recipe['search_layers'] = list(layers)
         search = model.get('search') or {}
         recipe['search'] = search.get('type', 'SoftFeatureSearch')
+        recipe['search_views'] = model.get('search_views', 'all')
+        head = model.get('head') or {}
+        search_loss = head.get('search_loss') or {}
+        others = head.get('loss_weight'), search_loss.get('global_weight')
+        if others == (0, 0):
+            recipe['search_alone'] = True
     return recipe
 
 

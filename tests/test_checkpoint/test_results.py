@@ -255,6 +255,7 @@ def test_origin_of_a_raw_checkpoint(tmp_path):
         local_scale=[0.05, 0.14],
         search_layers=[2, 3],
         search='SoftFeatureSearch',
+        search_views='all',
     )
 
 

@@ -4,10 +4,8 @@
 import json
 import math
 import runpy
-import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -49,7 +47,7 @@ class Trainings:
         self.calls = []
         self.count = 0
 
-    def __call__(self, command, stdout, env, **_):
+    def __call__(self, command, log_file):
         options = dict(v.split('=', 1) for v in command if '=' in v)
         lr = float(options['optim_wrapper.optimizer.lr'])
         decay = float(options['optim_wrapper.optimizer.weight_decay'])
@@ -60,11 +58,11 @@ class Trainings:
         lines.append(scores | dict(step=20))
         if lr in self.failing:
             # Of two processes, below their launcher's own.
-            stdout.write(
+            log_file.write(
                 f'[rank1]: ValueError: no finite loss at lr {lr:g}\n'
                 'torch.distributed.ChildFailedError: \n  error_file: -\n==\n'
             )
-            stdout.flush()
+            log_file.flush()
             lines = lines[: self.failing[lr]]
         elif '--pretrained' in command:
             # ResultFileHook: beside the checkpoint, the name always the same.
@@ -82,7 +80,7 @@ class Trainings:
         )
         text = ''.join(f'{json.dumps(line)}\n' for line in lines)
         (log / 'scalars.json').write_text(text)
-        return SimpleNamespace(returncode=int(lr in self.failing))
+        return int(lr in self.failing)
 
 
 @pytest.fixture
@@ -92,15 +90,12 @@ def trainings(tool, tmp_path, monkeypatch):
     Path('tiny.py').write_text(CONFIG)
     Path('epoch_1.pth').touch()
     fake = Trainings()
-    replace_subprocess(tool, monkeypatch, fake)
+    replace_subprocess(monkeypatch, fake)
     return fake
 
 
-def replace_subprocess(tool, monkeypatch, run):
-    """For the tool alone: mmengine runs processes too."""
-    fake = SimpleNamespace(run=run, STDOUT=subprocess.STDOUT)
-    runs = sys.modules[tool.run_pair.__module__]
-    monkeypatch.setattr(runs, 'subprocess', fake)
+def replace_subprocess(monkeypatch, run):
+    monkeypatch.setattr(sys.modules['launch'], 'call', run)
 
 
 def grid(tool, *words):
@@ -310,16 +305,16 @@ def test_a_pair_through_the_real_train(tool, tmp_path, monkeypatch, capsys):
     torch.save(dict(state_dict=network.state_dict()), checkpoint)
     optimizers = []
 
-    def run(command, **_):
+    def run(command, _):
         monkeypatch.setattr(sys, 'argv', command[1:])
         monkeypatch.syspath_prepend(ROOT / 'tools')
         runpy.run_path(command[1], run_name='__main__')
         work = Path(command[command.index('--work-dir') + 1])
         dumped = Config.fromfile(work / DIGITS.name)
         optimizers.append(dumped.optim_wrapper.optimizer)
-        return SimpleNamespace(returncode=0)
+        return 0
 
-    replace_subprocess(tool, monkeypatch, run)
+    replace_subprocess(monkeypatch, run)
     root = tmp_path / 'data'
     options = [
         *(

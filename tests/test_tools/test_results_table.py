@@ -8,7 +8,9 @@ from pathlib import Path
 import cv2
 import pytest
 
-from mmscfs.checkpoint import Result, result_path, write_result
+from mmscfs.checkpoint import Result, read_result, result_path, write_result
+from mmscfs.visualization.results.arrange import arrange
+from mmscfs.visualization.results.entries import Entry
 from mmscfs.visualization.results.paper_tables import PAPER_TABLES
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +31,7 @@ DEFAULT = dict(
     local_scale=[0.05, 0.14],
     search_layers=[1, 2, 3],
     search='SoftFeatureSearch',
+    search_views='all',
 )
 
 spec = importlib.util.spec_from_file_location(TOOL.stem, TOOL)
@@ -154,7 +157,7 @@ def test_figures_of_the_paper(number, labels, scores):
 def test_paper_tables_are_whole():
     counts = {number: len(t.rows) for number, t in PAPER_TABLES.items()}
     expected = {'1': 26, '2': 6, '5': 5, '7': 6, '8': 3, '9': 2, '10': 6}
-    assert counts == expected | {'fig4': 0}
+    assert counts == expected | {'fig4': 0, 'fig5': 0}
     for table in PAPER_TABLES.values():
         for labels, scores in table.rows:
             assert len(labels) == len(table.labels)
@@ -264,20 +267,28 @@ def test_table_7_by_contrast_mode():
     in100('knn', 77.0, 'd0', 'DINO', dict(num_local=0))
     in100('knn', 79.0, 's0', recipe=dict(num_local=0))
     in100('knn', 83.0, 'roi', recipe=dict(search='RoIFeatureSearch'))
+    in100('knn', 81.0, 'ml', recipe=dict(search_views='none'))
+    alone = dict(num_local=0, search_alone=True)
+    in100('knn', 76.0, 's1', recipe=alone)
+    in100('knn', 75.0, 'moco', 'MoCo v2', dict(num_local=0))
     (rows,) = gather('.').values()
     assert [row['method'] for row in rows] == [
         'DINO w/o MC',
         'DINO w/o MC (imagenet100)',
         'DINO',
         'DINO w ML',
+        'DINO w ML (imagenet100)',
         'SCFS',
         'SCFS (imagenet100)',
         'ROI Crop',
         'ROI Crop (imagenet100)',
         'SCFS w/o MC',
         'SCFS w/o MC (imagenet100)',
+        'MoCo v2 (imagenet100)',
+        'SCFS w/o MC, search alone (imagenet100)',
     ]
-    assert [row['k-NN'] for row in rows][1::4] == ['77.0', '84.0', '79.0']
+    scores = [score for (score,) in ours(rows, 'k-NN')]
+    assert scores == ['77.0', '81.0', '84.0', '83.0', '79.0', '75.0', '76.0']
 
 
 def test_the_default_recipe_joins_other_ablations():
@@ -307,7 +318,34 @@ def test_the_default_recipe_joins_other_ablations():
 def test_two_changes_at_once_are_no_ablation():
     recipe = dict(search_layers=[1], local_scale=[0.14, 0.25])
     assert [*gather(in100('linear', 80.0, recipe=recipe))] == ['in100']
-    assert [*gather(in100('knn', 80.0, recipe=dict(num_local=4)))] == ['in100']
+    recipe = dict(num_local=4, search='RoIFeatureSearch')
+    assert [*gather(in100('knn', 80.0, recipe=recipe))] == ['in100']
+
+
+def test_figure_5_by_number_of_local_views():
+    """A row for each network and protocol, the default recipe too."""
+    in100('linear', 89.0)
+    in100('knn', 84.0)
+    in100('knn', 83.0, 's4', recipe=dict(num_local=4))
+    in100('knn', 80.0, 's4-s', recipe=dict(num_local=4, search_layers=[1]))
+    in100('linear', 85.0, 'd3', 'DINO', recipe=dict(num_local=3))
+    in100('knn', 75.0, 'moco', 'MoCo v2', dict(num_local=0))
+    tables = gather('.')
+    title = f'{TITLES["fig5"]}, in100'
+    assert [*tables] == [TITLES['7'], title, 'in100']
+    columns = ('method', 'evaluation', '3', '4', '8')
+    assert ours(tables[title], *columns) == [
+        ('DINO (imagenet100)', 'linear', '85.0', '-', '-'),
+        ('SCFS (imagenet100)', 'k-NN', '-', '83.0', '-'),
+        ('SCFS (imagenet100)', 'k-NN', '-', '-', '84.0'),
+        ('SCFS (imagenet100)', 'linear', '-', '-', '89.0'),
+    ]
+    assert len(tables[title]) == 4  # none of the paper
+    header = Path('out/results.md').read_text()
+    assert '| method | evaluation | batch | epochs | 3 | 4 | 8 |' in header
+    path = save('knn', 'digits', 60.0, recipe=dict(num_local=2))
+    tables = gather(path, '--table', 'fig5')
+    assert [*tables] == [f'{TITLES["fig5"]}, digits']
 
 
 def test_table_10_by_backbone():
@@ -335,7 +373,94 @@ def test_figure_4_beside_other_tables():
     assert TITLES['1'] in tables
 
 
+# Of a sweep
+
+
+def sweep(variant, seed, *args, protocol='knn', **kwargs):
+    run = f'{variant}_seed-{seed}' if seed else variant
+    path = Path(in100(protocol, *args, run=f'sweep/{run}', **kwargs))
+    return Entry(path, read_result(path), variant, seed)
+
+
+def test_seeds_of_a_variant_have_a_mean():
+    """Mean and sample standard deviation of what all of them have."""
+    entries = [
+        sweep('scfs', 0, 84.0),
+        sweep('scfs', 0, 88.0, protocol='linear'),
+        sweep('roi', 0, 83.0, recipe=dict(search='RoIFeatureSearch')),
+        sweep('scfs', 1, 86.0),
+        sweep('dino', 0, 80.0, method='DINO'),
+        sweep('dino', 1, 80.5, method='DINO'),
+        sweep('dino', 4, 82.5, method='DINO'),
+    ]
+    (table,), left_out = arrange(entries, '7')
+    assert left_out == []
+    names = ('k-NN', 'LP')
+    rows = [(*r.cells(names)[3:5], r.source) for r in table.rows if r.is_ours]
+    mean = 'this run: mean and standard deviation of seeds'
+    # Deviations of 80, 80.5 and 82.5: (1, .5, 1.5) around 81, over 2.
+    assert rows == [
+        ('80.0', '-', 'this run (dino)'),
+        ('80.5', '-', 'this run (dino_seed-1)'),
+        ('82.5', '-', 'this run (dino_seed-4)'),
+        ('81.0 ± 1.3', '-', f'{mean} 0, 1, 4'),
+        ('84.0', '88.0', 'this run (scfs)'),
+        ('86.0', '-', 'this run (scfs_seed-1)'),
+        ('85.0 ± 1.4', '-', f'{mean} 0, 1'),
+        ('83.0', '-', 'this run (roi)'),
+    ]
+
+
+def test_a_series_of_a_sweep_is_a_row():
+    entries = [
+        sweep(
+            f'{method}-{scale[0]}',
+            seed,
+            score + seed,
+            protocol='linear',
+            method=method.upper(),
+            recipe=dict(local_scale=scale),
+        )
+        for seed in (0, 2)
+        for method, score in (('dino', 80.0), ('scfs', 85.0))
+        for scale in ([0.05, 0.14], [0.4, 0.6])
+    ]
+    (table,), _ = arrange(entries, '9')
+    names = ('0.05-0.14', '0.4-0.6')
+    rows = [r.cells(names)[3:] for r in table.rows if r.is_ours]
+    mean = 'this run: mean and standard deviation of seeds 0, 2'
+    assert rows == [
+        ['80.0', '80.0', 'this run (dino-0.05, dino-0.4)'],
+        ['82.0', '82.0', 'this run (dino-0.05_seed-2, dino-0.4_seed-2)'],
+        ['81.0 ± 1.4', '81.0 ± 1.4', mean],
+        ['85.0', '85.0', 'this run (scfs-0.05, scfs-0.4)'],
+        ['87.0', '87.0', 'this run (scfs-0.05_seed-2, scfs-0.4_seed-2)'],
+        ['86.0 ± 1.4', '86.0 ± 1.4', mean],
+    ]
+
+
 # Tables of a data set
+
+
+def test_variants_of_other_data_go_by_their_contrast_mode():
+    for run, method, recipe in (
+        ('a', 'SCFS', dict(num_local=2)),
+        ('b', 'SCFS', dict(num_local=0)),
+        ('c', 'DINO', dict(num_local=0)),
+        ('d', 'MoCo v2', dict(num_local=0)),
+    ):
+        save(
+            'knn',
+            'digits',
+            60.0,
+            f'{run}/e.pth',
+            method=method,
+            data=None,
+            recipe=recipe,
+        )
+    rows = gather('.')['digits']
+    modes = ['MoCo v2', 'DINO w/o MC', 'SCFS', 'SCFS w/o MC']
+    assert [mode for (mode,) in ours(rows, 'method')] == modes
 
 
 def test_other_data_sets_have_protocols_as_columns():

@@ -4,7 +4,7 @@
 
 Reads the json files that evaluations write beside the checkpoint given with
 --pretrained (or else to their work directory), and sets their scores beside
-the paper's (Tables 1, 2, 5 and 7 to 10; Fig. 4 has no figures), each row
+the paper's (Tables 1, 2, 5 and 7 to 10; Figs. 4 and 5 print none), each row
 marked by its source. Results of one checkpoint share a row. The paper's rows
 stand only beside results of its data sets, all of their images, and its
 backbones; other results get a table of their data set. --table allows any
@@ -58,10 +58,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--table',
-        choices=['auto', '1', '2', '5', '7', '8', '9', '10', 'fig4'],
+        choices=['auto', '1', '2', '5', '7', '8', '9', '10', 'fig4', 'fig5'],
         default='auto',
-        help="the paper's table, or k-NN by layer (default: the tables of "
-        "the results' protocols, data sets and backbones)",
+        help="the paper's table, k-NN by layer, or by local views (default: "
+        "the tables of the results' protocols, data sets and backbones)",
     )
     return parser.parse_args(argv)
 

@@ -1,41 +1,18 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Arrange results as the paper's tables, the paper's rows beside."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from statistics import mean, stdev
 
 from mmscfs.checkpoint import Result
 
 from ..tables import Row, Table, rank
-from .entries import (
-    Entry,
-    contrast_mode,
-    label,
-    local_scale,
-    search_layers,
-    varied,
-)
+from .columns import PROTOCOLS, SERIES, belongs, group_of, scores_in
+from .entries import Entry, contrast_mode, label, search_layers
 from .paper_tables import PAPER_TABLES, PaperTable
 
-SMALL_SETS = {
-    'cifar10': 'CIFAR-10',
-    'cifar100': 'CIFAR-100',
-    'cub200': 'CUB-200',
-    'cars': 'Cars',
-    'aircraft': 'Aircraft',
-    'pets': 'Pets',
-}
-# Columns of data sets that the paper lacks.
-PROTOCOLS = {
-    'knn': 'k-NN',
-    'linear': 'linear',
-    'linear-sweep': 'linear sweep',
-    'semi-1%': '1% labels',
-    'semi-10%': '10% labels',
-    'finetune': 'fine-tuning',
-}
 LABELS = ('method', 'backbone', 'batch', 'epochs')
 UNTRAINED = ('random', 'supervised')  # no self-supervised pre-training
-ABLATED = ('ResNet-101', 'ViT-S-16', 'ViT-B-16')  # in Table 10
 ALIKE = ('method', 'backbone', 'search layers')  # labels that say which row
 
 
@@ -104,61 +81,6 @@ def find_groups(
     return groups
 
 
-def group_of(entry: Entry, number: str) -> tuple[str, str]:
-    """Return the table of an entry: the paper's number, and the data set."""
-    if number not in ('', 'fig4'):
-        return number, ''
-    r = entry.result
-    return number, f'{r.dataset}, {entry.part}' if entry.part else r.dataset
-
-
-def scores_in(entry: Entry, number: str) -> dict[str, float | None]:
-    """Return an entry's scores by column of a table; none if of others."""
-    r = entry.result
-    if number == '':
-        return {PROTOCOLS[r.protocol]: entry.score}
-    if number == 'fig4':
-        layers = entry.by_layer
-        return layers if r.protocol == 'knn' and len(layers) > 1 else {}
-    if number == '5':
-        if r.protocol != 'finetune' or r.dataset not in SMALL_SETS:
-            return {}
-        return {SMALL_SETS[r.dataset]: entry.score}
-    if r.dataset != ('in1k' if number in ('1', '2') else 'in100'):
-        return {}
-    if number == '2':
-        share = r.protocol.removeprefix('semi-')
-        tops = (1, 5) if share != r.protocol else ()
-        return {
-            f'top-{top} {share}': r.metrics.get(f'accuracy/top{top}')
-            for top in tops
-        }
-    if number == '9':
-        scale = local_scale(r) if r.protocol == 'linear' else None
-        return {scale: entry.score} if scale else {}
-    column = {'knn': 'k-NN', 'linear': 'LP'}.get(r.protocol)
-    return {column: entry.score} if column else {}
-
-
-def belongs(entry: Entry, number: str) -> bool:
-    """Tell whether the paper's rows may stand beside an entry."""
-    r = entry.result
-    if number == 'fig4' or entry.part or not scores_in(entry, number):
-        return False
-    if number == '10':
-        return r.backbone in ABLATED and not varied(r)
-    if r.backbone != 'ResNet-50':
-        return False
-    if number == '7':
-        return varied(r) in (set(), {'search'}) or (
-            varied(r) == {'num_local'} and r.pretraining['num_local'] == 0
-        )
-    if number == '8':
-        layers = bool(r.pretraining.get('search_layers'))
-        return layers and varied(r) <= {'search_layers'}
-    return number != '9' or varied(r) <= {'local_scale'}
-
-
 def make_table(number: str, data: str, entries: Sequence[Entry]) -> Table:
     """Make a table of entries, in the order of the paper."""
     if number:
@@ -166,13 +88,13 @@ def make_table(number: str, data: str, entries: Sequence[Entry]) -> Table:
     else:
         paper = PaperTable(
             data,
-            'No rows of the paper beside it. Top-1; for Aircraft and Pets '
-            'the mean over classes where a classifier was trained.',
+            'No rows of the paper beside it. Top-1, but for mAP; for Aircraft '
+            'and Pets the mean over classes where a classifier was trained.',
             '',
             LABELS,
             tuple(PROTOCOLS.values()),
         )
-    title = f'{paper.title}, {data}' if number == 'fig4' else paper.title
+    title = f'{paper.title}, {data}' if number and data else paper.title
     placed = []
     for i, (texts, scores) in enumerate(paper.rows):
         scores = dict(zip(paper.columns, scores, strict=True))
@@ -180,18 +102,31 @@ def make_table(number: str, data: str, entries: Sequence[Entry]) -> Table:
         placed.append((i, row))
     merged = merge(entries, number)
     starts = [own[0].start for _, own in merged]
-    for scores, own in merged:
-        result = own[0].result
-        labels = labels_of(result, number)
+    repeats: dict[Hashable, list[tuple[float, Row, int | None]]] = {}
+    for i, (scores, own) in enumerate(merged):
+        entry = own[0]
+        labels = labels_of(entry.result, number)
         position = place(labels, paper)
-        labels['method'] = label(result, labels['method'])
+        if number in ('', 'fig4'):
+            labels['method'] = contrast_mode(entry.result)
+        labels['method'] = label(entry.result, labels['method'])
         texts = tuple(labels[name] for name in paper.labels)
-        source = describe(own, paper, starts.count(own[0].start) > 1)
-        placed.append((position, Row(texts, scores, source, True)))
+        source = describe(own, paper, starts.count(entry.start) > 1)
+        key = texts, '' if number in SERIES else entry.variant
+        repeats.setdefault(key if entry.variant else i, []).append(
+            (position, Row(texts, scores, source, True), entry.seed)
+        )
+    for group in repeats.values():
+        positions, rows, seeds = zip(*group, strict=True)
+        placed += zip(positions, rows, strict=True)
+        if len(set(seeds)) == len(seeds) > 1:
+            placed.append((positions[0], mean_row(rows, seeds)))
     placed.sort(key=lambda item: item[0])
     rows = [row for _, row in placed]
     found = [name for row in rows for name in row.scores]
     columns = tuple(dict.fromkeys([*paper.columns, *found]))
+    if number == 'fig5':
+        columns = tuple(sorted(columns, key=int))
     return Table(title, paper.note, paper.labels, columns, rows)
 
 
@@ -210,18 +145,48 @@ def make_unscored(left_out: Sequence[tuple[Entry, str]]) -> Table:
 def merge(
     entries: Sequence[Entry], number: str
 ) -> list[tuple[dict[str, float | None], list[Entry]]]:
-    """Put entries of one network into one row, unless they repeat a score."""
+    """Put entries of one network into one row, unless they repeat a score.
+
+    In a table of a series, a sweep's row has a network for each column.
+    """
     rows: list[tuple[dict, list[Entry]]] = []
     for entry in entries:
-        new = scores_in(entry, number)
+        new, key = scores_in(entry, number), row_key(entry, number)
         for scores, own in rows:
-            if own[0].start == entry.start and not scores.keys() & new:
+            if row_key(own[0], number) == key and not scores.keys() & new:
                 scores |= new
                 own.append(entry)
                 break
         else:
             rows.append((new, [entry]))
     return rows
+
+
+def row_key(entry: Entry, number: str) -> Hashable:
+    """Return what the entries of a row have in common."""
+    r = entry.result
+    start = entry.start
+    if entry.variant and number in SERIES:
+        varying = {SERIES[number]: None}
+        start = str(r.pretraining | varying), r.backbone, entry.seed
+    return start, r.protocol if number == 'fig5' else ''
+
+
+def mean_row(rows: Sequence[Row], seeds: Sequence[int]) -> Row:
+    """Average rows of equal labels over the scores that all have."""
+    columns = {
+        name: [row.scores[name] for row in rows]
+        for name in rows[0].scores
+        if all(row.scores.get(name) is not None for row in rows)
+    }
+    return Row(
+        rows[0].labels,
+        {name: mean(values) for name, values in columns.items()},
+        'this run: mean and standard deviation of seeds '
+        + ', '.join(map(str, sorted(seeds))),
+        True,
+        {name: stdev(values) for name, values in columns.items()},
+    )
 
 
 def labels_of(result: Result, number: str) -> dict[str, str]:
@@ -232,6 +197,7 @@ def labels_of(result: Result, number: str) -> dict[str, str]:
         'method': mode or '-',
         'backbone': result.backbone,
         'search layers': search_layers(result),
+        'evaluation': PROTOCOLS[result.protocol],
         'batch': str(facts['batch_size'] or '-'),
         'epochs': str(facts['epochs'] or '-'),
     }
@@ -268,10 +234,13 @@ def describe(own: Sequence[Entry], paper: PaperTable, repeated: bool) -> str:
         paper (PaperTable): The table that they stand in.
         repeated (bool): Whether the same network has further rows.
     """
-    path, result = own[0]
+    path, result = own[0].path, own[0].result
     files = ', '.join(str(entry.path) for entry in own)
     if result.checkpoint and not repeated:
         files = str(path.parent / result.checkpoint)
+    if own[0].variant:  # the sweep's table lies beside its runs
+        names = dict.fromkeys(entry.path.parent.name for entry in own)
+        files = ', '.join(names)
     text = f'this run ({files})'
     if paper.rows:  # which forcing a table does not heed
         if 'backbone' not in paper.labels and result.backbone != 'ResNet-50':

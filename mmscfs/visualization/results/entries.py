@@ -18,18 +18,29 @@ IMAGES = {
     'cars': (8144, 8041),
     'aircraft': (6667, 3333),
     'pets': (3680, 3669),
+    'voc07': (5011, 4952),
 }
 SEMI_IMAGES = {'semi-1%': 12811, 'semi-10%': 128116}
 # What SimCLR and BYOL measure by the mean over classes.
 PER_CLASS = ('aircraft', 'pets')
+VARIED = ('DINO', 'SCFS')  # in the paper's ablations
 LAYER_SCORE = r'knn/(\w+)_k\d+_top1'
 
 
 class Entry(NamedTuple):
-    """A result and its file."""
+    """A result and its file.
+
+    Attributes:
+        path (Path): The file.
+        result (Result): What is in it.
+        variant (str): Name of the variant of a sweep; "" of no sweep.
+        seed (int, optional): Seed of the sweep's pre-training.
+    """
 
     path: Path
     result: Result
+    variant: str = ''
+    seed: int | None = None
 
     @property
     def start(self) -> Hashable:
@@ -43,7 +54,11 @@ class Entry(NamedTuple):
     def score(self) -> float | None:
         """The score in percent that the protocol is known by."""
         r = self.result
-        names = {'knn': 'knn/top1', 'linear-sweep': 'linear/top1'}
+        names = {
+            'knn': 'knn/top1',
+            'linear-sweep': 'linear/top1',
+            'svm': 'svm/mAP',
+        }
         name = names.get(r.protocol, 'accuracy/top1')
         if name == 'accuracy/top1' and r.dataset in PER_CLASS:
             name = 'single-label/recall'
@@ -105,12 +120,18 @@ def label(result: Result, method: str) -> str:
 
 
 def contrast_mode(result: Result) -> str:
-    """Return what Table 7 calls a pre-training."""
+    """Return a pre-training's method, DINO and SCFS as Table 7 names them."""
     facts = result.pretraining
-    method = facts['method'] or '-'
+    mode = facts['method'] or '-'
+    if mode not in VARIED:
+        return mode
+    if facts.get('search_views') == 'none':
+        mode = 'DINO w ML'
+    elif 'RoI' in str(facts.get('search')):
+        mode = 'ROI Crop'
     if facts.get('num_local') == 0:
-        return f'{method} w/o MC'
-    return 'ROI Crop' if 'RoI' in str(facts.get('search')) else method
+        mode += ' w/o MC'
+    return f'{mode}, search alone' if facts.get('search_alone') else mode
 
 
 def search_layers(result: Result) -> str:
@@ -121,18 +142,30 @@ def search_layers(result: Result) -> str:
 
 def local_scale(result: Result) -> str | None:
     """Return the scale of the local crops as Table 9 names it."""
-    scale = result.pretraining.get('local_scale')
+    facts = result.pretraining
+    scale = facts.get('local_scale') if facts['method'] in VARIED else None
     return scale and '-'.join(f'{value:g}' for value in scale)
+
+
+def num_local(result: Result) -> str | None:
+    """Return the number of local views, a column of Fig. 5."""
+    facts = result.pretraining
+    number = facts.get('num_local') if facts['method'] in VARIED else None
+    return None if number is None else str(number)
 
 
 def varied(result: Result) -> set[str]:
     """Return where a pre-training leaves the ablations' recipe."""
     facts = result.pretraining
+    if facts['method'] not in VARIED:
+        return set()
+    is_vit = result.backbone.startswith('ViT')
     default = dict(
         num_local=8,
         local_scale=[0.05, 0.14],
-        search_layers=[1, 2, 3],
+        search_layers=[3, 7, 11] if is_vit else [1, 2, 3],
         search='SoftFeatureSearch',
+        search_views='all',
     )
     return {
         name

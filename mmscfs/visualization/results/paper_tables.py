@@ -175,4 +175,11 @@ PAPER_TABLES = {
         ('method', 'backbone', 'batch', 'epochs'),
         ('Res2', 'Res3', 'Res4'),
     ),
+    'fig5': PaperTable(
+        'Number of local views, top-1',
+        "As the paper's Fig. 5, which prints no figures.",
+        'knn and linear of a pre-training that says its local views',
+        ('method', 'evaluation', 'batch', 'epochs'),
+        ('0', '2', '4', '6', '8', '10'),
+    ),
 }

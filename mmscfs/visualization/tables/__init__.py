@@ -2,11 +2,12 @@
 """Tables of scores beside the paper's: printed, and as files."""
 
 from .table import Row, Table, rank
-from .writing import publish
+from .writing import publish, write_tables
 
 __all__ = [
     'Row',
     'Table',
     'publish',
     'rank',
+    'write_tables',
 ]

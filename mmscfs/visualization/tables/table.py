@@ -13,17 +13,23 @@ class Row(NamedTuple):
         scores (dict[str, float | None]): Percent by column.
         source (str): Where they come from.
         is_ours (bool): From a run, not from the paper.
+        deviations (dict[str, float]): Standard deviations by column, of
+            scores that are means. Defaults to {}: they are none.
     """
 
     labels: tuple[str, ...]
     scores: dict[str, float | None]
     source: str
     is_ours: bool
+    deviations: dict[str, float] = {}
 
     def cells(self, columns: Sequence[str]) -> list[str]:
         """Return the texts of the line, "-" where there is no score."""
         scores = [self.scores.get(column) for column in columns]
         texts = ['-' if v is None else f'{v:.1f}' for v in scores]
+        for i, column in enumerate(columns):
+            if column in self.deviations:
+                texts[i] += f' ± {self.deviations[column]:.1f}'
         return [*self.labels, *texts, self.source]
 
 

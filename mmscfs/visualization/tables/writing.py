@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import csv
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
+
+from mmscfs.checkpoint import write_atomically
 
 from .picture import draw_tables
 from .table import Table
@@ -68,21 +71,42 @@ def to_markdown(
     return '\n'.join(lines)
 
 
-def write_csv(path: str | Path, tables: Sequence[Table]) -> None:
-    """Write a line for each row of each table, under the columns of all."""
+def to_csv(tables: Sequence[Table]) -> str:
+    """Return a line for each row of each table, under the columns of all."""
     labels = list(dict.fromkeys(n for table in tables for n in table.labels))
     columns = list(
         dict.fromkeys(n for table in tables for n in table.all_columns)
     )
-    with open(path, 'w', encoding='utf-8', newline='') as file:
-        writer = csv.writer(file)
-        writer.writerow(['table', *labels, *columns, 'source'])
-        for table in tables:
-            for row in table.rows:
-                own = dict(zip(table.labels, row.labels, strict=True))
-                texts = tuple(own.get(name, '') for name in labels)
-                cells = row._replace(labels=texts).cells(columns)
-                writer.writerow([table.title, *cells])
+    file = io.StringIO(newline='')
+    writer = csv.writer(file)
+    writer.writerow(['table', *labels, *columns, 'source'])
+    for table in tables:
+        for row in table.rows:
+            own = dict(zip(table.labels, row.labels, strict=True))
+            texts = tuple(own.get(name, '') for name in labels)
+            cells = row._replace(labels=texts).cells(columns)
+            writer.writerow([table.title, *cells])
+    return file.getvalue()
+
+
+def write_tables(
+    path: Path,
+    heading: str,
+    footer: str,
+    tables: Sequence[Table],
+    unscored: Table,
+    problems: Sequence[str],
+) -> None:
+    """Write tables as markdown and csv; see :func:`publish`.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    text = to_markdown(heading, footer, tables, problems)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode())
+    text = to_csv([*tables, unscored])
+    write_atomically(path.with_suffix('.csv'), text.encode())
 
 
 def publish(
@@ -106,13 +130,10 @@ def publish(
     Returns:
         int: The exit code of a command: 0, or 1 if writing failed.
     """
-    text = to_markdown(heading, footer, tables, problems)
-    problems = [f'not scored: {problem}' for problem in problems]
     picture = path.with_suffix('.png')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding='utf-8')
-        write_csv(path.with_suffix('.csv'), [*tables, unscored])
+        write_tables(path, heading, footer, tables, unscored, problems)
+        problems = [f'not scored: {problem}' for problem in problems]
         # Not to leave that of an earlier call.
         picture.unlink(missing_ok=True)
         if tables:

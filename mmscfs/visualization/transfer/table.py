@@ -62,14 +62,16 @@ def arrange(runs: Sequence[Run], number: int | None = None) -> list[Table]:
 
 
 def make_table(key: PaperTable | str, runs: Sequence[Run]) -> Table:
-    """Make a table of runs, in the order of the paper."""
-    rows = []
+    """Make a table of runs, each behind the paper's last of its method."""
+    rows, known = [], []
     if isinstance(key, PaperTable):
         title, note = key.title, key.note
         for name, epochs, values in key.rows:
             scores = dict(zip(COLUMNS, values, strict=False))
             source = f'paper (Table {key.number})'
-            rows.append((name, Row((name, epochs), scores, source, False)))
+            place = (rank(name), len(rows))
+            rows.append((place, Row((name, epochs), scores, source, False)))
+            known.append(name.rstrip('*').lower())
     else:
         title = key
         note = (
@@ -83,8 +85,11 @@ def make_table(key: PaperTable | str, runs: Sequence[Run]) -> Table:
         start = run.start
         labels = start.label, start.epochs
         row = Row(labels, run.scores, source, True)
-        rows.append((start.method, row))
-    rows.sort(key=lambda item: rank(item[0]))
+        method = start.method.lower()
+        alike = [i for i, name in enumerate(known) if name == method]
+        place = (rank(method), alike[-1] if alike else len(known))
+        rows.append((place, row))
+    rows.sort(key=lambda item: item[0])
     return Table(title, note, LABELS, COLUMNS, [row for _, row in rows])
 
 
