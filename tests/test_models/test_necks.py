@@ -6,6 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from mmscfs.models import DINONeck, FeatureSearchNeck
+from mmscfs.models.search import AttendedMaps
 
 
 def test_dino_neck_is_the_papers_four_layer_mlp():
@@ -122,3 +123,49 @@ def test_paper_search_projector_sizes():
 def test_wrong_settings_are_named(cfg, message):
     with pytest.raises(ValueError, match=message):
         MODELS.build(cfg)
+
+
+def test_attended_maps_are_projected_as_if_multiplied_out():
+    """The attention commutes with the first convolution."""
+    neck = FeatureSearchNeck([6], 4, 8, 5).double().train()
+    attention = torch.rand(2, 3, 4, 5, 7, dtype=torch.float64) * 2 - 1
+    maps = torch.randn(2, 4, 6, 5, 7, dtype=torch.float64)
+    product = torch.stack(
+        [
+            attention[g, n, b] * maps[g, b]
+            for g in range(2)
+            for n in range(3)
+            for b in range(4)
+        ]
+    )
+    convolved = []
+    neck.projectors[0].bottleneck[0].conv.register_forward_hook(
+        lambda *values: convolved.append(len(values[2]))
+    )
+    found = AttendedMaps(attention, maps)
+    assert_close(found.dense(), product, rtol=0, atol=0)
+    (x,), (expected,) = neck([found]), neck([product])
+    assert convolved == [8, 24]  # once for a global map
+    assert_close(x, expected, rtol=1e-10, atol=1e-12)
+    target = torch.randn_like(x)
+    ours, plain = (
+        torch.autograd.grad((y * target).sum(), list(neck.parameters()))
+        for y in (x, expected)
+    )
+    for gradient, reference in zip(ours, plain, strict=True):
+        assert_close(gradient, reference, rtol=1e-9, atol=1e-10)
+
+
+def test_attended_maps_stay_channels_last():
+    maps = torch.randn(2 * 4, 6, 5, 7).to(memory_format=torch.channels_last)
+    found = AttendedMaps(
+        torch.randn(2, 3, 4, 5, 7), maps.unflatten(0, (2, 4))
+    ).dense()
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_attended_maps_of_other_channels_are_refused():
+    neck = FeatureSearchNeck([6])
+    found = AttendedMaps(torch.ones(1, 1, 1, 2, 2), torch.ones(1, 1, 5, 2, 2))
+    with pytest.raises(ValueError, match='leave model.search_neck.in_chan'):
+        neck([found])

@@ -11,8 +11,9 @@ from mmscfs.models.search import regions_in_views, search_attention
 def test_search_equals_plain_loop():
     local_maps = torch.randn(3, 2, 5, 3, 2, dtype=torch.float64)
     global_maps = torch.randn(2, 2, 5, 4, 3, dtype=torch.float64)
-    found = SoftFeatureSearch()(local_maps, global_maps)
-    assert found.shape == (2, 3, 2, 5, 4, 3)
+    found = SoftFeatureSearch()(local_maps, global_maps).dense()
+    assert found.shape == (2 * 3 * 2, 5, 4, 3)
+    found = found.unflatten(0, (2, 3, 2))
     for g in range(2):
         for n in range(3):
             for b in range(2):
@@ -36,7 +37,7 @@ def test_attention_is_one_where_the_map_shows_the_query():
 
 def test_search_carries_no_gradient_and_keeps_the_type():
     maps = torch.randn(2, 1, 4, 3, 3, requires_grad=True)
-    found = SoftFeatureSearch()(maps, maps.to(torch.bfloat16))
+    found = SoftFeatureSearch()(maps, maps.to(torch.bfloat16)).dense()
     assert not found.requires_grad
     assert found.dtype == torch.bfloat16
 

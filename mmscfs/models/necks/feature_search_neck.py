@@ -8,7 +8,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..losses.functional import at_least_fp32
-from ..search import global_average_pool
+from ..search import AttendedMaps, global_average_pool
 from .norm_1d import NORM_1D
 
 
@@ -57,10 +57,18 @@ class SearchProjector(BaseModule):
             build_norm_layer(norm_1d, out_channels)[1],
         )
 
-    def forward(self, maps: Tensor) -> Tensor:
+    def forward(self, maps: Tensor | AttendedMaps) -> Tensor:
         """Project maps (B, C, H, W) to unit vectors (B, out_channels)."""
-        maps = F.relu(self.bottleneck(maps) + maps)
-        x = self.mlp(global_average_pool(maps))
+        if isinstance(maps, AttendedMaps):
+            reduce, *others = self.bottleneck
+            x = maps.weigh(reduce.conv(maps.flat_maps))
+            x = reduce.activate(reduce.norm(x))
+            for layer in others:
+                x = layer(x)
+            maps = maps.dense()
+        else:
+            x = self.bottleneck(maps)
+        x = self.mlp(global_average_pool(F.relu(x + maps)))
         return F.normalize(at_least_fp32(x), dim=-1)
 
 
@@ -124,17 +132,20 @@ class FeatureSearchNeck(BaseModule):
             for channels in in_channels
         )
 
-    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, maps: Sequence[Tensor | AttendedMaps]) -> list[Tensor]:
         """Project one map a layer.
 
         Args:
-            maps (Sequence[Tensor]): Maps (B, C_i, H_i, W_i), in the order of
-                ``in_channels``.
+            maps (Sequence[Tensor | AttendedMaps]): Maps (B, C_i, H_i, W_i),
+                in the order of ``in_channels``; B = G N B for what N views
+                found in G.
 
         Returns:
             list[Tensor]: Unit vectors (B, D), one tensor a layer.
         """
-        self.check_layers(maps)
+        self.check_layers(
+            [m.flat_maps if isinstance(m, AttendedMaps) else m for m in maps]
+        )
         return [
             projector(layer_maps)
             for projector, layer_maps in zip(

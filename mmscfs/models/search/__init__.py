@@ -1,4 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from .attended_maps import AttendedMaps
 from .feature_search import FeatureSearch
 from .roi_search import RoIFeatureSearch, regions_in_views
 from .soft_search import (
@@ -8,6 +9,7 @@ from .soft_search import (
 )
 
 __all__ = [
+    'AttendedMaps',
     'FeatureSearch',
     'RoIFeatureSearch',
     'SoftFeatureSearch',

@@ -1,6 +1,8 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from torch import Tensor, nn
 
+from .attended_maps import AttendedMaps
+
 
 class FeatureSearch(nn.Module):
     """Base of the search operators: find a view in the teacher's maps.
@@ -22,7 +24,7 @@ class FeatureSearch(nn.Module):
         global_maps: Tensor,
         local_crops: Tensor | None = None,
         global_crops: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Tensor | AttendedMaps:
         """Return what each searching view found in each global view.
 
         Args:
@@ -37,7 +39,9 @@ class FeatureSearch(nn.Module):
                 shape (G, B, 5).
 
         Returns:
-            Tensor: Feature augmentations, shape (G, N, B, C, h', w').
+            Tensor | AttendedMaps: Feature augmentations, shape
+            (G, N, B, C, h', w'); or, if they are the maps weighed by
+            position, as such.
         """
         raise NotImplementedError
 

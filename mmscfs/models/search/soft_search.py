@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..losses.functional import at_least_fp32
+from .attended_maps import AttendedMaps
 from .feature_search import FeatureSearch
 
 
@@ -43,7 +44,7 @@ class SoftFeatureSearch(FeatureSearch):
         global_maps: Tensor,
         local_crops: Tensor | None = None,
         global_crops: Tensor | None = None,
-    ) -> Tensor:
+    ) -> AttendedMaps:
         """Return the feature augmentations F'_lg (Eq. 7), without gradient.
 
         Args:
@@ -52,7 +53,7 @@ class SoftFeatureSearch(FeatureSearch):
             local_crops, global_crops (Tensor, optional): Not used.
 
         Returns:
-            Tensor: Shape (G, N, B, C, H, W), in ``global_maps``' type.
+            AttendedMaps: The attention, in ``global_maps``' type, and them.
 
         Raises:
             ValueError: Batch or channels of the two differ.
@@ -66,4 +67,4 @@ class SoftFeatureSearch(FeatureSearch):
         queries = global_average_pool(at_least_fp32(local_maps))
         attention = search_attention(queries, global_maps)
         attention = attention.to(global_maps.dtype)
-        return attention.unsqueeze(3) * global_maps.unsqueeze(1)
+        return AttendedMaps(attention, global_maps.detach())

@@ -7,6 +7,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from ..search import AttendedMaps
 from ..utils import with_in_channels
 from .dino import DINO, NUM_GLOBAL
 
@@ -155,9 +156,7 @@ class SCFS(DINO):
                 for query, key in zip(queries, keys, strict=True)
             ]
             outputs.update(
-                teacher_search=project_views(
-                    self.teacher.search_neck, found, num_dims=3
-                ),
+                teacher_search=project_views(self.teacher.search_neck, found),
                 pair_weights=self.search.pair_weights(*crops),
             )
         outputs['student_search'] = [
@@ -196,22 +195,29 @@ class SCFS(DINO):
 
 
 def project_views(
-    neck: nn.Module, layers: list[Tensor], num_dims: int = 2
+    neck: nn.Module, layers: list[Tensor | AttendedMaps]
 ) -> list[Tensor]:
-    """Project maps whose first ``num_dims`` dimensions count views and images.
+    """Project maps by view and image; one tensor a layer.
 
     Args:
         neck (nn.Module): E.g. a ``FeatureSearchNeck``.
-        layers (list[Tensor]): Maps (V, B, C, H, W), one tensor a layer.
-        num_dims (int): Defaults to 2: V and B.
+        layers (list[Tensor | AttendedMaps]): Maps (..., C, H, W), where the
+            first dimensions count views and images.
 
     Returns:
-        list[Tensor]: Shape (V, B, D), one tensor a layer.
+        list[Tensor]: Shape (..., D).
     """
-    projected = neck([maps.flatten(0, num_dims - 1) for maps in layers])
+    batches, shapes = [], []
+    for maps in layers:
+        if isinstance(maps, AttendedMaps):
+            batches.append(maps)
+            shapes.append(maps.attention.shape[:-2])
+        else:
+            batches.append(maps.flatten(0, -4))
+            shapes.append(maps.shape[:-3])
     return [
-        x.unflatten(0, maps.shape[:num_dims])
-        for x, maps in zip(projected, layers, strict=True)
+        x.unflatten(0, shape)
+        for x, shape in zip(neck(batches), shapes, strict=True)
     ]
 
 
