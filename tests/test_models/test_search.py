@@ -11,8 +11,8 @@ from mmscfs.models.search import regions_in_views, search_attention
 def test_search_equals_plain_loop():
     local_maps = torch.randn(3, 2, 5, 3, 2, dtype=torch.float64)
     global_maps = torch.randn(2, 2, 5, 4, 3, dtype=torch.float64)
-    found = SoftFeatureSearch()(local_maps, global_maps).dense()
-    assert found.shape == (2 * 3 * 2, 5, 4, 3)
+    found = SoftFeatureSearch()(local_maps, global_maps)
+    found = found.add_to_(torch.zeros(2 * 3 * 2, 5, 4, 3).double())
     found = found.unflatten(0, (2, 3, 2))
     for g in range(2):
         for n in range(3):
@@ -37,9 +37,10 @@ def test_attention_is_one_where_the_map_shows_the_query():
 
 def test_search_carries_no_gradient_and_keeps_the_type():
     maps = torch.randn(2, 1, 4, 3, 3, requires_grad=True)
-    found = SoftFeatureSearch()(maps, maps.to(torch.bfloat16)).dense()
-    assert not found.requires_grad
-    assert found.dtype == torch.bfloat16
+    found = SoftFeatureSearch()(maps, maps.to(torch.bfloat16))
+    for part in found:
+        assert not part.requires_grad
+        assert part.dtype == torch.bfloat16
 
 
 def test_search_refuses_other_channels():

@@ -65,10 +65,10 @@ class SearchProjector(BaseModule):
             x = reduce.activate(reduce.norm(x))
             for layer in others:
                 x = layer(x)
-            maps = maps.dense()
+            x = maps.add_to_(x)
         else:
-            x = self.bottleneck(maps)
-        x = self.mlp(global_average_pool(F.relu(x + maps)))
+            x = self.bottleneck(maps).add_(maps)
+        x = self.mlp(global_average_pool(F.relu(x, inplace=True)))
         return F.normalize(at_least_fp32(x), dim=-1)
 
 

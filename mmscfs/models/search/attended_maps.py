@@ -34,6 +34,8 @@ class AttendedMaps(NamedTuple):
         product = self.attention.unsqueeze(-1) * maps.movedim(3, -1)
         return product.flatten(0, 2).movedim(-1, 1)
 
-    def dense(self) -> Tensor:
-        """Multiply out: F' of shape (G N B, C, H, W)."""
-        return self.weigh(self.flat_maps)
+    def add_to_(self, other: Tensor) -> Tensor:
+        """Add F' to a tensor (G N B, C, H, W) in place, and return it."""
+        views = other.unflatten(0, self.attention.shape[:3])
+        views.addcmul_(self.attention.unsqueeze(3), self.maps.unsqueeze(1))
+        return other

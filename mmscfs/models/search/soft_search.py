@@ -25,8 +25,12 @@ def search_attention(queries: Tensor, keys: Tensor) -> Tensor:
         float32 (0 where a vector has no length).
     """
     queries = F.normalize(at_least_fp32(queries), dim=-1)
-    keys = F.normalize(at_least_fp32(keys), dim=2)
-    return torch.einsum('nbc,gbchw->gnbhw', queries, keys)
+    # Channels last, positions are rows of a matrix: nothing is copied.
+    positions = at_least_fp32(keys).movedim(2, -1).flatten(2, 3)
+    products = positions @ queries.permute(1, 2, 0)
+    lengths = torch.linalg.vector_norm(positions, dim=-1, keepdim=True)
+    attention = products / lengths.clamp(min=1e-12)
+    return attention.unflatten(2, keys.shape[-2:]).movedim(-1, 1).contiguous()
 
 
 class SoftFeatureSearch(FeatureSearch):
