@@ -172,7 +172,7 @@ def test_knn_by_the_command(run, images, tmp_path, monkeypatch):
     runpy.run_path('tools/test.py', run_name='__main__')
     path = run.folder / 'epoch_2.knn_resnet18-w16_digits.json'
     result = json.loads(path.read_text())
-    assert result['pretraining']['method'] == 'MoCoCO2'
+    assert result['pretraining']['method'] == 'MoCo v2 + CO2'
     assert result['pretraining']['epochs'] == 2
     assert result['network'] is None
     # Dark and bright images differ in any features.

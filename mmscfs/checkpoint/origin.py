@@ -20,7 +20,8 @@ from .loading import read_checkpoint
 ALGORITHMS = {
     'scfs': 'SCFS',
     'dino': 'DINO',
-    'mococo2': 'MoCoCO2',
+    'mococo2': 'MoCo + CO2',
+    'mocov2co2': 'MoCo v2 + CO2',
     'moco': 'MoCo',
     'mocov1': 'MoCo',
     'mocov2': 'MoCo v2',
@@ -34,7 +35,8 @@ ALGORITHMS = {
 }
 # What some files write in several words.
 SPELLINGS = (
-    (r'moco[\W_]?(v[123])?[\W_]co2', 'mococo2'),
+    (r'moco[\W_]?v2[\W_]co2', 'mocov2co2'),
+    (r'moco[\W_]?(v1)?[\W_]co2', 'mococo2'),
     (r'moco[\W_](v[123])', r'moco\1'),
     (r'barlow[\W_]twins', 'barlowtwins'),
 )
@@ -207,13 +209,11 @@ def _method(model: Mapping) -> str | None:
     kind = model.get('type')
     if kind == 'ImageClassifier':
         return 'supervised'
+    name = str(kind).lower()
     # Versions 1 and 2 are one class.
-    if (
-        kind == 'MoCo'
-        and (model.get('neck') or {}).get('type') == 'MoCoV2Neck'
-    ):
-        return 'MoCo v2'
-    return ALGORITHMS.get(str(kind).lower(), kind)
+    if (model.get('neck') or {}).get('type') == 'MoCoV2Neck':
+        name = {'moco': 'mocov2', 'mococo2': 'mocov2co2'}.get(name, name)
+    return ALGORITHMS.get(name, kind)
 
 
 def _data_roots(settings: Mapping | None) -> Iterator[str]:

@@ -24,7 +24,7 @@ from mmscfs.visualization.transfer.table import make_table
         ('Barlow Twins', 11),
         ('MoCo v3', 21),
         ('DenseCL', 25.5),  # not in the table: last
-        ('MoCoCO2', 25.5),
+        ('MoCo v2 + CO2', 25.5),
     ],
 )
 def test_table_1(method, row):
@@ -33,7 +33,14 @@ def test_table_1(method, row):
 
 def test_table_4():
     """Behind the paper's row of the same method, or before DINO's."""
-    methods = ['SCFS', 'MoCoCO2', 'DenseCL', 'MoCo v2', 'SimSiam', 'MoCo']
+    methods = [
+        'SCFS',
+        'MoCo v2 + CO2',
+        'DenseCL',
+        'MoCo v2',
+        'SimSiam',
+        'MoCo',
+    ]
     model = dict(
         type='MaskRCNN',
         backbone=dict(type='ResNet', depth=50),
@@ -52,8 +59,8 @@ def test_table_4():
         ('MoCo v2', 'MoCo v2 (in1k)'),
         ('MoCo v2 (in1k)', 'BYOL'),
         ('DenseCL', 'DenseCL (in1k)'),
-        ('ORL*', 'MoCoCO2 (in1k)'),
-        ('MoCoCO2 (in1k)', 'SimSiam (in1k)'),
+        ('ORL*', 'MoCo v2 + CO2 (in1k)'),
+        ('MoCo v2 + CO2 (in1k)', 'SimSiam (in1k)'),
         ('SimSiam (in1k)', 'DINO'),
         ('SCFS', 'SCFS (in1k)'),
     ):
