@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import random
+import uuid
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 
 import mmscfs  # noqa: F401
 
@@ -35,6 +37,24 @@ def _plain_config_text():
         patch.setattr(
             'mmengine.config.config.FormatCode', lambda text, **_: (text, True)
         )
+        yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _runners_of_their_own():
+    """Give every runner another name.
+
+    Two of one name, which has the second in it, share a log and a
+    visualizer.
+    """
+    original = Runner.__init__
+
+    def named(self, *args, experiment_name=None, **kwargs):
+        name = f'{experiment_name or "test"}-{uuid.uuid4().hex}'
+        original(self, *args, experiment_name=name, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Runner, '__init__', named)
         yield
 
 

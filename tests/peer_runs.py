@@ -55,7 +55,6 @@ def train(cfg: Config, **changes) -> tuple[Runner, list[dict]]:
     """Run a copy of a config as tools/train.py does."""
     cfg = copy.deepcopy(cfg)
     cfg.merge_from_dict(changes)
-    cfg.experiment_name = f'{Path(cfg.work_dir).name}-{cfg.resume}'
     prepare_config(cfg)
     runner = Runner.from_cfg(cfg)
     recorder = Recorder()

@@ -67,7 +67,6 @@ def shrink(cfg, images, work_dir):
         'default_hooks.logger.interval': 1,
         'log_level': 'WARNING',
         'work_dir': str(work_dir),
-        'experiment_name': f'{work_dir.parent.name}-{work_dir.name}',
     }
     if 'search_neck' in cfg.model:
         options['model.search_neck'] = dict(
@@ -107,7 +106,6 @@ def test_trains_resumes_and_exports(name, image_folder, tmp_path):
             'load_from': str(checkpoint),
             'resume': True,
             'work_dir': str(tmp_path / 'second'),
-            'experiment_name': f'{tmp_path.name}-second',
         }
     )
     runner = Runner.from_cfg(cfg)

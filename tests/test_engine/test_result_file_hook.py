@@ -1,4 +1,3 @@
-import itertools
 import json
 import math
 from pathlib import Path
@@ -18,7 +17,6 @@ from mmscfs.engine.hooks import result_file_hook
 
 STEM = 'linear_toy'
 BACKBONE = dict(type='ResNet', depth=50)
-NUMBER = itertools.count()
 NOTHING = dict(method=None, epochs=None, batch_size=None, dataset=None)
 
 
@@ -162,8 +160,6 @@ def make_runner(
         resume=cfg.get('resume', False),
         log_level='ERROR',
         default_scope='mmpretrain',
-        # Runners of one second would share their logs.
-        experiment_name=f'{Path.cwd().name}_{next(NUMBER)}',
         cfg=cfg,
     )
 

@@ -35,7 +35,6 @@ def train(cfg, **changes):
     """Run a copy of a config; return the runner and what was recorded."""
     cfg = copy.deepcopy(cfg)
     cfg.merge_from_dict(changes)
-    cfg.experiment_name = f'{Path(cfg.work_dir).parent.name}-{id(cfg)}'
     runner = Runner.from_cfg(cfg)
     recorder = Recorder()
     runner.register_hook(recorder)

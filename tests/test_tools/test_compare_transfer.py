@@ -475,8 +475,6 @@ def real_run(folder, cfg, scores, fails_at=None, test=False):
         log_processor=cfg.get('log_processor'),
         log_level='WARNING',
         default_scope='mmpretrain',
-        # Runners of one second would share their logs.
-        experiment_name=f'{folder.parent.name}_{folder.name}',
         cfg=cfg,
     )
     if test:
