@@ -101,7 +101,9 @@ def test_good_runs_pass_and_stay_as_they_were():
     ],
 )
 def test_queue_holds_whole_batches(queue_len, processes, message, monkeypatch):
-    monkeypatch.setattr(preflight_hook, 'get_world_size', lambda: processes)
+    monkeypatch.setattr(
+        'mmscfs.models.utils.queue.get_world_size', lambda: processes
+    )
     with pytest.raises(ValueError, match=message):
         fly(moco(queue_len))
 

@@ -194,23 +194,16 @@ class MultiCrop(BaseTransform):
         """Replace the image by its views."""
         image = results['img']
         draws = self.draw(results.get('sample_idx'))
-        size = image.shape[:2]
-        crops = [
-            self.crop_box(*size, min(i, 2), row) for i, row in enumerate(draws)
-        ]
-        results['img'] = [
-            self.view(image, i, box, row)
-            for i, (box, row) in enumerate(zip(crops, draws, strict=True))
-        ]
-        results['crops'] = np.array(
-            [
+        views, crops = [], []
+        for i, row in enumerate(draws):
+            box = self.crop_box(*image.shape[:2], min(i, 2), row)
+            views.append(self.view(image, i, box, row))
+            top, left, height, width = box
+            crops.append(
                 (left, top, left + width, top + height, self.flips(row))
-                for (top, left, height, width), row in zip(
-                    crops, draws, strict=True
-                )
-            ],
-            np.float32,
-        )
+            )
+        results['img'] = views
+        results['crops'] = np.array(crops, np.float32)
         return results
 
     def draw(self, sample_idx: int | None = None) -> list[list[float]]:

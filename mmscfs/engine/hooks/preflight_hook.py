@@ -2,7 +2,6 @@
 from collections.abc import Sequence
 
 import torch
-from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.models import selfsup
@@ -11,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmscfs.checkpoint import check_same_model
-from mmscfs.models.utils import has_batch_norm
+from mmscfs.models.utils import check_queue_length, has_batch_norm
 
 from ..runner_access import unwrapped_model
 
@@ -95,22 +94,13 @@ def check_queue(model: nn.Module, loader: DataLoader) -> None:
     length = getattr(model, 'queue_len', None)
     if length is None:
         return
-    batch, processes = loader.batch_size, get_world_size()
-    step = batch * processes
-    if length % step:
-        raise ValueError(
-            f'model.queue_len={length} must be a multiple of the {step} '
-            f'images of a step (train_dataloader.batch_size={batch} on each '
-            f'of {processes} processes), which replace as many of its keys: '
-            f'set it to {max(1, round(length / step)) * step}, or change '
-            'the batch size'
-        )
-    last = len(loader.sampler) % batch
+    check_queue_length(length, loader.batch_size)
+    last = len(loader.sampler) % loader.batch_size
     if last and not loader.drop_last:
         raise ValueError(
-            f'train_dataloader.drop_last=False ends each epoch in a batch '
-            f'of {last} images, but every batch must replace {step} keys of '
-            'the queue: set drop_last=True'
+            'train_dataloader.drop_last=False ends each epoch in a batch '
+            f'of {last} images, but the queue takes whole batches alone: set '
+            'drop_last=True'
         )
 
 

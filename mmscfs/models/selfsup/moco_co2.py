@@ -1,7 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import torch
 import torch.nn.functional as F
-from mmengine.dist import get_world_size
 from mmpretrain.models.selfsup import MoCo
 from mmpretrain.models.utils import batch_shuffle_ddp, batch_unshuffle_ddp
 from mmpretrain.registry import MODELS
@@ -9,6 +8,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from ..losses.functional import entropy
+from ..utils import check_queue_length
 
 
 @MODELS.register_module()
@@ -125,13 +125,4 @@ class MoCoCO2(MoCo):
                 f'(B, 3, H, W), got {found}: set num_local=0 in MultiCrop '
                 "and train_dataloader.collate_fn=dict(type='default_collate')"
             )
-        processes = get_world_size()
-        batch = len(inputs[0]) * processes
-        if self.queue_len % batch:
-            raise ValueError(
-                f'model.queue_len={self.queue_len} must be a multiple of the '
-                f'{batch} images of a step ({len(inputs[0])} on each of '
-                f'{processes} processes), which replace as many keys: set '
-                f'it to {max(1, self.queue_len // batch) * batch}, or change '
-                'train_dataloader.batch_size; and keep drop_last=True'
-            )
+        check_queue_length(self.queue_len, len(inputs[0]))

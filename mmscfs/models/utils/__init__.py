@@ -2,11 +2,13 @@
 from .batch_norm import has_batch_norm
 from .in_channels import output_channels, with_in_channels
 from .momentum_teacher import MomentumTeacher
+from .queue import check_queue_length
 from .teacher_center import TeacherCenter, update_centers
 
 __all__ = [
     'MomentumTeacher',
     'TeacherCenter',
+    'check_queue_length',
     'has_batch_norm',
     'output_channels',
     'update_centers',
