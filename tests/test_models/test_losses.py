@@ -5,6 +5,7 @@ from plain_reference import dino_loss, search_loss
 from torch.testing import assert_close
 
 from mmscfs.models import DINOLoss, FeatureSearchLoss
+from mmscfs.models.losses import CosineLogits, cosine_logits
 from mmscfs.models.losses.functional import entropy, teacher_probabilities
 
 EXACT = dict(rtol=1e-9, atol=0)
@@ -28,6 +29,81 @@ def test_dino_loss_equals_plain_loop(num_local):
     (gradient,) = torch.autograd.grad(loss, student)
     (expected_gradient,) = torch.autograd.grad(expected, student)
     assert_close(gradient, expected_gradient, **GRADIENT)
+
+
+@pytest.mark.parametrize('numbers', [1, 40, 10**6])
+def test_cosine_logits_in_chunks_equal_plain_loop(monkeypatch, numbers):
+    """Chunks of 1, 5 (with a shorter last) and all of the 12 prototypes."""
+    monkeypatch.setitem(cosine_logits.CHUNK_NUMBERS, 'cpu', numbers)
+    embeddings, teacher = unit(4, 2, 6), unit(2, 2, 12).detach()
+    weight = torch.randn(12, 6, dtype=torch.float64).requires_grad_()
+    center = torch.randn(12, dtype=torch.float64) / 5
+    loss = DINOLoss()(
+        CosineLogits(embeddings, weight),
+        teacher_probabilities(teacher, 0.05, center),
+        0.1,
+    )
+    lengths = weight.square().sum(1).sqrt()
+    cosines = embeddings @ (weight / lengths[:, None]).T
+    expected = dino_loss(cosines, teacher, center, 0.1, 0.05)
+    assert_close(loss, expected, **EXACT)
+    inputs = (embeddings, weight)
+    for ours, plain in zip(
+        torch.autograd.grad(loss, inputs),
+        torch.autograd.grad(expected, inputs),
+        strict=True,
+    ):
+        assert_close(ours, plain, **GRADIENT)
+
+
+def test_likelihood_of_every_pair_has_its_own_gradient():
+    embeddings, targets = unit(3, 2, 4), unit(2, 2, 7).detach().softmax(-1)
+    weight = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)
+
+    def likelihood(embeddings, weight):
+        logits = CosineLogits(embeddings, weight)
+        return logits.log_likelihood(targets, 0.5)
+
+    assert torch.autograd.gradcheck(likelihood, (embeddings, weight))
+
+
+def test_cosine_logits_of_large_lengths_and_temperatures_stay_finite():
+    """exp(1 / 0.001) overflows, and half precision's lengths would."""
+    weight = 3e4 * torch.eye(4)
+    targets = torch.eye(4).expand(2, 4, 4)
+    logits = CosineLogits(torch.eye(4).expand(2, 4, 4), weight)
+    # Every image has its own prototype, so the student is right.
+    assert_close(logits.log_likelihood(targets, 0.001), torch.zeros(2, 2))
+
+
+def test_frozen_prototypes_get_no_gradient():
+    embeddings, weight = unit(2, 2, 4), torch.randn(3, 4, dtype=torch.float64)
+    targets = torch.full((2, 2, 3), 1 / 3, dtype=torch.float64)
+    loss = DINOLoss()(CosineLogits(embeddings, weight), targets, 0.1)
+    loss.backward()
+    assert embeddings.grad.any()
+    assert weight.grad is None
+
+
+def test_autocast_reaches_the_products_alone():
+    """Forward and backward agree, and differ from fp32 as bf16 does."""
+    embeddings = torch.nn.functional.normalize(torch.randn(3, 2, 16), dim=-1)
+    weight = torch.randn(30, 16)
+    targets = torch.randn(2, 2, 30).softmax(-1)
+    results = []
+    for enabled in (False, True):
+        inputs = [
+            embeddings.clone().requires_grad_(),
+            weight.clone().requires_grad_(),
+        ]
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            loss = DINOLoss()(CosineLogits(*inputs), targets, 0.1)
+        loss.backward()
+        assert loss.dtype == torch.float32
+        results.append([loss.detach(), *(x.grad for x in inputs)])
+    for full, half in zip(*results, strict=True):
+        assert not torch.equal(full, half)
+        assert (full - half).norm() < 0.02 * full.norm()
 
 
 @pytest.mark.parametrize('weighted', [False, True])

@@ -33,7 +33,7 @@ def test_dino_neck_initial_values():
 def test_outputs_are_cosines_whatever_the_lengths():
     neck = DINONeck(8, 8, 4, num_prototypes=6)
     x = torch.randn(5, 8)
-    out = neck([x[:2], x[2:]])
+    out = neck([x[:2], x[2:]], batch=1).compute().squeeze(1)
     bottleneck = neck.mlp(x)
     expected = torch.cosine_similarity(
         bottleneck[:, None], neck.prototypes.weight[None], dim=-1
@@ -41,7 +41,7 @@ def test_outputs_are_cosines_whatever_the_lengths():
     assert_close(out, expected)
     with torch.no_grad():
         neck.prototypes.weight.mul_(3)  # the gain is fixed at 1
-    assert_close(neck([x]), expected)
+    assert_close(neck([x], batch=5).compute()[0], expected)
 
 
 @pytest.mark.parametrize('kind', ['BN', 'BN1d'])
@@ -49,14 +49,14 @@ def test_dino_neck_takes_batch_norm(kind):
     """Also under the name that SyncBN gets on a CPU."""
     neck = DINONeck(8, 8, 4, 6, norm_cfg=dict(type=kind))
     assert sum(isinstance(m, nn.BatchNorm1d) for m in neck.mlp) == 2
-    assert neck([torch.randn(3, 8)]).shape == (3, 6)
+    assert neck([torch.randn(6, 8)], batch=3).shape == (2, 3, 6)
 
 
 @pytest.mark.parametrize('num_layers', [1, 2, 4])
 def test_dino_neck_depth(num_layers):
     neck = DINONeck(8, 8, 4, 6, num_layers=num_layers)
     assert sum(isinstance(m, nn.Linear) for m in neck.mlp) == num_layers
-    assert neck([torch.randn(3, 8)]).shape == (3, 6)
+    assert neck([torch.randn(6, 8)], batch=3).shape == (2, 3, 6)
 
 
 def test_search_projector_is_a_residual_bottleneck():

@@ -216,22 +216,22 @@ def test_losses_are_named_and_health_figures_not_summed(scfs_cfg, views):
     }
 
 
+def cosines(network, views):
+    """Backbone, pooling and neck of views (B, 3, S, S): (V, B, K)."""
+    maps = network.backbone(torch.cat(views))[-1]
+    return network.neck([maps.mean((2, 3))], len(views[0])).compute()
+
+
 def test_health_figures_by_their_definitions(dino_cfg, views):
     model = build(dino_cfg)
     shake_teacher(model)
     losses = model.loss(views)
     with torch.no_grad():
         maps = model.teacher.backbone(torch.cat(views[:2]))
-        teacher = F.softmax(
-            model.teacher.neck([maps[-1].mean((2, 3))]) / 0.04, -1
-        ).unflatten(0, (2, 4))
-        student = [
-            F.softmax(
-                model.neck([model.backbone(batch)[-1].mean((2, 3))]) / 0.1, -1
-            )
-            for batch in (torch.cat(views[:2]), torch.cat(views[2:]))
-        ]
-        student = torch.cat(student).unflatten(0, (5, 4))
+        teacher = cosines(model.teacher, views[:2])
+        teacher = F.softmax(teacher / 0.04, -1)
+        student = [cosines(model, views[:2]), cosines(model, views[2:])]
+        student = F.softmax(torch.cat(student) / 0.1, -1)
         kl = [
             (teacher[t] * (teacher[t] / student[v]).log()).sum(-1).mean()
             for t in range(2)
@@ -249,12 +249,8 @@ def test_health_figures_by_their_definitions(dino_cfg, views):
 def test_dino_without_local_views_has_two_pairs(dino_cfg, views):
     model = build(dino_cfg)
     loss = model.loss(views[:2])['loss_dino']
-    student = model.neck(
-        [model.backbone(torch.cat(views[:2]))[-1].mean((2, 3))]
-    ).unflatten(0, (2, 4))
-    teacher = model.teacher.neck(
-        [model.teacher.backbone(torch.cat(views[:2]))[-1].mean((2, 3))]
-    ).unflatten(0, (2, 4))
+    student = cosines(model, views[:2])
+    teacher = cosines(model.teacher, views[:2])
     zero = torch.zeros(12, dtype=torch.float64)
     expected = dino_loss(student, teacher, zero, 0.1, 0.04)
     assert_close(loss, expected, rtol=1e-9, atol=0)

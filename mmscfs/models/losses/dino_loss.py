@@ -2,6 +2,7 @@
 import torch
 from torch import Tensor, nn
 
+from .cosine_logits import CosineLogits
 from .functional import student_log_probabilities
 
 
@@ -15,13 +16,16 @@ class DINOLoss(nn.Module):
     """
 
     def forward(
-        self, student_logits: Tensor, targets: Tensor, temperature: float
+        self,
+        student_logits: Tensor | CosineLogits,
+        targets: Tensor,
+        temperature: float,
     ) -> Tensor:
         """Return the mean cross-entropy over all pairs, in nats.
 
         Args:
-            student_logits (Tensor): Shape (V, B, K); the first T views are
-                those that the teacher saw, in the same order.
+            student_logits (Tensor | CosineLogits): Shape (V, B, K); the first
+                T views are those that the teacher saw, in the same order.
             targets (Tensor): The teacher's probabilities, shape (T, B, K)
                 with 2 <= T <= V, without gradient.
             temperature (float): The student's temperature, > 0.
@@ -29,7 +33,7 @@ class DINOLoss(nn.Module):
         Raises:
             ValueError: The shapes do not fit together.
         """
-        num_teacher, num_student = len(targets), len(student_logits)
+        num_teacher, num_student = len(targets), student_logits.shape[0]
         if (
             not 2 <= num_teacher <= num_student
             or targets.shape[1:] != student_logits.shape[1:]
@@ -39,14 +43,17 @@ class DINOLoss(nn.Module):
                 '(T, B, K) with 2 <= T <= V, got '
                 f'{tuple(student_logits.shape)} and {tuple(targets.shape)}'
             )
-        log_p = student_log_probabilities(student_logits, temperature)
         # One product for all pairs: likelihood[t, v] = sum_b P'_t . log P_v
-        likelihood = torch.einsum('tbk,vbk->tv', targets, log_p)
+        if isinstance(student_logits, CosineLogits):
+            likelihood = student_logits.log_likelihood(targets, temperature)
+        else:
+            log_p = student_log_probabilities(student_logits, temperature)
+            likelihood = torch.einsum('tbk,vbk->tv', targets, log_p)
         others = 1 - torch.eye(
             num_teacher,
             num_student,
-            dtype=log_p.dtype,
-            device=log_p.device,
+            dtype=likelihood.dtype,
+            device=likelihood.device,
         )
         pairs = num_teacher * (num_student - 1)
         batch = student_logits.shape[1]

@@ -6,6 +6,8 @@ from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from ..losses.cosine_logits import CosineLogits
+from ..losses.functional import at_least_fp32
 from ..search import global_average_pool
 from .norm_1d import NORM_1D
 
@@ -13,7 +15,7 @@ from .norm_1d import NORM_1D
 class Prototypes(nn.Module):
     """Weight-normalised linear layer with the gain fixed at 1.
 
-    The input is L2-normalised too, so outputs are cosines in [-1, 1].
+    Its input are unit vectors, so its outputs are cosines in [-1, 1].
 
     Args:
         in_channels (int): Width of the input.
@@ -26,9 +28,9 @@ class Prototypes(nn.Module):
         linear = nn.Linear(in_channels, num_prototypes, bias=False)
         self.weight = linear.weight
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., C) to cosines (..., K)."""
-        return F.linear(F.normalize(x, dim=-1), F.normalize(self.weight))
+    def forward(self, embeddings: Tensor) -> CosineLogits:
+        """Map unit vectors (V, B, C) to cosines (V, B, K), on demand."""
+        return CosineLogits(embeddings, self.weight)
 
 
 @MODELS.register_module()
@@ -111,13 +113,17 @@ class DINONeck(BaseModule):
             )
         return feature
 
-    def forward(self, features: list[Tensor]) -> Tensor:
+    def forward(self, features: list[Tensor], batch: int) -> CosineLogits:
         """Project pooled features, all resolutions in one pass.
 
         Args:
-            features (list[Tensor]): Pooled features (B_i, C).
+            features (list[Tensor]): Pooled features (V_i B, C).
+            batch (int): Number B of images.
 
         Returns:
-            Tensor: Cosines to the prototypes, shape (sum of B_i, K).
+            CosineLogits: Cosines to the prototypes, shape
+            (sum of V_i, B, K), not yet computed.
         """
-        return self.prototypes(self.mlp(torch.cat(features)))
+        embeddings = at_least_fp32(self.mlp(torch.cat(features)))
+        embeddings = F.normalize(embeddings, dim=-1)
+        return self.prototypes(embeddings.unflatten(0, (-1, batch)))

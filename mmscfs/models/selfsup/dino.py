@@ -194,13 +194,13 @@ class DINO(BaseSelfSupervisor):
         pooled = [self.neck.pool(student_global[-1])]
         if student_local is not None:
             pooled.append(self.neck.pool(student_local[-1]))
-        student_logits = self.neck(pooled)
+        student_logits = self.neck(pooled, batch)
         with torch.no_grad():
             teacher = self.teacher.neck
-            teacher_logits = teacher([teacher.pool(teacher_global[-1])])
+            teacher_pooled = [teacher.pool(teacher_global[-1])]
+            teacher_logits = teacher(teacher_pooled, batch).compute()
         return dict(
-            student_logits=student_logits.unflatten(0, (-1, batch)),
-            teacher_logits=teacher_logits.unflatten(0, (-1, batch)),
+            student_logits=student_logits, teacher_logits=teacher_logits
         )
 
     def check_views(self, inputs: list[Tensor]) -> None:
