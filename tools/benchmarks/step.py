@@ -1,207 +1,360 @@
 #!/usr/bin/env python
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Time one SCFS step beside the textbook form and the bare backbone.
+"""Time a training step of SCFS beside its textbook form and the backbone.
 
-All three run in one process, in turn, on the same views and weights: forward
-and backward of the losses (no optimiser, no loader). The textbook form is
-written from the equations: a loop over pairs of views, a loop over views in
-the search, the default memory format. The bare backbone is the floor: the
-student's forward and backward on all views and the teacher's forward.
+All run in one process, in turn, on the same views and weights, without a
+loader. A step is the losses' forward and backward pass, then the update:
+clipping, optimiser, teacher and centres. The textbook form (textbook.py) is
+written from the equations and runs in fp32 on a CPU, and in the precision of
+the others on a GPU. The bare backbone is the floor: the student's forward and
+backward pass on all views and the teacher's forward pass, nothing else.
 """
 
 import argparse
-import copy
+import contextlib
+import json
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
-from mmpretrain.registry import MODELS
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-
-import mmscfs  # noqa: F401
+from measuring import MIB, PeakMemory, count
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+TEXTBOOK, OURS, FLOOR = 'textbook form', 'mmscfs', 'bare backbone'
+EXAMPLES = """
+examples:
+  # fp32, one global view searched; two minutes on two cores
+  python tools/benchmarks/step.py --precision fp32 --search-views first
+  # what this machine's default precision gains
+  python tools/benchmarks/step.py
+  # where the time goes
+  python tools/benchmarks/step.py --profile
+  # time and memory against views, layers, prototypes, sizes and batch
+  python tools/benchmarks/step.py --growth work_dirs/benchmarks/growth
+  # on a GPU
+  python tools/benchmarks/step.py --batch 64 --precision bf16 --compile
+"""
 
 
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; a bad value exits with code 2."""
     parser = argparse.ArgumentParser(
         description=__doc__,
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='example: python tools/benchmarks/step.py --batch 4 '
-        '--search-views first',
     )
-    parser.add_argument('--config', default=ROOT / 'configs/scfs_r50.py')
-    parser.add_argument('--batch', type=int, default=4, help='default: 4')
-    parser.add_argument('--global-size', type=int, default=224)
-    parser.add_argument('--local-size', type=int, default=96)
-    parser.add_argument('--num-local', type=int, default=8)
     parser.add_argument(
-        '--search-views', choices=['first', 'all'], default='first'
+        '--config', default=ROOT / 'configs/scfs_r50.py', help='%(default)s'
     )
-    parser.add_argument('--rounds', type=int, default=5, help='default: 5')
-    parser.add_argument('--threads', type=int, help="default: torch's")
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    args = parser.parse_args()
-    for name in ('batch', 'rounds', 'num_local'):
-        if getattr(args, name) < 1:
-            parser.error(f'--{name.replace("_", "-")} must be at least 1')
+    for name, default, low, text in (
+        ('batch', 4, 2, 'images'),
+        ('global-size', 224, 1, 'side of the two global views, px'),
+        ('local-size', 96, 1, 'side of the local views, px'),
+        ('num-local', 8, 0, 'local views of an image'),
+        ('rounds', 5, 1, 'rounds, after one that is not counted'),
+    ):
+        parser.add_argument(
+            f'--{name}',
+            type=count(low),
+            default=default,
+            metavar='N',
+            help=f'{text} (default: %(default)s)',
+        )
+    parser.add_argument(
+        '--search-views',
+        choices=['all', 'first'],
+        default='all',
+        help='global views that are searched: both, or the first as in the '
+        "authors' release (default: %(default)s)",
+    )
+    parser.add_argument(
+        '--precision',
+        choices=['auto', 'fp32', 'fp16', 'bf16'],
+        default='auto',
+        help="(default: %(default)s, the optimiser wrapper's choice)",
+    )
+    parser.add_argument(
+        '--compile', action='store_true', help='set model.compile=True'
+    )
+    parser.add_argument(
+        '--threads', type=count(1), metavar='N', help="default: torch's"
+    )
+    parser.add_argument(
+        '--profile',
+        action='store_true',
+        help="print the shares of the step's parts instead",
+    )
+    parser.add_argument(
+        '--growth',
+        type=Path,
+        metavar='FOLDER',
+        help='measure how time and memory grow, and write a plot and a csv '
+        'here, instead',
+    )
+    parser.add_argument(
+        '--no-textbook', action='store_true', help='leave the textbook out'
+    )
+    parser.add_argument(
+        '--json', action='store_true', help='print one line of json instead'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='settings of the config, e.g. model.neck.num_prototypes=4096',
+    )
+    args = parser.parse_args(argv)
+    if not Path(args.config).is_file():
+        parser.error(f'--config: no file {args.config}')
+    if args.num_local == 0 and not args.no_textbook:
+        parser.error('--num-local 0: the textbook form needs local views')
     return args
 
 
-def cross_entropy(target, logits, temperature):
-    """-P' log P of one pair, a mean over the batch."""
-    log_p = F.log_softmax(logits.float() / temperature, dim=-1)
-    return -(target * log_p).sum(-1).mean()
+class Step:
+    """A contender's training step.
+
+    Args:
+        forward (Callable): Returns the total of the losses.
+        update (Callable, optional): Moves the weights.
+        context (Callable): Returns the precision's context.
+    """
+
+    def __init__(
+        self,
+        forward: Callable,
+        update: Callable | None = None,
+        context: Callable = contextlib.nullcontext,
+    ) -> None:
+        self.forward, self.update, self.context = forward, update, context
+
+    def backward(self) -> float:
+        """Run forward and backward pass, return the total."""
+        with self.context():
+            total = self.forward()
+        total.backward()
+        return total.detach()
 
 
-def plain_losses(model, views):
-    """The total of Eq. 11 in textbook form."""
-    head, teacher = model.head, model.teacher
-    tau, tau_teacher = head.student_temp, head.teacher_temp
-    batch, num_local = len(views[0]), len(views) - 2
-    s_global = model.backbone(torch.cat(views[:2]))
-    s_local = model.backbone(torch.cat(views[2:]))
-    with torch.no_grad():
-        t_global = teacher.backbone(torch.cat(views[:2]))
-        t_logits = teacher.neck([t_global[-1].mean((2, 3))]).split(batch)
-        targets = [
-            F.softmax((x.float() - head.center.value) / tau_teacher, -1)
-            for x in t_logits
-        ]
-    s_logits = model.neck(
-        [s_global[-1].mean((2, 3)), s_local[-1].mean((2, 3))]
-    ).split(batch)
-    terms = [
-        cross_entropy(target, logits, tau)
-        for t, target in enumerate(targets)
-        for v, logits in enumerate(s_logits)
-        if t != v
-    ]
-    total = sum(terms) / len(terms)
-    searched = 1 if model.search_views == 'first' else 2
-    for layer, projector in enumerate(model.search_neck.projectors):
-        t_projector = teacher.search_neck.projectors[layer]
-        center = head.search_centers[layer].value
-        g_logits = projector(s_global[layer]).split(batch)
-        l_logits = projector(s_local[layer]).split(batch)
-        with torch.no_grad():
-            t_outputs = t_projector(t_global[layer]).split(batch)
-            g_targets = [
-                F.softmax((x.float() - center) / tau_teacher, -1)
-                for x in t_outputs
-            ]
-            found = []
-            for keys in t_global[layer].split(batch)[:searched]:
-                for query_map in s_local[layer].split(batch):
-                    query = query_map.mean((2, 3))[:, :, None, None]
-                    attention = F.cosine_similarity(query, keys, dim=1)
-                    found.append(attention[:, None] * keys)
-            found = t_projector(torch.cat(found)).split(batch)
-            l_targets = [F.softmax(x.float() / tau_teacher, -1) for x in found]
-        total = total + 0.25 * cross_entropy(g_targets[0], g_logits[1], tau)
-        total = total + 0.25 * cross_entropy(g_targets[1], g_logits[0], tau)
-        terms = [
-            cross_entropy(target, l_logits[i % num_local], tau)
-            for i, target in enumerate(l_targets)
-        ]
-        total = total + 0.5 * sum(terms) / len(terms)
-    return total
+def contenders(args: argparse.Namespace) -> tuple[dict[str, Step], object]:
+    """Build the steps by name, and the model of ours."""
+    import torch
+    from mmengine.config import Config, DictAction
+    from mmengine.optim import build_optim_wrapper
+    from mmengine.registry import init_default_scope
+    from mmpretrain.registry import MODELS
 
+    import mmscfs  # noqa: F401
 
-def our_losses(model, views):
-    """The same total from the model."""
-    losses = model.loss(views)
-    return sum(value for key, value in losses.items() if 'loss' in key)
-
-
-def backbone_only(model, views):
-    """A scalar that needs the backbone's work and little more."""
-    global_views = torch.cat(views[:2])
-    outputs = model.backbone(global_views) + model.backbone(
-        torch.cat(views[2:])
-    )
-    with torch.no_grad():
-        model.teacher.backbone(global_views)
-    return sum(x.mean() for x in outputs)
-
-
-def main() -> None:
-    """Run the benchmark."""
-    args = parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
     init_default_scope('mmpretrain')
     cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    options = ['--cfg-options', *args.cfg_options] * bool(args.cfg_options)
+    cfg.merge_from_dict(parser.parse_args(options).cfg_options or {})
+    if 'search_neck' in cfg.model:
+        cfg.model.search_views = args.search_views
+    elif not args.no_textbook:
+        raise SystemExit(
+            f'error: --config {args.config}: the textbook form is that of '
+            'SCFS: add --no-textbook'
+        )
+    if args.compile:
+        cfg.model.compile = True
+    cfg.optim_wrapper.precision = args.precision
+    cfg.optim_wrapper.optimizer.lr = 1e-3  # the views are noise
     torch.manual_seed(0)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    cfg.model.search_views = args.search_views
-    ours = MODELS.build(cfg.model).to(device).train()
-    plain = copy.deepcopy(ours).to(memory_format=torch.contiguous_format)
+    model = MODELS.build(cfg.model).to(device).train()
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    sizes = [args.global_size] * 2 + [args.local_size] * args.num_local
     views = [
-        torch.randn(args.batch, 3, size, size, device=device)
-        for size in [args.global_size] * 2 + [args.local_size] * args.num_local
+        torch.randn(args.batch, 3, size, size, device=device) for size in sizes
     ]
-    channels_last = [
-        view.to(memory_format=torch.channels_last) for view in views
-    ]
-    contenders = {
-        'textbook form': (plain_losses, plain, views),
-        'mmscfs': (our_losses, ours, views),
-        'bare backbone': (backbone_only, ours, channels_last),
-    }
-    with torch.no_grad():
-        totals = [
-            function(model, inputs).item()
-            for function, model, inputs in list(contenders.values())[:2]
-        ]
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for counted in track(
-        [False] + [True] * args.rounds, 'rounds (the first is not counted)'
-    ):
-        for name, (function, model, inputs) in contenders.items():
-            model.zero_grad()
-            if device == 'cuda':
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            function(model, inputs).backward()
-            if device == 'cuda':
-                torch.cuda.synchronize()
-            if counted:
-                seconds[name].append(time.perf_counter() - start)
+    global_views = model.stack_views(views[:2])
+    local_views = model.stack_views(views[2:]) if views[2:] else None
 
+    def ours():
+        return model.parse_losses(model.loss(views))[0]
+
+    def floor():
+        outputs = model.backbone(global_views)
+        if local_views is not None:
+            outputs += model.backbone(local_views)
+        with torch.no_grad():
+            model.teacher.backbone(global_views)
+        return sum(x.float().mean() for x in outputs)
+
+    def update():
+        wrapper.step()
+        wrapper.zero_grad()
+        model.after_step(0.996)
+
+    def precision():
+        return wrapper.optim_context(model)
+
+    steps = {}
+    if not args.no_textbook:
+        from textbook import TextbookSCFS
+
+        plain = TextbookSCFS(model).train()
+
+        def plain_update():
+            plain.update()
+            plain.optimizer.zero_grad()
+
+        steps[TEXTBOOK] = Step(
+            lambda: plain.loss(views),
+            plain_update,
+            precision if device == 'cuda' else contextlib.nullcontext,
+        )
+    steps[OURS] = Step(ours, update, precision)
+    # Its gradients are cleared by the update of ours, which follows.
+    steps[FLOOR] = Step(floor, model.zero_grad, precision)
+    return steps, model
+
+
+def measure(steps: dict[str, Step], rounds: int, progress: bool) -> dict:
+    """Time the steps in turn.
+
+    Returns:
+        dict: By name: seconds of "backward" and of "update" (lists), the
+        first "total", and the "memory" (bytes) of a step: on a CPU beyond
+        weights and states, on a GPU with those of all.
+    """
+    import torch
+    from rich.progress import track
+
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    synchronise = torch.cuda.synchronize if device == 'cuda' else lambda: None
+    results = {name: dict(backward=[], update=[]) for name in steps}
+    for turn in track(
+        range(rounds + 2),
+        'rounds (two are not counted)',
+        disable=not progress,
+        transient=True,
+    ):
+        for name, step in steps.items():
+            result = results[name]
+            # The first round makes the optimiser's state, the second
+            # measures memory, which costs time.
+            memory = PeakMemory(device) if turn == 1 else None
+            with memory or contextlib.nullcontext():
+                synchronise()
+                start = time.perf_counter()
+                total = step.backward()
+                synchronise()
+                middle = time.perf_counter()
+                step.update()
+                synchronise()
+                end = time.perf_counter()
+            if turn == 0:
+                result['total'] = total.item()
+            elif turn == 1:
+                result['memory'] = memory.bytes
+            else:
+                result['backward'].append(middle - start)
+                result['update'].append(end - middle)
+    return results
+
+
+def ratio(numerator: list[float], denominator: list[float]) -> float:
+    """Return the median of the rounds' ratios."""
+    pairs = zip(numerator, denominator, strict=True)
+    return statistics.median(a / b for a, b in pairs)
+
+
+def report(results: dict, args: argparse.Namespace, precision: str) -> None:
+    """Print the table."""
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    device = 'GPU'
+    if not torch.cuda.is_available():
+        device = f'CPU, {torch.get_num_threads()} threads'
     table = Table(
-        title=f'batch {args.batch}, {args.rounds} rounds, {device}, '
-        f'{torch.get_num_threads()} threads'
+        title=f'batch {args.batch}, {args.search_views} searched, '
+        f'{precision}, {device}, medians of {args.rounds} rounds'
     )
-    for column in ('', 's a step', 'textbook / it', 'it / bare backbone'):
-        table.add_column(column, justify='right' if column else 'left')
-    for name, times in seconds.items():
-        gain = statistics.median(
-            a / b for a, b in zip(seconds['textbook form'], times, strict=True)
-        )
-        cost = statistics.median(
-            b / a for a, b in zip(seconds['bare backbone'], times, strict=True)
-        )
+    table.add_column('')
+    for column in (
+        'forward, backward (s)',
+        'update (s)',
+        'images / s',
+        'textbook / it',
+        'it / backbone',
+        'memory (MiB)',
+    ):
+        table.add_column(column, justify='right')
+    steps = {
+        name: [
+            sum(pair) for pair in zip(r['backward'], r['update'], strict=True)
+        ]
+        for name, r in results.items()
+    }
+    for name, result in results.items():
+        gain = cost = '-'
+        if TEXTBOOK in results and name != FLOOR:
+            gain = f'{ratio(steps[TEXTBOOK], steps[name]):.2f}'
+        if name != FLOOR:
+            floor = results[FLOOR]['backward']
+            cost = f'{ratio(result["backward"], floor):.2f}'
         table.add_row(
             name,
-            f'{statistics.median(times):.3f}',
-            f'{gain:.2f}',
-            f'{cost:.2f}',
+            f'{statistics.median(result["backward"]):.3f}',
+            f'{statistics.median(result["update"]):.3f}',
+            f'{args.batch / statistics.median(steps[name]):.2f}',
+            gain,
+            cost,
+            f'{result["memory"] / MIB:.0f}',
         )
-    console = Console()
+    console = Console(width=110)
     console.print(table)
-    difference = abs(totals[0] - totals[1]) / abs(totals[0])
-    console.print(f'totals differ by {difference:.1e} of their size')
+    console.print(
+        'textbook / it: whole steps; it / backbone: forward and backward'
+    )
+    if TEXTBOOK in results:
+        totals = [results[name]['total'] for name in (TEXTBOOK, OURS)]
+        difference = abs(totals[0] - totals[1]) / abs(totals[0])
+        console.print(f'totals differ by {difference:.1e} of their size')
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark, return its exit code."""
+    args = parse_args(argv)
+    if args.growth:
+        from step_growth import measure_growth
+
+        return measure_growth(args)
+    import torch
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    start = PeakMemory('cpu')
+    with start if args.json else contextlib.nullcontext():
+        steps, model = contenders(args)
+        if args.profile:
+            from step_profile import profile
+
+            profile(steps[OURS], model)
+            return 0
+        results = measure(steps, args.rounds, progress=not args.json)
+    if args.json:
+        print(json.dumps(dict(results, process_memory=start.bytes)))
+        return 0
+    from mmscfs.engine.optimizers.per_param_clip_optim_wrapper import (
+        default_precision,
+    )
+
+    precision = args.precision
+    if precision == 'auto':
+        precision = f'{default_precision()} (auto)'
+    report(results, args, precision)
+    return 0
 
 
 if __name__ == '__main__':
-    main()
+    raise SystemExit(main())

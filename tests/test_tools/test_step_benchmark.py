@@ -1,0 +1,250 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import copy
+import csv
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmpretrain.registry import MODELS
+from torch.testing import assert_close
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks'
+RECIPE = Path(__file__).resolve().parents[2] / 'configs' / 'scfs_r50.py'
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Import a module of tools/benchmarks."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+@pytest.fixture
+def pair(load, scfs_cfg):
+    """Return a function that builds a model and its textbook form."""
+
+    def build(dtype, search_views='all', **kwargs):
+        scfs_cfg.update(search_views=search_views)
+        model = MODELS.build(scfs_cfg)
+        model.init_weights()
+        model.to(dtype).train()
+        with torch.no_grad():  # a teacher of its own
+            for parameter in model.teacher.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+            model.head.center.value.normal_(std=0.1)
+            for center in model.head.search_centers:
+                center.value.normal_(std=0.1)
+        return model, load('textbook').TextbookSCFS(model, **kwargs).train()
+
+    return build
+
+
+def total(model, views):
+    return model.parse_losses(model.loss(views))[0]
+
+
+def named_gradients(model, plain):
+    """Pairs of gradients: ours and the textbook's, by our names."""
+    parts = plain.student
+    ours = [model.backbone, model.neck, model.search_neck]
+    theirs = [parts.backbone, parts.projector, parts.search_projectors]
+    for part, other in zip(ours, theirs, strict=True):
+        for (name, p), q in zip(
+            part.named_parameters(), other.parameters(), strict=True
+        ):
+            yield name, p.grad, q.grad
+
+
+@pytest.mark.parametrize('search_views', ['all', 'first'])
+@pytest.mark.parametrize(
+    ('dtype', 'tolerance'), [(torch.float64, 1e-9), (torch.float32, 1e-5)]
+)
+def test_step_equals_the_textbook(pair, views, dtype, tolerance, search_views):
+    model, plain = pair(dtype, search_views)
+    views = [view.to(dtype) for view in views]
+    ours, expected = total(model, views), plain.loss(views)
+    assert_close(ours, expected, rtol=tolerance, atol=0)
+    ours.backward()
+    expected.backward()
+    for name, gradient, other in named_gradients(model, plain):
+        error = (gradient - other).norm() / other.norm()
+        # Batch norm over few pixels multiplies fp32's rounding.
+        allowed = tolerance if dtype == torch.float64 else 1e-3
+        assert error < allowed, (name, error.item())
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'tolerance'), [(torch.float64, 1e-9), (torch.float32, 1e-4)]
+)
+def test_ten_steps_stay_with_the_textbook(pair, dtype, tolerance):
+    """Losses, clipping, SGD, teacher and centres.
+
+    Batch norm over few pixels would multiply fp32's rounding: the last
+    layer's local maps have 2 x 2 of them.
+    """
+    settings = dict(lr=0.001, momentum=0.9, weight_decay=1e-4)
+    model, plain = pair(dtype, max_norm=0.5, teacher_momentum=0.9, **settings)
+    before = copy.deepcopy(model.state_dict())
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            type='PerParamClipOptimWrapper',
+            constructor='DecayGroupConstructor',
+            optimizer=dict(type='SGD', **settings),
+            clip_grad=dict(max_norm=0.5),
+            precision='fp32',
+        ),
+    )
+    views = [
+        torch.randn(8, 3, size, size, dtype=torch.float64).to(dtype)
+        for size in (96, 96, 64, 64)
+    ]
+    for _ in range(10):
+        loss, expected = total(model, views), plain.loss(views)
+        assert_close(loss, expected, rtol=tolerance, atol=0)
+        wrapper.update_params(loss)
+        model.after_step(0.9)
+        plain.optimizer.zero_grad()
+        expected.backward()
+        plain.update()
+    for ours, theirs in (
+        (model.neck, plain.student.projector),
+        (model.search_neck, plain.student.search_projectors),
+        (model.teacher.neck, plain.teacher.projector),
+        (model.teacher.backbone, plain.teacher.backbone),
+        (model.backbone, plain.student.backbone),
+    ):
+        ours, theirs = (
+            torch.cat([p.flatten() for p in network.parameters()])
+            for network in (ours, theirs)
+        )
+        assert (ours - theirs).norm() <= tolerance * theirs.norm()
+    centers = [model.head.center, *model.head.search_centers]
+    for center, expected in zip(centers, plain.centers, strict=True):
+        assert_close(center.value, expected, rtol=tolerance, atol=tolerance)
+    moved = model.state_dict()['neck.prototypes.weight']
+    assert (moved - before['neck.prototypes.weight']).norm() > 1e-3
+
+
+@pytest.fixture
+def tiny_config(scfs_cfg, tmp_path):
+    """A recipe with a tiny network, and options for tiny views."""
+    cfg = Config.fromfile(RECIPE)
+    cfg.model = scfs_cfg
+    path = tmp_path / 'tiny.py'
+    cfg.dump(path)
+    return [
+        *('--config', str(path), '--batch', '2', '--rounds', '1'),
+        *('--global-size', '64', '--local-size', '32', '--num-local', '2'),
+        *('--precision', 'fp32'),
+    ]
+
+
+def test_benchmark_prints_a_table(load, tiny_config, capsys):
+    assert load('step').main(tiny_config) == 0
+    printed = capsys.readouterr().out
+    for name in ('textbook form', 'mmscfs', 'bare backbone'):
+        assert name in printed
+    difference = printed.split('totals differ by ')[1].split()[0]
+    assert float(difference) < 1e-5
+
+
+def test_benchmark_as_json(load, tiny_config, capsys):
+    assert load('step').main([*tiny_config, '--json', '--no-textbook']) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result.keys() == {'mmscfs', 'bare backbone', 'process_memory'}
+    assert result['mmscfs']['total'] > 0
+    assert min(result['mmscfs']['backward'] + result['mmscfs']['update']) > 0
+    assert result['process_memory'] > 0
+
+
+def test_profile_finds_every_part(load, tiny_config, capsys):
+    step = load('step')
+    args = step.parse_args([*tiny_config, '--no-textbook'])
+    steps, model = step.contenders(args)
+    load('step_profile').profile(steps['mmscfs'], model)
+    rows = {
+        cells[0].strip(): [float(c.strip(' %')) for c in cells[1:4]]
+        for line in capsys.readouterr().out.splitlines()
+        if len(cells := line.strip('│ ').split('│')) == 4 and '%' in line
+    }
+    assert sum(share for share, *_ in rows.values()) == pytest.approx(100, 1)
+    trained = ('backbone', 'DINO projector', 'search projectors')
+    for part in (*trained, 'prototypes and losses'):
+        assert min(rows[part][1:]) > 0, part
+    for part in trained:
+        forward, backward = rows[f"teacher's {part}"][1:]
+        assert forward > 0
+        assert backward == 0
+    # Gradients are attributed: next to nothing is left between the parts.
+    assert rows.get('between the parts', [0])[0] < 5
+
+
+def test_growth_measures_every_point(load, tiny_config, tmp_path, monkeypatch):
+    """Two short points; the others are commands of the same form."""
+    step, growth = load('step'), load('step_growth')
+    folder = tmp_path / 'growth'
+    args = step.parse_args([*tiny_config, '--growth', str(folder)])
+    every = growth.points(args)
+    assert [value for what, value, *_ in every if what == 'prototypes'] == [
+        4096,
+        16384,
+        65536,
+        262144,
+    ]
+    chosen = [p for p in every if p[:2] == ('local views', 2)]
+    chosen.append(('local views', 3, dict(num_local=3), []))
+    monkeypatch.setattr(growth, 'points', lambda _: chosen)
+    assert growth.measure_growth(args) == 0
+    with open(folder / 'growth.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [(row['what grows'], row['value']) for row in rows] == [
+        ('local views', '2'),
+        ('local views', '3'),
+    ]
+    for row in rows:
+        assert float(row['step (s)']) > float(row['forward and backward (s)'])
+        assert float(row['memory (MiB)']) > 0
+    assert (folder / 'growth.png').stat().st_size > 5000
+
+
+def test_growth_names_a_command_that_fails(
+    load, tmp_path, capsys, monkeypatch
+):
+    step, growth = load('step'), load('step_growth')
+    args = step.parse_args(['--growth', str(tmp_path / 'x')])
+    line = [sys.executable, '-c', 'raise SystemExit("out of memory")']
+    monkeypatch.setattr(growth, 'command', lambda *_: line)
+    assert growth.measure_growth(args) == 1
+    printed = capsys.readouterr().err
+    assert 'out of memory' in printed
+    assert f'error: failed: {sys.executable}' in printed
+    assert not (tmp_path / 'x').exists()
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--batch', '1'], 'not a whole number from 2'),
+        (['--num-local', '0'], 'needs local views'),
+        (['--config', 'no.py'], 'no file no.py'),
+    ],
+)
+def test_bad_options_are_refused(load, options, message, capsys):
+    with pytest.raises(SystemExit) as error:
+        load('step').parse_args(options)
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_textbook_refuses_dino(load, dino_cfg, tiny_config, tmp_path):
+    cfg = Config.fromfile(RECIPE)
+    cfg.model = dino_cfg
+    cfg.dump(tmp_path / 'tiny.py')
+    with pytest.raises(SystemExit, match='add --no-textbook'):
+        load('step').main(tiny_config)

@@ -1,0 +1,78 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""What the benchmarks share: counts on the command line, peak memory."""
+
+import argparse
+import ctypes
+import gc
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+MIB = 2**20
+
+
+def count(low: int) -> Callable[[str], int]:
+    """Return an argparse type: a whole number from ``low`` on."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < low:
+            raise argparse.ArgumentTypeError(
+                f'{text!r} is not a whole number from {low}'
+            )
+        return int(text)
+
+    return parse
+
+
+def resident_bytes() -> int:
+    """Return the process's own memory, without mapped files.
+
+    Raises:
+        OSError: The system does not say (it is no Linux).
+    """
+    for line in Path('/proc/self/status').read_text().splitlines():
+        if line.startswith('RssAnon'):
+            return 1024 * int(line.split()[1])
+    raise OSError('/proc/self/status has no RssAnon')
+
+
+class PeakMemory:
+    """Measures what a block of code allocates at most, in ``bytes``.
+
+    Args:
+        device (str): "cuda" for what is allocated on the GPU; otherwise the
+            process's own memory beyond that before the block.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.is_gpu = device == 'cuda'
+        self.bytes = 0
+        self.is_over = threading.Event()
+        self.thread = threading.Thread(target=self.sample)
+
+    def sample(self) -> None:
+        """Look every few milliseconds."""
+        while not self.is_over.wait(0.003):
+            self.bytes = max(self.bytes, resident_bytes() - self.before)
+
+    def __enter__(self) -> 'PeakMemory':
+        if self.is_gpu:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            gc.collect()
+            # Freed memory that malloc still holds would hide new one.
+            ctypes.CDLL(None).malloc_trim(0)
+            self.before = resident_bytes()
+            self.thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.is_gpu:
+            import torch
+
+            self.bytes = torch.cuda.max_memory_allocated()
+        else:
+            self.is_over.set()
+            self.thread.join()
