@@ -37,8 +37,13 @@ class CosineLogits(NamedTuple):
 
     def compute(self) -> Tensor:
         """Return all of them, at least float32, shape (V, B, K)."""
-        products = at_least_fp32(self.embeddings @ self.weight.mT)
-        return products / prototype_lengths(self.weight)
+        # In chunks, so that autocast makes no copy of all prototypes.
+        rows = self.embeddings.shape[:-1].numel()
+        chunks = [
+            at_least_fp32(self.embeddings @ part.mT) / lengths
+            for _, part, lengths in _chunks(self.weight, rows)
+        ]
+        return torch.cat(chunks, dim=-1)
 
     def log_likelihood(self, targets: Tensor, temperature: float) -> Tensor:
         """Return sum_b P'_t . log P_v of each pair of views.
