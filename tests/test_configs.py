@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import DATA_SAMPLERS, DATASETS, HOOKS, MODELS
 
 import mmscfs  # noqa: F401
+from mmscfs.models.utils import MultiCropDataPreprocessor
 
 ROOT = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted(
@@ -339,6 +340,29 @@ def test_pipeline_makes_the_views(name, tmp_path):
     sizes = [crop.global_size] * 2 + [crop.local_size] * crop.num_local
     assert [tuple(view.shape) for view in views] == [(3, s, s) for s in sizes]
     assert {view.dtype for view in views} == {torch.uint8}
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_colours_move_to_the_device_by_one_setting(name):
+    cfg = load(name)
+    crop = multi_crop(cfg)
+    assert not crop.get('color_on_device', False)
+    cfg.merge_from_dict(
+        {'train_dataloader.dataset.pipeline.1.color_on_device': True}
+    )
+    assert multi_crop(cfg).color_on_device
+    image = np.random.randint(0, 256, (120, 160, 3), np.uint8)
+    pipeline = Compose(cfg.train_dataloader.dataset.pipeline[1:])
+    sample = pipeline(dict(img=image, img_path=''))
+    colors = sample['data_samples'].colors
+    assert len(colors) == len(sample['inputs']) == 2 + crop.num_local
+    preprocessor = MODELS.build(cfg.data_preprocessor)
+    assert isinstance(preprocessor, MultiCropDataPreprocessor)
+    batch = FUNCTIONS.get('default_collate')([sample])
+    views = preprocessor(batch)['inputs']
+    for view, uncoloured in zip(views, sample['inputs'], strict=True):
+        assert view.shape == (1, *uncoloured.shape)
+        assert view.isfinite().all()
 
 
 @pytest.mark.parametrize('name', CONFIGS)

@@ -8,6 +8,7 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
 from .samplers import SampleKey
+from .shards import is_sharded, read_index
 from .transforms.loading import UnreadableImageError
 
 
@@ -19,7 +20,9 @@ class ImageFiles(CustomDataset):
     ImageNet layout, COCO's image folder, or a plain folder. If the data set
     has a list of files, ``ann_file`` or ``meta/<data_prefix>.txt`` as
     ImageNet's, that list is taken instead and nothing is scanned; a label
-    behind a name is ignored.
+    behind a name is ignored. The folder may also be one of shards, as
+    ``tools/dataset_converters/make_shards.py`` packs it: the same images in
+    the same order.
 
     Args:
         data_root (str): Root folder. Defaults to ''.
@@ -37,7 +40,9 @@ class ImageFiles(CustomDataset):
     Raises:
         ValueError: ``on_error`` or ``max_errors`` is not valid, or no folder
             is named.
-        FileNotFoundError: The folder does not exist or holds no image.
+        FileNotFoundError: The folder does not exist or holds no image, or
+            shards lack an image of the list.
+        ShardError: Shards or their index are damaged.
     """
 
     def __init__(
@@ -89,8 +94,13 @@ class ImageFiles(CustomDataset):
                 f'ImageFiles: no folder {folder!r} (data_root='
                 f'{self.data_root!r}): {remedy}'
             )
-        if self.ann_file:
-            data_list = self._read_list()
+        if is_sharded(folder):
+            data_list = self._read_shards()
+        elif self.ann_file:
+            data_list = [
+                dict(img_path=osp.join(folder, name))
+                for name in self._read_list()
+            ]
         else:
             try:
                 data_list = super().load_data_list()
@@ -100,22 +110,38 @@ class ImageFiles(CustomDataset):
                     f'{", ".join(sorted(self.extensions))}): {remedy}'
                 ) from error
         if not data_list:
+            source = f'the list {self.ann_file}' if self.ann_file else folder
             raise FileNotFoundError(
-                f'ImageFiles: the list {self.ann_file!r} is empty: {remedy}'
+                f'ImageFiles: {source!r} is empty: {remedy}'
             )
         return data_list
 
-    def _read_list(self) -> list[dict]:
+    def _read_shards(self) -> list[dict]:
+        """List the images of a folder of shards."""
+        paths = read_index(self.img_prefix)
+        names = paths
+        if self.ann_file:
+            names = [osp.normpath(name) for name in self._read_list()]
+            lacking = [name for name in names if name not in paths]
+            if lacking:
+                raise FileNotFoundError(
+                    f'ImageFiles: the shards in {self.img_prefix!r} lack '
+                    f'{len(lacking)} of {len(names)} images of the list '
+                    f'{self.ann_file!r}, e.g. {lacking[0]}: pack them with '
+                    '--list, or correct train_dataloader.dataset.ann_file'
+                )
+        return [dict(img_path=paths[name]) for name in names]
+
+    def _read_list(self) -> list[str]:
         """Read ``ann_file``: a name, and perhaps a label, on each line."""
         with open(self.ann_file, encoding='utf-8') as lines:
             entries = [line.strip() for line in lines if line.strip()]
-        names = (
+        return [
             entry.rsplit(maxsplit=1)[0]
             if entry.rsplit(maxsplit=1)[-1].lstrip('-').isdigit()
             else entry
             for entry in entries
-        )
-        return [dict(img_path=osp.join(self.img_prefix, n)) for n in names]
+        ]
 
     def __getitem__(self, idx: int) -> dict:
         """Return a sample, or that of the next image that can be read.

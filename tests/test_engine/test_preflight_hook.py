@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from torch import nn
 from torch.utils.data import DataLoader
@@ -185,3 +186,23 @@ def test_checkpoint_of_another_algorithm():
         hook.after_load_checkpoint(
             runner, dict(state_dict=moco(32).state_dict())
         )
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            {'data_preprocessor.type': 'SelfSupDataPreprocessor'},
+            'does not know',
+        ),
+        (
+            {'train_dataloader.dataset.pipeline.2.meta_keys': ('img_path',)},
+            "PackInputs does not hand on 'colors'",
+        ),
+    ],
+)
+def test_colours_left_to_nobody(tiny_run, change, message):
+    tiny_run.train_dataloader.dataset.pipeline[1].color_on_device = True
+    tiny_run.merge_from_dict(change)
+    with pytest.raises(ValueError, match=message):
+        Runner.from_cfg(tiny_run).train()

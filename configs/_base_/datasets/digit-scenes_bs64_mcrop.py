@@ -17,7 +17,10 @@ train_dataloader = dict(
         pipeline=[
             dict(type='LoadImage'),
             multi_crop,
-            dict(type='PackInputs', meta_keys=('img_path', 'crops')),
+            dict(
+                type='PackInputs',
+                meta_keys=('img_path', 'crops', 'colors'),
+            ),
         ],
     ),
 )

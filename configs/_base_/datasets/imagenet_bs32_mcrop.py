@@ -1,5 +1,5 @@
 data_preprocessor = dict(
-    type='SelfSupDataPreprocessor',
+    type='MultiCropDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     to_rgb=True,
@@ -29,7 +29,10 @@ train_dataloader = dict(
         pipeline=[
             dict(type='LoadImage'),
             multi_crop,
-            dict(type='PackInputs', meta_keys=('img_path', 'crops')),
+            dict(
+                type='PackInputs',
+                meta_keys=('img_path', 'crops', 'colors'),
+            ),
         ],
     ),
 )

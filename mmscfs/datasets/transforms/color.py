@@ -7,6 +7,8 @@ multiplied into the next one without changing the result beyond rounding; a
 factor over 1 saturates, so everything waiting is applied there.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -14,6 +16,35 @@ import numpy as np
 LUMA_BGR = (0.114, 0.587, 0.299)
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 STEPS = np.arange(256)
+NO_SOLARIZE = 256  # a threshold above every value
+NUM_OPERATIONS = 5  # four of jitter, and greying
+NUM_COLORS = 2 * NUM_OPERATIONS + 2
+
+
+def pack_colors(
+    jitter: Sequence[tuple[int, float]],
+    grey: bool,
+    sigma: float,
+    threshold: int,
+) -> list[float]:
+    """Write one view's colour operations as numbers.
+
+    Args:
+        jitter (Sequence[tuple[int, float]]): Up to four operations with their
+            values, in their order.
+        grey (bool): Whether the view is greyed after them.
+        sigma (float): Standard deviation of the blur, px, 0 for none.
+        threshold (int): Values from here on are inverted.
+
+    Returns:
+        list[float]: NUM_COLORS numbers: five operations, their five values,
+        sigma and threshold. Greying is a saturation of 0, nothing a
+        brightness of 1.
+    """
+    steps = [*jitter, (SATURATION, 0.0)] if grey else [*jitter]
+    steps += [(BRIGHTNESS, 1.0)] * (NUM_OPERATIONS - len(steps))
+    operations, values = zip(*steps, strict=True)
+    return [*operations, *values, sigma, threshold]
 
 
 class PendingColor:
@@ -79,7 +110,8 @@ class PendingColor:
         hsv = cv2.cvtColor(self.flush(), cv2.COLOR_BGR2HSV_FULL)
         # OpenCV writes the circle as 256 steps and reads it as 255.
         turned = np.rint((STEPS / 256 + shift) % 1 * 255).astype(np.uint8)
-        hsv[..., 0] = turned[hsv[..., 0]]
+        hue = cv2.LUT(cv2.extractChannel(hsv, 0), turned)
+        cv2.insertChannel(hue, hsv, 0)
         self.image = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR_FULL)
 
     def jitter(self, operation: int, value: float) -> None:

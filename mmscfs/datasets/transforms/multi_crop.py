@@ -1,7 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import itertools
 import math
-from numbers import Number
 
 import cv2
 import numpy as np
@@ -10,7 +9,22 @@ from mmcv.transforms import BaseTransform
 from mmpretrain.registry import TRANSFORMS
 
 from ..samplers import SampleKey
-from .color import BRIGHTNESS, HUE, PendingColor, solarize
+from .checks import (
+    check_flag,
+    check_whole,
+    check_within,
+    interval,
+    probabilities,
+)
+from .color import (
+    BRIGHTNESS,
+    HUE,
+    NO_SOLARIZE,
+    PendingColor,
+    pack_colors,
+    solarize,
+)
+from .loading import EncodedImage, greatest_reduction, reduced_box
 
 ORDERS = tuple(itertools.permutations(range(BRIGHTNESS, HUE + 1)))
 CROP_TRIES = 10  # as torchvision's RandomResizedCrop
@@ -37,26 +51,6 @@ RATIO = slice(CROP_TRIES, 2 * CROP_TRIES)
 ) = range(2 * CROP_TRIES, 2 * CROP_TRIES + 14)
 
 
-def _is_number(value) -> bool:
-    return isinstance(value, Number) and not isinstance(value, bool)
-
-
-def _interval(name: str, value, low: float, high: float) -> tuple:
-    """Return ``value`` as a finite pair low < a <= b <= high, or raise."""
-    pair = tuple(value) if isinstance(value, (list, tuple)) else ()
-    if not (
-        len(pair) == 2
-        and all(map(_is_number, pair))
-        and low < pair[0] <= pair[1] <= high
-        and pair[1] < math.inf
-    ):
-        raise ValueError(
-            f'MultiCrop: {name}={value} must be a pair (a, b) of numbers '
-            f'with {low} < a <= b <= {high}'
-        )
-    return pair
-
-
 @TRANSFORMS.register_module()
 class MultiCrop(BaseTransform):
     """Turn an image into 2 global and N local views, augmented as in SCFS.
@@ -70,13 +64,15 @@ class MultiCrop(BaseTransform):
     alone, so runs repeat for any number of workers and after resuming;
     without, a fresh draw from NumPy's global generator seeds each image.
 
-    **Required Keys:** img (np.ndarray, BGR uint8, (H, W, 3)), sample_idx
-    (optional)
+    **Required Keys:** img (np.ndarray, BGR uint8, (H, W, 3), or the
+    EncodedImage of ``LoadImage(reduced=True)``), sample_idx (optional)
 
     **Modified Keys:** img (list[torch.Tensor]: views (3, S, S), global first)
 
     **Added Keys:** crops (np.ndarray, float32, (2 + N, 5)): left, top, right
-    and bottom of each view's box, px of the image, and 1 if it was flipped
+    and bottom of each view's box, px of the image, and 1 if it was flipped;
+    colors (np.ndarray, float32, (2 + N, NUM_COLORS)): with color_on_device,
+    what is left to do to each view, by :func:`pack_colors`
 
     Args:
         global_size (int): Side of global views, px. Defaults to 224.
@@ -101,6 +97,11 @@ class MultiCrop(BaseTransform):
         solarize_prob (tuple): As ``blur_prob``. Defaults to (0, 0.2, 0).
         solarize_threshold (int): Values from here on are inverted. Defaults
             to 128.
+        color_on_device (bool): Leave jitter, grey, blur and solarising, with
+            the same random values, to :class:`MultiCropDataPreprocessor`,
+            which does them in batch on the model's device: for machines with
+            few cores beside a GPU. PackInputs must hand on ``colors``.
+            Defaults to False.
 
     Raises:
         ValueError: A setting is outside its range.
@@ -125,57 +126,30 @@ class MultiCrop(BaseTransform):
         blur_sigma: tuple = (0.1, 2.0),
         solarize_prob: tuple = (0.0, 0.2, 0.0),
         solarize_threshold: int = 128,
+        color_on_device: bool = False,
     ) -> None:
-        for name, size in (
-            ('global_size', global_size),
-            ('local_size', local_size),
-        ):
-            if type(size) is not int or size < 1:
-                raise ValueError(
-                    f'MultiCrop: {name}={size} must be a whole number of '
-                    'pixels >= 1'
-                )
-        if type(num_local) is not int or num_local < 0:
-            raise ValueError(
-                f'MultiCrop: num_local={num_local} must be a whole number >= 0'
-            )
-        probabilities = dict(
+        check_whole('global_size', global_size, 1)
+        check_whole('local_size', local_size, 1)
+        check_whole('num_local', num_local, 0)
+        for name, value in dict(
             flip_prob=flip_prob,
             jitter_prob=jitter_prob,
             grey_prob=grey_prob,
             brightness=brightness,
             contrast=contrast,
             saturation=saturation,
-        )
-        for name, triple in (
-            ('blur_prob', blur_prob),
-            ('solarize_prob', solarize_prob),
-        ):
-            if not isinstance(triple, (list, tuple)) or len(triple) != 3:
-                raise ValueError(
-                    f'MultiCrop: {name}={triple} must be three values: first '
-                    'global, second global and local views'
-                )
-            probabilities |= {f'{name}[{i}]': triple[i] for i in range(3)}
-        for name, value in probabilities.items():
-            if not (_is_number(value) and 0 <= value <= 1):
-                raise ValueError(
-                    f'MultiCrop: {name}={value} must lie in [0, 1]'
-                )
-        if not (_is_number(hue) and 0 <= hue <= 0.5):
-            raise ValueError(f'MultiCrop: hue={hue} must lie in [0, 0.5]')
-        if not 0 <= solarize_threshold <= 256:
-            raise ValueError(
-                f'MultiCrop: solarize_threshold={solarize_threshold} must '
-                'lie in [0, 256]'
-            )
+        ).items():
+            check_within(name, value, 0, 1)
+        check_within('hue', hue, 0, 0.5)
+        check_within('solarize_threshold', solarize_threshold, 0, 256)
+        check_flag('color_on_device', color_on_device)
         self.global_size = global_size
         self.local_size = local_size
         self.num_local = num_local
-        self.global_scale = _interval('global_scale', global_scale, 0, 1)
-        self.local_scale = _interval('local_scale', local_scale, 0, 1)
-        self.ratio = _interval('ratio', ratio, 0, math.inf)
-        self.blur_sigma = _interval('blur_sigma', blur_sigma, 0, math.inf)
+        self.global_scale = interval('global_scale', global_scale, 0, 1)
+        self.local_scale = interval('local_scale', local_scale, 0, 1)
+        self.ratio = interval('ratio', ratio, 0, math.inf)
+        self.blur_sigma = interval('blur_sigma', blur_sigma, 0, math.inf)
         self.flip_prob = flip_prob
         self.jitter_prob = jitter_prob
         # In the order of BRIGHTNESS, CONTRAST, SATURATION and HUE.
@@ -186,24 +160,36 @@ class MultiCrop(BaseTransform):
             (-hue, hue),
         )
         self.grey_prob = grey_prob
-        self.blur_prob = tuple(blur_prob)
-        self.solarize_prob = tuple(solarize_prob)
+        self.blur_prob = probabilities('blur_prob', blur_prob)
+        self.solarize_prob = probabilities('solarize_prob', solarize_prob)
         self.solarize_threshold = solarize_threshold
+        self.color_on_device = color_on_device
 
     def transform(self, results: dict) -> dict:
         """Replace the image by its views."""
         image = results['img']
         draws = self.draw(results.get('sample_idx'))
+        boxes = self.crop_boxes(image.shape, draws)
+        reduction = 1
+        if isinstance(image, EncodedImage):
+            sides = [self.global_size] * 2 + [self.local_size] * self.num_local
+            reduction = greatest_reduction(boxes, sides)
+            encoded, image = image, image.decode(reduction)
+            if image is None:  # its header was wrong about the size
+                image, reduction = encoded.decode_in_full(), 1
+                boxes = self.crop_boxes(image.shape, draws)
         views, crops = [], []
-        for i, row in enumerate(draws):
-            box = self.crop_box(*image.shape[:2], min(i, 2), row)
-            views.append(self.view(image, i, box, row))
+        for i, (row, box) in enumerate(zip(draws, boxes, strict=True)):
+            views.append(self.view(image, i, reduced_box(box, reduction), row))
             top, left, height, width = box
             crops.append(
                 (left, top, left + width, top + height, self.flips(row))
             )
         results['img'] = views
         results['crops'] = np.array(crops, np.float32)
+        if self.color_on_device:
+            colors = [self.colors(i, row) for i, row in enumerate(draws)]
+            results['colors'] = np.array(colors, np.float32)
         return results
 
     def draw(self, sample_idx: int | None = None) -> list[list[float]]:
@@ -242,13 +228,12 @@ class MultiCrop(BaseTransform):
         view = self.crop(image, kind, box)
         if self.flips(draws):
             view = cv2.flip(view, 1)
-        view = self.color(view, draws)
-        if draws[BLUR] < self.blur_prob[kind]:
-            low, high = self.blur_sigma
-            sigma = low + (high - low) * draws[SIGMA]
-            view = cv2.GaussianBlur(view, (0, 0), sigma)
-        if draws[SOLARIZE] < self.solarize_prob[kind]:
-            view = solarize(view, self.solarize_threshold)
+        if not self.color_on_device:
+            view = self.color(view, draws)
+            if sigma := self.sigma(kind, draws):
+                view = cv2.GaussianBlur(view, (0, 0), sigma)
+            if self.solarizes(kind, draws):
+                view = solarize(view, self.solarize_threshold)
         # A grey view is one channel until here: a third of the work.
         out = np.empty((3, *view.shape[:2]), np.uint8)
         if view.ndim == 2:
@@ -271,6 +256,15 @@ class MultiCrop(BaseTransform):
             (size, size),
             interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
         )
+
+    def crop_boxes(
+        self, shape: tuple[int, ...], draws: list[list[float]]
+    ) -> list[tuple[int, int, int, int]]:
+        """Return the :meth:`crop_box` of each view in an image (H, W, ...)."""
+        return [
+            self.crop_box(*shape[:2], min(i, 2), row)
+            for i, row in enumerate(draws)
+        ]
 
     def crop_box(
         self, height: int, width: int, kind: int, draws: list[float]
@@ -299,14 +293,46 @@ class MultiCrop(BaseTransform):
     def color(self, view: np.ndarray, draws: list[float]) -> np.ndarray:
         """Jitter and grey a view; a grey one comes back as (S, S)."""
         pending = PendingColor(view)
-        if draws[JITTER] < self.jitter_prob:
-            for operation in ORDERS[int(draws[ORDER] * len(ORDERS))]:
-                low, high = self.jitter_range[operation]
-                value = low + (high - low) * draws[FACTORS + operation]
-                pending.jitter(operation, value)
-        if draws[GREY] < self.grey_prob:
-            return pending.grey()
-        return pending.flush()
+        for operation, value in self.jitter(draws):
+            pending.jitter(operation, value)
+        return pending.grey() if self.greys(draws) else pending.flush()
+
+    def colors(self, index: int, draws: list[float]) -> list[float]:
+        """Return what :meth:`view` does to a view's colours, as numbers."""
+        kind = min(index, 2)
+        solarizes = self.solarizes(kind, draws)
+        return pack_colors(
+            self.jitter(draws),
+            self.greys(draws),
+            self.sigma(kind, draws),
+            self.solarize_threshold if solarizes else NO_SOLARIZE,
+        )
+
+    def jitter(self, draws: list[float]) -> list[tuple[int, float]]:
+        """Return the jitter's operations and values, in their order."""
+        if draws[JITTER] >= self.jitter_prob:
+            return []
+        steps = []
+        for operation in ORDERS[int(draws[ORDER] * len(ORDERS))]:
+            low, high = self.jitter_range[operation]
+            value = low + (high - low) * draws[FACTORS + operation]
+            steps.append((operation, value))
+        return steps
+
+    def greys(self, draws: list[float]) -> bool:
+        """Tell whether a view is greyed."""
+        return draws[GREY] < self.grey_prob
+
+    def sigma(self, kind: int, draws: list[float]) -> float:
+        """Return the blur's standard deviation in px, 0 for none."""
+        if draws[BLUR] >= self.blur_prob[kind]:
+            return 0.0
+        low, high = self.blur_sigma
+        return low + (high - low) * draws[SIGMA]
+
+    def solarizes(self, kind: int, draws: list[float]) -> bool:
+        """Tell whether a view is solarised."""
+        return draws[SOLARIZE] < self.solarize_prob[kind]
 
     def __repr__(self) -> str:
         settings = ', '.join(f'{k}={v}' for k, v in vars(self).items())

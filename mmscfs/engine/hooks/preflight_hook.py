@@ -10,7 +10,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmscfs.checkpoint import check_same_model
-from mmscfs.models.utils import check_queue_length, has_batch_norm
+from mmscfs.models.utils import (
+    check_colors,
+    check_queue_length,
+    has_batch_norm,
+)
 
 from ..runner_access import unwrapped_model
 
@@ -32,8 +36,9 @@ class PreflightHook(Hook):
 
     Checks a loaded checkpoint against the model, the number of images
     against the batch and the algorithm's queue, and one sample's views
-    against algorithm, backbone and necks. Knows DINO, SCFS and mmpretrain's
-    algorithms of several views; of others it checks the batches alone.
+    against data preprocessor, algorithm, backbone and necks. Knows DINO,
+    SCFS and mmpretrain's algorithms of several views; of others it checks
+    the batches, and that no colours are left undone.
 
     Raises:
         ValueError: Names the setting, its value and the remedy.
@@ -50,7 +55,9 @@ class PreflightHook(Hook):
         model = unwrapped_model(runner)
         check_batches(model, loader)
         check_queue(model, loader)
-        views = loader.dataset[next(iter(loader.sampler))]['inputs']
+        sample = loader.dataset[next(iter(loader.sampler))]
+        check_colors(model, loader.dataset, sample)
+        views = sample['inputs']
         if isinstance(views, torch.Tensor):
             views = [views]
         shapes = [tuple(view.shape) for view in views]

@@ -1,0 +1,113 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+
+import numpy as np
+import torch
+from mmpretrain.models import SelfSupDataPreprocessor
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from .batch_color import color_images
+
+
+@MODELS.register_module()
+class MultiCropDataPreprocessor(SelfSupDataPreprocessor):
+    """``SelfSupDataPreprocessor`` that also finishes the views' colours.
+
+    Views of one size are normalised as one batch. Where the samples hand on
+    ``colors``, of ``MultiCrop(color_on_device=True)``, these are jittered,
+    greyed, blurred and solarised first, on the model's device. Nothing waits
+    for the device.
+
+    Colours are made in fp32, also under autocast: half precision has no
+    digits to spare beyond 256 levels. It rounds once, where MultiCrop rounds
+    after most operations. On a photograph and on noise, views differed from
+    MultiCrop's own by 0.2 of 255 levels on average and by 2 at most; where
+    the hue turns, which OpenCV does on 8-bit HSV, by 0.4 and 10.
+
+    Args:
+        args, kwargs: Those of ``SelfSupDataPreprocessor``.
+    """
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Colour and normalise a batch.
+
+        Args:
+            data (dict): ``inputs``: views, each (B, 3, S, S) uint8, BGR where
+                they have ``colors``; and ``data_samples`` of the B images.
+                What is no list of views is normalised alone.
+            training (bool): Not used. Defaults to False.
+
+        Returns:
+            dict: ``inputs``, the views as list of fp32 tensors, and
+            ``data_samples``.
+        """
+        data = self.cast_data(data)
+        views, samples = data['inputs'], data.get('data_samples')
+        if not isinstance(views, list):
+            return super().forward(data, training)
+        colors = None
+        if samples and 'colors' in samples[0]:
+            # (V, B, NUM_COLORS), the order of the views.
+            colors = np.stack([sample.colors for sample in samples], axis=1)
+        inputs = []
+        for _, group in groupby(views, key=lambda view: view.shape):
+            group = list(group)
+            images = torch.cat(group).float()
+            if colors is not None:
+                rows = colors[len(inputs) : len(inputs) + len(group)]
+                with torch.autocast(images.device.type, enabled=False):
+                    color_images(images, rows.reshape(len(images), -1))
+            inputs += self.normalise(images).chunk(len(group))
+        return dict(inputs=inputs, data_samples=samples)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Normalise fp32 images (V, 3, H, W), perhaps in place."""
+        if self._channel_conversion:
+            images = images.flip(1)  # an index would be sent to the device
+        if self._enable_normalize:
+            images.sub_(self.mean).div_(self.std)
+        return images
+
+
+def check_colors(model: nn.Module, dataset: Dataset, sample: Mapping) -> None:
+    """Check that colour operations left to the device are done there.
+
+    Args:
+        model (nn.Module): The algorithm.
+        dataset (Dataset): The images.
+        sample (Mapping): One of its samples.
+
+    Raises:
+        ValueError: MultiCrop leaves them, but its numbers are not handed on
+            or the data preprocessor does not know them.
+    """
+    handed_on = 'colors' in sample.get('data_samples', ())
+    if not handed_on and any(
+        getattr(transform, 'color_on_device', False)
+        for transform in _transforms(dataset)
+    ):
+        raise ValueError(
+            'MultiCrop: color_on_device=True leaves the colours to the data '
+            "preprocessor, but PackInputs does not hand on 'colors': set its "
+            "meta_keys=('img_path', 'crops', 'colors')"
+        )
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    if handed_on and not isinstance(preprocessor, MultiCropDataPreprocessor):
+        raise ValueError(
+            'MultiCrop: color_on_device=True leaves the colours to the data '
+            f'preprocessor, but {type(preprocessor).__name__} does not know '
+            "them: set data_preprocessor.type='MultiCropDataPreprocessor'"
+        )
+
+
+def _transforms(dataset: Dataset) -> Iterator:
+    """Yield the transforms of a data set and of those that it wraps."""
+    pipeline = getattr(dataset, 'pipeline', None)
+    yield from getattr(pipeline, 'transforms', ())
+    wrapped = [getattr(dataset, 'dataset', None)]
+    for inner in getattr(dataset, 'datasets', wrapped):
+        if inner is not None:
+            yield from _transforms(inner)
