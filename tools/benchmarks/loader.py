@@ -35,6 +35,7 @@ from unittest import mock
 import cv2
 import numpy as np
 import torch
+from measuring import count
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from PIL import Image, ImageFilter, ImageOps
@@ -235,16 +236,6 @@ def report(
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a bad value exits with code 2."""
 
-    def number(low: int) -> Callable[[str], int]:
-        def parse(text: str) -> int:
-            if not text.isdecimal() or int(text) < low:
-                raise argparse.ArgumentTypeError(
-                    f'{text!r} is not a whole number from {low}'
-                )
-            return int(text)
-
-        return parse
-
     def sides(text: str) -> tuple[int, int]:
         width, _, height = text.partition('x')
         valid = width.isdecimal() and height.isdecimal()
@@ -267,7 +258,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     ):
         parser.add_argument(
             f'--{name}',
-            type=number(low),
+            type=count(low),
             default=default,
             metavar='N',
             help=f'{text} (default: %(default)s)',
@@ -306,9 +297,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                     f'error: no images in --data {args.data}', file=sys.stderr
                 )
                 return 2
-            count = min(args.images, len(dataset))
+            number = min(args.images, len(dataset))
             # From all over the folder, which is in order of classes.
-            chosen = np.linspace(0, len(dataset) - 1, count).astype(int)
+            chosen = np.linspace(0, len(dataset) - 1, number).astype(int)
             paths = [dataset.get_data_info(i)['img_path'] for i in chosen]
         else:
             paths = make_images(
