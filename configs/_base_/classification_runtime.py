@@ -4,6 +4,8 @@ _base_ = ['./default_runtime.py']
 # Timer, schedules and samplers have their hooks from mmengine.
 default_hooks = dict(
     _delete_=True,
+    # mmengine's would wait for the GPU in every step.
+    runtime_info=dict(type='DeferredRuntimeInfoHook'),
     logger=dict(type='LoggerHook', interval=50),
     checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=1),
     non_finite_loss=dict(type='NonFiniteLossHook'),

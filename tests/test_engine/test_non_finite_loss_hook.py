@@ -20,10 +20,16 @@ def runner():
     )
 
 
+def end_iteration(runner, outputs):
+    """Log an iteration's figures, and check them."""
+    RuntimeInfoHook().after_train_iter(runner, 6, outputs=outputs)
+    NonFiniteLossHook().after_train_iter(runner, 6, outputs=outputs)
+
+
 def stop(runner, **outputs):
     """Return the text with which the hook stops the run."""
     with pytest.raises(FloatingPointError) as error:
-        NonFiniteLossHook().after_train_iter(runner, 6, outputs=outputs)
+        end_iteration(runner, outputs)
     return str(error.value)
 
 
@@ -69,7 +75,7 @@ def test_without_a_checkpoint_there_is_none_to_resume(runner):
 
 @pytest.mark.parametrize('outputs', [None, {}])
 def test_nothing_logged_passes(runner, outputs):
-    NonFiniteLossHook().after_train_iter(runner, 6, outputs=outputs)
+    end_iteration(runner, outputs)
 
 
 def test_finite_figures_pass(runner):
@@ -79,7 +85,7 @@ def test_finite_figures_pass(runner):
         negative=torch.tensor(-1e-30, dtype=torch.float64),
         count=3,
     )
-    NonFiniteLossHook().after_train_iter(runner, 6, outputs=outputs)
+    end_iteration(runner, outputs)
 
 
 def test_losses_with_a_graph_pass_without_a_warning(runner):
@@ -89,9 +95,7 @@ def test_losses_with_a_graph_pass_without_a_warning(runner):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('error')
-            NonFiniteLossHook().after_train_iter(
-                runner, 6, outputs=dict(loss=loss)
-            )
+            end_iteration(runner, dict(loss=loss))
     finally:
         torch.set_warn_always(False)
 

@@ -1,4 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import math
+
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
@@ -22,6 +24,22 @@ def test_each_gradient_is_clipped_by_its_own_norm():
     assert_close(gradients[0], torch.tensor([1.2, 1.6]) * 5 / 5.000001)
     assert gradients[1].tolist() == torch.tensor([[0.6, 0.8]]).tolist()
     assert gradients[2].tolist() == [0, 0]
+
+
+def test_clipping_reads_nothing_from_an_accelerator():
+    """On the meta device there is nothing to read."""
+    gradients = [torch.ones(2, device='meta'), torch.ones(3, device='meta')]
+    clip_each_gradient_(gradients, max_norm=1.0)
+    with pytest.raises(RuntimeError, match='meta'):
+        gradients[0].sum().item()
+
+
+def test_gradients_that_are_not_numbers_stay_so():
+    gradients = [torch.tensor([math.nan, 1.0]), torch.tensor([math.inf, 1.0])]
+    clip_each_gradient_(gradients, max_norm=2.0)
+    assert gradients[0].isnan().all()
+    assert gradients[1][0].isnan()
+    assert gradients[1][1] == 0
 
 
 def wrapper(model, **kwargs):
@@ -121,6 +139,75 @@ def test_groups_with_and_without_decay(scfs_cfg):
     ]
     assert len(grouped) == len(trained)
     assert set(grouped) == trained
+
+
+def build(model, **changes):
+    """The wrapper of a recipe, with changes."""
+    recipe = dict(
+        type='PerParamClipOptimWrapper',
+        constructor='DecayGroupConstructor',
+        precision='fp32',
+        optimizer=dict(type='SGD', lr=0.1),
+    )
+    return build_optim_wrapper(model, recipe | changes)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'fused'),
+    [
+        ({}, True),
+        (dict(precision='bf16'), True),
+        (dict(precision='fp16'), None),
+        (dict(optimizer=dict(type='SGD', lr=0.1, foreach=True)), None),
+        (dict(optimizer=dict(type='SGD', lr=0.1, fused=False)), False),
+        (dict(optimizer=dict(type='ASGD', lr=0.1)), None),
+        (
+            dict(
+                optimizer=dict(type='SGD', lr=0.1, momentum=0.9, dampening=0.1)
+            ),
+            None,
+        ),
+    ],
+)
+def test_steps_on_cpu_are_fused_where_that_is_safe(changes, fused):
+    for group in build(nn.Linear(2, 2), **changes).optimizer.param_groups:
+        assert group.get('fused') is fused
+
+
+@pytest.mark.parametrize('kind', ['SGD', 'AdamW'])
+def test_fused_steps_are_those_of_the_plain_loop(kind):
+    """With gradients and a resumed state that lie otherwise, too."""
+    settings = dict(type=kind, lr=0.1, weight_decay=0.01)
+    if kind == 'SGD':
+        settings['momentum'] = 0.9
+    weights = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        model = nn.Conv2d(5, 4, 3).to(memory_format=torch.channels_last)
+        built = build(model, optimizer=dict(settings, fused=fused))
+        for step in range(4):
+            if step == 2:  # as saved by a run without channels last
+                saved = built.state_dict()
+                for state in saved['state'].values():
+                    for name, value in state.items():
+                        state[name] = value.contiguous()
+                built.load_state_dict(saved)
+            model.weight.grad = torch.randn(4, 5, 3, 3)
+            if step in (1, 3):  # frozen at first, as prototypes are
+                model.bias.grad = torch.randn(4)
+            built.step()
+            built.zero_grad()
+        weights.append([p.detach().clone() for p in model.parameters()])
+    assert_close(*weights, rtol=1e-6, atol=1e-7)
+
+
+def test_fused_fp16_steps_are_refused():
+    with pytest.raises(ValueError, match='fused=True does not go with'):
+        build(
+            nn.Linear(2, 2),
+            precision='fp16',
+            optimizer=dict(type='SGD', lr=0.1, fused=True),
+        )
 
 
 def test_paramwise_cfg_is_refused():

@@ -1,10 +1,17 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import contextlib
+
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from mmpretrain.registry import MODELS
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
 from mmscfs.models.utils import (
+    CenterReduction,
     MomentumTeacher,
     TeacherCenter,
     output_channels,
@@ -60,6 +67,91 @@ def test_half_precision_outputs_are_summed_in_fp32():
 
 def test_pending_outputs_are_not_saved():
     assert set(TeacherCenter(2).state_dict()) == {'value'}
+
+
+def test_reduction_takes_what_was_collected():
+    """And that of an earlier batch counts once, however often one waits."""
+    center = TeacherCenter(1, momentum=0)
+    reduction = None
+    for value in (1.0, 2.0, 6.0):
+        center.collect(torch.tensor([[value]]))
+        reduction = CenterReduction([center], earlier=reduction)
+        assert not center.collected.any()
+    center.collect(torch.tensor([[50.0]]))  # of the next step
+    reduction.wait()
+    update_centers([center], reduction)
+    assert center.value.item() == 3
+    assert center.collected.tolist() == [50, 1]
+
+
+def train_part(rank, world, cfg, batches, folder):
+    """Three steps of two batches each, the second skipped; save the model.
+
+    Each process has its part of every batch. Batch norm is in evaluation
+    mode, so that images do not depend on one another.
+    """
+    torch.manual_seed(0)
+    model = MODELS.build(cfg).double().train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    wrapped, reduced = model, []
+    if world > 1:
+        dist.init_process_group(
+            'gloo',
+            init_method=f'file://{folder}/rendezvous',
+            rank=rank,
+            world_size=world,
+        )
+        wrapped = DistributedDataParallel(model, broadcast_buffers=False)
+        original = dist.all_reduce
+
+        def all_reduce(tensor, *args, async_op=False, **kwargs):
+            reduced.append((len(tensor), async_op))
+            return original(tensor, *args, async_op=async_op, **kwargs)
+
+        dist.all_reduce = all_reduce
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(3):
+        for last, views in enumerate(batches):
+            views = [view.chunk(world)[rank] for view in views]
+            alone = world > 1 and not last
+            with wrapped.no_sync() if alone else contextlib.nullcontext():
+                losses = wrapped(views, mode='loss')
+                loss, _ = model.parse_losses(losses)
+                (loss / 2).backward()
+        if step == 1:
+            model.after_skipped_step()
+        else:
+            optimizer.step()
+            model.after_step(0.9)
+        optimizer.zero_grad()
+        assert model._center_reduction is None
+    # In evaluation nothing is collected, and so nothing reduced.
+    model.eval()(views, mode='loss')
+    state = dict(reduced=reduced, **model.state_dict())
+    torch.save(state, f'{folder}/{rank}of{world}.pth')
+    if world > 1:
+        dist.destroy_process_group()
+
+
+def test_two_processes_move_the_centers_as_one(scfs_cfg, views, tmp_path):
+    batches = [views, [view.flip(0) + 1 for view in views]]
+    train_part(0, 1, scfs_cfg, batches, tmp_path)
+    # Forked, they need not import everything again.
+    arguments = 2, scfs_cfg, batches, str(tmp_path)
+    mp.start_processes(train_part, arguments, 2, start_method='fork')
+    expected, *found = (
+        torch.load(tmp_path / f'{name}.pth', weights_only=True)
+        for name in ('0of1', '0of2', '1of2')
+    )
+    assert expected.pop('reduced') == []
+    assert any(expected['head.center.value'])
+    for state in found:
+        # One for each batch: four centres and their counts, not waited for.
+        assert state.pop('reduced') == [(12 + 3 * 10 + 4, True)] * 6
+        for key, value in expected.items():
+            assert_close(state[key], value, rtol=1e-10, atol=1e-10, msg=key)
 
 
 class Backbone(nn.Module):

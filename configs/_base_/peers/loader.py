@@ -2,6 +2,8 @@
 custom_imports = dict(imports=['mmscfs'])
 
 checks = dict(
+    # mmengine's would wait for the GPU in every step.
+    runtime_info=dict(type='DeferredRuntimeInfoHook'),
     preflight=dict(type='PreflightHook'),
     non_finite_loss=dict(type='NonFiniteLossHook'),
     plain_checkpoint=dict(type='PlainCheckpointHook'),

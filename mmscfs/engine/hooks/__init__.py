@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from .collapse_monitor_hook import CollapseMonitorHook
+from .deferred_runtime_info_hook import DeferredRuntimeInfoHook
 from .frozen_backbone_hook import FrozenBackboneHook
 from .frozen_prototypes_hook import FrozenPrototypesHook
 from .momentum_teacher_hook import MomentumTeacherHook
@@ -12,6 +13,7 @@ from .teacher_temperature_hook import TeacherTemperatureHook
 
 __all__ = [
     'CollapseMonitorHook',
+    'DeferredRuntimeInfoHook',
     'FrozenBackboneHook',
     'FrozenPrototypesHook',
     'MomentumTeacherHook',

@@ -13,7 +13,7 @@ class CollapseMonitorHook(Hook):
     """Warn once, in plain words, when the logged figures show collapse.
 
     Looks at the last ``window`` iterations every ``window`` iterations, in
-    the log's history, so it costs no synchronisation with the device. With K
+    the log's history, so it waits for the device then and no oftener. With K
     prototypes, collapse is a teacher whose entropy stays at 0 (all images on
     one prototype) or at ln K (all prototypes alike), or a loss that stays at
     ln K (the student tells nothing apart).

@@ -28,13 +28,22 @@ def clip_each_gradient_(gradients: list[Tensor], max_norm: float) -> None:
     """Scale every gradient whose own L2 norm exceeds ``max_norm`` down to it.
 
     DINO clips each parameter by itself, not all of them by a common norm.
-    Nothing is read back from the device.
+    Nothing is read back from an accelerator; on a CPU, where that is free,
+    the norms tell which gradients need no second pass.
     """
     if not gradients:
         return
     norms = torch.stack(torch._foreach_norm(gradients))
     scales = (max_norm / (norms + 1e-6)).clamp(max=1)
-    torch._foreach_mul_(gradients, list(scales.unbind()))
+    factors = list(scales.unbind())
+    if scales.is_cpu:
+        kept = (scales == 1).tolist()
+        pairs = zip(gradients, factors, kept, strict=True)
+        for gradient, factor, keep in pairs:
+            if not keep:
+                gradient.mul_(factor)
+    else:
+        torch._foreach_mul_(gradients, factors)
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -51,7 +60,8 @@ class PerParamClipOptimWrapper(OptimWrapper):
             ``clip_grad=dict(max_norm=3.0)`` clips each parameter.
 
     Raises:
-        ValueError: The precision, the scale or ``clip_grad`` is not valid.
+        ValueError: The precision, the scale or ``clip_grad`` is not valid,
+            or the optimiser is fused and fp16.
     """
 
     def __init__(
@@ -81,6 +91,14 @@ class PerParamClipOptimWrapper(OptimWrapper):
         super().__init__(**kwargs)
         if precision == 'auto':
             precision = default_precision()
+        if precision == 'fp16' and getattr(
+            self.optimizer, '_step_supports_amp_scaling', False
+        ):
+            raise ValueError(
+                'optim_wrapper.optimizer.fused=True does not go with '
+                "precision='fp16': a step that the loss scaler skips would "
+                "move the teacher; leave fused out, or take 'bf16'"
+            )
         self.precision = precision
         self.device_type = get_device().split(':')[0]
         self.loss_scaler = torch.amp.GradScaler(
@@ -94,7 +112,11 @@ class PerParamClipOptimWrapper(OptimWrapper):
         super().backward(self.loss_scaler.scale(loss), **kwargs)
 
     def step(self, **kwargs) -> None:
-        """Clip and step, or skip a step whose fp16 gradients overflowed."""
+        """Clip and step, or skip a step whose fp16 gradients overflowed.
+
+        Whether they did is the one thing that torch's loss scaler reads from
+        the device in a step.
+        """
         if self.clip_grad_kwargs:
             self.loss_scaler.unscale_(self.optimizer)
             self._clip_grad()

@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import torch
 import torch.nn.functional as F
+from mmengine.dist import get_world_size
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -8,8 +9,11 @@ from torch import Tensor, nn
 
 from ..losses.functional import at_least_fp32
 from ..utils import (
+    CenterReduction,
     MomentumTeacher,
     TeacherCenter,
+    checkpoint_blocks,
+    compile_for_training,
     has_batch_norm,
     update_centers,
     with_in_channels,
@@ -37,13 +41,21 @@ class DINO(BaseSelfSupervisor):
             ``in_channels`` it takes the backbone's.
         head (dict): Head config, e.g. ``DINOHead``; it takes the number of
             prototypes from the neck.
+        compile (bool | dict): Compile the parts of student and teacher for
+            training; a dict has the arguments of :func:`torch.compile`.
+            Checkpoints are the same. Defaults to False.
+        checkpoint_activations (bool): Compute the activations of the
+            student's blocks again in the backward pass instead of keeping
+            them. Results are the same. Defaults to False.
         pretrained (str, optional): Checkpoint of the whole model.
         data_preprocessor (dict, optional): Defaults to
             ``SelfSupDataPreprocessor``.
         init_cfg (dict | list, optional): Defaults to None.
 
     Raises:
-        ValueError: Head and neck differ in the number of prototypes.
+        ValueError: Head and neck differ in the number of prototypes, the
+            backbone has no blocks to checkpoint, or ``compile`` is not valid
+            or together with ``checkpoint_activations``.
     """
 
     def __init__(
@@ -51,10 +63,17 @@ class DINO(BaseSelfSupervisor):
         backbone: dict,
         neck: dict,
         head: dict,
+        compile: bool | dict = False,
+        checkpoint_activations: bool = False,
         pretrained: str | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
+        if compile is not False and checkpoint_activations:
+            raise ValueError(
+                f'model.compile={compile} and model.checkpoint_activations='
+                'True cannot be combined: leave one of them out'
+            )
         if not isinstance(backbone, nn.Module):
             backbone = MODELS.build(backbone)
         if not isinstance(neck, nn.Module):
@@ -76,11 +95,31 @@ class DINO(BaseSelfSupervisor):
             init_cfg=init_cfg,
         )
         self.teacher = MomentumTeacher(backbone=self.backbone, neck=self.neck)
-        self.use_channels_last()
+        self._center_reduction: CenterReduction | None = None
+        self._compile = compile
+        self._checkpoint_activations = checkpoint_activations
+        self.prepare_parts('backbone', 'neck')
 
-    def use_channels_last(self) -> None:
-        """Lay convolution weights out as the views are, channels last."""
+    def prepare_parts(self, *names: str) -> None:
+        """Prepare parts of student and teacher for fast or small steps.
+
+        Convolution weights lie as the views do, channels last.
+        """
         self.to(memory_format=torch.channels_last)
+        for name in names:
+            student, teacher = getattr(self, name), getattr(self.teacher, name)
+            if self._checkpoint_activations:
+                num_blocks = checkpoint_blocks(student)
+                if not num_blocks and name == 'backbone':
+                    raise ValueError(
+                        'model.checkpoint_activations=True: the backbone '
+                        f'{type(student).__name__} has no lists or sequences '
+                        'of blocks; leave it out'
+                    )
+            if self._compile is not False:
+                options = {} if self._compile is True else self._compile
+                for module in (student, teacher):
+                    compile_for_training(module, options)
 
     def init_weights(self) -> None:
         """Initialise the student, then make the teacher its copy."""
@@ -164,6 +203,11 @@ class DINO(BaseSelfSupervisor):
                 student_global, student_local, teacher_global, data_samples
             )
         )
+        if self.training and get_world_size() > 1:
+            # The backward pass hides it.
+            self._center_reduction = CenterReduction(
+                self.centers, earlier=self._center_reduction
+            )
         with torch.no_grad():
             pooled = self.neck.pool(at_least_fp32(teacher_global[-1]))
             deviation = F.normalize(pooled, dim=-1).std(dim=0).mean()
@@ -280,9 +324,13 @@ class DINO(BaseSelfSupervisor):
             momentum (float): Share of itself that the teacher keeps.
         """
         self.teacher.momentum_update(self, momentum)
-        update_centers(self.centers)
+        update_centers(self.centers, self._center_reduction)
+        self._center_reduction = None
 
     def after_skipped_step(self) -> None:
         """Forget a batch whose step was skipped: nothing moves."""
         for center in self.centers:
             center.discard()
+        if self._center_reduction is not None:
+            self._center_reduction.wait()
+            self._center_reduction = None

@@ -92,7 +92,7 @@ class SCFS(DINO):
         super().__init__(backbone=backbone, neck=neck, head=head, **kwargs)
         self.search_neck = search_neck
         self.teacher.add_copy('search_neck', search_neck)
-        self.use_channels_last()
+        self.prepare_parts('search_neck')
         self.search_views = search_views
         self.search_outputs = search_outputs
         if search_views != 'none':

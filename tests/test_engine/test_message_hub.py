@@ -1,0 +1,323 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import copy
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import MessageHub
+from mmengine.runner import Runner
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmscfs.checkpoint import read_checkpoint
+from mmscfs.engine.message_hub import DeferredMessageHub
+
+TIMES = {'time', 'data_time', 'eta', 'memory'}
+
+
+@pytest.fixture
+def hub(tmp_path):
+    hub = MessageHub(str(tmp_path))
+    DeferredMessageHub.adopt(hub)
+    return hub
+
+
+def contents(hub):
+    """Names in order, values and counts of every history."""
+    return [
+        (name, *(part.tolist() for part in history.data))
+        for name, history in hub.log_scalars.items()
+    ]
+
+
+def row(step, *names):
+    """Scalars of a step, some narrower, wider or with a graph."""
+    values = [
+        torch.tensor(step + 1 / 3, requires_grad=True),
+        torch.tensor(-step / 7, dtype=torch.bfloat16),
+        torch.tensor([step / 11], dtype=torch.float64),
+    ]
+    return dict(zip(names, values, strict=False))
+
+
+def test_histories_equal_mmengines(hub, tmp_path):
+    plain = MessageHub(f'{tmp_path}/plain')
+    for step in range(40):
+        names = 'abc' if step % 9 else 'ca'
+        for name, value in row(step, *names).items():
+            plain.update_scalar(name, value)
+        hub.defer_scalars(row(step, *names))
+        for target in (hub, plain):
+            target.update_scalar('lr', step)
+            if step % 7 == 3:  # out of turn, between two deferred ones
+                target.update_scalar('b', 100.0, 2)
+        if step % 10 == 5:
+            for name in ('lr', 'a'):
+                assert hub.get_scalar(name).mean(4) == plain.get_scalar(
+                    name
+                ).mean(4)
+    assert hub.waiting
+    assert contents(hub) == contents(plain)
+    assert not hub.waiting
+
+
+@pytest.mark.parametrize(
+    'read',
+    [
+        lambda hub: hub.get_scalar('a').data[0],
+        lambda hub: hub.log_scalars['a'].data[0],
+        lambda hub: hub.state_dict()['log_scalars']['a'].data[0],
+    ],
+)
+def test_whoever_asks_finds_all(hub, read):
+    for step in range(3):
+        hub.defer_scalars(dict(a=torch.tensor(float(step))))
+    assert hub.waiting
+    assert list(read(hub)) == [0, 1, 2]
+    with pytest.raises(KeyError):
+        hub.get_scalar('b')
+
+
+def test_other_names_do_not_read_what_waits(hub):
+    """As the timer does in every iteration."""
+    for step in range(3):
+        hub.defer_scalars(dict(a=torch.tensor(float(step))))
+        hub.update_scalar('time', 0.5)
+        assert hub.get_scalar('time').current() == 0.5
+        DeferredMessageHub.adopt(hub)
+    assert len(hub._rows) == 2  # all but the first
+
+
+def test_a_scalar_may_change_after_it_was_logged(hub):
+    value = torch.zeros(())
+    for step in range(3):
+        value.fill_(step)
+        hub.defer_scalars(dict(a=value))
+    assert hub.get_scalar('a').data[0].tolist() == [0, 1, 2]
+
+
+def test_what_is_no_float_of_one_device_is_read_at_once(hub):
+    for a in (1.5, torch.tensor(2), torch.tensor(3.5)):
+        hub.defer_scalars(dict(a=a))
+    assert len(hub._rows) == 1
+    assert hub.get_scalar('a').data[0].tolist() == [1.5, 2, 3.5]
+
+
+def test_long_histories_lose_their_beginning(hub):
+    hub.update_scalar('a', 0.0)
+    hub.get_scalar('a').max_length = 3
+    for step in range(1, 6):
+        hub.defer_scalars(dict(a=torch.tensor(float(step))))
+    assert hub.get_scalar('a').data[0].tolist() == [3, 4, 5]
+    assert hub.get_scalar('a').data[1].tolist() == [1, 1, 1]
+
+
+def test_adopted_hub_is_the_one_others_hold(tmp_path):
+    hub = MessageHub.get_instance(str(tmp_path))
+    DeferredMessageHub.adopt(hub)
+    assert MessageHub.get_current_instance() is hub
+    hub.defer_scalars(dict(a=torch.tensor(1.0)))
+    assert hub.get_scalar('a').current() == 1
+
+
+def run(cfg, folder, hook='DeferredRuntimeInfoHook', hooks=(), **changes):
+    """Run a copy of a config, which logs every third iteration."""
+    cfg = copy.deepcopy(cfg)
+    cfg.merge_from_dict(
+        {
+            'work_dir': str(folder),
+            'default_hooks.runtime_info.type': hook,
+            'default_hooks.logger.interval': 3,
+            **changes,
+        }
+    )
+    runner = Runner.from_cfg(cfg)
+    for extra in hooks:
+        runner.register_hook(extra)
+    runner.train()
+    return runner
+
+
+def logged(runner):
+    """The lines of scalars.json without what depends on the clock."""
+    (path,) = Path(runner.log_dir).glob('vis_data/scalars.json')
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [
+        [(k, v) for k, v in line.items() if k not in TIMES] for line in lines
+    ]
+
+
+def saved(runner, epoch):
+    """The histories of a checkpoint, in order, without the times."""
+    checkpoint = read_checkpoint(f'{runner.work_dir}/epoch_{epoch}.pth')
+    return {
+        name: history['values'].tolist()
+        for name, history in checkpoint['message_hub']['log_scalars'].items()
+        if name.split('/')[1] not in TIMES
+    }
+
+
+def test_runs_log_and_save_what_mmengines_do(tiny_run, tmp_path):
+    """A resumed run too, and with the same smoothing."""
+    plain = run(tiny_run, tmp_path / 'plain', 'RuntimeInfoHook')
+    deferred = run(tiny_run, tmp_path / 'deferred')
+    assert type(deferred.message_hub) is DeferredMessageHub
+    assert [*deferred.message_hub.log_scalars] == [
+        *plain.message_hub.log_scalars
+    ]
+    assert len(logged(plain)) == 2
+    assert logged(deferred) == logged(plain)
+    for epoch in (1, 2):
+        expected = saved(plain, epoch)
+        assert len(expected['train/loss']) == 4 * epoch
+        found = saved(deferred, epoch)
+        assert [*found] == [*expected]
+        assert found == expected
+    resumed = run(
+        tiny_run,
+        tmp_path / 'resumed',
+        resume=True,
+        load_from=f'{deferred.work_dir}/epoch_1.pth',
+    )
+    assert saved(resumed, 2) == saved(plain, 2)
+    assert logged(resumed) == logged(plain)[1:]
+
+
+class ReadsRecorder(TorchDispatchMode):
+    """Record operations for whose result the host must wait."""
+
+    READS = ('_local_scalar_dense', 'nonzero', 'masked_select', '_unique2')
+
+    def __init__(self):
+        super().__init__()
+        self.reads = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        masks = name in ('index', 'index_put_') and any(
+            index is not None and index.dtype == torch.bool
+            for index in args[1]
+        )
+        if name in self.READS or masks:
+            self.reads.append(name)
+        return func(*args, **kwargs or {})
+
+
+class Begin(Hook):
+    """Watch an iteration from its first hook on."""
+
+    priority = 'HIGHEST'
+
+    def __init__(self, monkeypatch):
+        self.recorder = ReadsRecorder()
+        # On the CPU these reach no dispatcher.
+        for name in ('cpu', 'tolist', 'numpy'):
+            original = getattr(torch.Tensor, name)
+
+            def recorded(*args, name=name, original=original, **kwargs):
+                self.recorder.reads.append(name)
+                return original(*args, **kwargs)
+
+            monkeypatch.setattr(torch.Tensor, name, recorded)
+
+    def before_train_iter(self, runner, *_, **__):
+        self.recorder.reads = []
+        self.recorder.__enter__()
+
+
+class End(Hook):
+    """To its last; the number of reads by iteration."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, begin):
+        self.begin, self.reads = begin, {}
+
+    def after_train_iter(self, runner, *_, **__):
+        self.begin.recorder.__exit__(None, None, None)
+        self.reads[runner.iter + 1] = len(self.begin.recorder.reads)
+
+
+def count_reads(cfg, folder, monkeypatch, **settings):
+    begin = Begin(monkeypatch)
+    end = End(begin)
+    run(
+        cfg,
+        folder,
+        hooks=(begin, end),
+        **{
+            'optim_wrapper.precision': 'fp32',
+            # On a CPU, and only there, clipping looks at the norms.
+            'optim_wrapper.clip_grad': None,
+            **settings,
+        },
+    )
+    return end.reads
+
+
+def test_steps_between_logs_never_wait_for_the_device(
+    tiny_run, tmp_path, monkeypatch
+):
+    """Epochs of 4 iterations, logged at the third of each."""
+    reads = count_reads(tiny_run, tmp_path, monkeypatch)
+    assert {i: reads[i] for i in (2, 4, 5, 6, 8)} == dict.fromkeys(
+        (2, 4, 5, 6, 8), 0
+    )
+    # One transfer: to the host, and from there into a list.
+    assert reads[3] == reads[7] == 2
+
+
+def test_fp16_reads_once_whether_the_gradients_overflowed(
+    tiny_run, tmp_path, monkeypatch
+):
+    reads = count_reads(
+        tiny_run, tmp_path, monkeypatch, **{'optim_wrapper.precision': 'fp16'}
+    )
+    assert [reads[i] for i in (2, 4, 5, 6, 8)] == [1] * 5
+
+
+def test_the_recorder_sees_mmengines_reads(tiny_run, tmp_path, monkeypatch):
+    reads = count_reads(
+        tiny_run, tmp_path, monkeypatch, hook='RuntimeInfoHook'
+    )
+    assert all(count > 10 for count in reads.values())
+
+
+class Poison(Hook):
+    """Make a term of one iteration not a number, then right again."""
+
+    priority = 'HIGHEST'
+
+    def __init__(self, at):
+        self.at = at
+
+    def after_train_iter(self, runner, batch_idx, data_batch, outputs):
+        if runner.iter + 1 in self.at:
+            outputs['teacher_entropy'] = torch.tensor(math.nan)
+
+
+@pytest.mark.parametrize(
+    ('at', 'saved_epochs', 'stopped_at'),
+    [([2, 3], 0, 3), ([4], 0, 4), ([6], 1, 7), ([8], 1, 8)],
+)
+def test_first_bad_iteration_is_named_before_the_next_checkpoint(
+    tiny_run, tmp_path, at, saved_epochs, stopped_at
+):
+    """At the log's interval or, after its last line, at the epoch's end."""
+    last = []
+
+    class Last(Hook):
+        priority = 'HIGHEST'
+
+        def after_train_iter(self, runner, *_, **__):
+            last.append(runner.iter + 1)
+
+    with pytest.raises(
+        FloatingPointError,
+        match=f'iteration {at[0]}: not finite: teacher_entropy=nan;',
+    ):
+        run(tiny_run, tmp_path / 'work', hooks=(Poison(at), Last()))
+    assert last[-1] == stopped_at
+    assert len([*(tmp_path / 'work').glob('*.pth')]) == saved_epochs
