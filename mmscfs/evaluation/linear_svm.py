@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from .neighbors import unit
+from .bank import unit
 
 if TYPE_CHECKING:
     from sklearn.svm import LinearSVC

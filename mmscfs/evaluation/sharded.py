@@ -7,7 +7,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .neighbors import Neighbors, find_neighbors, merge_neighbors
+from .bank import measure_bank
+from .neighbors import find_neighbors, search_bank
+from .precision import resolve_precision
+from .refinement import Neighbors, merge_neighbors
 
 LAST = torch.iinfo(torch.int64).max
 
@@ -65,6 +68,7 @@ def find_sharded_neighbors(
             'the bank'
         )
     block = max(1, query_block // world)
+    search = _searcher(bank, bank_index, k, device, **kwargs)
     parts = []
     for start in track(range(0, most_queries, block)):
         own = queries[start : start + block]
@@ -73,29 +77,47 @@ def find_sharded_neighbors(
         padded[: len(own)] = own
         blocks = [torch.empty_like(padded) for _ in range(world)]
         dist.all_gather(blocks, padded)
-        found = _find_here(torch.cat(blocks), bank, bank_index, k, **kwargs)
+        found = search(torch.cat(blocks))
         found = [_exchange(values, world)[: len(own)] for values in found]
         parts.append(merge_neighbors(*found, k))
     return Neighbors(*map(torch.cat, zip(*parts, strict=True)))
 
 
-def _find_here(
-    queries: Tensor, bank: Tensor, bank_index: Tensor, k: int, **kwargs
-) -> Neighbors:
-    """Search this process's bank; where it is short, nothing is nearer."""
-    shape = (len(queries), k)
-    similarity = torch.full(
-        shape, -torch.inf, dtype=torch.float64, device=queries.device
-    )
-    # Places that no feature has, all different.
-    index = LAST - torch.arange(k, device=queries.device).expand(shape)
+def _searcher(
+    bank: Tensor,
+    bank_index: Tensor,
+    k: int,
+    device: torch.device,
+    precision: str = 'auto',
+    bank_block: int = 8192,
+) -> Callable[[Tensor], Neighbors]:
+    """Return a search of this process's bank, which it measures once.
+
+    Where the bank is short, nothing is nearer.
+    """
     here = min(k, len(bank))
     if here:
-        found = find_neighbors(queries, bank, here, **kwargs)
-        similarity[:, :here] = found.similarity
-        index = index.clone()
-        index[:, :here] = bank_index.to(queries.device)[found.index]
-    return Neighbors(similarity, index)
+        precision = resolve_precision(precision, device)
+        measured = measure_bank(bank, precision, bank_block, device)
+        places = bank_index.to(device)
+
+    def search(queries: Tensor) -> Neighbors:
+        shape = (len(queries), k)
+        similarity = torch.full(
+            shape, -torch.inf, dtype=torch.float64, device=device
+        )
+        # Places that no feature has, all different.
+        index = LAST - torch.arange(k, device=device).expand(shape)
+        if here:
+            found = search_bank(
+                queries, measured, here, precision, len(queries)
+            )
+            similarity[:, :here] = found.similarity
+            index = index.clone()
+            index[:, :here] = places[found.index]
+        return Neighbors(similarity, index)
+
+    return search
 
 
 def _exchange(values: Tensor, world: int) -> Tensor:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmscfs.evaluation import find_neighbors, neighbors
+from mmscfs.evaluation import find_neighbors, neighbors, precision
 
 
 def plain_neighbors(queries, bank, k):
@@ -43,6 +43,13 @@ def collapsed_features():
     )
 
 
+@pytest.fixture
+def no_bank_is_small(monkeypatch):
+    """Also these few features go through the fast pass."""
+    monkeypatch.setattr(neighbors, 'SMALL', 0)
+    monkeypatch.setattr(neighbors, 'SMALL_TIMES_K', 0)
+
+
 SETTINGS = [
     dict(precision=precision, query_block=queries, bank_block=bank)
     for precision in ('fp64', 'fp32', 'bf16')
@@ -54,6 +61,7 @@ SETTINGS = [
 @pytest.mark.parametrize(
     'features', [random_features, tied_features, collapsed_features]
 )
+@pytest.mark.usefixtures('no_bank_is_small')
 def test_neighbors_are_those_of_a_plain_loop(features, settings):
     queries, bank = features()
     expected = plain_neighbors(queries, bank, 9)
@@ -61,7 +69,26 @@ def test_neighbors_are_those_of_a_plain_loop(features, settings):
     torch.testing.assert_close(found.index, expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    'features', [random_features, tied_features, collapsed_features]
+)
+@pytest.mark.parametrize('bank_block', [8192, 50, 7])
+def test_neighbors_in_a_small_bank(features, bank_block):
+    queries, bank = features()
+    expected = plain_neighbors(queries, bank, 9)
+    found = find_neighbors(queries, bank, 9, bank_block=bank_block)
+    torch.testing.assert_close(found.index, expected, rtol=0, atol=0)
+
+
+def test_the_bank_stays_as_it_is():
+    queries, bank = (features.double() for features in random_features())
+    before = bank.clone()
+    find_neighbors(queries, bank, 9)
+    assert torch.equal(bank, before)
+
+
 @pytest.mark.parametrize('settings', SETTINGS)
+@pytest.mark.usefixtures('no_bank_is_small')
 def test_similarities_are_the_cosines(settings):
     queries, bank = random_features()
     found = find_neighbors(queries, bank, 4, **settings)
@@ -84,58 +111,31 @@ def test_a_feature_of_zeros_is_like_none():
     assert found.similarity.tolist() == [[0, 0]]
 
 
+@pytest.mark.usefixtures('no_bank_is_small')
 def test_queries_that_stay_open_are_searched_in_finer_precision(monkeypatch):
     searched = []
     original = neighbors._search
 
-    def search(queries, bank, k, precision):
+    def search(queries, bank, k, precision, is_first=True):
         searched.append((precision, len(queries)))
-        return original(queries, bank, k, precision)
+        return original(queries, bank, k, precision, is_first)
 
     monkeypatch.setattr(neighbors, '_search', search)
-    queries, bank = collapsed_features()
-    find_neighbors(queries, bank, 9, 'bf16')
-    assert [precision for precision, _ in searched] == ['bf16', 'fp32', 'fp64']
-    assert searched[0][1] == searched[1][1] == 25
+    monkeypatch.setattr(precision, '_has_fast_bf16', lambda: True)
+    # More equals than there is room for: only float64 is certain of them.
+    queries, bank = torch.ones(25, 6), torch.ones(120, 6)
+    bank[::2] *= 3
+    find_neighbors(queries, bank, 9, 'bf16', bank_block=20)
+    assert searched == [('bf16', 25), ('fp32', 25), ('fp64', 25)]
     searched.clear()
     # Cosines far apart are certain at once.
     angles = torch.linspace(0, 3, 120)
     bank = torch.stack([angles.cos(), angles.sin()], -1)
-    find_neighbors(torch.tensor([[0.5, 0.5]]), bank, 2, 'bf16')
+    find_neighbors(torch.tensor([[0.5, 0.5]]), bank, 2, 'bf16', bank_block=20)
     assert searched == [('bf16', 1)]
 
 
-def test_limit_of_the_coarse_pass_holds():
-    """No feature outside the candidates exceeds the limit."""
-    queries, bank = torch.randn(40, 64), torch.randn(500, 64)
-    queries = neighbors.unit(queries)
-    cosines = queries @ neighbors.unit(bank).T
-    for precision, error in (('fp32', 1e-5), ('bf16', 0.01)):
-        index, limit = neighbors._find_candidates(
-            queries, neighbors._measure(bank, precision, 70), 50, precision
-        )
-        outside = cosines.scatter(1, index, -2).amax(-1)
-        assert (outside <= limit).all()
-        # And it is of use: near the last of the candidates.
-        last = cosines.gather(1, index).amin(-1)
-        assert (limit - last).max() < 2 * error
-
-
-def test_reduced_precision_of_products_is_heeded():
-    queries, bank = torch.randn(4, 8), torch.randn(300, 8)
-    queries = neighbors.unit(queries)
-    arguments = queries, neighbors._measure(bank, 'fp32', 300), 20, 'fp32'
-    limits = []
-    before = torch.get_float32_matmul_precision()
-    for setting in ('highest', 'high'):
-        torch.set_float32_matmul_precision(setting)
-        try:
-            limits.append(neighbors._find_candidates(*arguments)[1])
-        finally:
-            torch.set_float32_matmul_precision(before)
-    assert (limits[1] - limits[0]).min() > 2**-11
-
-
+@pytest.mark.usefixtures('no_bank_is_small')
 def test_a_bank_in_a_memory_mapped_file(tmp_path):
     queries, bank = random_features()
     np.save(tmp_path / 'bank.npy', bank.numpy())
@@ -147,6 +147,7 @@ def test_a_bank_in_a_memory_mapped_file(tmp_path):
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.float64])
+@pytest.mark.usefixtures('no_bank_is_small')
 def test_features_of_other_types(dtype):
     queries, bank = (x.to(dtype) for x in random_features())
     found = find_neighbors(queries, bank, 5)

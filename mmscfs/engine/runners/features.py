@@ -193,7 +193,20 @@ def extract_features(
     model.eval()
     stored: dict[str, Tensor] = {}
     bad: dict[str, int] = Counter()
-    start = 0
+
+    def store(start: int, outputs: Mapping[str, 'Received']) -> None:
+        for name, output in outputs.items():
+            output = output.get()
+            if name not in stored:
+                shape = (len(index), output.shape[1])
+                create = allocate or (lambda _, s: torch.empty(s))
+                stored[name] = create(name, shape)
+            # The sampler repeats images to give every process as many.
+            part = stored[name][start : start + len(output)]
+            part.copy_(output[: len(part)])
+            bad[name] += int((~part.isfinite()).any(-1).sum())
+
+    start, last = 0, None
     with preserved_random_states():
         for batch in track(
             loader, f'features of the {what}', disable=not is_main_process()
@@ -202,27 +215,54 @@ def extract_features(
             if isinstance(outputs, Tensor):
                 outputs = (outputs,)
             names = layer_names(backbone, len(outputs))
-            for name in choose_layers(names, layers):
-                output = pool(outputs[names.index(name)]).float().cpu()
-                if name not in stored:
-                    shape = (len(index), output.shape[1])
-                    create = allocate or (lambda _, s: torch.empty(s))
-                    stored[name] = create(name, shape)
-                # The sampler repeats images to give every process as many.
-                part = stored[name][start : start + len(output)]
-                part.copy_(output[: len(part)])
-                bad[name] += int((~part.isfinite()).any(-1).sum())
+            received = {
+                name: Received(pool(outputs[names.index(name)]).float())
+                for name in choose_layers(names, layers)
+            }
+            # A GPU computes this batch while the one before is stored.
+            if last:
+                store(*last)
+            last = start, received
             start += len(batch['inputs'])
+        store(*last)
     check_finite(bad, what)
     return Features(stored, labels, index, names)
 
 
+class Received:
+    """A tensor on its way into the memory of the CPU, which waits for none.
+
+    Args:
+        values (Tensor): On any device.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self.values, self.event = values, None
+        if values.is_cuda:
+            self.values = torch.empty_like(
+                values, device='cpu', pin_memory=True
+            )
+            self.values.copy_(values, non_blocking=True)
+            self.event = torch.cuda.Event()
+            self.event.record()
+
+    def get(self) -> Tensor:
+        """Return it, once it is there."""
+        if self.event:
+            self.event.synchronize()
+        return self.values
+
+
 def normalise(model: nn.Module, images: Tensor | Sequence[Tensor]) -> Tensor:
-    """Send images, (B, 3, H, W) or a list, through the preprocessor."""
+    """Send images, (B, 3, H, W) or a list, through the preprocessor.
+
+    They come out with their channels last in memory, as is faster.
+    """
     if not isinstance(images, Tensor):
         images = torch.stack(list(images))
     data = dict(inputs=images, data_samples=None)
-    return model.data_preprocessor(data)['inputs']
+    images = model.data_preprocessor(data)['inputs']
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def own_places(loader: DataLoader, what: str) -> Tensor:
