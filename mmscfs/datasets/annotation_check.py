@@ -6,18 +6,17 @@ value and the remedy. ``dataset`` is mmdet's, built with ``lazy_init=True``,
 and ``where`` the path of its config, e.g. "train_dataloader.dataset".
 """
 
-import json
-import logging
 import os.path as osp
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
-from xml.etree import ElementTree
 
-import cv2
-from mmengine.logging import print_log
+from .coco_file import check_coco_boxes, read_coco
+from .paths import check_inside
+from .text import short, warn
+from .transforms.loading import LoadImage, UnreadableImageError
+from .voc_file import check_xml
 
 NUM_IMAGES = 20  # opened of each data set, spread over it
-NUM_XMLS = 200  # read of each VOC data set, spread over it
 
 
 def check_coco(dataset: Any, where: str) -> None:
@@ -56,6 +55,8 @@ def check_coco(dataset: Any, where: str) -> None:
         )
     folder = dataset.data_prefix['img']
     _need_folder(folder, f'{where}.data_prefix.img', dataset)
+    for image in coco['images']:
+        check_inside(image['file_name'], f'{where}.ann_file={path!r}', folder)
     images = spread(coco['images'], NUM_IMAGES)
     check_images(
         [osp.join(folder, image['file_name']) for image in images],
@@ -63,94 +64,17 @@ def check_coco(dataset: Any, where: str) -> None:
     )
 
 
-def read_coco(path: str, where: str) -> dict:
-    """Read a COCO file's images, annotations and categories."""
-    setting = f'{where}.ann_file={path!r}'
-    try:
-        with open(path, encoding='utf-8') as file:
-            coco = json.load(file)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f'{setting} is damaged or no json: {error.msg} at line '
-            f'{error.lineno}, column {error.colno}: make or copy it again'
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f'{setting} is no json: {error}') from error
-    needed = {
-        'images': ('id', 'file_name', 'width', 'height'),
-        'annotations': ('image_id', 'category_id', 'bbox', 'area'),
-        'categories': ('id', 'name'),
-    }
-    if not isinstance(coco, dict):
-        raise ValueError(f'{setting} holds a list, no COCO annotations')
-    # Those of test images have none.
-    coco.setdefault('annotations', [])
-    for part, keys in needed.items():
-        for entry in coco.get(part) or []:
-            lost = [key for key in keys if key not in entry]
-            if lost:
-                raise ValueError(
-                    f'{setting} has an entry of {part!r} without '
-                    f'{", ".join(lost)}: {short([entry])}'
-                )
-    for part in ('images', 'categories'):
-        if not coco.get(part):
-            raise ValueError(
-                f'{setting} has no {part}: its list {part!r} is empty or '
-                'missing; name the annotations that belong to the images'
-            )
-    return coco
-
-
-def check_coco_boxes(coco: Mapping, known: set[str], path: str) -> int:
-    """Check every box [x, y, w, h]; return how many are of known classes.
-
-    Boxes without width or height, of which COCO itself has some, are not
-    refused: mmdet leaves them out.
-    """
-    images = {image['id']: image for image in coco['images']}
-    ids = {c['id'] for c in coco['categories'] if c['name'] in known}
-    count = 0
-    beyond = []
-    for item in coco['annotations']:
-        image, box = images.get(item['image_id']), item['bbox']
-        if image is None:
-            continue
-        width, height = image['width'], image['height']
-        problem = None
-        try:
-            x, y, w, h = map(float, box)
-        except (TypeError, ValueError):
-            problem = 'is not [x, y, width, height]'
-        else:
-            if not (w >= 0 and h >= 0):
-                problem = 'has a negative size'
-            elif x >= width or y >= height or x + w < 0 or y + h < 0:
-                problem = f'lies outside of the image ({width}x{height})'
-            elif x + w > width + 2 or y + h > height + 2:
-                beyond.append(image['file_name'])
-        if problem:
-            raise ValueError(
-                f'{path}: the bbox {box!r} of image {image["file_name"]!r} '
-                f'(annotation {item.get("id")}) {problem}: correct or remove '
-                'it; a COCO bbox is [left, top, width, height] in pixels'
-            )
-        count += item['category_id'] in ids
-    if beyond:
-        warn(
-            f'{path}: {len(beyond)} of {len(coco["annotations"])} boxes reach '
-            f'beyond their image (e.g. in {beyond[0]!r}): is bbox [left, '
-            'top, width, height], and not [left, top, right, bottom]?'
-        )
-    return count
-
-
 def check_voc(dataset: Any, where: str) -> None:
     """Check a data set in the format of Pascal VOC."""
     path, classes = dataset.ann_file, dataset.metainfo['classes']
     _need_file(path, f'{where}.ann_file', dataset)
-    with open(path, encoding='utf-8') as lines:
-        ids = [line.rstrip('\n\r') for line in lines]
+    try:
+        with open(path, encoding='utf-8') as lines:
+            ids = [line.rstrip('\n\r') for line in lines]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f'{where}.ann_file={path!r} is no list of images: {error}'
+        ) from error
     if not ids:
         raise ValueError(
             f'{where}.ann_file={path!r} has no images: the list is empty'
@@ -160,7 +84,8 @@ def check_voc(dataset: Any, where: str) -> None:
     for folder in (dataset.ann_subdir, dataset.img_subdir):
         _need_folder(osp.join(root, folder), setting, dataset)
     names: set[str] = set()
-    for name in spread(ids, NUM_XMLS):
+    for name in ids:
+        check_inside(name, f'{where}.ann_file={path!r}', root)
         xml = osp.join(root, dataset.ann_subdir, f'{name}.xml')
         if not osp.isfile(xml):
             raise FileNotFoundError(
@@ -179,7 +104,7 @@ def check_voc(dataset: Any, where: str) -> None:
         )
     if not names and not dataset.test_mode:
         raise ValueError(
-            f'{where}.ann_file={path!r}: no object in the first annotations '
+            f'{where}.ann_file={path!r}: no object in the annotations '
             f'below {root!r}: there is nothing to learn'
         )
     if unknown:
@@ -196,47 +121,6 @@ def check_voc(dataset: Any, where: str) -> None:
     )
 
 
-def check_xml(path: str, classes: Sequence[str]) -> set[str]:
-    """Check the boxes of the known classes; return the names of objects."""
-    try:
-        top = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
-        raise ValueError(
-            f'{path}: damaged or no XML ({error}): make or copy it again'
-        ) from error
-    image = top.findtext('filename') or f'{osp.basename(path)[:-4]}.jpg'
-    names = set()
-    for item in top.findall('object'):
-        name = item.findtext('name')
-        names.add(str(name))
-        if name not in classes:
-            continue
-        texts = [
-            item.findtext(f'bndbox/{side}')
-            for side in ('xmin', 'ymin', 'xmax', 'ymax')
-        ]
-        try:
-            x1, y1, x2, y2 = map(float, texts)
-            width, height = (
-                float(top.findtext(f'size/{side}', 'inf'))
-                for side in ('width', 'height')
-            )
-        except (TypeError, ValueError):
-            problem = 'is not of four numbers'
-        else:
-            if x2 > x1 and y2 > y1:
-                if x1 <= width and y1 <= height and x2 >= 1 and y2 >= 1:
-                    continue
-                problem = f'lies outside of the image ({width}x{height})'
-            else:
-                problem = 'is empty (xmax <= xmin or ymax <= ymin)'
-        raise ValueError(
-            f'{path}: the box {texts} of a {name!r} in image {image!r} '
-            f'{problem}: correct or remove the object'
-        )
-    return names
-
-
 def check_images(paths: Sequence[str], setting: str) -> None:
     """Check that images exist and can be read."""
     missing = [path for path in paths if not osp.isfile(path)]
@@ -246,11 +130,15 @@ def check_images(paths: Sequence[str], setting: str) -> None:
             f'not exist, e.g. {missing[0]!r}: correct the folder, or put the '
             'images there'
         )
+    load = LoadImage()
     for path in paths:
-        if cv2.imread(path) is None:
+        try:
+            load(dict(img_path=path))
+        except UnreadableImageError as error:
             raise ValueError(
-                f'{setting}: {path!r} is damaged or no image: replace it'
-            )
+                f'{setting}: {path!r} is damaged or no image: replace it '
+                f'({error.__cause__})'
+            ) from error
 
 
 def _need_file(path: str, setting: str, dataset: Any) -> None:
@@ -275,13 +163,3 @@ def spread(items: Sequence, count: int) -> list:
     """Return at most ``count`` items at even distances, the first among."""
     count = min(count, len(items))
     return [items[i * len(items) // count] for i in range(count)]
-
-
-def short(items: Sequence, limit: int = 10) -> str:
-    """List a few items, and say how many there are."""
-    text = ', '.join(map(repr, items[:limit]))
-    return text if len(items) <= limit else f'{text}, ... ({len(items)})'
-
-
-def warn(text: str) -> None:
-    print_log(text, logger='current', level=logging.WARNING)

@@ -26,6 +26,7 @@ from .annotation_check import NUM_IMAGES, check_images, spread
 from .detection_check import leaf_datasets
 from .image_files import ImageFiles
 from .label_check import Labels, check_num_classes, compare, labels_of
+from .paths import check_inside
 
 # With their names in tools/dataset_converters/check_dataset.py.
 CHECKED = (
@@ -234,6 +235,14 @@ def read_images(dataset: Any, settings: Mapping, where: str) -> list[dict]:
             f'{where}: {damaged} label ({type(error).__name__}: {error}); '
             f'{remedy(kind, settings)}'
         ) from error
+    folder = dataset.data_prefix.get('img_path')
+    for image in dataset.data_list:
+        path = image.get('img_path')
+        if folder and path:
+            # An absolute name took the place of the folder.
+            inside = path.startswith(folder)
+            name = path[len(folder) :].lstrip('/') if inside else path
+            check_inside(name, f'{where}: the list of images', folder)
     return dataset.data_list
 
 

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from mmpretrain.datasets import CIFAR10, ImageNet
 from mmpretrain.datasets.utils import check_md5
+
+from .paths import check_inside
+from .voc_file import read_xml
 
 Track = Callable[[Sequence, str], Iterable]
 SYNSET = re.compile(r'n\d{8}')
@@ -266,7 +268,15 @@ def read_coco(
         coco: dict[str, Any] = json.loads(path.read_bytes())
         names = {category['name'] for category in coco['categories']}
         files = [image['file_name'] for image in coco['images']]
-    except (ValueError, LookupError, TypeError) as error:
+        for file in files:
+            check_inside(file, ann_file, folder)
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         report.damaged.append(ann_file)
         report.notes.append(f'{ann_file} is not COCO annotations: {error!r}')
         return
@@ -291,13 +301,18 @@ def read_voc(
     if not report.has(path):
         return
     for name in track(read_text(path).split(), f'{root.name} {listing}'):
+        try:
+            check_inside(name, f'{listing}.txt', 'Annotations')
+        except ValueError as error:
+            report.notes.append(str(error))
+            continue
         xml = root / 'Annotations' / f'{name}.xml'
         has_image = report.has(root / 'JPEGImages' / f'{name}.jpg')
         if not report.has(xml):
             continue
         try:
-            objects = ElementTree.parse(xml).getroot().iterfind('object/name')
-        except ElementTree.ParseError:
+            objects = read_xml(xml).iterfind('object/name')
+        except ValueError:
             report.damaged.append(os.path.relpath(xml, report.root))
             continue
         if has_image:

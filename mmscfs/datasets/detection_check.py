@@ -8,7 +8,8 @@ from mmengine.config import Config
 
 from mmscfs.compatibility import check_package
 
-from .annotation_check import check_coco, check_voc, short
+from .annotation_check import check_coco, check_voc
+from .text import short
 
 # Heads that count the classes of the data set, and the part of HTC's that
 # counts those of COCO-stuff.

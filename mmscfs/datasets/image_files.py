@@ -7,9 +7,10 @@ from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
+from .paths import check_inside
 from .samplers import SampleKey
 from .shards import is_sharded, read_index
-from .transforms.loading import UnreadableImageError
+from .transforms.loading import UnreadableImageError, check_regular
 
 
 @DATASETS.register_module()
@@ -38,8 +39,8 @@ class ImageFiles(CustomDataset):
         **kwargs: Those of :class:`mmpretrain.datasets.CustomDataset`.
 
     Raises:
-        ValueError: ``on_error`` or ``max_errors`` is not valid, or no folder
-            is named.
+        ValueError: ``on_error`` or ``max_errors`` is not valid, no folder is
+            named, or the list has a name that leaves it.
         FileNotFoundError: The folder does not exist or holds no image, or
             shards lack an image of the list.
         ShardError: Shards or their index are damaged.
@@ -134,14 +135,27 @@ class ImageFiles(CustomDataset):
 
     def _read_list(self) -> list[str]:
         """Read ``ann_file``: a name, and perhaps a label, on each line."""
-        with open(self.ann_file, encoding='utf-8') as lines:
-            entries = [line.strip() for line in lines if line.strip()]
-        return [
+        try:
+            check_regular(self.ann_file)
+            with open(self.ann_file, encoding='utf-8') as lines:
+                entries = [line.strip() for line in lines if line.strip()]
+        except ValueError as error:
+            raise ValueError(
+                f'ImageFiles: {self.ann_file!r} is no list of images: {error}'
+            ) from error
+        names = [
             entry.rsplit(maxsplit=1)[0]
             if entry.rsplit(maxsplit=1)[-1].lstrip('-').isdigit()
             else entry
             for entry in entries
         ]
+        for name in names:
+            check_inside(
+                name,
+                f'ImageFiles: the list {self.ann_file!r}',
+                self.img_prefix,
+            )
+        return names
 
     def __getitem__(self, idx: int) -> dict:
         """Return a sample, or that of the next image that can be read.
@@ -156,16 +170,18 @@ class ImageFiles(CustomDataset):
             except UnreadableImageError as error:
                 if self.on_error == 'raise':
                     raise UnreadableImageError(
-                        f'{error}; remove it, or set train_dataloader.'
-                        "dataset.on_error='skip'"
+                        f'{error}{self._gone()}; remove it, or set '
+                        "train_dataloader.dataset.on_error='skip'"
                     ) from error
                 self.num_skipped += 1
                 count = self.num_skipped.item()
                 if count > self.max_errors:
                     raise UnreadableImageError(
-                        f'{error}; {count} images could not be read, over '
-                        'train_dataloader.dataset.max_errors='
-                        f'{self.max_errors}'
+                        f'{error}{self._gone()}; {count} images could not be '
+                        'read, over train_dataloader.dataset.max_errors='
+                        f'{self.max_errors}: repair or remove those that the '
+                        'log names, or raise max_errors, and go on with '
+                        '--resume'
                     ) from error
                 print_log(
                     f'{error}; skipped, {count} so far',
@@ -176,3 +192,13 @@ class ImageFiles(CustomDataset):
             if isinstance(idx, SampleKey):
                 following = SampleKey(following, *idx.key[:2])
             idx = following
+
+    def _gone(self) -> str:
+        """Say so if the whole folder is no longer there."""
+        folder = self.img_prefix
+        if '://' in folder or osp.isdir(folder):
+            return ''
+        return (
+            f': the whole folder {folder!r} is gone, mount it again or put '
+            'it back, and go on with --resume'
+        )

@@ -4,7 +4,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from .annotation_check import short
+from .text import short
 
 
 class Labels(NamedTuple):

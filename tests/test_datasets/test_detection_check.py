@@ -2,6 +2,7 @@
 import copy
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import cv2
 import mmdet
 import numpy as np
 import pytest
+from bad_annotations import COCO, VOC
+from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
@@ -365,9 +368,14 @@ def test_order_of_categories_is_the_files(coco, warnings):
     ('box', 'problem'),
     [
         ([5, 6, 20], 'is not [x, y, width, height]'),
-        ([5, 6, 20, None], 'is not [x, y, width, height]'),
+        ([5, 6, 20, None], 'finite numbers'),
         ([5, 6, -20, 3], 'negative size'),
-        ([5, float('nan'), 20, float('nan')], 'negative size'),
+        ([5, float('nan'), 20, float('nan')], 'finite numbers'),
+        ([5, float('nan'), 20, 4], 'finite numbers'),
+        ([5, 6, float('inf'), 4], 'finite numbers'),
+        (['5', 6, 20, 4], 'finite numbers'),
+        ([5, 6, 10**400, 4], 'finite numbers'),
+        ('4444', 'is not [x, y, width, height]'),
         ([61, 6, 20, 10], 'outside of the image (60x40)'),
         ([5, -30, 20, 10], 'outside of the image (60x40)'),
     ],
@@ -391,7 +399,108 @@ def test_corners_instead_of_sizes_are_warned_of(coco, warnings):
     assert '0.jpg' in warnings[0]
 
 
+@pytest.mark.parametrize('case', COCO, ids=lambda case: case.name)
+def test_bad_coco_files(coco, tmp_path, case, warnings):
+    """Refused with the file and the item, or left out by mmdet."""
+    cfg = coco()
+    path = tmp_path / 'boxes.json'
+    path.write_text(case.make(coco_content()))
+    if not case.words:
+        check_detection_data(cfg)
+        settings = {
+            k: v
+            for k, v in cfg.train_dataloader.dataset.items()
+            if k not in ('pipeline', 'type')
+        }
+        boxes = [
+            len(image['instances'])
+            for image in CocoDataset(**settings, pipeline=[]).load_data_list()
+        ]
+        is_left_out = 'unknown' in case.name or 'area' in case.name
+        assert boxes == [1, 0 if is_left_out else 1, 1]
+        assert len(warnings) == 2 * ('unknown' in case.name)  # train and val
+        return
+    missing = 'do not exist' in case.words
+    text = refusal(cfg, FileNotFoundError if missing else ValueError)
+    for words in (*case.words, '' if missing else str(path)):
+        assert words in text
+    assert len(text) < 2000
+
+
+def test_text_that_is_no_text(coco, tmp_path):
+    cfg = coco()
+    (tmp_path / 'boxes.json').write_bytes(b'\xff\xfe\0\x80')
+    text = refusal(cfg)
+    assert str(tmp_path / 'boxes.json') in text
+    assert 'no json' in text
+
+
+def test_what_is_left_out_is_said(coco, tmp_path, warnings):
+    def spoil(content):
+        content['annotations'][1]['category_id'] = 77
+        content['annotations'][2]['image_id'] = 88
+
+    check_detection_data(coco(spoil))
+    assert '1 of 3 annotations are left out' in warnings[0]
+    assert 'image_id=88 of annotation 3' in warnings[0]
+    assert 'category_id=77 of annotation 2' in warnings[1]
+
+
 # Pascal VOC
+
+
+@pytest.mark.parametrize('case', VOC, ids=lambda case: case.name)
+def test_bad_voc_files(tmp_path, case):
+    """The second file of two, which is good otherwise."""
+    write_voc(tmp_path)
+    path = tmp_path / 'VOC2007/Annotations/b2.xml'
+    path.write_text(case.make(path.read_text()))
+    if not case.words:
+        check_detection_data(voc_config(tmp_path))
+        return
+    text = refusal(voc_config(tmp_path))
+    for words in (*case.words, str(path)):
+        assert words in text
+    assert len(text) < 2000
+
+
+def test_every_voc_file_is_checked(tmp_path):
+    """The last but one of many."""
+    objects = {f'i{n:03d}': ('cat', 1, 20) for n in range(300)}
+    objects['i298'] = ('cat', 20, 1)
+    write_voc(tmp_path, **objects)
+    assert 'i298.xml' in refusal(voc_config(tmp_path))
+
+
+@pytest.mark.parametrize(
+    'name', ['../../../secret', '/etc/passwd', 'a/../../b', '']
+)
+def test_voc_list_cannot_leave_its_folder(tmp_path, name):
+    listing = write_voc(tmp_path)
+    listing.write_text(f'a1\n{name}\nb2\n')
+    text = refusal(voc_config(tmp_path))
+    assert repr(name) in text
+    assert str(listing) in text
+    assert 'no path below' in text
+
+
+def test_voc_list_that_is_no_text(tmp_path):
+    listing = write_voc(tmp_path)
+    listing.write_bytes(b'a1\n\xff\n')
+    text = refusal(voc_config(tmp_path))
+    assert str(listing) in text
+    assert 'no list' in text
+
+
+def test_a_pipe_is_no_annotation(tmp_path):
+    listing = write_voc(tmp_path)
+    path = tmp_path / 'VOC2007/Annotations/b2.xml'
+    path.unlink()
+    os.mkfifo(path)
+    assert str(path) in refusal(voc_config(tmp_path), FileNotFoundError)
+    listing.unlink()
+    os.mkfifo(listing)
+    assert str(listing) in refusal(voc_config(tmp_path), FileNotFoundError)
 
 
 def test_voc_list_is_missing(tmp_path):

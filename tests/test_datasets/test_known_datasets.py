@@ -388,6 +388,14 @@ def test_coco(tmp_path):
     assert report.missing == ['train2017/1.jpg']
     write(tmp_path / 'boxes.json', json.dumps(content)[:-9])
     assert reader().damaged == ['boxes.json']
+    for name in ('/etc/passwd', '../boxes.json', 7, None):
+        content['images'][1]['file_name'] = name
+        write(tmp_path / 'boxes.json', json.dumps(content))
+        report = reader()
+        assert report.damaged == ['boxes.json']
+        assert repr(name) in report.notes[0] or 'Error' in report.notes[0]
+    write(tmp_path / 'boxes.json', '[' * 10**5)
+    assert reader().damaged == ['boxes.json']
 
 
 def test_voc_needs_image_and_annotation(tmp_path):
@@ -407,6 +415,18 @@ def test_voc_needs_image_and_annotation(tmp_path):
         'VOC2007/Annotations/4.xml',
     ]
     assert report.damaged == ['VOC2007/Annotations/3.xml']
+    # Definitions, of files too, and names that lead elsewhere.
+    entity = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
+    write(root / 'Annotations/3.xml', entity + xml.format('&x;'))
+    write(root / 'ImageSets/Main/trainval.txt', '3\n../../secret\n/etc/x\n')
+    report = look(tmp_path, read_voc, year='VOC2007', listing='trainval')
+    assert report.images == 0
+    assert report.damaged == ['VOC2007/Annotations/3.xml']
+    assert ["'../../secret'" in report.notes[0], len(report.notes)] == [
+        True,
+        2,
+    ]
+    assert report.missing == []
 
 
 def test_problems_give_the_first_names_and_the_number():

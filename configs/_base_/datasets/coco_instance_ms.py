@@ -2,7 +2,7 @@
 _base_ = ['mmdet::_base_/datasets/coco_instance.py']
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='mmpretrain.LoadImage'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(
         type='RandomChoiceResize',

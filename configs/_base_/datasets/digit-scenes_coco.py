@@ -16,7 +16,7 @@ train_dataloader = dict(
         metainfo=metainfo,
         # Without flips: a mirrored digit is another shape.
         pipeline=[
-            dict(type='LoadImageFromFile'),
+            dict(type='mmpretrain.LoadImage'),
             dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
             resize,
             dict(type='PackDetInputs'),
@@ -32,7 +32,7 @@ val_dataloader = dict(
         data_prefix=dict(img='val/'),
         metainfo=metainfo,
         pipeline=[
-            dict(type='LoadImageFromFile'),
+            dict(type='mmpretrain.LoadImage'),
             resize,
             dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
             dict(

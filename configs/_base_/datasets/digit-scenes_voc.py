@@ -19,7 +19,7 @@ train_dataloader = dict(
         metainfo=metainfo,
         # Without flips: a mirrored digit is another shape.
         pipeline=[
-            dict(type='LoadImageFromFile'),
+            dict(type='mmpretrain.LoadImage'),
             dict(type='LoadAnnotations', with_bbox=True),
             resize,
             dict(type='PackDetInputs'),
@@ -34,7 +34,7 @@ val_dataloader = dict(
         data_root=data_root,
         metainfo=metainfo,
         pipeline=[
-            dict(type='LoadImageFromFile'),
+            dict(type='mmpretrain.LoadImage'),
             resize,
             dict(type='LoadAnnotations', with_bbox=True),
             dict(

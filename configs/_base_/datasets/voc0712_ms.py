@@ -2,7 +2,7 @@
 _base_ = ['mmdet::_base_/datasets/voc0712.py']
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='mmpretrain.LoadImage'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='RandomChoiceResize',
@@ -13,7 +13,7 @@ train_pipeline = [
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='mmpretrain.LoadImage'),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
     # After Resize: boxes are compared in the pixels of the original image.
     dict(type='LoadAnnotations', with_bbox=True),

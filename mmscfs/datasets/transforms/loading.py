@@ -1,15 +1,19 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-import io
-import struct
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import cv2
+import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
 from mmpretrain.registry import TRANSFORMS
-from PIL.JpegImagePlugin import JpegImageFile
+from PIL.Image import DecompressionBombError
+
+from .. import worker_notes
+from .headers import check_jpeg_end, check_pixels, jpeg_shape
 
 DECODE_FLAGS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
@@ -18,9 +22,16 @@ DECODE_FLAGS = {
     1: cv2.IMREAD_COLOR,
 }
 REDUCTIONS = (8, 4, 2)
-ORIENTATION = 0x0112  # EXIF's tag
-ON_ITS_SIDE = (5, 6, 7, 8)  # of its values: rows and columns change places
-JPEG_START = b'\xff\xd8\xff'
+MAX_PIXELS = 2**28  # 800 MB decoded
+# What reading and decoding raise; the last two are Pillow's.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    MemoryError,
+    cv2.error,
+    SyntaxError,
+    DecompressionBombError,
+)
 
 
 class UnreadableImageError(ValueError):
@@ -29,16 +40,51 @@ class UnreadableImageError(ValueError):
 
 @contextmanager
 def named(path: str) -> Iterator[None]:
-    """Turn the errors of reading an image into one that names its file."""
+    """Turn the errors of reading an image into one that names its file.
+
+    Other processes see the name as well, should this one die or hang.
+    """
+    worker_notes.begin(path)
     try:
         yield
-    except (OSError, ValueError, AssertionError, cv2.error) as error:
-        # imdecode answers None for bytes that are no image, which mmcv
-        # meets with an assertion or, on an empty file, OpenCV's error.
+    except UNREADABLE as error:
         raise UnreadableImageError(
             f'cannot read image {path}: '
             f'{str(error).strip() or type(error).__name__}'
         ) from error
+    finally:
+        worker_notes.end()
+
+
+def read(path: str, backend_args: dict | None = None) -> bytes:
+    """Return the bytes of a file, wherever it is.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not a file, or empty.
+    """
+    backend = fileio.get_file_backend(
+        path, backend_args=backend_args, enable_singleton=True
+    )
+    if isinstance(backend, fileio.LocalBackend):
+        check_regular(path)
+    content = backend.get(path)
+    if not content:
+        raise ValueError('an empty file')
+    return content
+
+
+def check_regular(path: str) -> None:
+    """Check that a path is a file, or a link to one.
+
+    Reading a pipe or a device may last for ever.
+
+    Raises:
+        OSError: It does not exist.
+        ValueError: It is something else.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError('a folder, pipe or device, not a file')
 
 
 def decode(content: bytes, reduction: int = 1) -> np.ndarray:
@@ -48,9 +94,17 @@ def decode(content: bytes, reduction: int = 1) -> np.ndarray:
         ValueError, cv2.error: This is no image that OpenCV decodes.
     """
     data = np.frombuffer(content, np.uint8)
-    image = cv2.imdecode(data, DECODE_FLAGS[reduction])
+    return checked(cv2.imdecode(data, DECODE_FLAGS[reduction]))
+
+
+def checked(image: np.ndarray | None) -> np.ndarray:
+    """Return what was decoded if it is an image.
+
+    Raises:
+        ValueError: It is None, OpenCV's answer to anything else.
+    """
     if image is None:
-        raise ValueError('OpenCV cannot decode it')
+        raise ValueError('no image, cut off, or of a kind unknown to OpenCV')
     return image
 
 
@@ -91,33 +145,6 @@ class EncodedImage:
         """
         with named(self.path):
             return decode(self.content)
-
-
-def jpeg_shape(content: bytes) -> tuple[int, int] | None:
-    """Return the (height, width) that a JPEG's header tells, upright.
-
-    None for other formats, and where Pillow cannot read the header.
-    """
-    if not content.startswith(JPEG_START):
-        return None
-    try:
-        header = JpegImageFile(io.BytesIO(content))  # decodes nothing
-        width, height = header.size
-        orientation = 1
-        if 'exif' in header.info:
-            orientation = header.getexif().get(ORIENTATION)
-    except (
-        SyntaxError,
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        struct.error,
-    ):
-        return None
-    if orientation in ON_ITS_SIDE:  # OpenCV turns the image upright
-        return width, height
-    return height, width
 
 
 def reduced_box(
@@ -171,19 +198,46 @@ class LoadImage(LoadImageFromFile):
     x 900 px on. Other formats, and files with a header that Pillow cannot
     read, are decoded here in full.
 
+    Before an image is decoded, its size is read from its header, and what is
+    no file, such as a pipe, or a JPEG without its end, is refused. What a
+    JPEG lost elsewhere cannot be told: it has no checksums.
+
     Args:
         reduced (bool): Only for pipelines with MultiCrop as the next step.
             Defaults to False.
-        **kwargs: Those of ``LoadImageFromFile``; with ``reduced``,
+        max_pixels (int): An image of more pixels is refused, before memory
+            is taken for it. Of formats other than JPEG, PNG, GIF, BMP, WebP,
+            TIFF and PNM, OpenCV's own limit of 2**30 holds. Defaults to
+            2**28, a square of 16384 px.
+        **kwargs: Those of ``LoadImageFromFile``, but neither
+            ``ignore_empty`` nor ``file_client_args``; with ``reduced``,
             ``backend_args`` alone.
 
     Raises:
-        UnreadableImageError: The file is missing, empty, or no image that
-            OpenCV decodes. :class:`ImageFiles` can skip such files.
-        ValueError: ``reduced`` is set along with another way of decoding.
+        UnreadableImageError: The file is missing, empty, cut off, too large,
+            or no image that OpenCV decodes. :class:`ImageFiles` can skip
+            such files.
+        ValueError: A setting is not valid, or ``reduced`` is set along with
+            another way of decoding.
     """
 
-    def __init__(self, reduced: bool = False, **kwargs) -> None:
+    def __init__(
+        self,
+        reduced: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        **kwargs,
+    ) -> None:
+        if type(max_pixels) is not int or max_pixels < 1:
+            raise ValueError(
+                f'LoadImage: max_pixels={max_pixels!r} must be a whole '
+                'number >= 1'
+            )
+        for name in ('ignore_empty', 'file_client_args'):
+            if kwargs.get(name):
+                raise ValueError(
+                    f'LoadImage: {name}={kwargs[name]!r} is not supported: '
+                    "remove it; ImageFiles skips files with on_error='skip'"
+                )
         others = sorted(set(kwargs) - {'backend_args'})
         if reduced and others:
             raise ValueError(
@@ -191,6 +245,7 @@ class LoadImage(LoadImageFromFile):
                 f'{", ".join(others)}: remove one or the other'
             )
         self.reduced = reduced
+        self.max_pixels = max_pixels
         super().__init__(**kwargs)
 
     def transform(self, results: dict) -> dict:
@@ -200,17 +255,31 @@ class LoadImage(LoadImageFromFile):
         """
         path = results['img_path']
         with named(path):
-            if not self.reduced:
-                return super().transform(results)
-            content = fileio.get(path, backend_args=self.backend_args)
-            shape = jpeg_shape(content)
-            if shape is None:
+            content = read(path, self.backend_args)
+            check_pixels(content, self.max_pixels)
+            check_jpeg_end(content)
+            shape = jpeg_shape(content) if self.reduced else None
+            if shape is not None:
+                image = EncodedImage(content, path, shape)
+            elif self.reduced:
                 image = decode(content)
             else:
-                image = EncodedImage(content, path, shape)
+                image = self.decode(content)
         results['img'] = image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
+    def decode(self, content: bytes) -> np.ndarray:
+        """Return the image in full, decoded as the settings say."""
+        image = checked(
+            mmcv.imfrombytes(
+                content, flag=self.color_type, backend=self.imdecode_backend
+            )
+        )
+        return image.astype(np.float32) if self.to_float32 else image
+
     def __repr__(self) -> str:
-        return f'{super().__repr__()[:-1]}, reduced={self.reduced})'
+        return (
+            f'{super().__repr__()[:-1]}, reduced={self.reduced}, '
+            f'max_pixels={self.max_pixels})'
+        )

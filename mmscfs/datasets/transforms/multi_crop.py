@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
+from mmengine.dist import get_rank
 from mmpretrain.registry import TRANSFORMS
 
 from ..samplers import SampleKey
@@ -62,7 +63,8 @@ class MultiCrop(BaseTransform):
     Every random value is drawn for each image and view. With
     :class:`KeyedSampler` it depends on the seed, the epoch and the image
     alone, so runs repeat for any number of workers and after resuming;
-    without, a fresh draw from NumPy's global generator seeds each image.
+    without, a fresh draw from NumPy's global generator, and the process's
+    rank, seed each image.
 
     **Required Keys:** img (np.ndarray, BGR uint8, (H, W, 3), or the
     EncodedImage of ``LoadImage(reduced=True)``), sample_idx (optional)
@@ -197,7 +199,8 @@ class MultiCrop(BaseTransform):
         if isinstance(sample_idx, SampleKey):
             entropy = sample_idx.key
         else:
-            entropy = np.random.randint(2**31, size=2).tolist()
+            # Processes without workers share the seed of the generator.
+            entropy = [*np.random.randint(2**31, size=2).tolist(), get_rank()]
         generator = np.random.default_rng(entropy)
         # A list: Python works on single numbers faster than NumPy.
         return generator.random((2 + self.num_local, NUM_DRAWS)).tolist()

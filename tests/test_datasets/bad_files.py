@@ -1,0 +1,323 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Makes odd and bad image files, and says what must become of each.
+
+Run as a command it writes them into a folder, to look at or to try out:
+
+    python tests/test_datasets/bad_files.py FOLDER
+"""
+
+import io
+import os
+import pickle
+import socket
+import struct
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+HEIGHT, WIDTH = 40, 56
+
+
+class Case(NamedTuple):
+    """A file, and what must become of it."""
+
+    name: str
+    content: bytes | Callable[[Path], None]  # or what makes it
+    image: np.ndarray | None = None  # RGB, if it is to be read
+    off: int = 0  # the most that a level may differ
+    reason: str = ''  # in the error, if it is to be refused
+
+    def make(self, folder: Path) -> Path:
+        """Make the file."""
+        path = folder / self.name
+        if callable(self.content):
+            self.content(path)
+        else:
+            path.write_bytes(self.content)
+        return path
+
+
+def picture() -> np.ndarray:
+    """Return a smooth RGB image that no flip, turn or channel swap keeps."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    red = 20 + 3 * columns
+    green = 200 - 4 * rows
+    blue = 60 + rows + columns
+    return np.stack([red, green, blue], axis=-1).astype(np.uint8)
+
+
+def grey() -> np.ndarray:
+    return picture()[..., 0]
+
+
+def encoded(image: Image.Image | np.ndarray, kind: str, **settings) -> bytes:
+    """Return the file of an image, as Pillow writes it."""
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    file = io.BytesIO()
+    image.save(file, kind, **settings)
+    return file.getvalue()
+
+
+def jpeg(image: np.ndarray | None = None, **settings) -> bytes:
+    settings = dict(quality=95, subsampling=0) | settings
+    return encoded(picture() if image is None else image, 'JPEG', **settings)
+
+
+def opencv(ending: str, image: np.ndarray) -> bytes:
+    """Return the file of an image, as OpenCV writes it."""
+    done, data = cv2.imencode(ending, image)
+    assert done
+    return data.tobytes()
+
+
+def in_three(image: np.ndarray) -> np.ndarray:
+    """Return a grey image as one of three channels."""
+    return np.repeat(image[..., None], 3, axis=-1)
+
+
+def turned(orientation: int) -> bytes:
+    """Return a JPEG whose EXIF says how its pixels are to be turned."""
+    undo = {1: 0, 3: 2, 6: 1, 8: 3}[orientation]  # quarters, anticlockwise
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return jpeg(np.ascontiguousarray(np.rot90(picture(), undo)), exif=exif)
+
+
+def animated(kind: str, **settings) -> bytes:
+    """Return two frames, of which the second is the first upside down."""
+    first, second = (Image.fromarray(i) for i in (picture(), picture()[::-1]))
+    return encoded(
+        first, kind, save_all=True, append_images=[second], **settings
+    )
+
+
+def with_transparency() -> Image.Image:
+    """Return the picture, its left half invisible."""
+    alpha = np.full((HEIGHT, WIDTH, 1), 255, np.uint8)
+    alpha[:, : WIDTH // 2] = 0
+    return Image.fromarray(np.concatenate([picture(), alpha], axis=-1))
+
+
+def palette(**settings) -> bytes:
+    """Return a PNG of four colours."""
+    image = Image.fromarray(grey() // 64)
+    image.putpalette([10, 20, 30, 90, 80, 70, 100, 150, 200, 250, 240, 5])
+    return encoded(image, 'PNG', **settings)
+
+
+PALETTE = np.array(
+    [[10, 20, 30], [90, 80, 70], [100, 150, 200], [250, 240, 5]], np.uint8
+)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Return a chunk of a PNG file."""
+    check = zlib.crc32(kind + data)
+    return (
+        struct.pack('>I', len(data)) + kind + data + struct.pack('>I', check)
+    )
+
+
+def huge_png(side: int) -> bytes:
+    """Return a whole black PNG of one bit a pixel: a thousandth of that."""
+    row = bytes(1 + -(-side // 8))
+    packer = zlib.compressobj(9)
+    data = b''.join(packer.compress(row) for _ in range(side))
+    header = struct.pack('>IIBBBBB', side, side, 1, 0, 0, 0, 0)
+    return (
+        b'\x89PNG\r\n\x1a\n'
+        + chunk(b'IHDR', header)
+        + chunk(b'IDAT', data + packer.flush())
+        + chunk(b'IEND', b'')
+    )
+
+
+def sized_png(width: int, height: int) -> bytes:
+    """Return a PNG whose header claims another size."""
+    data = encoded(picture(), 'PNG')
+    header = struct.pack('>II', width, height) + data[24:29]
+    return data[:8] + chunk(b'IHDR', header) + data[33:]
+
+
+def sized_jpeg(width: int, height: int) -> bytes:
+    """Return a JPEG whose header claims another size."""
+    data = jpeg()
+    start = data.index(b'\xff\xc0') + 5
+    return data[:start] + struct.pack('>HH', height, width) + data[start + 4 :]
+
+
+def sized_gif(width: int, height: int) -> bytes:
+    data = encoded(picture(), 'GIF')
+    return data[:6] + struct.pack('<HH', width, height) + data[10:]
+
+
+def sized_bmp(width: int, height: int) -> bytes:
+    data = encoded(picture(), 'BMP')
+    return data[:18] + struct.pack('<ii', width, height) + data[26:]
+
+
+def sized_tiff(width: int, height: int) -> bytes:
+    """The sizes of strips are left as they are."""
+    data = bytearray(encoded(grey(), 'TIFF'))
+    (start,) = struct.unpack_from('<I', data, 4)
+    (count,) = struct.unpack_from('<H', data, start)
+    for i in range(count):
+        place = start + 2 + 12 * i
+        (tag,) = struct.unpack_from('<H', data, place)
+        if tag in (256, 257):
+            size = width if tag == 256 else height
+            struct.pack_into('<HII', data, place + 2, 4, 1, size)
+    return bytes(data)
+
+
+def half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def spoiled(data: bytes) -> bytes:
+    """Return a file with some bytes in its middle overwritten."""
+    middle = len(data) // 2
+    return data[:middle] + b'\x12\x34\x56' * 4 + data[middle + 12 :]
+
+
+def with_preview(data: bytes) -> bytes:
+    """Return a JPEG with a second, whole one in its header."""
+    preview = b'Exif\0\0' + jpeg(picture()[::4, ::4])
+    length = struct.pack('>H', len(preview) + 2)
+    return data[:2] + b'\xff\xe1' + length + preview + data[2:]
+
+
+def make_pickle(path: Path) -> None:
+    """Write code that makes a file beside, were it loaded."""
+
+    class Code:
+        def __reduce__(self):
+            return open, (f'{path}.ran', 'w')
+
+    path.write_bytes(pickle.dumps(Code()))
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        # By a short name: a socket's has room for 107 characters.
+        folder = os.open(path.parent, os.O_RDONLY)
+        server.bind(f'/proc/self/fd/{folder}/{path.name}')
+        os.close(folder)
+
+
+def make_link(path: Path) -> None:
+    """Make a link to a file that is fine."""
+    (path.parent / 'linked').write_bytes(encoded(picture(), 'PNG'))
+    path.symlink_to('linked')
+
+
+def cases() -> list[Case]:
+    """Return all images, first those that are to be read."""
+    rgb, three = picture(), in_three(grey())
+    png, whole = encoded(rgb, 'PNG'), jpeg()
+    deep = rgb[..., ::-1].astype(np.uint16) * 257
+    palette_rgb = PALETTE[grey() // 64]
+    half_seen = with_transparency()
+    bilevel = Image.fromarray(grey() > 100)
+    cmyk = Image.fromarray(rgb).convert('CMYK')
+    cut, none = 'cut off: it has no end', 'no image, cut off, or of a kind'
+    huge = "pixels, over LoadImage's max_pixels"
+    no_file = 'a folder, pipe or device'
+    good = [
+        ('plain.jpg', whole, rgb, 4),
+        ('grey.jpg', jpeg(grey()), three, 4),
+        ('cmyk.jpg', encoded(cmyk, 'JPEG', quality=95), rgb, 4),
+        ('progressive.jpg', jpeg(progressive=True), rgb, 4),
+        ('exif 3.jpg', turned(3), rgb, 4),
+        ('exif 6.jpg', turned(6), rgb, 4),
+        ('exif 8.jpg', turned(8), rgb, 4),
+        ('preview.jpg', with_preview(whole), rgb, 4),
+        # As of a phone, which appends a film.
+        ('film.jpg', whole + b'film \xff\xda \xff\xc0' * 9, rgb, 4),
+        ('grey 16 bits.png', opencv('.png', deep[..., 2]), three, 0),
+        ('16 bits.png', opencv('.png', deep), rgb, 0),
+        ('16 bits.tif', opencv('.tif', deep), rgb, 0),
+        ('alpha.png', encoded(half_seen, 'PNG'), rgb, 0),
+        ('alpha.webp', encoded(half_seen, 'WEBP', lossless=True, exact=True))
+        + (rgb, 0),
+        ('palette.png', palette(), palette_rgb, 0),
+        ('palette and alpha.png', palette(transparency=b'\0'), palette_rgb, 0),
+        ('1 bit.png', encoded(bilevel, 'PNG'))
+        + (in_three(np.uint8(255) * (grey() > 100)), 0),
+        ('cmyk.tif', encoded(cmyk, 'TIFF'), rgb, 0),
+        ('pages.tif', animated('TIFF'), rgb, 0),
+        ('animated.png', animated('PNG'), rgb, 0),
+        ('animated.webp', animated('WEBP', lossless=True), rgb, 0),
+        ('1x1.png', encoded(rgb[:1, :1], 'PNG'), rgb[:1, :1], 0),
+        ('1x1.jpg', jpeg(rgb[:1, :1]), rgb[:1, :1], 4),
+        ('1x56.png', encoded(rgb[:1], 'PNG'), rgb[:1], 0),
+        ('png called.jpg', png, rgb, 0),
+        ('jpeg called.png', whole, rgb, 4),
+        ('top row first.bmp', sized_bmp(WIDTH, -HEIGHT), rgb[::-1], 0),
+        ('link.jpg', make_link, rgb, 0),
+    ]
+    bad = [
+        ('zero bytes.jpg', b'', 'an empty file'),
+        ('one byte.jpg', b'\xff', none),
+        ('text.jpg', b'this is no image', none),
+        ('page.jpg', b'<!DOCTYPE html><title>404 Not Found</title>', none),
+        ('drawing.jpg', b'<svg xmlns="http://www.w3.org/2000/svg"/>', none),
+        ('zeros.jpg', bytes(5000), none),
+        ('noise.jpg', np.random.default_rng(0).bytes(5000), none),
+        ('code.jpg', make_pickle, none),
+        ('half.jpg', half(whole), cut),
+        ('half progressive.jpg', half(jpeg(progressive=True)), cut),
+        ('half with preview.jpg', half(with_preview(whole)), cut),
+        ('20 bytes short.jpg', whole[:-20], cut),
+        ('without end marker.jpg', whole[:-2], cut),
+        ('header alone.jpg', whole[:300], cut),
+        # As a download leaves it that reserved its space.
+        ('half zeros.jpg', half(whole).ljust(len(whole), b'\0'), cut),
+        ('half.png', half(png), none),
+        ('20 bytes short.png', png[:-20], none),
+        ('spoiled.png', spoiled(png), none),
+        ('half.gif', half(encoded(rgb, 'GIF')), none),
+        ('half.webp', half(encoded(rgb, 'WEBP')), none),
+        ('spoiled.webp', spoiled(encoded(rgb, 'WEBP', lossless=True)), none),
+        ('half.tif', half(encoded(rgb, 'TIFF')), none),
+        ('half.bmp', half(encoded(rgb, 'BMP')), none),
+        ('half.ppm', half(encoded(rgb, 'PPM')), none),
+        ('float.tif', encoded(grey().astype(np.float32), 'TIFF'), none),
+        ('0x0.png', sized_png(0, 0), none),
+        ('0x0.jpg', sized_jpeg(0, 0), none),
+        ('huge.png', huge_png(17_000), huge),
+        ('huge.jpg', sized_jpeg(65_500, 65_500), huge),
+        ('huge.gif', sized_gif(65_535, 65_535), huge),
+        ('huge.bmp', sized_bmp(100_000, -100_000), huge),
+        ('huge.tif', sized_tiff(2**30, 2**30), huge),
+        ('huge.ppm', b'P6 99999 99999 255\n', huge),
+        ('missing.jpg', lambda path: None, 'No such file'),
+        ('broken link.jpg', lambda p: p.symlink_to('gone'), 'No such file'),
+        ('circle.jpg', lambda p: p.symlink_to(p.name), 'Too many levels'),
+        ('folder.jpg', Path.mkdir, no_file),
+        ('pipe.jpg', os.mkfifo, no_file),
+        ('device.jpg', lambda p: p.symlink_to('/dev/zero'), no_file),
+        ('socket.jpg', make_socket, no_file),
+    ]
+    return [
+        *(Case(*case) for case in good),
+        *(Case(name, content, reason=why) for name, content, why in bad),
+    ]
+
+
+CASES = cases()
+
+
+if __name__ == '__main__':
+    out = Path(sys.argv[1])
+    out.mkdir(parents=True, exist_ok=True)
+    for case in CASES:
+        case.make(out)
+        print(f'{case.name:24}', case.reason or 'is read')

@@ -1,0 +1,376 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Every image of bad_files.py is read rightly, or refused with its reason."""
+
+import logging
+import os
+import shutil
+import signal
+
+import cv2
+import numpy as np
+import pytest
+from bad_files import (
+    CASES,
+    animated,
+    encoded,
+    half,
+    jpeg,
+    picture,
+    sized_jpeg,
+    spoiled,
+)
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmpretrain.registry import DATASETS
+
+from mmscfs.datasets import ImageFiles, LoadImage
+from mmscfs.datasets.classification_check import check_classification_data
+from mmscfs.datasets.shards import read_index, write_shards
+from mmscfs.datasets.transforms.loading import (
+    EncodedImage,
+    UnreadableImageError,
+)
+
+SECONDS = 10  # for each, on a busy machine
+GOOD = [case for case in CASES if case.image is not None]
+BAD = [case for case in CASES if case.image is None]
+VIEWS = [
+    dict(type='LoadImage'),
+    dict(type='MultiCrop', global_size=16, local_size=8, num_local=1),
+    dict(type='PackInputs'),
+]
+
+
+class HangError(BaseException):
+    """No Exception: nothing is to catch it."""
+
+
+@pytest.fixture(autouse=True)
+def _no_hang():
+    def stop(*_):
+        raise HangError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(SECONDS * 6)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope='module')
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('corpus') / 'train'
+    folder.mkdir()
+    for case in CASES:
+        case.make(folder)
+    return folder
+
+
+def load(path, **settings):
+    """Return the RGB image as LoadImage reads it."""
+    signal.alarm(SECONDS)
+    image = LoadImage(**settings)(dict(img_path=str(path)))['img']
+    if isinstance(image, EncodedImage):
+        image = image.decode(1)
+    return image[..., ::-1]
+
+
+def test_the_corpus_is_large_enough():
+    assert len(CASES) == len({case.name for case in CASES})
+    assert len(BAD) >= 25
+
+
+@pytest.mark.parametrize('reduced', [False, True])
+@pytest.mark.parametrize('case', GOOD, ids=lambda case: case.name)
+def test_what_is_read(corpus, case, reduced):
+    image = load(corpus / case.name, reduced=reduced)
+    assert image.shape == case.image.shape
+    assert image.dtype == np.uint8
+    off = np.abs(image.astype(int) - case.image)
+    assert off.max() <= case.off
+
+
+@pytest.mark.parametrize('reduced', [False, True])
+@pytest.mark.parametrize('case', BAD, ids=lambda case: case.name)
+def test_what_is_refused(corpus, case, reduced):
+    path = corpus / case.name
+    with pytest.raises(UnreadableImageError) as caught:
+        load(path, reduced=reduced)
+    assert str(caught.value).startswith(f'cannot read image {path}: ')
+    assert case.reason in str(caught.value)
+    assert not path.with_name(f'{path.name}.ran').exists()
+
+
+@pytest.mark.parametrize('name', ['GIF', 'animated GIF'])
+def test_gif(tmp_path, name):
+    """The first frame; OpenCV before 4.11 knows none, and refuses it."""
+    path = tmp_path / 'a.gif'
+    whole = encoded(picture(), 'GIF')
+    path.write_bytes(whole if name == 'GIF' else animated('GIF'))
+    if cv2.imdecode(np.frombuffer(whole, np.uint8), 1) is None:
+        with pytest.raises(UnreadableImageError, match='of a kind'):
+            load(path)
+    else:  # of 256 colours
+        off = np.abs(load(path).astype(int) - picture())
+        assert off.max() <= 16
+
+
+@pytest.mark.parametrize('reduced', [False, True])
+def test_max_pixels(tmp_path, reduced):
+    """From the header alone: what follows it is not even an image."""
+    height, width = picture().shape[:2]
+    path = tmp_path / 'a.jpg'
+    path.write_bytes(jpeg())
+    load(path, reduced=reduced, max_pixels=height * width)
+    with pytest.raises(UnreadableImageError, match='56 x 40 are 2,240'):
+        load(path, reduced=reduced, max_pixels=height * width - 1)
+    path.write_bytes(sized_jpeg(16384, 16385)[:-20])
+    with pytest.raises(UnreadableImageError, match='16384 x 16385'):
+        load(path, reduced=reduced)
+
+
+@pytest.mark.parametrize('value', [0, -1, 1.5, None, True])
+def test_max_pixels_that_are_no_number(value):
+    with pytest.raises(ValueError, match='max_pixels='):
+        LoadImage(max_pixels=value)
+
+
+@pytest.mark.parametrize(
+    'setting',
+    [dict(ignore_empty=True), dict(file_client_args=dict(backend='disk'))],
+)
+def test_settings_that_would_be_ignored(setting):
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        LoadImage(**setting)
+
+
+def test_damage_that_cannot_be_told(tmp_path):
+    """JPEG has no checksums: a part of the picture is wrong.
+
+    So the guide says; should a decoder learn it, this test is to change.
+    """
+    large = np.tile(picture(), (8, 8, 1))
+    for content, wanted in (
+        (spoiled(jpeg()), picture()),
+        (half(jpeg(large)) + b'\xff\xd9', large),
+    ):
+        path = tmp_path / 'a.jpg'
+        path.write_bytes(content)
+        image = load(path)
+        assert image.shape == wanted.shape
+        assert np.abs(image.astype(int) - wanted).max() > 30
+
+
+# In a run
+
+
+@pytest.fixture
+def log():
+    """What goes to mmengine's current logger."""
+    logger = MMLogger.get_current_instance()
+    texts = []
+
+    class Keep(logging.Handler):
+        def emit(self, record):
+            texts.append(record.getMessage())
+
+    handler = Keep()
+    logger.addHandler(handler)
+    yield texts
+    logger.removeHandler(handler)
+
+
+def dataset_of(folder, names, **settings):
+    listing = folder.parent / 'list.txt'
+    listing.write_text('\n'.join(names))
+    return ImageFiles(
+        data_root=str(folder.parent),
+        data_prefix=folder.name,
+        ann_file=str(listing),
+        pipeline=VIEWS,
+        on_error='skip',
+        serialize_data=False,
+        **settings,
+    )
+
+
+def test_bad_files_are_skipped_counted_and_named(corpus, log):
+    """A good file after each, so that every bad one is read once."""
+    names = [n for case in BAD for n in (case.name, 'plain.jpg')]
+    dataset = dataset_of(corpus, names, max_errors=len(BAD))
+    loader = Runner.build_dataloader(
+        dict(
+            batch_size=2,
+            num_workers=0,
+            dataset=dataset,
+            sampler=dict(type='KeyedSampler', shuffle=False),
+        ),
+        seed=0,
+    )
+    read = [s.img_path for b in loader for s in b['data_samples']]
+    assert set(read) == {str(corpus / 'plain.jpg')}
+    assert len(read) == len(names)
+    assert loader.dataset.num_skipped.item() == len(BAD)
+    for case in BAD:
+        (line,) = [text for text in log if str(corpus / case.name) in text]
+        assert case.reason in line
+        assert 'so far' in line
+
+
+def test_over_the_limit_says_how_to_go_on(corpus):
+    names = ['plain.jpg', *(case.name for case in BAD)]
+    dataset = dataset_of(corpus, names, max_errors=3)
+    with pytest.raises(UnreadableImageError) as caught:
+        list(dataset[i] for i in range(len(dataset)))
+    message = str(caught.value)
+    assert str(corpus / BAD[3].name) in message
+    for part in ('4 images', 'max_errors=3', 'repair', '--resume'):
+        assert part in message
+
+
+@pytest.mark.parametrize('on_error', ['skip', 'raise'])
+def test_a_folder_that_vanishes(tmp_path, on_error):
+    folder = tmp_path / 'train'
+    folder.mkdir()
+    for i in range(4):
+        (folder / f'{i}.jpg').write_bytes(jpeg())
+    dataset = ImageFiles(
+        data_root=str(tmp_path),
+        data_prefix='train',
+        pipeline=VIEWS,
+        on_error=on_error,
+        max_errors=6,
+    )
+    dataset[0]
+    shutil.rmtree(folder)
+    with pytest.raises(UnreadableImageError) as caught:
+        dataset[1]
+    message = str(caught.value)
+    assert f"the whole folder '{folder}' is gone" in message
+    assert 'go on with --resume' in message
+    # It comes back, and so does the run.
+    folder.mkdir()
+    (folder / '1.jpg').write_bytes(jpeg())
+    dataset[1]
+
+
+def test_bad_files_in_shards(corpus, tmp_path):
+    """What is packed is refused for the same reasons."""
+    cases = [c for c in CASES if not callable(c.content)]
+    out = tmp_path / 'packed'
+    write_shards(corpus, [(0, case.name) for case in cases], out)
+    paths = read_index(out)
+    for case in cases:
+        for reduced in (False, True):
+            if case.image is not None:
+                image = load(paths[case.name], reduced=reduced)
+                off = np.abs(image.astype(int) - case.image)
+                assert off.max() <= case.off
+            else:
+                with pytest.raises(UnreadableImageError) as caught:
+                    load(paths[case.name], reduced=reduced)
+                assert case.reason in str(caught.value)
+                assert case.name in str(caught.value)
+
+
+# Lists
+
+
+@pytest.mark.parametrize(
+    'name', ['/etc/passwd', '../secret.jpg', 'a/../../x.jpg', 'a\0b.jpg']
+)
+def test_a_list_cannot_leave_its_folder(tmp_path, name):
+    (tmp_path / 'train').mkdir()
+    settings = dict(
+        data_root=str(tmp_path),
+        data_prefix='train',
+        ann_file='list.txt',
+        serialize_data=False,
+    )
+    (tmp_path / 'list.txt').write_text(f'fine.jpg 0\n{name} 1\n')
+    with pytest.raises(ValueError, match='no path below') as caught:
+        ImageFiles(**settings)
+    assert repr(name) in str(caught.value)
+    assert str(tmp_path / 'list.txt') in str(caught.value)
+    for line in ('./a.jpg', 'a..b.jpg', '..a/b.jpg'):
+        (tmp_path / 'list.txt').write_text(line)
+        ImageFiles(**settings)
+
+
+def test_a_list_that_is_none(tmp_path):
+    (tmp_path / 'train').mkdir()
+    (tmp_path / 'noise.txt').write_bytes(b'a.jpg\n\xff\xfe.jpg\n')
+    os.mkfifo(tmp_path / 'pipe.txt')
+    for name in ('noise.txt', 'pipe.txt'):
+        with pytest.raises(ValueError, match='is no list') as caught:
+            ImageFiles(
+                data_root=str(tmp_path), data_prefix='train', ann_file=name
+            )
+        assert str(tmp_path / name) in str(caught.value)
+
+
+# Evaluation
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """A folder of two classes, and the config of a classifier on it."""
+    from mmengine.config import Config
+
+    for name in 'ab':
+        folder = tmp_path / 'val' / name
+        folder.mkdir(parents=True)
+        for i in range(2):
+            assert cv2.imwrite(str(folder / f'{i}.jpg'), picture())
+    dataset = dict(
+        type='CustomDataset',
+        data_root=str(tmp_path),
+        data_prefix='val',
+        pipeline=[dict(type='LoadImage')],
+    )
+    return Config(
+        dict(
+            default_scope='mmpretrain',
+            model=dict(head=dict(num_classes=2)),
+            val_dataloader=dict(dataset=dataset),
+        )
+    )
+
+
+@pytest.mark.parametrize('case', BAD, ids=lambda case: case.name)
+def test_an_evaluation_names_the_file(classes, tmp_path, case):
+    """An evaluation skips nothing: its figures are of all images."""
+    init_default_scope('mmpretrain')
+    settings = classes.val_dataloader.dataset
+    path = tmp_path / 'val/b/1.jpg'
+    dataset = DATASETS.build(settings)
+    dataset[3]
+    path.unlink()
+    made = case.make(tmp_path)
+    if made.is_symlink() or made.exists():
+        made.rename(path)
+    if case.name == 'circle.jpg':
+        path.unlink()
+        path.symlink_to(path.name)
+    with pytest.raises(UnreadableImageError) as caught:
+        dataset[3]
+    assert str(path) in str(caught.value)
+    assert case.reason in str(caught.value)
+
+
+def test_before_an_evaluation(classes, tmp_path):
+    """One of the images looked at; and a list that leaves its folder."""
+    check = dict(splits=['val'])
+    check_classification_data(classes, **check)
+    path = tmp_path / 'val/b/0.jpg'
+    path.write_bytes(half(jpeg()))
+    with pytest.raises(ValueError, match='cut off') as caught:
+        check_classification_data(classes, **check)
+    assert str(path) in str(caught.value)
+    for name in ('/etc/passwd', '../secret.jpg'):
+        (tmp_path / 'list.txt').write_text(f'a/0.jpg 0\n{name} 1\n')
+        classes.val_dataloader.dataset.ann_file = 'list.txt'
+        with pytest.raises(ValueError, match='no path below') as caught:
+            check_classification_data(classes, **check)
+        assert name in str(caught.value)
