@@ -117,7 +117,7 @@ def read_report(path: Path) -> dict[str, Any]:
         return {}
     try:
         return json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'{path} is damaged ({error})') from error
 
 

@@ -12,7 +12,7 @@ from .export import (
     to_torchvision,
 )
 from .layouts import FoundBackbone, find_backbone
-from .loading import check_same_model, read_checkpoint
+from .loading import check_archive, check_same_model, read_checkpoint
 from .origin import (
     Origin,
     backbone_name,
@@ -32,11 +32,13 @@ from .results import (
     result_path,
     write_result,
 )
-from .writing import write_atomically
+from .verifying import NoRunError, read_progress
+from .writing import remove_unfinished, write_atomically
 
 __all__ = [
     'CONVERTERS',
     'FoundBackbone',
+    'NoRunError',
     'Origin',
     'PROTOCOLS',
     'PretrainedBackbone',
@@ -44,6 +46,7 @@ __all__ = [
     'SUFFIXES',
     'TENSOR_PARTS',
     'backbone_name',
+    'check_archive',
     'check_same_model',
     'check_writable',
     'describe_source',
@@ -58,7 +61,9 @@ __all__ = [
     'read_checkpoint',
     'read_data_preprocessor',
     'read_origin',
+    'read_progress',
     'read_result',
+    'remove_unfinished',
     'restore_histories',
     'result_path',
     'taken_network',

@@ -4,6 +4,8 @@
 import ast
 from typing import Any
 
+MAX_LENGTH = 2**20  # characters; the longest of mmdet has 50,000
+
 
 def parse_config(text: str) -> dict:
     """Read the assignments of a dumped config without executing it.
@@ -12,18 +14,24 @@ def parse_config(text: str) -> dict:
     lists.
 
     Raises:
-        ValueError: It is no Python.
+        ValueError: It is no Python, or more or deeper than a config is.
     """
+    if len(text) > MAX_LENGTH:
+        raise ValueError(
+            f'no dumped config: {len(text)} characters, more than {MAX_LENGTH}'
+        )
     try:
-        body = ast.parse(text).body
-    except SyntaxError as error:
-        raise ValueError(f'no dumped config: {error}') from error
-    return {
-        node.targets[0].id: _value(node.value)
-        for node in body
-        if isinstance(node, ast.Assign)
-        and isinstance(node.targets[0], ast.Name)
-    }
+        return {
+            node.targets[0].id: _value(node.value)
+            for node in ast.parse(text).body
+            if isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+        }
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        # The last two if it is nested too deep for Python's own parser.
+        raise ValueError(
+            f'no dumped config: {error or type(error).__name__}'
+        ) from error
 
 
 def _value(node: ast.expr) -> Any:

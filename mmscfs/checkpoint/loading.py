@@ -1,10 +1,14 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import argparse
+import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from mmengine.runner import CheckpointLoader
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -19,13 +23,14 @@ def read_checkpoint(path: str | Path) -> dict:
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is damaged, or holds what only running code from it
-            could restore.
+            could restore, or would take more memory than the file has.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'no checkpoint {str(path)!r}')
     if path.suffix == '.safetensors':
         return _read_safetensors(path)
+    check_archive(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             checkpoint = torch.load(
@@ -47,7 +52,83 @@ def read_checkpoint(path: str | Path) -> dict:
             f'checkpoint {str(path)!r} holds a {type(checkpoint).__name__}, '
             'not tensors by name'
         )
+    _check_sizes(path, checkpoint)
     return checkpoint
+
+
+@CheckpointLoader.register_scheme(prefixes='', force=True)
+def load_for_mmengine(
+    filename: str, map_location: Any = None
+) -> Mapping[str, Any]:
+    """Read a local file where mmengine would: load_from, resume, init_cfg.
+
+    Onto the CPU, whatever ``map_location``; models and optimisers copy it to
+    their device.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: As :func:`read_checkpoint`.
+    """
+    return read_checkpoint(Path(filename).expanduser())
+
+
+def is_archive(path: str | Path) -> bool:
+    """Whether torch takes a file for one in its format from 1.6 on."""
+    with open(path, 'rb') as file:
+        return file.read(4) == b'PK\x03\x04'
+
+
+def check_archive(path: str | Path) -> None:
+    """Check the parts of a checkpoint that torch saved, a zip archive.
+
+    torch compresses none of them, and writes checksums at which it does not
+    look itself. Files in its format from before 1.6 pass: they have none.
+
+    Raises:
+        ValueError: A part does not have its checksum, or the parts claim
+            more bytes than the file has.
+    """
+    if not is_archive(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            if sum(part.file_size for part in parts) > os.path.getsize(path):
+                raise ValueError('its parts claim more bytes than it has')
+            if (part := archive.testzip()) is not None:
+                raise ValueError(f'its part {part!r} has another checksum')
+    except Exception as error:
+        # What a damaged archive makes zipfile raise depends on its bytes.
+        raise ValueError(
+            f'checkpoint {str(path)!r} is damaged ({error})'
+        ) from error
+
+
+def _check_sizes(path: Path, checkpoint: Mapping) -> None:
+    """Check that no tensor is larger than what is stored of it.
+
+    Raises:
+        ValueError: One repeats its numbers, or has none.
+    """
+    waiting, seen = [checkpoint], set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, (list, tuple)):
+            waiting += value
+        elif isinstance(value, Tensor) and (
+            value.layout is not torch.strided
+            or not value.is_cpu
+            or value.nbytes > value.untyped_storage().nbytes()
+        ):
+            raise ValueError(
+                f'refused checkpoint {str(path)!r}: a tensor of shape '
+                f'{tuple(value.shape)} is not stored in full'
+            )
 
 
 def _read_safetensors(path: Path) -> dict:

@@ -137,7 +137,8 @@ def read_origin(path: str) -> Origin:
     if Path(path).is_file():
         try:
             checkpoint = read_checkpoint(path)
-            meta = checkpoint.get('meta') or {}
+            if isinstance(checkpoint.get('meta'), Mapping):
+                meta = checkpoint['meta']
             if isinstance(meta.get('cfg'), str):
                 cfg = parse_config(meta['cfg'])
                 origin = origin_of(cfg, meta.get('world_size'))
@@ -150,7 +151,7 @@ def read_origin(path: str) -> Origin:
                 logger='current',
                 level=logging.WARNING,
             )
-    source = meta.get('source', Path(path).name)
+    source = str(meta.get('source', Path(path).name))
     name = f'{Path(path).parent.name}/{source}'
     if origin is None:
         text = f'{layout} {name}'.lower()
@@ -193,7 +194,7 @@ def origin_of(cfg: Mapping, world_size: int | str | None = None) -> Origin:
     batch_size = None
     if world_size is not None and isinstance(loader.get('batch_size'), int):
         wrapper = cfg.get('optim_wrapper') or {}
-        steps = wrapper.get('accumulative_counts', 1)
+        steps = int(wrapper.get('accumulative_counts', 1))
         batch_size = int(world_size) * loader['batch_size'] * steps
     roots = [Path(root).name for root in _data_roots(loader.get('dataset'))]
     return Origin(
@@ -256,4 +257,6 @@ def _release_batch(args: argparse.Namespace | None) -> int | None:
         getattr(args, name, None)
         for name in ('batch_size_per_gpu', 'world_size')
     ]
-    return None if None in sizes else sizes[0] * sizes[1]
+    if not all(isinstance(size, int) for size in sizes):
+        return None
+    return sizes[0] * sizes[1]

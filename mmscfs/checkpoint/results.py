@@ -137,7 +137,7 @@ def read_result(path: str | Path) -> Result:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
         return _check(content)
-    except ValueError as error:  # json's and Unicode's are such
+    except (ValueError, RecursionError) as error:  # json's are such
         raise ValueError(f'result {str(path)!r}: {error}') from error
 
 

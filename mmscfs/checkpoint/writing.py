@@ -1,19 +1,24 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import errno
 import os
 from pathlib import Path
+
+UNFINISHED = '.{name}.tmp-{pid}'
+# What a network file system may answer to the flush of a folder.
+NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF)
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Write a file so that it is whole, or as it was before.
 
-    A full disk or a kill leaves neither a torn file nor loses the one that
-    was there.
+    A full disk, a kill or a power cut leaves neither a torn file nor loses
+    the one that was there.
 
     Raises:
         OSError: It cannot be written.
     """
     path = Path(path)
-    new = path.with_name(f'.{path.name}.tmp-{os.getpid()}')
+    new = path.with_name(UNFINISHED.format(name=path.name, pid=os.getpid()))
     try:
         with open(new, 'wb') as file:
             file.write(content)
@@ -22,3 +27,34 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         os.replace(new, path)
     finally:
         new.unlink(missing_ok=True)
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Have a folder's new names survive a power cut, where it can.
+
+    Raises:
+        OSError: The flush failed.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_FLUSH:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_unfinished(folder: str | Path) -> list[Path]:
+    """Remove what killed processes were writing; return the files.
+
+    To be called where no other process writes to the folder.
+
+    Raises:
+        OSError: One cannot be removed.
+    """
+    found = sorted(Path(folder).glob(UNFINISHED.format(name='*', pid='*')))
+    for path in found:
+        path.unlink(missing_ok=True)
+    return found

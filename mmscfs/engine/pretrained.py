@@ -110,14 +110,30 @@ def pretraining_input(checkpoint: Mapping) -> dict:
     """Return the ``mean``, ``std`` and ``channel_order`` of a pre-training.
 
     From what an exported file says, or the config in a raw checkpoint.
+
+    Raises:
+        ValueError: The file says no such thing.
     """
-    meta = checkpoint.get('meta') or {}
+    meta = checkpoint.get('meta')
+    meta = meta if isinstance(meta, Mapping) else {}
     settings = meta.get('data_preprocessor')
-    if isinstance(settings, str):  # in a safetensors file
-        settings = json.loads(settings)
     if settings is None and isinstance(meta.get('cfg'), str):
         settings = read_data_preprocessor(meta['cfg'])
-    return settings or INPUT
+    if not settings:
+        return INPUT
+    try:
+        if isinstance(settings, str):  # in a safetensors file
+            settings = json.loads(settings)
+        return dict(
+            mean=[float(value) for value in settings['mean']],
+            std=[float(value) for value in settings['std']],
+            channel_order=str(settings['channel_order']),
+        )
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            "the checkpoint's meta.data_preprocessor is no mean, std and "
+            f'channel_order ({type(error).__name__}: {error})'
+        ) from error
 
 
 def check_input(cfg: Config, expected: Mapping) -> None:

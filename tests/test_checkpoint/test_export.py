@@ -486,6 +486,10 @@ def test_file_is_synchronised_before_it_gets_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'fsync', record_fsync)
     monkeypatch.setattr(os, 'replace', record_replace)
     write_atomically(str(path), b'12345')
-    assert events == [('fsync', 5, False), ('replace', tmp_path, path)]
+    assert events[:2] == [('fsync', 5, False), ('replace', tmp_path, path)]
+    # Then its folder, for the name.
+    assert [(name, exists) for name, _, exists in events[2:]] == [
+        ('fsync', True)
+    ]
     assert path.read_bytes() == b'12345'
     assert list(tmp_path.iterdir()) == [path]

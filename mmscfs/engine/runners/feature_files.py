@@ -93,9 +93,18 @@ def read_features(
         if not set(names) <= set(found['layers']):
             raise ValueError(f'only the layers {found["layers"]}')
         # Copies of what is written to, which nothing is.
-        arrays = [np.load(folder / f'{n}.npy', mmap_mode='c') for n in names]
+        arrays = [
+            np.load(folder / f'{n}.npy', mmap_mode='c', allow_pickle=False)
+            for n in names
+        ]
         labels = np.load(folder / LABELS, allow_pickle=False)
-    except (OSError, KeyError, ValueError) as error:
+    except (
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise ValueError(
             f'features: {str(folder)!r} does not hold the features of this '
             f'evaluation ({error}): {remedy}'

@@ -152,12 +152,15 @@ def read_lines(path: Path) -> list[dict]:
     """
     if not path.is_file():
         return []
-    texts = path.read_text(encoding='utf-8').splitlines()
+    try:
+        texts = path.read_text(encoding='utf-8').splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path}: damaged ({error})') from error
     lines = []
     for number, text in enumerate(texts, 1):
         try:
             lines.append(json.loads(text))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             if number < len(texts):
                 raise ValueError(
                     f'{path}, line {number}: damaged ({error})'

@@ -1,0 +1,159 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmscfs.checkpoint import (
+    NoRunError,
+    check_archive,
+    read_progress,
+    remove_unfinished,
+    write_atomically,
+)
+
+
+def save(path, iteration=3, **changes):
+    """A checkpoint with what mmengine resumes from."""
+    parts = dict(
+        meta=dict(epoch=1, iter=iteration),
+        state_dict=dict(weight=torch.arange(1000.0)),
+        optimizer=dict(state={}),
+        message_hub=dict(log_scalars={}),
+    )
+    parts.update(changes)
+    parts = {name: part for name, part in parts.items() if part is not None}
+    torch.save(parts, path)
+    return path
+
+
+def test_whole_checkpoint(tmp_path):
+    path = save(tmp_path / 'a.pth')
+    check_archive(path)
+    assert read_progress(path) == 3
+
+
+def test_one_flipped_bit_that_torch_does_not_see(tmp_path):
+    path = save(tmp_path / 'a.pth')
+    content = bytearray(path.read_bytes())
+    # Amid the tensor's bytes: the number 500.0 as it is stored.
+    at = content.index(torch.tensor([500.0]).numpy().tobytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    weight = torch.load(path, weights_only=True)['state_dict']['weight']
+    assert not torch.equal(weight, torch.arange(1000.0))
+    with pytest.raises(ValueError, match=r"'.*a\.pth' is damaged .*data/0"):
+        check_archive(path)
+
+
+@pytest.mark.parametrize('share', [0, 0.01, 0.5, 0.99])
+def test_torn_checkpoint(share, tmp_path):
+    path = save(tmp_path / 'a.pth')
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    for check in (check_archive, read_progress) if share else (read_progress,):
+        with pytest.raises(ValueError, match=r"a\.pth' is damaged"):
+            check(path)
+
+
+def test_every_flipped_byte_is_seen(tmp_path):
+    """By one check or the other, wherever it lies."""
+    path = save(tmp_path / 'a.pth', state_dict=dict(weight=torch.ones(3)))
+    content = path.read_bytes()
+    unseen = []
+    for at in range(0, len(content), 7):
+        path.write_bytes(
+            content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
+        )
+        try:
+            check_archive(path)
+            read_progress(path)
+        except ValueError:
+            continue
+        unseen.append(at)
+    # What is left are the paddings, dates and attributes of the archive:
+    # what is read is the same.
+    for at in unseen:
+        path.write_bytes(
+            content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
+        )
+        read = torch.load(path, weights_only=True)
+        assert read['meta'] == dict(epoch=1, iter=3)
+        assert read['state_dict']['weight'].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ('changes', 'missing'),
+    [
+        (dict(optimizer=None), 'no optimizer'),
+        (dict(optimizer=None, message_hub=None), 'optimizer, message_hub'),
+        (dict(meta=dict(epoch=1)), r"no meta\['iter'\]"),
+        (dict(meta='text'), r"no meta\['iter'\]"),
+    ],
+)
+def test_weights_alone_are_no_run(changes, missing, tmp_path):
+    path = save(tmp_path / 'a.pth', **changes)
+    with pytest.raises(NoRunError, match=f'{missing}.*--pretrained'):
+        read_progress(path)
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_is_refused_and_not_run(tmp_path):
+    path, trace = tmp_path / 'a.pth', tmp_path / 'trace'
+    torch.save(dict(meta=dict(iter=Evil(trace))), path)
+    with pytest.raises(ValueError, match='refused checkpoint'):
+        read_progress(path)
+    path.write_bytes(pickle.dumps(Evil(trace)))
+    with pytest.raises(ValueError, match=r"a\.pth'"):
+        read_progress(path)
+    assert not trace.exists()
+
+
+def test_old_format_of_torch(tmp_path):
+    path = tmp_path / 'a.pth'
+    parts = torch.load(save(path), weights_only=True)
+    torch.save(parts, path, _use_new_zipfile_serialization=False)
+    assert read_progress(path) == 3
+    check_archive(path)
+
+
+def test_unfinished_files_are_removed_and_no_others(tmp_path, monkeypatch):
+    path = tmp_path / 'a.pth'
+    write_atomically(path, b'old')
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        # Neither renamed nor cleaned up, as after SIGKILL.
+        patch.setattr(os, 'replace', killed)
+        patch.setattr(Path, 'unlink', lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            write_atomically(path, b'new')
+    assert path.read_bytes() == b'old'
+    (left,) = remove_unfinished(tmp_path)
+    assert left.name == f'.a.pth.tmp-{os.getpid()}'
+    assert [p.name for p in tmp_path.iterdir()] == ['a.pth']
+
+
+def test_failed_flush_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / 'a.pth'
+    write_atomically(path, b'old')
+
+    def full(_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(OSError, match='No space left'):
+        write_atomically(path, b'new')
+    assert [p.name for p in tmp_path.iterdir()] == ['a.pth']
+    assert path.read_bytes() == b'old'

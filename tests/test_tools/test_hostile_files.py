@@ -1,0 +1,238 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Every tool that takes a file, with files that would run code."""
+
+import importlib.util
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hostile_checkpoints import TRAPS, Trap
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+from mmscfs.checkpoint import read_origin
+from mmscfs.engine.runners.feature_files import FACTS, LABELS, read_features
+
+ROOT = Path(__file__).parents[2]
+KNN = 'configs/classification/knn/knn_resnet18-w16_digits.py'
+DETECTOR = 'configs/detection/digits/mask-rcnn_r18-w16-fpn_demo_digits.py'
+
+
+def load_tool(name, monkeypatch):
+    """Import a tool, with those beside it."""
+    path = ROOT / 'tools' / f'{name}.py'
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    monkeypatch.syspath_prepend(str(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """A checkpoint that would make the folder ``marker``."""
+    path = tmp_path / 'hostile.pth'
+    path.write_bytes(TRAPS['meta.pth'](tmp_path / 'marker'))
+    yield path
+    assert not (tmp_path / 'marker').exists()
+
+
+def stopped(tool, words, monkeypatch):
+    """Run a tool's main on a command line; return the error it ends with."""
+    monkeypatch.setattr(sys, 'argv', [tool.__file__, *map(str, words)])
+    monkeypatch.chdir(ROOT)
+    with pytest.raises((SystemExit, ValueError)) as error:
+        tool.main()
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        ['--pretrained', '{path}'],
+        ['--resume', '{path}'],
+        ['--cfg-options', 'load_from={path}'],
+        ['--cfg-options', 'resume=True', 'load_from={path}'],
+        ['--cfg-options', 'model.backbone.init_cfg.checkpoint={path}'],
+    ],
+    ids=' '.join,
+)
+def test_training_refuses(options, hostile, tiny_run, tmp_path, monkeypatch):
+    tiny_run.model.backbone.init_cfg = dict(type='Pretrained', checkpoint='')
+    if 'init_cfg' not in options[-1]:
+        del tiny_run.model.backbone.init_cfg
+    tiny_run.dump(tmp_path / 'config.py')
+    tool = load_tool('train', monkeypatch)
+    words = [option.format(path=hostile) for option in options]
+    error = stopped(tool, [tmp_path / 'config.py', *words], monkeypatch)
+    assert 'refused' in error
+    assert 'hostile.pth' in error
+
+
+@pytest.mark.parametrize(
+    'words',
+    [[KNN, '--pretrained', '{path}'], [KNN, '{path}'], [DETECTOR, '{path}']],
+    ids=['backbone', 'bare backbone', 'detector'],
+)
+def test_testing_refuses(words, hostile, tmp_path, monkeypatch):
+    tool = load_tool('test', monkeypatch)
+    words = [word.format(path=hostile) for word in words]
+    words += ['--work-dir', tmp_path / 'work']
+    error = stopped(tool, words, monkeypatch)
+    assert error.startswith('error: ')
+    assert 'refused' in error
+    assert 'hostile.pth' in error
+
+
+@pytest.mark.parametrize('scope', ['mmengine', 'mmscfs'])
+def test_detectors_of_mmdet_refuse(hostile, scope):
+    """That name a checkpoint in their config, with no tool of ours."""
+    cfg = Config.fromfile(ROOT / DETECTOR).model
+    cfg.backbone.init_cfg = dict(
+        type='Pretrained', checkpoint=str(hostile), _scope_=scope
+    )
+    cfg._scope_ = 'mmdet'
+    with pytest.raises(ValueError, match=r'refused.*hostile\.pth'):
+        MODELS.build(cfg).init_weights()
+
+
+@pytest.mark.parametrize('out', ['out.pth', 'out.safetensors', 'out.pkl'])
+@pytest.mark.parametrize('name', ['zip.pth', 'old.pth', 'pickle.pkl'])
+def test_exporting_refuses(tmp_path, name, out, monkeypatch, capsys):
+    path = tmp_path / name
+    path.write_bytes(TRAPS[name](tmp_path / 'marker'))
+    tool = load_tool('model_converters/export_backbone', monkeypatch)
+    assert tool.main([str(path), str(tmp_path / out)]) == 2
+    assert name in capsys.readouterr().err
+    assert {p.name for p in tmp_path.iterdir()} == {name}
+
+
+def test_tables_look_into_no_pickle(hostile):
+    """Of a checkpoint that they cannot read they take the name."""
+    path = hostile.with_name('scfs_epoch_7.pth')
+    hostile.rename(path)
+    origin = read_origin(str(path))
+    assert (origin.method, origin.epochs) == ('SCFS', 7)
+
+
+def test_tables_run_no_config(tmp_path, monkeypatch, capsys):
+    log = tmp_path / 'run' / '20260101_000000' / 'vis_data'
+    log.mkdir(parents=True)
+    (log / 'config.py').write_text(
+        f'import os\nos.mkdir({str(tmp_path / "marker")!r})\nmodel = dict()\n'
+    )
+    (log / 'scalars.json').write_text('{"step": 1}\n')
+    tool = load_tool('analysis_tools/compare_transfer', monkeypatch)
+    tool.main([str(tmp_path / 'run')])
+    assert str(tmp_path / 'run') in ''.join(capsys.readouterr())
+    assert not (tmp_path / 'marker').exists()
+
+
+@pytest.mark.parametrize('depth', [10**5, 10**6])
+def test_deep_json_is_refused_by_name(tmp_path, depth, monkeypatch, capsys):
+    report = tmp_path / 'deep.json'
+    report.write_text('{"format": "mmscfs-result-1", "a": ' + '[' * depth)
+    launch = load_tool('launch', monkeypatch)
+    with pytest.raises(ValueError, match='deep.json is damaged'):
+        launch.read_report(report)
+    table = load_tool('analysis_tools/results_table', monkeypatch)
+    assert table.main([str(report)]) == 2
+    assert 'deep.json' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', [LABELS, 'last.npy'])
+def test_features_are_arrays_alone(tmp_path, name):
+    facts = dict(outputs=['last'], layers=['last'])
+    (tmp_path / FACTS).write_text(json.dumps(facts))
+    for file in (LABELS, 'last.npy'):
+        np.save(tmp_path / file, np.zeros(2))
+    content = np.array([Trap(tmp_path / 'marker')], dtype=object)
+    np.save(tmp_path / name, content, allow_pickle=True)
+    message = f'features: {str(tmp_path)!r}.*([Pp]ickle|Python objects)'
+    with pytest.raises(ValueError, match=message):
+        read_features(tmp_path, {}, 'last')
+    assert not (tmp_path / 'marker').exists()
+
+
+def test_no_word_of_the_user_reaches_a_shell(tmp_path, monkeypatch):
+    """Names with spaces, quotes and commands arrive as they are."""
+    names = ['a b', "it's", '"q"', '$(touch x)', '`touch x`', ';touch x', '*']
+    bin_folder = tmp_path / 'bin'
+    bin_folder.mkdir()
+    for command in ('srun', 'sbatch', 'python'):
+        script = bin_folder / command
+        script.write_text('#!/bin/sh\nfor w; do echo "word:$w"; done\n')
+        script.chmod(0o755)
+    environment = {
+        **os.environ,
+        'PATH': f'{bin_folder}:{os.environ["PATH"]}',
+        'PYTHON': str(bin_folder / 'python'),
+    }
+    environment.pop('SRUN_ARGS', None)
+    work = tmp_path / 'work'
+    work.mkdir()
+    for script, first in (
+        ('slurm_train.sh', ['gpu $(touch x)', 'job;touch x']),
+        ('dist_train.sh', []),
+        ('dist_test.sh', []),
+    ):
+        words = [*first, 'my $(touch x).py', '2', *names]
+        process = subprocess.run(
+            ['bash', ROOT / 'tools' / script, *words],
+            cwd=work,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        given = [line[5:] for line in process.stdout.splitlines()]
+        assert [word for word in given if word in names][-6:] == names[-6:]
+        assert any('my $(touch x).py' in word for word in given)
+    # sbatch hands --wrap to a shell.
+    jobs = load_tool('sweep_slurm', monkeypatch).make_jobs(
+        SimpleNamespace(
+            list='my $(touch x).py',
+            work_dir=work / "it's",
+            seeds=[0],
+            gpus=1,
+            slurm='gpu',
+            skip_evaluations=False,
+            cfg_options=names,
+            eval_cfg_options=[],
+        ),
+        [
+            SimpleNamespace(
+                run=SimpleNamespace(variant=SimpleNamespace(name='$(touch x)'))
+            )
+        ],
+    )
+    (job,) = jobs.values()
+    wrapped = job[-1].removeprefix('--wrap=exec ')
+    assert shlex.split(wrapped)[-len(names) :] == names
+    printed = subprocess.run(
+        ['sh', '-c', f'printf "%s\\n" {wrapped}'],
+        cwd=work,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert printed.stdout.splitlines()[-len(names) :] == names
+    assert not [*work.iterdir()]
+
+
+def test_good_checkpoints_pass(tmp_path, monkeypatch):
+    """The tests above are not of tools that refuse all."""
+    state = {'conv1.weight': torch.ones(2, 3, 3, 3)}
+    torch.save(state, tmp_path / 'good.pth')
+    tool = load_tool('model_converters/export_backbone', monkeypatch)
+    words = [str(tmp_path / 'good.pth'), str(tmp_path / 'out.pth')]
+    assert tool.main(words) == 0
