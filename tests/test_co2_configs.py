@@ -63,6 +63,11 @@ def test_configs_are_mocos_with_the_papers_term(name):
     )
     assert cfg.model.type == 'MoCoCO2'
     peer.model.type = cfg.model.type
+    # The same steps; those that are not finite are skipped.
+    assert cfg.optim_wrapper.type == 'PerParamClipOptimWrapper'
+    assert cfg.optim_wrapper.pop('precision') == 'fp32'
+    assert 'clip_grad' not in cfg.optim_wrapper
+    cfg.optim_wrapper.type = peer.optim_wrapper.type
     assert cfg.to_dict() == peer.to_dict()
     assert cfg.model.head.temperature == contrast_temperature
     assert cfg.model.queue_len == 65536

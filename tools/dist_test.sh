@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Test with several processes on one or several nodes.
 #   tools/dist_test.sh CONFIG CHECKPOINT PROCESSES [options of test.py]
-# On every node of several: NNODES, NODE_RANK, MASTER_ADDR, PORT. Without a
-# GPU the processes run on the CPU over gloo.
+# On every node of several: NNODES, NODE_RANK, MASTER_ADDR (of node 0), PORT.
+# Without a GPU the processes run on the CPU over gloo.
 set -euo pipefail
 
 if [ $# -lt 3 ]; then
@@ -14,10 +14,5 @@ CHECKPOINT=$2
 PROCESSES=$3
 shift 3
 
-exec "${PYTHON:-python}" -m torch.distributed.run \
-    --nnodes="${NNODES:-1}" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" \
-    --nproc_per_node="$PROCESSES" \
+exec "${PYTHON:-python}" "$(dirname "$0")/processes.py" "$PROCESSES" \
     "$(dirname "$0")/test.py" "$CONFIG" "$CHECKPOINT" --launcher pytorch "$@"

@@ -1,22 +1,18 @@
 #!/usr/bin/env bash
 # Train with several processes on one or several nodes.
 #   tools/dist_train.sh CONFIG PROCESSES [options of train.py]
-# On every node of several: NNODES, NODE_RANK, MASTER_ADDR, PORT. Without a
-# GPU the processes run on the CPU over gloo.
+# On every node of several: NNODES, NODE_RANK, MASTER_ADDR (of node 0), PORT.
+# MAX_RESTARTS=N, with --resume, starts all processes again up to N times after
+# one failed or a node was lost. Without a GPU they run on the CPU over gloo.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
-    sed -n '2,5s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 CONFIG=$1
 PROCESSES=$2
 shift 2
 
-exec "${PYTHON:-python}" -m torch.distributed.run \
-    --nnodes="${NNODES:-1}" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" \
-    --nproc_per_node="$PROCESSES" \
+exec "${PYTHON:-python}" "$(dirname "$0")/processes.py" "$PROCESSES" \
     "$(dirname "$0")/train.py" "$CONFIG" --launcher pytorch "$@"

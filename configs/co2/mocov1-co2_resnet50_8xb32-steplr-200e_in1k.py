@@ -4,3 +4,5 @@ model = dict(
     type='MoCoCO2',
     consistency=dict(type='ConsistencyLoss', weight=10.0, temperature=0.04),
 )
+# mmpretrain's steps, but for those that are not finite: they are skipped.
+optim_wrapper = dict(type='PerParamClipOptimWrapper', precision='fp32')

@@ -4,3 +4,5 @@ model = dict(
     type='MoCoCO2',
     consistency=dict(type='ConsistencyLoss', weight=0.3, temperature=0.05),
 )
+# mmpretrain's steps, but for those that are not finite: they are skipped.
+optim_wrapper = dict(type='PerParamClipOptimWrapper', precision='fp32')

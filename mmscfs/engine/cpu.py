@@ -2,34 +2,35 @@
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODEL_WRAPPERS
 from torch import nn
+
+from mmscfs.models.utils import synchronise_on_cpu
 
 
 @MODEL_WRAPPERS.register_module()
 class CPUDistributedDataParallel(MMDistributedDataParallel):
-    """mmengine's wrapper for a model without a GPU, with plain batch norm.
+    """mmengine's wrapper for a model without a GPU.
 
-    Synchronised batch norm needs GPUs as soon as there are several
-    processes, and not only configs ask for it: some of mmpretrain's necks
-    have it by default.
+    Where a config, or one of mmpretrain's necks by default, has synchronised
+    batch norm, which needs GPUs, it becomes ours for the CPU.
 
     Args:
-        module (nn.Module): The model; its norms are replaced.
+        module (nn.Module): The model; its norms are changed.
         **kwargs: Those of :class:`mmengine.model.MMDistributedDataParallel`.
     """
 
     def __init__(self, module: nn.Module, **kwargs) -> None:
-        super().__init__(module=revert_sync_batchnorm(module), **kwargs)
+        super().__init__(module=synchronise_on_cpu(module), **kwargs)
 
 
 def adapt_to_cpu(cfg: Config) -> None:
     """Change a config made for GPUs in place so that it runs without one.
 
-    No pinned memory, and for several processes plain instead of synchronised
-    batch norm, and gloo, which mmengine cannot start without a GPU. Does
-    nothing where there is an accelerator.
+    No pinned memory, and for several processes gloo, which mmengine cannot
+    start without a GPU, and synchronised batch norm of our own. Does nothing
+    where there is an accelerator.
 
     Raises:
         ValueError: The launcher or mmengine's mixed precision needs GPUs.
@@ -42,7 +43,6 @@ def adapt_to_cpu(cfg: Config) -> None:
             'accelerator: leave out --amp, or take '
             "'mmpretrain.PerParamClipOptimWrapper', which knows bf16 on CPU"
         )
-    cfg.sync_bn = None
     for split in ('train', 'val', 'test'):
         if cfg.get(f'{split}_dataloader'):
             cfg[f'{split}_dataloader'].pin_memory = False

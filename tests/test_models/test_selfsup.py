@@ -405,6 +405,10 @@ def test_teacher_drops_nothing(dino_cfg):
     ('change', 'message'),
     [
         (dict(search_views='both'), "search_views='both'"),
+        (
+            dict(search_views='none', search=dict(type='SoftFeatureSearch')),
+            "SoftFeatureSearch.* has no effect with model.search_views='none'",
+        ),
         (dict(search_layers=[0, 3]), r'search_layers=\[0, 3\].*\[1, 2, 3\]'),
         (dict(search_layers=[]), r'search_layers=\[\]'),
         (

@@ -24,13 +24,19 @@ class CollapseMonitorHook(Hook):
         window (int): Iterations in a mean. Defaults to 200.
         tolerance (float): Distance from 0 or ln K that counts as there, as a
             share of ln K. Defaults to 0.005.
+        stop (bool): Stop the run after the warning. Defaults to False.
 
     Raises:
         ValueError: A setting is outside its range.
+        RuntimeError: The run has collapsed, and ``stop`` is True.
     """
 
     def __init__(
-        self, begin: int = 1000, window: int = 200, tolerance: float = 0.005
+        self,
+        begin: int = 1000,
+        window: int = 200,
+        tolerance: float = 0.005,
+        stop: bool = False,
     ) -> None:
         if begin < 0 or window < 1:
             raise ValueError(
@@ -45,6 +51,7 @@ class CollapseMonitorHook(Hook):
         self.begin = begin
         self.window = window
         self.tolerance = tolerance
+        self.stop = stop
         self._warned = False
 
     def diagnose(
@@ -100,4 +107,12 @@ class CollapseMonitorHook(Hook):
             runner.logger.warning(
                 f'The model seems to have collapsed by iteration '
                 f'{runner.iter + 1}: {finding}.'
+            )
+        if finding and self.stop:
+            last = hub.runtime_info.get('last_ckpt')
+            raise RuntimeError(
+                f'stopped at iteration {runner.iter + 1}, since the model '
+                f'seems to have collapsed: {finding}. Last checkpoint: '
+                f'{last or "none"}, which may have collapsed as well; '
+                'default_hooks.collapse_monitor.stop=False only warns'
             )

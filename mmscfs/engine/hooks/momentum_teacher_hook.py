@@ -4,6 +4,7 @@ import math
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
+from torch import Tensor
 
 from ..runner_access import unwrapped_model
 
@@ -21,8 +22,9 @@ class MomentumTeacherHook(Hook):
     """Move teacher and centres after each step that the optimiser takes.
 
     Acts from inside ``optimizer.step``, so once for accumulated batches and
-    not at all when mixed precision skips a step; then it has the model
-    forget the skipped batch. The momentum depends on the run's iteration
+    not at all when a step is skipped; then it has the model forget the
+    skipped batch. Of a step that is skipped on the device it hands on what
+    only the device knows. The momentum depends on the run's iteration
     alone, so it is right after resuming.
 
     Args:
@@ -59,7 +61,11 @@ class MomentumTeacherHook(Hook):
                 self.momentum,
                 self.end_momentum,
             )
-            unwrapped_model(runner).after_step(momentum)
+            skipped = getattr(runner.optim_wrapper, 'skipped', False)
+            on_device = isinstance(skipped, Tensor)
+            unwrapped_model(runner).after_step(
+                momentum, skipped if on_device else None
+            )
             runner.message_hub.update_scalar(
                 'train/teacher_momentum', momentum
             )

@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from mmengine.hooks import Hook
@@ -61,11 +62,13 @@ class PreflightHook(Hook):
         if isinstance(views, torch.Tensor):
             views = [views]
         shapes = [tuple(view.shape) for view in views]
-        if hasattr(model, 'check_fit'):  # of DINO and SCFS
-            model.check_fit(shapes)
-        elif isinstance(model, (*TAKE_TWO_VIEWS, selfsup.SwAV)):
-            check_views(model, shapes)
-            check_neck(model, shapes)
+        precision = getattr(runner.optim_wrapper, 'precision', None)
+        with no_undefined_gradients(model, precision):
+            if hasattr(model, 'check_fit'):  # of DINO and SCFS
+                model.check_fit(shapes, sample.get('data_samples'))
+            elif isinstance(model, (*TAKE_TWO_VIEWS, selfsup.SwAV)):
+                check_views(model, shapes)
+                check_neck(model, shapes)
 
 
 def check_batches(model: nn.Module, loader: DataLoader) -> None:
@@ -132,6 +135,44 @@ def check_views(model: nn.Module, shapes: Sequence[tuple]) -> None:
             f'{reason} {wanted} views of an image, but train_dataloader.'
             f'dataset.pipeline makes {len(shapes)}: {remedy}'
         )
+
+
+@contextmanager
+def no_undefined_gradients(
+    model: nn.Module, precision: str | None
+) -> Iterator[None]:
+    """Refuse, inside this context, what PyTorch computes wrongly.
+
+    On a CPU in bf16 its gradient of a strided, padded convolution over a map
+    narrower than the stride is memory that nobody wrote to (PyTorch 2.11).
+
+    Raises:
+        ValueError: A forward pass meets such a map.
+    """
+
+    def check(conv: nn.Conv2d, inputs: tuple[torch.Tensor, ...]) -> None:
+        size = tuple(inputs[0].shape[-2:])
+        if min(size) < max(conv.stride) and conv.padding not in (
+            'valid',
+            (0, 0),
+        ):
+            raise ValueError(
+                f'a convolution of stride {conv.stride} gets a map of {size}, '
+                'of which PyTorch has no bf16 gradient on a CPU: set '
+                "optim_wrapper.precision='fp32', or make the views larger"
+            )
+
+    on_cpu = all(p.is_cpu for p in model.parameters())
+    handles = [
+        module.register_forward_pre_hook(check)
+        for module in model.modules()
+        if precision == 'bf16' and on_cpu and isinstance(module, nn.Conv2d)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @torch.no_grad()

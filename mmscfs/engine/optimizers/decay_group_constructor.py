@@ -6,7 +6,8 @@ from mmpretrain.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-FUSED = ('SGD', 'Adam', 'AdamW')  # that have a fused step on CPU
+FUSED = ('SGD', 'Adam', 'AdamW')  # that have a fused step on both:
+DEVICES = ('cpu', 'cuda')
 
 
 def prepare_fused_step(optimizer: Optimizer, *_) -> None:
@@ -52,10 +53,11 @@ class DecayGroupConstructor(DefaultOptimWrapperConstructor):
     the multi-tensor optimisers nor the schedulers are fast, and one warning
     for each of the teacher's.
 
-    On a CPU the optimiser's step is torch's fused one, unless the config has
-    ``fused`` or ``foreach``: two to four times as fast as the default, with
-    the same results. Not with a loss scale, for a fused step would be taken
-    for one that was not skipped, and not with SGD's ``dampening``.
+    The optimiser's step is torch's fused one, unless the config has ``fused``
+    or ``foreach``: on a CPU two to four times as fast as the default, with
+    the same results, and on a GPU able to skip a step without asking the
+    host. Not with mmengine's ``AmpOptimWrapper``, whose fused step would be
+    taken for one that was not skipped, and not with SGD's ``dampening``.
 
     Raises:
         ValueError: ``paramwise_cfg`` is set; it has no effect here.
@@ -72,16 +74,12 @@ class DecayGroupConstructor(DefaultOptimWrapperConstructor):
             )
         # Any non-empty value leads the base class to call add_params.
         super().__init__(optim_wrapper_cfg, dict(flat_decay_mult=0.0))
-        scales_loss = (
-            self.optim_wrapper_cfg.get('type') == 'AmpOptimWrapper'
-            or self.optim_wrapper_cfg.get('precision') == 'fp16'
-        )
         if (
-            get_device() == 'cpu'
+            get_device() in DEVICES
             and self.optimizer_cfg['type'] in FUSED
             and not {'fused', 'foreach'} & set(self.optimizer_cfg)
             and not self.optimizer_cfg.get('dampening')
-            and not scales_loss
+            and self.optim_wrapper_cfg.get('type') != 'AmpOptimWrapper'
         ):
             self.optimizer_cfg = dict(self.optimizer_cfg, fused=True)
 

@@ -1,4 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import math
 from contextlib import contextmanager
 
 import torch
@@ -24,16 +25,27 @@ def default_precision() -> str:
 
 
 @torch.no_grad()
-def clip_each_gradient_(gradients: list[Tensor], max_norm: float) -> None:
+def clip_each_gradient_(
+    gradients: list[Tensor], max_norm: float | None
+) -> Tensor:
     """Scale every gradient whose own L2 norm exceeds ``max_norm`` down to it.
 
     DINO clips each parameter by itself, not all of them by a common norm.
     Nothing is read back from an accelerator; on a CPU, where that is free,
     the norms tell which gradients need no second pass.
+
+    Args:
+        gradients (list[Tensor]): Changed in place.
+        max_norm (float, optional): None clips nothing.
+
+    Returns:
+        Tensor: The norms before, one of each gradient.
     """
     if not gradients:
-        return
+        return torch.zeros(0)
     norms = torch.stack(torch._foreach_norm(gradients))
+    if max_norm is None:
+        return norms
     scales = (max_norm / (norms + 1e-6)).clamp(max=1)
     factors = list(scales.unbind())
     if scales.is_cpu:
@@ -44,11 +56,17 @@ def clip_each_gradient_(gradients: list[Tensor], max_norm: float) -> None:
                 gradient.mul_(factor)
     else:
         torch._foreach_mul_(gradients, factors)
+    return norms
 
 
 @OPTIM_WRAPPERS.register_module()
 class PerParamClipOptimWrapper(OptimWrapper):
     """Optimiser wrapper with per-parameter clipping and mixed precision.
+
+    A step whose loss or gradient is not finite is skipped at every precision:
+    the optimiser is not called, or told on the device to change nothing. All
+    processes decide alike, for they share their gradients. A bad batch of
+    several accumulated ones spoils their common step.
 
     Args:
         precision (str): 'fp32'; 'fp16' with loss scaling; 'bf16'; or 'auto':
@@ -59,9 +77,12 @@ class PerParamClipOptimWrapper(OptimWrapper):
         **kwargs: Those of :class:`mmengine.optim.OptimWrapper`;
             ``clip_grad=dict(max_norm=3.0)`` clips each parameter.
 
+    Attributes:
+        skipped (bool | Tensor): Whether the last step was skipped; a float
+            tensor, 1 or 0, where that stays on the device.
+
     Raises:
-        ValueError: The precision, the scale or ``clip_grad`` is not valid,
-            or the optimiser is fused and fp16.
+        ValueError: The precision, the scale or ``clip_grad`` is not valid.
     """
 
     def __init__(
@@ -91,15 +112,8 @@ class PerParamClipOptimWrapper(OptimWrapper):
         super().__init__(**kwargs)
         if precision == 'auto':
             precision = default_precision()
-        if precision == 'fp16' and getattr(
-            self.optimizer, '_step_supports_amp_scaling', False
-        ):
-            raise ValueError(
-                'optim_wrapper.optimizer.fused=True does not go with '
-                "precision='fp16': a step that the loss scaler skips would "
-                "move the teacher; leave fused out, or take 'bf16'"
-            )
         self.precision = precision
+        self.skipped: bool | Tensor = False
         self.device_type = get_device().split(':')[0]
         self.loss_scaler = torch.amp.GradScaler(
             self.device_type,
@@ -107,30 +121,58 @@ class PerParamClipOptimWrapper(OptimWrapper):
             enabled=precision == 'fp16',
         )
 
+    @property
+    def skips_on_device(self) -> bool:
+        """Whether the optimiser can skip a step that the host knows not of.
+
+        Torch's fused steps can. Of others the host must wait for the
+        gradients, which on a CPU costs nothing.
+        """
+        return self.device_type != 'cpu' and all(
+            group.get('fused') for group in self.optimizer.param_groups
+        )
+
     def backward(self, loss: Tensor, **kwargs) -> None:
-        """Back-propagate the loss, scaled for fp16."""
+        """Back-propagate the loss, scaled for fp16.
+
+        Of a loss that is not finite every gradient becomes NaN, which the
+        other processes see as well.
+        """
+        ok = loss.detach().isfinite()
+        loss = loss * torch.where(ok, 1.0, math.nan)
         super().backward(self.loss_scaler.scale(loss), **kwargs)
 
     def step(self, **kwargs) -> None:
-        """Clip and step, or skip a step whose fp16 gradients overflowed.
+        """Clip and step, or skip a step whose gradients are not finite.
 
-        Whether they did is the one thing that torch's loss scaler reads from
-        the device in a step.
+        In fp16 that also halves the loss scale. A gradient so large that its
+        norm overflows counts as not finite.
         """
-        if self.clip_grad_kwargs:
-            self.loss_scaler.unscale_(self.optimizer)
-            self._clip_grad()
-        self.loss_scaler.step(self.optimizer, **kwargs)
+        self.loss_scaler.unscale_(self.optimizer)
+        norms = self._clip_grad()
+        finite = norms.isfinite().all()
+        if self.skips_on_device:
+            self.skipped = 1 - finite.float()
+            self.optimizer.found_inf = self.skipped
+            try:
+                self.optimizer.step(**kwargs)
+            finally:
+                del self.optimizer.found_inf
+        else:
+            self.skipped = not finite  # waits for an accelerator
+            if not self.skipped:
+                self.optimizer.step(**kwargs)
         self.loss_scaler.update()
 
-    def _clip_grad(self) -> None:
+    def _clip_grad(self) -> Tensor:
         gradients = [
             parameter.grad
             for group in self.optimizer.param_groups
             for parameter in group['params']
             if parameter.grad is not None
         ]
-        clip_each_gradient_(gradients, **self.clip_grad_kwargs)
+        max_norm = self.clip_grad_kwargs and self.clip_grad_kwargs['max_norm']
+        return clip_each_gradient_(gradients, max_norm)
 
     @contextmanager
     def optim_context(self, model: nn.Module):

@@ -279,11 +279,17 @@ class DINO(BaseSelfSupervisor):
             )
 
     @torch.no_grad()
-    def check_fit(self, view_shapes: list[tuple[int, int, int]]) -> None:
+    def check_fit(
+        self,
+        view_shapes: list[tuple[int, int, int]],
+        data_sample: DataSample | None = None,
+    ) -> None:
         """Send blank views of every shape through backbone and necks.
 
         Args:
             view_shapes (list[tuple[int, int, int]]): (3, S, S) of each view.
+            data_sample (DataSample, optional): What else is known of their
+                image; not used here. Defaults to None: not checked.
 
         Raises:
             ValueError: The backbone cannot take a view, or its outputs do
@@ -317,14 +323,19 @@ class DINO(BaseSelfSupervisor):
         """Every centre that follows the teacher's outputs."""
         return [m for m in self.head.modules() if isinstance(m, TeacherCenter)]
 
-    def after_step(self, momentum: float) -> None:
+    def after_step(
+        self, momentum: float, skipped: Tensor | None = None
+    ) -> None:
         """Move teacher and centres after the optimiser has stepped.
 
         Args:
             momentum (float): Share of itself that the teacher keeps.
+            skipped (Tensor, optional): 1 if the step was skipped, else 0, if
+                only the device knows; then nothing moves. Defaults to None:
+                it was not.
         """
-        self.teacher.momentum_update(self, momentum)
-        update_centers(self.centers, self._center_reduction)
+        self.teacher.momentum_update(self, momentum, skipped)
+        update_centers(self.centers, self._center_reduction, skipped)
         self._center_reduction = None
 
     def after_skipped_step(self) -> None:

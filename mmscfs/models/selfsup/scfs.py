@@ -42,7 +42,8 @@ class SCFS(DINO):
 
     Raises:
         ValueError: A search layer is no output of the backbone, the backbone
-            has no ``out_indices``, or ``search_views`` is unknown.
+            has no ``out_indices``, or ``search_views`` is unknown, or is
+            "none" with a ``search``.
     """
 
     def __init__(
@@ -61,6 +62,11 @@ class SCFS(DINO):
                 f'model.search_views={search_views!r} must be '
                 "'all' (both global views, Eq. 9), 'first' (the release) or "
                 "'none' (multi-layer contrast without a search)"
+            )
+        if search_views == 'none' and search is not None:
+            raise ValueError(
+                f'model.search={search} has no effect with model.search_views='
+                "'none': leave one of them out"
             )
         if not isinstance(backbone, nn.Module):
             backbone = MODELS.build(backbone)
@@ -98,6 +104,25 @@ class SCFS(DINO):
         if search_views != 'none':
             search = search or dict(type='SoftFeatureSearch')
             self.search = MODELS.build(search)
+
+    def check_fit(
+        self,
+        view_shapes: list[tuple[int, int, int]],
+        data_sample: DataSample | None = None,
+    ) -> None:
+        """Check that the search finds what it asks for too.
+
+        Raises:
+            ValueError: The sample does not say where the views lie, or
+                something else does not fit.
+        """
+        super().check_fit(view_shapes, data_sample)
+        if (
+            data_sample is not None
+            and self.search_views != 'none'
+            and self.search.needs_crops
+        ):
+            stack_crops([data_sample], torch.device('cpu'))
 
     def check_outputs(self, maps: tuple[Tensor, ...]) -> None:
         """Check the search layers too.

@@ -3,7 +3,7 @@ import copy
 
 import torch
 from mmcv.cnn.bricks.drop import DropPath
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 
@@ -53,12 +53,19 @@ class MomentumTeacher(nn.Module):
                 own[key].copy_(value)
 
     @torch.no_grad()
-    def momentum_update(self, student: nn.Module, momentum: float) -> None:
+    def momentum_update(
+        self,
+        student: nn.Module,
+        momentum: float,
+        skipped: Tensor | None = None,
+    ) -> None:
         """teacher = momentum * teacher + (1 - momentum) * student.
 
         Args:
             student (nn.Module): The model given at construction.
             momentum (float): Share of itself that the teacher keeps.
+            skipped (Tensor, optional): 1 where nothing is to move, else 0,
+                if only the device knows. Defaults to None: it moves.
 
         Raises:
             ValueError: ``momentum`` is outside [0, 1].
@@ -66,4 +73,9 @@ class MomentumTeacher(nn.Module):
         if not 0 <= momentum <= 1:
             raise ValueError(f'teacher momentum={momentum} must lie in [0, 1]')
         own, theirs = self._parameter_pairs(student)
-        torch._foreach_lerp_(own, theirs, 1 - momentum)
+        if skipped is None:
+            torch._foreach_lerp_(own, theirs, 1 - momentum)
+            return
+        weight = (1 - momentum) * (1 - skipped)
+        for mine, other in zip(own, theirs, strict=True):
+            mine.lerp_(other, weight.to(mine.dtype))

@@ -90,7 +90,9 @@ class CenterReduction:
 
 @torch.no_grad()
 def update_centers(
-    centers: Sequence[TeacherCenter], reduction: CenterReduction | None = None
+    centers: Sequence[TeacherCenter],
+    reduction: CenterReduction | None = None,
+    skipped: Tensor | None = None,
 ) -> None:
     """Move centres toward the mean output of all processes.
 
@@ -101,10 +103,14 @@ def update_centers(
         centers (Sequence[TeacherCenter]): The centres.
         reduction (CenterReduction, optional): The reduction of what these
             centres collected. Defaults to None: it takes place now.
+        skipped (Tensor, optional): 1 where nothing is to move, else 0, if
+            only the device knows. Defaults to None: they move.
     """
     sums = (reduction or CenterReduction(centers)).wait()
     parts = sums.split([len(center.collected) for center in centers])
     for center, part in zip(centers, parts, strict=True):
         mean = part[:-1] / part[-1].clamp(min=1)
+        if skipped is not None:  # the mean may not be finite
+            mean = torch.where(skipped > 0, center.value, mean)
         weight = (1 - center.momentum) * (part[-1] > 0).to(mean)
         center.value.lerp_(mean, weight)

@@ -1,0 +1,262 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Small runs on several processes and what they end with, for equivalence.py.
+
+In double precision on the CPU, through the runner and gloo.
+"""
+
+import os
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mmscfs.engine import prepare_config
+from mmscfs.engine.runner_access import unwrapped_model
+
+CONFIGS = Path(__file__).resolve().parent.parent.parent / 'configs'
+IMAGE = 64  # px
+SMALL = {
+    'model.backbone.depth': 18,
+    'model.backbone.stem_channels': 8,
+    'model.backbone.base_channels': 8,
+    'optim_wrapper.optimizer.lr': 0.01,  # high ones blow rounding up
+}
+SMALL_DINO = SMALL | {
+    'model.neck.hidden_channels': 32,
+    'model.neck.bottleneck_channels': 16,
+    'model.neck.num_prototypes': 48,
+    'optim_wrapper.precision': 'fp32',  # no autocast
+    # As the paper's; Adam divides gradients that are all rounding by others.
+    'optim_wrapper.optimizer.type': 'SGD',
+    'optim_wrapper.optimizer.momentum': 0.9,
+    'default_hooks.frozen_prototypes.epochs': 1,
+}
+# Recipes by method, and what makes them small.
+RECIPES = {
+    'dino': (
+        'dino/dino_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py',
+        SMALL_DINO,
+    ),
+    'scfs': (
+        'scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py',
+        SMALL_DINO
+        | {
+            'model.search_neck.mid_channels': 4,
+            'model.search_neck.hidden_channels': 32,
+            'model.search_neck.out_channels': 16,
+        },
+    ),
+    'co2': (
+        'co2/mocov2-co2_resnet50_8xb32-coslr-200e_in1k.py',
+        SMALL
+        | {
+            'model.neck.in_channels': 64,
+            'model.neck.hid_channels': 32,
+            'model.neck.out_channels': 16,
+            'model.feat_dim': 16,
+            'sync_bn': 'torch',
+            'train_dataloader.dataset.pipeline.1.global_size': IMAGE,
+        },
+    ),
+}
+# Of a process's own images: not the mean of the processes' values.
+OWN = 'feature_std'
+
+
+def make_config(
+    method: str, accumulate: int, batch: int, epochs: int, data: str
+) -> Config:
+    """Return the small config of a method, for one process.
+
+    Args:
+        method (str): A key of ``RECIPES``.
+        accumulate (int): Batches that a step accumulates.
+        batch (int): Images in a batch.
+        epochs (int): Length of the run.
+        data (str): Folder of the images.
+    """
+    path, small = RECIPES[method]
+    cfg = Config.fromfile(CONFIGS / path)
+    cfg.merge_from_dict(
+        small
+        | {
+            'train_dataloader.batch_size': batch,
+            'train_dataloader.num_workers': 0,
+            'train_dataloader.dataset.data_root': data,
+            'train_dataloader.dataset.data_prefix': '',
+            'train_cfg.max_epochs': epochs,
+            'optim_wrapper.accumulative_counts': accumulate,
+            'default_hooks.checkpoint': None,
+            'log_level': 'ERROR',
+        }
+    )
+    if method == 'co2':  # a queue that comes round
+        cfg.model.queue_len = 3 * batch
+    return cfg
+
+
+class Recorder(Hook):
+    """Keep the weights at the start, and the losses of every step."""
+
+    def before_train(self, runner: Runner) -> None:
+        """Keep the weights."""
+        self.start = student_weights(unwrapped_model(runner))
+        self.losses = []
+
+    def after_train_iter(self, runner: Runner, *_, outputs, **__) -> None:
+        """Keep what is logged of a step."""
+        values = {k: v.item() for k, v in outputs.items() if k != OWN}
+        self.losses.append(values)
+
+
+def train_part(rank: int, processes: int, cfg: Config, folder: str) -> None:
+    """Train as one of several processes, and save what came out."""
+    os.environ['LOCAL_RANK'] = str(rank)
+    if processes > 1:
+        dist.init_process_group(
+            'gloo',
+            init_method=f'file://{folder}/group',
+            rank=rank,
+            world_size=processes,
+        )
+    warnings.simplefilter('ignore')  # torch's, of accumulated batches
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    cfg.launcher = 'pytorch' if processes > 1 else 'none'
+    cfg.train_dataloader.batch_size //= processes
+    cfg.work_dir = f'{folder}/work'
+    prepare_config(cfg)
+    runner = Runner.from_cfg(cfg)
+    model = unwrapped_model(runner)
+    model.data_preprocessor.register_forward_hook(
+        lambda module, inputs, data: (
+            data | dict(inputs=[view.double() for view in data['inputs']])
+        )
+    )
+    recorder = Recorder()
+    runner.register_hook(recorder)
+    runner.train()
+    parts = state_parts(runner, model)
+    result = dict(losses=recorder.losses, parts=parts)
+    result['moved'] = max_difference(parts['weights'], recorder.start)
+    torch.save(result, f'{folder}/{rank}.pth')
+    if processes > 1:
+        dist.destroy_process_group()
+
+
+def student_weights(model: nn.Module) -> dict:
+    """Return copies of what the optimiser moves, by name."""
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def state_parts(runner: Runner, model: nn.Module) -> dict[str, dict]:
+    """Return all that training moves, by part and name."""
+    weights = student_weights(model)
+    parts = dict(weights=weights, teacher={}, memory={}, buffers={})
+    parameters = {name for name, _ in model.named_parameters()}
+    for name, value in model.state_dict().items():
+        if name in weights:
+            continue
+        part = 'teacher' if name in parameters else 'buffers'
+        if name.endswith('.value') or name == 'queue':
+            part = 'memory'
+        parts[part][name] = value
+    state = runner.optim_wrapper.optimizer.state_dict()['state']
+    parts['optimiser'] = {
+        f'{index}.{name}': value
+        for index, values in state.items()
+        for name, value in values.items()
+        if value is not None
+    }
+    return parts
+
+
+def max_difference(one: dict, other: dict) -> float:
+    """Return the largest difference of tensors or numbers of equal names.
+
+    Raises:
+        ValueError: The names differ.
+    """
+    if one.keys() != other.keys():
+        raise ValueError(f'only one has {sorted(one.keys() ^ other.keys())}')
+    differences = [
+        torch.as_tensor(one[name] - other[name]).abs().max().item()
+        for name in one
+    ]
+    return max(differences, default=0.0)
+
+
+def train(cfg: Config, processes: int) -> list[dict]:
+    """Train on some processes; return what each of them saved."""
+    with tempfile.TemporaryDirectory() as folder:
+        # Forked, they need not import everything again.
+        mp.start_processes(
+            train_part,
+            (processes, cfg, folder),
+            processes,
+            start_method='fork',
+        )
+        return [
+            torch.load(f'{folder}/{rank}.pth', weights_only=True)
+            for rank in range(processes)
+        ]
+
+
+def compare(alone: dict, results: list[dict], batch: int) -> dict[str, float]:
+    """Return the differences of several processes from one.
+
+    Args:
+        alone (dict): What one process saved.
+        results (list[dict]): What each of several saved.
+        batch (int): Images in a batch of all processes.
+    """
+    first = results[0]
+    means = [
+        {name: sum(s[name] for s in step) / len(step) for name in step[0]}
+        for step in zip(*(r['losses'] for r in results), strict=True)
+    ]
+    differences = dict(
+        losses=max(
+            max_difference(mean, loss)
+            for mean, loss in zip(means, alone['losses'], strict=True)
+        )
+    )
+    for part, expected in alone['parts'].items():
+        found = dict(first['parts'][part])
+        if 'queue' in found:
+            found['queue'] = in_image_order(
+                found['queue'], len(results), batch, len(means)
+            )
+        differences[part] = max_difference(found, expected)
+    differences['between'] = max(
+        max_difference(other['parts'][part], tensors)
+        for other in results[1:]
+        for part, tensors in first['parts'].items()
+    )
+    return differences
+
+
+def in_image_order(
+    queue: Tensor, processes: int, batch: int, steps: int
+) -> Tensor:
+    """Put a queue's keys (C, K) in the order that one process gives them.
+
+    A batch's keys lie there by process, whose images are every n-th of the
+    batch. The losses do not depend on the order.
+    """
+    filled = min(steps * batch, queue.shape[1])
+    new = queue[:, :filled].unflatten(1, (-1, processes, batch // processes))
+    queue = queue.clone()
+    queue[:, :filled] = new.transpose(-1, -2).flatten(1)
+    return queue

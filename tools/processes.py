@@ -1,0 +1,162 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Run a script in several processes, for dist_train.sh and dist_test.sh.
+
+python tools/processes.py PROCESSES SCRIPT [arguments], and the environment
+that those scripts describe. torchrun does the work; this chooses its
+settings, says in one line why a run ended, and passes its exit code on.
+"""
+
+import fcntl
+import os
+import signal
+import socket
+import struct
+import sys
+
+SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of an interface
+REQUEUE = 75  # of train.py: saved, start it again with --resume
+# Sent on to the processes, which save the run on two of them.
+SIGNALS = ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1')
+ENDS_WELL = (signal.SIGTERM, signal.SIGUSR1)
+
+
+def number(name: str, default: int, low: int) -> int:
+    """Return a whole number of the environment.
+
+    Raises:
+        ValueError: It is none, or lower than ``low``.
+    """
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal() or int(text) < low:
+        raise ValueError(f'{name}={text!r} must be a whole number from {low}')
+    return int(text)
+
+
+def own_address(host: str, port: int) -> str:
+    """Return the address by which this node reaches another.
+
+    Raises:
+        OSError: It does not.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, port))  # sends nothing
+        return probe.getsockname()[0]
+
+
+def interface(address: str) -> str | None:
+    """Return the name of the interface that has an address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            request = struct.pack('256s', name.encode())
+            try:
+                answer = fcntl.ioctl(probe, SIOCGIFADDR, request)
+            except OSError:  # it has none
+                continue
+            if socket.inet_ntoa(answer[20:24]) == address:
+                return name
+    return None
+
+
+def torchrun_options(processes: str, arguments: list[str]) -> list[str]:
+    """Return torchrun's options, from the environment.
+
+    Args:
+        processes (str): Number of processes on this node.
+        arguments (list[str]): Those of the script.
+
+    Raises:
+        ValueError: A setting is not valid.
+    """
+    nodes = number('NNODES', 1, 1)
+    rank = number('NODE_RANK', 0, 0)
+    host = os.environ.get('MASTER_ADDR', '127.0.0.1')
+    port = number('PORT', 29500, 1)
+    restarts = number('MAX_RESTARTS', 0, 0)
+    if not processes.isdecimal() or int(processes) < 1:
+        raise ValueError(
+            f'PROCESSES={processes!r} must be a whole number from 1'
+        )
+    if rank >= nodes:
+        raise ValueError(f'NODE_RANK={rank} must be below NNODES={nodes}')
+    if restarts and '--resume' not in arguments:
+        raise ValueError(
+            f'MAX_RESTARTS={restarts} would start the run from its beginning '
+            'again: add --resume'
+        )
+    if nodes > 1 and 'MASTER_ADDR' not in os.environ:
+        raise ValueError(
+            f'NNODES={nodes} needs MASTER_ADDR, the address of the node of '
+            'NODE_RANK=0'
+        )
+    try:
+        address = own_address(host, port)
+    except OSError as error:
+        raise ValueError(
+            f'MASTER_ADDR={host!r} is not reached: {error}'
+        ) from error
+    if nodes > 1 and (name := interface(address)):
+        # gloo would take the address that the node's name has, which is a
+        # loopback address on many.
+        os.environ.setdefault('GLOO_SOCKET_IFNAME', name)
+    # A node that comes back would wait for the store of the first start.
+    os.environ['TORCH_DISABLE_SHARE_RDZV_TCP_STORE'] = '1'
+    return [
+        f'--nnodes={nodes}',
+        f'--nproc-per-node={processes}',
+        f'--max-restarts={restarts}',
+        '--rdzv-backend=c10d',
+        f'--rdzv-endpoint={host}:{port}',
+        # How long to wait for the node that the others meet at.
+        f'--rdzv-conf=is_host={int(rank == 0)},read_timeout=600',
+        f'--rdzv-id={os.environ.get("RUN_ID", "mmscfs")}',
+        f'--local-addr={address}',
+        f'--signals-to-handle={",".join(SIGNALS)}',
+    ]
+
+
+def main(argv: list[str]) -> int:
+    """Run the processes, return the exit code of the first that failed."""
+    processes, script, *arguments = argv
+    try:
+        options = torchrun_options(processes, arguments)
+    except ValueError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import (
+        ChildFailedError,
+    )
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
+
+    try:
+        run.run(run.parse_args([*options, script, *arguments]))
+    except SignalException as error:
+        print(f'ended by {error.sigval.name}', file=sys.stderr)
+        if error.sigval in ENDS_WELL:
+            return REQUEUE
+        return 128 + error.sigval
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        code = failure.exitcode
+        who = f'process {rank} (pid {failure.pid})'
+        if code < 0:
+            code = 128 - code
+            how = (
+                f'error: {who} was killed by {signal.Signals(code - 128).name}'
+            )
+        else:  # it has said why
+            how = f'{who} ended with exit code {code}'
+        print(f'{how}, and all others were ended with it', file=sys.stderr)
+        return code
+    except RendezvousError as error:
+        print(
+            f'error: the nodes did not meet at {options[4]}: {error}',
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main(sys.argv[1:]))
