@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Train on a Slurm cluster, one task a GPU.
-#   [GPUS=8 GPUS_PER_NODE=8 CPUS_PER_TASK=9 SRUN_ARGS=...] \
+#   [GPUS=8 GPUS_PER_NODE=8 CPUS_PER_TASK=9 SRUN_ARGS=...] [REQUEUE=1] \
 #     tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [options]
+# With REQUEUE=1 as a batch job: saved 2 minutes (NOTICE=120) before its time
+# limit, queued again, and resumed exactly; until the run has ended.
 set -euo pipefail
 
 if [ $# -lt 4 ]; then
-    sed -n '2,4s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
+WORDS=("$@")
 PARTITION=$1
 JOB_NAME=$2
 CONFIG=$3
@@ -15,16 +18,51 @@ WORK_DIR=$4
 shift 4
 GPUS=${GPUS:-8}
 GPUS_PER_NODE=${GPUS_PER_NODE:-$((GPUS < 8 ? GPUS : 8))}
+TRY_AGAIN=75 # as mmscfs/engine/hooks/preemption_hook.py says it
+# Slurm runs a copy of this file, from another folder.
+export MMSCFS_TOOLS=${MMSCFS_TOOLS:-$(cd "$(dirname "$0")" && pwd)}
+
+RESOURCES=(
+    -p "$PARTITION"
+    --job-name="$JOB_NAME"
+    --gres=gpu:"$GPUS_PER_NODE"
+    --ntasks="$GPUS"
+    --ntasks-per-node="$GPUS_PER_NODE"
+    --cpus-per-task="${CPUS_PER_TASK:-9}"
+)
+TRAIN=(
+    "${PYTHON:-python}" -u "$MMSCFS_TOOLS/train.py" "$CONFIG"
+    --work-dir="$WORK_DIR" --launcher=slurm "$@"
+)
 
 # SRUN_ARGS holds several words on purpose.
 # shellcheck disable=SC2086
-exec srun -p "$PARTITION" \
-    --job-name="$JOB_NAME" \
-    --gres=gpu:"$GPUS_PER_NODE" \
-    --ntasks="$GPUS" \
-    --ntasks-per-node="$GPUS_PER_NODE" \
-    --cpus-per-task="${CPUS_PER_TASK:-9}" \
-    --kill-on-bad-exit=1 \
-    ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -u "$(dirname "$0")/train.py" "$CONFIG" \
-    --work-dir="$WORK_DIR" --launcher=slurm "$@"
+case ${REQUEUE:-} in
+'')
+    exec srun "${RESOURCES[@]}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
+        "${TRAIN[@]}"
+    ;;
+job) ;; # inside the batch job: below
+*)
+    mkdir -p "$WORK_DIR"
+    export REQUEUE=job
+    exec sbatch "${RESOURCES[@]}" --requeue --open-mode=append \
+        --signal=USR1@"${NOTICE:-120}" --output="$WORK_DIR/slurm_%j.log" \
+        ${SRUN_ARGS:-} "$0" "${WORDS[@]}"
+    ;;
+esac
+
+# From the checkpoint that the user named at first, then from the newest.
+if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || [[ " $* " != *' --resume'* ]]; then
+    TRAIN+=(--resume)
+fi
+code=0
+# A task that has saved waits for the others: none is killed as they end.
+srun --cpus-per-task="${CPUS_PER_TASK:-9}" --kill-on-bad-exit=0 --wait=60 \
+    "${TRAIN[@]}" || code=$?
+# A job that was cancelled is no longer running, and stays cancelled.
+if [ "$code" -eq "$TRY_AGAIN" ] &&
+    [[ $(scontrol show job "$SLURM_JOB_ID") == *JobState=RUNNING* ]]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

@@ -31,8 +31,11 @@ examples:
   python tools/train.py \\
       configs/classification/linear/resnet50_8xb32-linear-coslr-100e_in1k.py \\
       --pretrained work_dirs/scfs_r50/epoch_200.pth
-  # go on from the newest checkpoint of the work directory
+  # go on, exactly, from the newest whole checkpoint of the work directory
   python tools/train.py configs/scfs_r50.py --resume
+
+SIGTERM and SIGUSR1 save the run at the next iteration and end it with exit
+code 75: start it again with --resume (docs/en/clusters.md).
 """
 
 
@@ -50,7 +53,7 @@ def parse_args() -> argparse.Namespace:
         const='auto',
         metavar='CHECKPOINT',
         help='go on from a checkpoint, or without a name from the newest '
-        'in the work directory',
+        'whole one in the work directory (from the start if it has none)',
     )
     add_pretrained_options(parser)
     parser.add_argument(
@@ -107,7 +110,8 @@ def main() -> None:
         check_classification_data,
     )
     from mmscfs.datasets.detection_check import check_detection_data
-    from mmscfs.engine import prepare_config, start_from
+    from mmscfs.datasets.worker_notes import naming_images
+    from mmscfs.engine import choose_checkpoint, prepare_config, start_from
 
     try:  # before the runner touches the work directory
         prepare_config(cfg)
@@ -115,9 +119,11 @@ def main() -> None:
             start_from(cfg, args.pretrained, args.network)
         check_detection_data(cfg)
         check_classification_data(cfg)
+        choose_checkpoint(cfg)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
-    build_runner(cfg).train()
+    with naming_images():
+        build_runner(cfg).train()
 
 
 if __name__ == '__main__':

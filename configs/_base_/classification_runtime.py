@@ -7,9 +7,11 @@ default_hooks = dict(
     # mmengine's would wait for the GPU in every step.
     runtime_info=dict(type='DeferredRuntimeInfoHook'),
     logger=dict(type='LoggerHook', interval=50),
-    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=1),
+    checkpoint=dict(type='SafeCheckpointHook', interval=10, max_keep_ckpts=1),
     non_finite_loss=dict(type='NonFiniteLossHook'),
     plain_checkpoint=dict(type='PlainCheckpointHook'),
+    # Saves and ends the run on SIGTERM and SIGUSR1.
+    preemption=dict(type='PreemptionHook'),
     # The scores, as json beside the checkpoint of --pretrained.
     result=dict(type='ResultFileHook'),
 )

@@ -9,5 +9,5 @@ default_hooks = dict(
     # Warns of a run that has collapsed.
     collapse_monitor=dict(type='CollapseMonitorHook'),
 )
-# On several GPUs; tools/train.py keeps plain batch norm without one.
+# Of several processes; without a GPU by a batch norm of our own.
 sync_bn = 'torch'

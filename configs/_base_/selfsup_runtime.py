@@ -8,12 +8,14 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=3),
+    checkpoint=dict(type='SafeCheckpointHook', interval=10, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # Checks: before the run, and of every loss.
     preflight=dict(type='PreflightHook'),
     non_finite_loss=dict(type='NonFiniteLossHook'),
     plain_checkpoint=dict(type='PlainCheckpointHook'),
+    # Saves and ends the run on SIGTERM and SIGUSR1.
+    preemption=dict(type='PreemptionHook'),
 )
 
 env_cfg = dict(

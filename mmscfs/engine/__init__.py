@@ -1,14 +1,17 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from . import hooks, optimizers, runners
+from . import hooks, optimizers, runners, scalar_log
 from .cpu import adapt_to_cpu
 from .prepare import prepare_config
 from .pretrained import start_from
+from .resuming import choose_checkpoint
 
 __all__ = [
     'adapt_to_cpu',
+    'choose_checkpoint',
     'hooks',
     'optimizers',
     'prepare_config',
     'runners',
+    'scalar_log',
     'start_from',
 ]

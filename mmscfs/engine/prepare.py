@@ -6,29 +6,75 @@ from mmengine.config import Config, ConfigDict
 from .cpu import adapt_to_cpu
 
 PLAIN = 'PlainCheckpointHook'
+PREEMPTION = 'PreemptionHook'
+SCALARS = 'LocalVisBackend'
+LOADER_SECONDS = 600  # to wait for a batch
+# What mmengine has, and what resumes exactly.
+LOOPS = {
+    'EpochBasedTrainLoop': 'ResumableEpochLoop',
+    'IterBasedTrainLoop': 'ResumableIterLoop',
+}
 
 
 def prepare_config(cfg: Config) -> None:
-    """Change any config in place so that it runs here.
+    """Change any config in place so that it runs here, and survives.
 
     Its checkpoints will hold plain types only, which mmengine needs to
-    resume under torch 2.6 and later; it runs without an accelerator; and
-    without worker processes.
+    resume under torch 2.6 and later, and all that it takes to resume
+    exactly; the run ends in good order when a cluster asks for it, or when
+    its data does not arrive; it runs without an accelerator; and without
+    worker processes.
 
     Raises:
         ValueError: The launcher needs GPUs.
     """
     hooks = [*cfg.get('default_hooks', {}).values()]
     hooks += cfg.get('custom_hooks') or []
-    if not any(hook and PLAIN in str(hook.get('type')) for hook in hooks):
-        cfg.custom_hooks = [
-            *(cfg.get('custom_hooks') or []),
-            dict(type=f'mmpretrain.{PLAIN}'),
-        ]
+    types = [str(hook.get('type')) for hook in hooks if hook]
+    for name in (PLAIN, PREEMPTION) if cfg.get('train_cfg') else (PLAIN,):
+        if not any(name in found for found in types):
+            cfg.custom_hooks = [
+                *(cfg.get('custom_hooks') or []),
+                dict(type=f'mmpretrain.{name}'),
+            ]
+    make_resumable(cfg)
     for loader in data_loaders(cfg):
-        if not loader.get('num_workers'):
+        if loader.get('num_workers'):
+            # Else a file system that does not answer holds a run for ever.
+            loader.setdefault('timeout', LOADER_SECONDS)
+        else:
             loader.persistent_workers = False
+            loader.pop('timeout', None)  # torch takes none
     adapt_to_cpu(cfg)
+
+
+def make_resumable(cfg: Config) -> None:
+    """Put our forms of mmengine's loops and files into a config."""
+    train = cfg.get('train_cfg')
+    if train:
+        if 'type' not in train:  # mmengine's other way to say it
+            by_epoch = train.pop('by_epoch', True)
+            train.type = [*LOOPS][0 if by_epoch else 1]
+        if train.type in LOOPS:
+            train.type = f'mmpretrain.{LOOPS[train.type]}'
+        if 'default_hooks' not in cfg:
+            cfg.default_hooks = {}
+        # What mmengine takes by default.
+        cfg.default_hooks.setdefault(
+            'checkpoint', ConfigDict(type='CheckpointHook', interval=1)
+        )
+        if not cfg.get('visualizer'):
+            cfg.visualizer = dict(
+                type='Visualizer', vis_backends=[dict(type=SCALARS)]
+            )
+        for backend in cfg.visualizer.get('vis_backends') or []:
+            if backend.type == SCALARS:
+                backend.type = f'mmpretrain.Safe{SCALARS}'
+    hooks = [*(cfg.get('default_hooks') or {}).values()]
+    hooks += cfg.get('custom_hooks') or []
+    for hook in hooks:
+        if hook and hook.get('type') == 'CheckpointHook':
+            hook.type = 'mmpretrain.SafeCheckpointHook'
 
 
 def data_loaders(cfg: Config) -> Iterator[ConfigDict]:

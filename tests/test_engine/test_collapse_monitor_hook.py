@@ -107,6 +107,21 @@ def test_warns_once_and_not_too_early(figures, begin, window, first):
     assert hook.diagnose(**figures, num_prototypes=K)[:30] in warning
 
 
+def test_may_stop_the_run_after_the_warning(monkeypatch):
+    hook = CollapseMonitorHook(begin=10, window=5, stop=True)
+    assert run(hook, [HEALTHY] * 20) == ([], [])
+    monkeypatch.setattr(
+        MessageHub, 'runtime_info', dict(last_ckpt='epoch_2.pth')
+    )
+    with pytest.raises(RuntimeError) as error:
+        run(hook, [HEALTHY] * 18 + [ONE_PROTOTYPE] * 40)
+    text = str(error.value)
+    assert 'stopped at iteration 25, ' in text
+    assert 'the teacher gives every image the same prototype' in text
+    assert 'Last checkpoint: epoch_2.pth' in text
+    assert 'collapse_monitor.stop=False' in text
+
+
 def test_healthy_run_is_not_warned_of():
     hook = CollapseMonitorHook(begin=10, window=5)
     assert run(hook, [HEALTHY] * 60) == ([], [])

@@ -8,6 +8,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from mmscfs.engine import adapt_to_cpu, cpu
+from mmscfs.models.utils import CPUSyncBatchNorm
 
 
 def gpu_config(**settings):
@@ -24,7 +25,7 @@ def gpu_config(**settings):
 def test_config_for_gpus_is_adapted():
     cfg = gpu_config()
     adapt_to_cpu(cfg)
-    assert cfg.sync_bn is None
+    assert cfg.sync_bn == 'torch'  # the wrapper has one for the CPU
     assert cfg.train_dataloader.pin_memory is False
     assert 'model_wrapper_cfg' not in cfg
 
@@ -56,8 +57,8 @@ def group(tmp_path):
     dist.destroy_process_group()
 
 
-def test_several_processes_have_plain_batch_norm(group):
-    """Also where a neck of mmpretrain has another by default."""
+def test_several_processes_synchronise_batch_norm_on_the_cpu(group):
+    """Also where a neck of mmpretrain has it by default."""
     cfg = gpu_config(launcher='pytorch')
     adapt_to_cpu(cfg)
     neck = MODELS.build(
@@ -68,6 +69,7 @@ def test_several_processes_have_plain_batch_norm(group):
     assert isinstance(neck.bn0, nn.SyncBatchNorm)
     weight = neck.bn0.weight
     wrapped = MODEL_WRAPPERS.build(dict(cfg.model_wrapper_cfg, module=neck))
+    assert isinstance(wrapped.module.bn0, CPUSyncBatchNorm)
     assert wrapped.module.bn0.weight is weight
     (output,) = wrapped((torch.randn(3, 6, 5, 5),))
     output.sum().backward()

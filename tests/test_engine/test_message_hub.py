@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmscfs.checkpoint import read_checkpoint
 from mmscfs.engine.message_hub import DeferredMessageHub
+from mmscfs.engine.optimizers import PerParamClipOptimWrapper
 
 TIMES = {'time', 'data_time', 'eta', 'memory'}
 
@@ -240,7 +241,9 @@ class End(Hook):
         self.reads[runner.iter + 1] = len(self.begin.recorder.reads)
 
 
-def count_reads(cfg, folder, monkeypatch, **settings):
+def count_reads(cfg, folder, monkeypatch, on_device=True, **settings):
+    """Reads by iteration, of steps that are skipped as on an accelerator."""
+    monkeypatch.setattr(PerParamClipOptimWrapper, 'skips_on_device', on_device)
     begin = Begin(monkeypatch)
     end = End(begin)
     run(
@@ -269,11 +272,22 @@ def test_steps_between_logs_never_wait_for_the_device(
     assert reads[3] == reads[7] == 2
 
 
-def test_fp16_reads_once_whether_the_gradients_overflowed(
+def test_nor_do_those_of_fp16(tiny_run, tmp_path, monkeypatch):
+    reads = count_reads(
+        tiny_run, tmp_path, monkeypatch, **{'optim_wrapper.precision': 'fp16'}
+    )
+    assert [reads[i] for i in (2, 4, 5, 6, 8)] == [0] * 5
+
+
+def test_optimisers_that_cannot_skip_read_once_whether_they_may_step(
     tiny_run, tmp_path, monkeypatch
 ):
     reads = count_reads(
-        tiny_run, tmp_path, monkeypatch, **{'optim_wrapper.precision': 'fp16'}
+        tiny_run,
+        tmp_path,
+        monkeypatch,
+        on_device=False,
+        **{'optim_wrapper.optimizer.fused': False},
     )
     assert [reads[i] for i in (2, 4, 5, 6, 8)] == [1] * 5
 

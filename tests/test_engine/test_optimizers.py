@@ -1,13 +1,17 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import math
+import multiprocessing
+import socket
 
 import pytest
 import torch
+import torch.distributed as dist
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS, OPTIM_WRAPPERS
 from torch import nn
 from torch.testing import assert_close
 
+from mmscfs.engine.optimizers import PerParamClipOptimWrapper
 from mmscfs.engine.optimizers.per_param_clip_optim_wrapper import (
     clip_each_gradient_,
 )
@@ -157,7 +161,7 @@ def build(model, **changes):
     [
         ({}, True),
         (dict(precision='bf16'), True),
-        (dict(precision='fp16'), None),
+        (dict(precision='fp16'), True),
         (dict(optimizer=dict(type='SGD', lr=0.1, foreach=True)), None),
         (dict(optimizer=dict(type='SGD', lr=0.1, fused=False)), False),
         (dict(optimizer=dict(type='ASGD', lr=0.1)), None),
@@ -201,13 +205,147 @@ def test_fused_steps_are_those_of_the_plain_loop(kind):
     assert_close(*weights, rtol=1e-6, atol=1e-7)
 
 
-def test_fused_fp16_steps_are_refused():
-    with pytest.raises(ValueError, match='fused=True does not go with'):
-        build(
-            nn.Linear(2, 2),
-            precision='fp16',
-            optimizer=dict(type='SGD', lr=0.1, fused=True),
+def parts(built):
+    """All parameters, and all of the optimiser's state."""
+    optimizer = built.optimizer
+    groups = [group['params'] for group in optimizer.param_groups]
+    return [
+        value.detach().clone()
+        for parameter in sum(groups, [])
+        for value in (parameter, *optimizer.state[parameter].values())
+        if isinstance(value, torch.Tensor)
+    ]
+
+
+ADAMW = dict(type='AdamW', lr=0.1, weight_decay=0.1)
+SGD = dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.1)
+
+
+@pytest.mark.parametrize('on_device', [False, True])
+@pytest.mark.parametrize('precision', ['fp32', 'bf16', 'fp16'])
+@pytest.mark.parametrize('clip', [None, dict(max_norm=1.0)])
+@pytest.mark.parametrize('optimizer', [SGD, ADAMW], ids=['SGD', 'AdamW'])
+def test_skipped_steps_leave_no_trace(
+    optimizer, clip, precision, on_device, monkeypatch
+):
+    """Not even in momentum, weight decay and the count of steps.
+
+    The skips that an accelerator decides are those of torch's fused steps,
+    which a CPU has too.
+    """
+    monkeypatch.setattr(PerParamClipOptimWrapper, 'skips_on_device', on_device)
+    ends = []
+    for bad_steps in ((), (0, 2, 3)):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2)
+        built = build(
+            model,
+            optimizer=optimizer,
+            clip_grad=clip,
+            precision=precision,
+            init_loss_scale=8.0,
         )
+        good = 0
+        for step in range(3 + len(bad_steps)):
+            before = parts(built)
+            bad = step in bad_steps
+            scale = built.loss_scaler.get_scale()
+            x = torch.full((4, 3), good + 1.0)
+            built.update_params(model(x).sum() * (math.nan if bad else 1))
+            assert bool(built.skipped) is bad
+            assert isinstance(built.skipped, torch.Tensor) is on_device
+            if bad and step > 0:  # the state is made by the first
+                assert_close(parts(built), before, rtol=0, atol=0)
+            elif not bad:
+                good += 1
+                assert all(
+                    not torch.equal(*pair)
+                    for pair in zip(parts(built)[:1], before, strict=False)
+                )
+            if bad and precision == 'fp16':
+                assert built.loss_scaler.get_scale() == scale / 2
+        ends.append(parts(built))
+    # As if the bad batches had never been.
+    assert_close(*ends, rtol=1e-6, atol=1e-7)
+
+
+def test_a_bad_batch_spoils_the_step_that_it_accumulates_in():
+    model = nn.Linear(2, 1)
+    built = build(model, accumulative_counts=2)
+    before = parts(built)
+    for value in (math.nan, 1.0):
+        built.update_params(model(torch.full((1, 2), value)).sum())
+    assert built.skipped
+    assert_close(parts(built), before)
+    for value in (1.0, 1.0):
+        built.update_params(model(torch.full((1, 2), value)).sum())
+    assert not built.skipped
+    assert not torch.equal(parts(built)[0], before[0])
+
+
+@pytest.mark.parametrize('loss', [math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_spoils_finite_gradients(loss):
+    model = nn.Linear(2, 1)
+    built = build(model)
+    before = parts(built)
+    built.update_params(model(torch.ones(1, 2)).sum() + loss)
+    assert built.skipped
+    assert_close(parts(built), before)
+
+
+def test_gradients_whose_norm_overflows_are_not_stepped_with():
+    model = nn.Linear(2, 1)
+    built = build(model, clip_grad=dict(max_norm=1.0))
+    before = parts(built)
+    built.update_params(1e30 * model(torch.ones(1, 2)).sum())
+    assert built.skipped
+    assert_close(parts(built), before)
+
+
+def test_finite_losses_are_not_changed():
+    """Gradients are those of a plain backward pass to the last bit."""
+    model = nn.Linear(3, 2)
+    loss = model(torch.randn(5, 3)).square().sum() / 3
+    expected = torch.autograd.grad(loss, model.weight, retain_graph=True)[0]
+    build(model).backward(loss)
+    assert torch.equal(model.weight.grad, expected)
+
+
+def step_of_one_process(rank, port, queue):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        'gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=2
+    )
+    model = nn.parallel.DistributedDataParallel(nn.Linear(2, 1))
+    built = build(model)
+    weights = []
+    # The second loss is finite on process 0 alone, and its gradient on both.
+    for loss in (0.0, math.inf if rank else 0.0, 0.0):
+        built.update_params(model(torch.ones(1, 2)).sum() + loss)
+        weights.append((built.skipped, model.module.weight.tolist()))
+    queue.put((rank, weights))
+    dist.destroy_process_group()
+
+
+def test_all_processes_skip_alike():
+    context = multiprocessing.get_context('fork')
+    queue = context.Queue()
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    processes = [
+        context.Process(target=step_of_one_process, args=(rank, port, queue))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    outcomes = dict(queue.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join(30)
+    assert outcomes[0] == outcomes[1]
+    (first, second, third) = outcomes[0]
+    assert [first[0], second[0], third[0]] == [False, True, False]
+    assert first[1] == second[1] != third[1]
 
 
 def test_paramwise_cfg_is_refused():

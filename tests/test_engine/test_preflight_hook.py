@@ -64,13 +64,24 @@ def simclr(norm='BN'):
     )
 
 
-def fly(model, images=8, batch=4, sizes=(32, 32), drop_last=True):
+def fly(
+    model,
+    images=8,
+    batch=4,
+    sizes=(32, 32),
+    drop_last=True,
+    precision='fp32',
+):
     """Check a run of blank views."""
     views = [torch.zeros(3, s, s) for s in sizes]
     # As PackInputs hands on an image that no transform made views of.
     sample = dict(inputs=views if len(views) > 1 else views[0])
     loader = DataLoader([sample] * images, batch, drop_last=drop_last)
-    runner = SimpleNamespace(model=model, train_dataloader=loader)
+    runner = SimpleNamespace(
+        model=model,
+        train_dataloader=loader,
+        optim_wrapper=SimpleNamespace(precision=precision),
+    )
     PreflightHook().before_train(runner)
 
 
@@ -128,6 +139,21 @@ def test_views_of_swav():
     message = r'num_crops=\[2, 6\] are 8 views .*makes 4: .*num_crops=\[2, num'
     with pytest.raises(ValueError, match=message):
         fly(swav([2, 6]), sizes=[32] * 4)
+
+
+def test_views_whose_bf16_gradient_is_undefined_on_a_cpu():
+    """A ResNet makes 1x1 of 16 px before its last stride, 2x2 of 32 px."""
+    fly(moco(), sizes=(32, 32), precision='bf16')
+    fly(moco(), sizes=(16, 16), precision='fp32')
+    model = moco()
+    with pytest.raises(
+        ValueError,
+        match=r'stride \(2, 2\) gets a map of \(1, 1\).*precision=.fp32.',
+    ):
+        fly(model, sizes=(16, 16), precision='bf16')
+    # Nothing is left behind in the model.
+    model.eval()
+    model.backbone(torch.zeros(1, 3, 16, 16))
 
 
 def test_neck_of_another_width():

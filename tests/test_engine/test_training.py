@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmscfs.checkpoint import read_checkpoint
+from mmscfs.engine.optimizers import PerParamClipOptimWrapper
 
 
 class Recorder(Hook):
@@ -177,7 +178,8 @@ class Poison(Hook):
                 runner.model.neck.mlp[0].weight.fill_(float('nan'))
 
 
-def test_non_finite_loss_stops_and_leaves_the_last_checkpoint(tiny_run):
+def test_non_finite_losses_stop_and_leave_the_last_checkpoint(tiny_run):
+    tiny_run.default_hooks.non_finite_loss.max_skipped = 2
     runner = Runner.from_cfg(tiny_run)
     runner.register_hook(Poison(at=6))
     with pytest.raises(
@@ -185,9 +187,75 @@ def test_non_finite_loss_stops_and_leaves_the_last_checkpoint(tiny_run):
     ) as error:
         runner.train()
     assert 'epoch_1.pth' in str(error.value)
+    assert error.value.args[0].count('.jpg') == 4
     assert not Path(tiny_run.work_dir, 'epoch_2.pth').exists()
     state = read_checkpoint(f'{tiny_run.work_dir}/epoch_1.pth')['state_dict']
     assert all(torch.isfinite(v).all() for v in state.values())
+
+
+class BadBatches(Hook):
+    """Make the first activations of some batches not numbers."""
+
+    priority = 'HIGHEST'
+
+    def __init__(self, at):
+        self.at, self.states = at, []
+
+    def before_train(self, runner):
+        def spoil(module, inputs, output):
+            return output * math.nan if runner.iter in self.at else output
+
+        for network in (runner.model, runner.model.teacher):
+            network.backbone.conv1.register_forward_hook(spoil)
+
+    def before_train_iter(self, runner, *_, **__):
+        """Keep the state of model and optimiser."""
+        optimizer = runner.optim_wrapper.optimizer.state_dict()['state']
+        state = dict(runner.model.state_dict())
+        for number, values in optimizer.items():
+            state |= {f'{number}.{name}': v for name, v in values.items()}
+        self.states.append({key: v.clone() for key, v in state.items()})
+
+    def changes(self, begin, end):
+        """Names of what the iterations from begin to end have changed."""
+        before, after = self.states[begin], self.states[end]
+        return {k for k in after if not torch.equal(after[k], before[k])}
+
+
+@pytest.mark.parametrize(
+    ('precision', 'batches', 'on_device'),
+    [('bf16', 1, False), ('fp16', 1, True), ('fp32', 2, True)],
+)
+def test_bad_batches_leave_no_trace(
+    tiny_run, precision, batches, on_device, monkeypatch
+):
+    monkeypatch.setattr(PerParamClipOptimWrapper, 'skips_on_device', on_device)
+    tiny_run.train_cfg.max_epochs = 3
+    tiny_run.optim_wrapper.precision = precision
+    tiny_run.optim_wrapper.init_loss_scale = 8.0
+    tiny_run.optim_wrapper.accumulative_counts = batches
+    runner = Runner.from_cfg(tiny_run)
+    bad = BadBatches(at=(6,))
+    runner.register_hook(bad)
+    runner.train()
+    # The step of the seventh batch, or of the seventh and the eighth.
+    after = 6 + batches
+    assert bad.changes(6, after) == set()
+    assert {
+        'backbone.conv1.weight',
+        'teacher.backbone.bn1.running_mean',
+        'teacher.neck.mlp.0.weight',
+        'head.center.value',
+        'head.search_centers.0.value',
+        '0.momentum_buffer',
+    } <= bad.changes(after, after + batches)
+    state = runner.model.state_dict()
+    assert all(torch.isfinite(value).all() for value in state.values())
+    assert all(not center.collected.any() for center in runner.model.centers)
+    skipped = runner.message_hub.get_scalar('train/skipped').data[0]
+    assert skipped.nonzero()[0].tolist() == [after - 1]
+    losses = runner.message_hub.get_scalar('train/loss').data[0]
+    assert [i for i, x in enumerate(losses) if not math.isfinite(x)] == [6]
 
 
 @pytest.mark.parametrize(
@@ -206,6 +274,20 @@ def test_non_finite_loss_stops_and_leaves_the_last_checkpoint(tiny_run):
         (
             {'model.search_neck.in_channels': [16, 32, 32]},
             'leave model.search_neck.in_channels out',
+        ),
+        (
+            {
+                'model.search': dict(type='RoIFeatureSearch'),
+                'train_dataloader.dataset.pipeline.2.meta_keys': ('img_path',),
+            },
+            "model.search asks where .*meta_keys=.'img_path', 'crops'",
+        ),
+        (
+            {
+                'train_dataloader.dataset.pipeline.1.local_size': 16,
+                'optim_wrapper.precision': 'bf16',
+            },
+            r"cannot take views of shape .3, 16, 16.: .*\(1, 1\).*='fp32'",
         ),
     ],
 )

@@ -1,0 +1,243 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import multiprocessing
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from toy_runs import ToyData, assert_same_state, run, toy_cfg
+
+import mmscfs.engine.hooks.preemption_hook as preemption_hook
+from mmscfs.checkpoint import read_checkpoint
+from mmscfs.engine.hooks import PreemptionHook
+from mmscfs.engine.saving import AtomicBackend
+
+
+class Notice(Hook):
+    """Send this process a signal in an iteration, counted from 1."""
+
+    def __init__(self, iteration, number=signal.SIGUSR1):
+        self.iteration, self.number = iteration, number
+
+    def before_train_iter(self, runner, *_, **__):
+        if runner.iter + 1 == self.iteration:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """A run that is ended leaves its handlers to the process it ends."""
+    before = {n: signal.getsignal(n) for n in preemption_hook.SIGNALS}
+    yield before
+    preemption_hook.stop_listening()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+def test_signal_saves_and_the_run_goes_on_exactly(number, tmp_path):
+    cfg = toy_cfg(tmp_path / 'whole')
+    whole, expected = run(cfg)
+    cfg.work_dir = str(tmp_path / 'ended')
+    with pytest.raises(SystemExit) as end:
+        run(cfg, Notice(8, number))
+    assert end.value.code == 75
+    path = Path(cfg.work_dir, 'interrupted.pth')
+    assert Path(cfg.work_dir, 'last_checkpoint').read_text() == str(path)
+    assert read_checkpoint(path)['meta']['iter'] == 8
+    resumed, losses = run(cfg, resume=path)
+    assert losses.values == expected.values[8:]
+    assert_same_state(resumed, whole)
+
+
+def test_gradients_that_accumulate_are_not_lost(tmp_path):
+    cfg = toy_cfg(
+        tmp_path / 'whole', **{'optim_wrapper.accumulative_counts': 3}
+    )
+    whole, expected = run(cfg)
+    cfg.work_dir = str(tmp_path / 'ended')
+    with pytest.raises(SystemExit):
+        run(cfg, Notice(7))
+    path = Path(cfg.work_dir, 'interrupted.pth')
+    assert read_checkpoint(path)['meta']['iter'] == 9
+    resumed, losses = run(cfg, resume=path)
+    assert losses.values == expected.values[9:]
+    assert_same_state(resumed, whole)
+
+
+def test_run_at_its_last_iteration_just_ends(tmp_path, handlers):
+    runner, losses = run(toy_cfg(tmp_path / 'work'), Notice(15))
+    assert len(losses.values) == 15
+    assert not Path(runner.work_dir, 'interrupted.pth').exists()
+    assert {n: signal.getsignal(n) for n in handlers} == handlers
+
+
+def test_full_disk_does_not_ask_to_be_queued_again(tmp_path, monkeypatch):
+    original = AtomicBackend.put
+
+    def put(backend, obj, filepath):
+        if 'interrupted' in str(filepath):
+            raise OSError(28, 'No space left on device')
+        original(backend, obj, filepath)
+
+    monkeypatch.setattr(AtomicBackend, 'put', put)
+    cfg = toy_cfg(tmp_path / 'work')
+    with pytest.raises(SystemExit) as end:
+        run(cfg, Notice(5))
+    assert end.value.code == 1
+    last = Path(cfg.work_dir, 'last_checkpoint').read_text()
+    assert last.endswith('iter_4.pth')
+
+
+def test_second_signal_stops_at_once_but_an_echo_does_not(monkeypatch):
+    sent, now = [], [100.0]
+    monkeypatch.setattr(preemption_hook.time, 'monotonic', lambda: now[0])
+    monkeypatch.setattr(os, 'kill', lambda pid, n: sent.append((pid, n)))
+    hook = PreemptionHook(echo=5)
+    hook._receive(signal.SIGUSR1, None)
+    now[0] = 104.0
+    hook._receive(signal.SIGTERM, None)
+    assert sent == []
+    now[0] = 106.0
+    hook._receive(signal.SIGTERM, None)
+    assert sent == [(os.getpid(), signal.SIGTERM)]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_negative_echo_is_refused():
+    with pytest.raises(ValueError, match='echo=-1 must be >= 0'):
+        PreemptionHook(echo=-1)
+
+
+class Mortal(ToyData):
+    """A data set whose process is sent a signal at one image."""
+
+    def __init__(self, number, **kwargs):
+        super().__init__(**kwargs)
+        self.number = number
+
+    def __getitem__(self, index):
+        if index == 3:
+            os.kill(os.getpid(), self.number)
+        return super().__getitem__(index)
+
+
+def test_killed_worker_ends_the_run_and_not_its_checkpoint(tmp_path):
+    """The kernel kills so when memory is short; the run can be resumed."""
+    cfg = toy_cfg(tmp_path / 'work', **{'train_dataloader.num_workers': 1})
+    cfg.train_dataloader.dataset.noise = 0
+    cfg.train_dataloader.persistent_workers = True
+    whole, expected = run(cfg)
+    cfg.work_dir = str(tmp_path / 'killed')
+    cfg.train_dataloader.dataset.update(type=Mortal, number=signal.SIGKILL)
+    # Image 3 is loaded as the fifth or a later batch of the first epoch.
+    order = whole.train_dataloader.sampler
+    order.set_epoch(0)
+    batch = [*order].index(3) // 2 + 1
+    with pytest.raises(RuntimeError, match='DataLoader worker.*(Killed|exit)'):
+        run(cfg)
+    last = Path(cfg.work_dir, 'last_checkpoint')
+    cfg.train_dataloader.dataset = dict(type=ToyData, noise=0)
+    done = int(last.read_text().split('_')[-1][:-4]) if last.exists() else 0
+    assert done < batch
+    resumed, losses = run(cfg, resume=last.read_text() if done else None)
+    assert losses.values == expected.values[done:]
+    assert_same_state(resumed, whole)
+
+
+def test_workers_do_not_hear_the_launchers_signals(tmp_path):
+    """SIGUSR1 to a worker would end it; here one gets it at an image."""
+    cfg = toy_cfg(tmp_path / 'work', **{'train_dataloader.num_workers': 1})
+    cfg.train_dataloader.dataset.update(type=Mortal, number=signal.SIGUSR1)
+    _, losses = run(cfg)
+    assert len(losses.values) == 15
+
+
+def test_processes_that_the_run_starts_can_be_ended(tmp_path):
+    """As a pool does with its own, each in a fork of the run."""
+    codes = []
+
+    class Pool(Hook):
+        def after_train_iter(self, runner, batch_idx, *_, **__):
+            if runner.iter:
+                return
+            context = multiprocessing.get_context('fork')
+            for number in preemption_hook.SIGNALS:
+                process = context.Process(target=signal.pause)
+                process.start()
+                os.kill(process.pid, number)
+                process.join(20)
+                codes.append(process.exitcode)
+                process.kill()
+
+    _, losses = run(toy_cfg(tmp_path / 'work'), Pool())
+    assert codes == [-signal.SIGTERM, -signal.SIGUSR1]
+    assert len(losses.values) == 15  # the run itself heard nothing
+
+
+def two_processes(cfg, resume=None, notice=None):
+    """Run a config on two processes; return their exit codes.
+
+    Args:
+        notice (int, optional): Iteration in which the second one alone gets
+            the signal.
+    """
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context('fork')
+    processes = [
+        context.Process(target=member, args=(rank, port, cfg, resume, notice))
+        for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    return [process.exitcode for process in processes]
+
+
+def member(rank, port, changes, resume, notice):
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE='2',
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=str(port),
+    )
+    torch.set_num_threads(1)
+    cfg = toy_cfg(**changes, launcher='pytorch')
+    hooks = [Notice(notice)] if notice and rank == 1 else []
+    run(cfg, *hooks, resume=resume)
+
+
+def test_two_processes_end_together_if_one_is_asked(tmp_path):
+    """And both go on with the draws that each of them would have made."""
+    changes = {
+        'work_dir': tmp_path / 'whole',
+        'train_dataloader.dataset.length': 20,
+    }
+    assert two_processes(changes) == [0, 0]
+    changes['work_dir'] = tmp_path / 'ended'
+    assert two_processes(changes, notice=7) == [75, 75]
+    path = tmp_path / 'ended/interrupted.pth'
+    # The exchange is read one iteration after it began.
+    assert read_checkpoint(path)['meta']['iter'] == 8
+    assert two_processes(changes, resume=path) == [0, 0]
+    whole, ended = (
+        read_checkpoint(tmp_path / name / 'iter_15.pth')
+        for name in ('whole', 'ended')
+    )
+    for name, value in whole['state_dict'].items():
+        assert torch.equal(value, ended['state_dict'][name]), name
+    states = [
+        checkpoint['message_hub']['runtime_info']['random_states']
+        for checkpoint in (whole, ended)
+    ]
+    assert len(states[0]) == 2
+    for one, other in zip(*states, strict=True):
+        assert torch.equal(one['torch'], other['torch'])
+        assert one['python'] == other['python']

@@ -1,0 +1,145 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""tools/slurm_train.sh with stand-ins for Slurm's commands."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmscfs.engine.hooks.preemption_hook import REQUEUE
+
+SCRIPT = Path(__file__).resolve().parents[2] / 'tools/slurm_train.sh'
+STAND_IN = f"""#!{sys.executable}
+import json, os, sys
+name = os.path.basename(sys.argv[0])
+with open(os.environ['CALLS'], 'a') as file:
+    file.write(json.dumps([name, *sys.argv[1:]]) + '\\n')
+if name == 'srun':
+    sys.exit(int(os.environ.get('CODE', 0)))
+if sys.argv[1:2] == ['show']:
+    print('JobId=7 JobName=x\\n   JobState=' + os.environ['STATE'])
+"""
+ODD = ['my config; touch x.py', "work '$(touch y)' dir"]
+
+
+@pytest.fixture
+def slurm(tmp_path):
+    """Call the script; return its exit code and the calls it made."""
+    folder = tmp_path / 'bin'
+    folder.mkdir()
+    for name in ('srun', 'sbatch', 'scontrol'):
+        path = folder / name
+        path.write_text(STAND_IN)
+        path.chmod(0o755)
+    calls = tmp_path / 'calls'
+
+    def call(*options, **environment):
+        calls.write_text('')
+        done = subprocess.run(
+            ['bash', SCRIPT, 'part', 'job name', *ODD, *options],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                'PATH': f'{folder}:{os.environ["PATH"]}',
+                'CALLS': str(calls),
+                'GPUS': '16',
+                'PYTHON': 'python3',
+                **environment,
+            },
+            check=False,
+        )
+        lines = calls.read_text().splitlines()
+        assert not (tmp_path / 'x.py').exists()
+        assert not (tmp_path / 'y').exists()
+        return done.returncode, [json.loads(line) for line in lines]
+
+    return call
+
+
+def test_without_a_job_of_its_own(slurm):
+    code, ((srun, *words),) = slurm('--seed', '3', CODE='75')
+    assert (srun, code) == ('srun', 75)
+    assert words[:6] == [
+        '-p',
+        'part',
+        '--job-name=job name',
+        '--gres=gpu:8',
+        '--ntasks=16',
+        '--ntasks-per-node=8',
+    ]
+    start = words.index('python3')
+    assert words[start:] == [
+        'python3',
+        '-u',
+        str(SCRIPT.parent / 'train.py'),
+        ODD[0],
+        f'--work-dir={ODD[1]}',
+        '--launcher=slurm',
+        '--seed',
+        '3',
+    ]
+
+
+def test_batch_job_is_told_before_its_end(slurm, tmp_path):
+    code, ((sbatch, *words),) = slurm(
+        '--seed', '3', REQUEUE='1', SRUN_ARGS='--time=60 --qos=low'
+    )
+    assert (sbatch, code) == ('sbatch', 0)
+    for word in (
+        '--requeue',
+        '--signal=USR1@120',
+        '--open-mode=append',
+        '--ntasks=16',
+        '--time=60',
+        '--qos=low',
+        f'--output={ODD[1]}/slurm_%j.log',
+    ):
+        assert word in words
+    # Slurm gives the script its own words again.
+    assert words[words.index(str(SCRIPT)) + 1 :] == [
+        'part',
+        'job name',
+        *ODD,
+        '--seed',
+        '3',
+    ]
+    assert (tmp_path / ODD[1]).is_dir()
+
+
+JOB = dict(REQUEUE='job', SLURM_JOB_ID='7', STATE='RUNNING')
+
+
+def test_saved_job_is_queued_again(slurm):
+    code, calls = slurm(**JOB, CODE=str(REQUEUE))
+    assert code == REQUEUE
+    assert calls[0][0] == 'srun'
+    assert '--kill-on-bad-exit=0' in calls[0]
+    assert calls[0][-1] == '--resume'
+    assert calls[1:] == [
+        ['scontrol', 'show', 'job', '7'],
+        ['scontrol', 'requeue', '7'],
+    ]
+
+
+def test_cancelled_job_is_not(slurm):
+    code, calls = slurm(**{**JOB, 'STATE': 'CANCELLED'}, CODE=str(REQUEUE))
+    assert code == REQUEUE
+    assert ['scontrol', 'requeue', '7'] not in calls
+
+
+@pytest.mark.parametrize('code', [0, 1, 137])
+def test_job_that_ended_otherwise_is_not(slurm, code):
+    found, calls = slurm(**JOB, CODE=str(code))
+    assert found == code
+    assert [call[0] for call in calls] == ['srun']
+
+
+def test_checkpoint_of_the_user_comes_first_and_the_newest_later(slurm):
+    options = ['--resume', 'mine.pth']
+    _, ((*_, last, name),) = slurm(*options, **JOB)
+    assert [last, name] == options
+    _, ((*words,),) = slurm(*options, **JOB, SLURM_RESTART_COUNT='1')
+    assert words[-3:] == [*options, '--resume']
