@@ -13,6 +13,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 import mmscfs  # noqa: F401
+from mmscfs.engine.hooks.preemption_hook import stop_listening
 
 CONFIGS = Path(__file__).parent.parent / 'configs'
 
@@ -28,6 +29,13 @@ def _reproducible():
     torch.manual_seed(0)
     # The networks are tiny: threads would only wait for each other.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    """A run that failed still answers signals, until its process ends."""
+    yield
+    stop_listening()
 
 
 @pytest.fixture(scope='session', autouse=True)
