@@ -323,3 +323,9 @@ def test_another_way_of_decoding_is_refused():
         LoadImage(reduced=True, color_type='grayscale', to_float32=True)
     assert 'color_type, to_float32' in str(caught.value)
     LoadImage(reduced=True, backend_args=dict(backend='local'))
+
+
+@pytest.mark.parametrize('value', ['yes', 2, None])
+def test_reduced_is_on_or_off(value):
+    with pytest.raises(ValueError, match='reduced=.* must be True or False'):
+        LoadImage(reduced=value)

@@ -234,6 +234,12 @@ def test_blocks_of_backbones(backbone, blocks):
     assert checkpoint_blocks(MODELS.build(backbone)) == blocks
 
 
+@pytest.mark.parametrize('value', ['yes', 1, None])
+def test_checkpointing_is_on_or_off(cfg, value):
+    with pytest.raises(ValueError, match='checkpoint_activations=.*True or'):
+        MODELS.build(dict(cfg, checkpoint_activations=value))
+
+
 def test_settings_that_cannot_be(cfg):
     with pytest.raises(ValueError, match='cannot be combined'):
         build(cfg, checkpoint_activations=True, compile=True)

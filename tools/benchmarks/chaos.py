@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from measuring import count
+from measuring import add_counts, count, make_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = """
@@ -109,22 +109,12 @@ class Kill:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a bad value exits with code 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = make_parser(__doc__, EXAMPLES)
+    add_counts(
+        parser,
+        ('kills', 30, 1, 'how many kills'),
+        ('epochs', 3, 1, f'of {IMAGES // BATCH} iterations, of each run'),
     )
-    for name, default, text in (
-        ('kills', 30, 'how many kills'),
-        ('epochs', 3, f'of {IMAGES // BATCH} iterations, of each run'),
-    ):
-        parser.add_argument(
-            f'--{name}',
-            type=count(1),
-            default=default,
-            metavar='N',
-            help=f'{text} (default: %(default)s)',
-        )
     parser.add_argument(
         '--method',
         choices=sorted(METHODS),

@@ -18,7 +18,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from measuring import count
+from measuring import add_counts, count, make_parser, parse_settings
 
 METHODS = ('dino', 'scfs', 'co2')
 STEPS_PER_EPOCH = 4
@@ -33,11 +33,7 @@ examples:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a bad value exits with code 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         '--methods',
         nargs='+',
@@ -57,17 +53,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             metavar='N',
             help=f'{text} (default: %(default)s)',
         )
-    for name, default, low, text in (
+    add_counts(
+        parser,
         ('batch', 16, 2, 'images in a batch of all processes'),
         ('epochs', 2, 1, f'epochs of {STEPS_PER_EPOCH} batches'),
-    ):
-        parser.add_argument(
-            f'--{name}',
-            type=count(low),
-            default=default,
-            metavar='N',
-            help=f'{text} (default: %(default)s)',
-        )
+    )
     parser.add_argument(
         '--tolerance',
         type=float,
@@ -100,12 +90,9 @@ def measure(args: argparse.Namespace) -> list[dict]:
     """Train all that the arguments ask for; return a row for each."""
     from equivalence_runs import IMAGE, compare, make_config, train
     from loader import make_images
-    from mmengine.config import DictAction
     from rich.progress import Progress
 
-    options = argparse.ArgumentParser()
-    options.add_argument('--options', nargs='*', action=DictAction)
-    options = options.parse_args(['--options', *args.cfg_options]).options
+    options = parse_settings(args.cfg_options)
     runs = [(m, a) for m in args.methods for a in args.accumulate]
     rows = []
     with (

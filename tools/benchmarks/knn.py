@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from measuring import MIB, PeakMemory, count
+from measuring import MIB, PeakMemory, add_counts, count, make_parser
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,26 +39,16 @@ SORTED = 'sorted by chunks'
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a bad value exits with code 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = make_parser(__doc__, EXAMPLES)
+    add_counts(
+        parser,
+        ('bank', 100_000, 1, 'features in the bank'),
+        ('channels', 2048, 1, 'of a feature'),
+        ('classes', 1000, 1, 'that the neighbours vote for'),
+        ('k', 200, 1, 'neighbours'),
+        ('rounds', 3, 1, 'rounds of each search'),
+        ('all-queries', 50_000, 1, 'queries that the time is scaled to'),
     )
-    for name, default, text in (
-        ('bank', 100_000, 'features in the bank'),
-        ('channels', 2048, 'of a feature'),
-        ('classes', 1000, 'that the neighbours vote for'),
-        ('k', 200, 'neighbours'),
-        ('rounds', 3, 'rounds of each search'),
-        ('all-queries', 50_000, 'queries that the time is scaled to'),
-    ):
-        parser.add_argument(
-            f'--{name}',
-            type=count(1),
-            default=default,
-            metavar='N',
-            help=f'{text} (default: %(default)s)',
-        )
     parser.add_argument(
         '--queries',
         type=count(1),

@@ -35,7 +35,7 @@ from unittest import mock
 import cv2
 import numpy as np
 import torch
-from measuring import count
+from measuring import add_counts, make_parser
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from PIL import Image, ImageFilter, ImageOps
@@ -245,24 +245,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             )
         return int(width), int(height)
 
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    for name, default, low, text in (
+    parser = make_parser(__doc__, EXAMPLES)
+    add_counts(
+        parser,
         ('images', 64, 1, 'images in a round'),
         ('rounds', 5, 1, 'rounds of each pipeline, after one to warm up'),
         ('local', 8, 0, 'local views per image'),
         ('seed', 0, 0, 'seed of the made images and of the augmentation'),
-    ):
-        parser.add_argument(
-            f'--{name}',
-            type=count(low),
-            default=default,
-            metavar='N',
-            help=f'{text} (default: %(default)s)',
-        )
+    )
     parser.add_argument(
         '--size',
         type=sides,

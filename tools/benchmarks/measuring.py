@@ -24,6 +24,38 @@ def count(low: int) -> Callable[[str], int]:
     return parse
 
 
+def make_parser(description: str, examples: str) -> argparse.ArgumentParser:
+    """Return a parser whose help keeps the lines of its texts."""
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_counts(
+    parser: argparse.ArgumentParser, *options: tuple[str, int, int, str]
+) -> None:
+    """Add options of whole numbers: (name, default, lowest, text) each."""
+    for name, default, low, text in options:
+        parser.add_argument(
+            f'--{name}',
+            type=count(low),
+            default=default,
+            metavar='N',
+            help=f'{text} (default: %(default)s)',
+        )
+
+
+def parse_settings(texts: list[str]) -> dict:
+    """Return settings of a config, KEY=VALUE each, as mmengine reads them."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--settings', nargs='*', action=DictAction)
+    return parser.parse_args(['--settings', *texts]).settings
+
+
 def resident_bytes() -> int:
     """Return the process's own memory, without mapped files.
 

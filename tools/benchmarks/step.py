@@ -17,7 +17,7 @@ import statistics
 import time
 from pathlib import Path
 
-from measuring import MIB, PeakMemory, count
+from measuring import MIB, PeakMemory, add_counts, count, make_parser
 from step_contenders import FLOOR, OURS, TEXTBOOK, Step, contenders
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -38,28 +38,18 @@ examples:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a bad value exits with code 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         '--config', default=ROOT / 'configs/scfs_r50.py', help='%(default)s'
     )
-    for name, default, low, text in (
+    add_counts(
+        parser,
         ('batch', 4, 2, 'images'),
         ('global-size', 224, 1, 'side of the two global views, px'),
         ('local-size', 96, 1, 'side of the local views, px'),
         ('num-local', 8, 0, 'local views of an image'),
         ('rounds', 5, 1, 'rounds, after one that is not counted'),
-    ):
-        parser.add_argument(
-            f'--{name}',
-            type=count(low),
-            default=default,
-            metavar='N',
-            help=f'{text} (default: %(default)s)',
-        )
+    )
     parser.add_argument(
         '--search-views',
         choices=['all', 'first'],

@@ -5,6 +5,8 @@ import argparse
 import contextlib
 from collections.abc import Callable
 
+from measuring import parse_settings
+
 TEXTBOOK, OURS, FLOOR = 'textbook form', 'mmscfs', 'bare backbone'
 
 
@@ -36,7 +38,7 @@ class Step:
 def contenders(args: argparse.Namespace) -> tuple[dict[str, Step], object]:
     """Build the steps by name, and the model of ours."""
     import torch
-    from mmengine.config import Config, DictAction
+    from mmengine.config import Config
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import init_default_scope
     from mmpretrain.registry import MODELS
@@ -45,10 +47,7 @@ def contenders(args: argparse.Namespace) -> tuple[dict[str, Step], object]:
 
     init_default_scope('mmpretrain')
     cfg = Config.fromfile(args.config)
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    options = ['--cfg-options', *args.cfg_options] * bool(args.cfg_options)
-    cfg.merge_from_dict(parser.parse_args(options).cfg_options or {})
+    cfg.merge_from_dict(parse_settings(args.cfg_options))
     if 'search_neck' in cfg.model:
         cfg.model.search_views = args.search_views
     elif not args.no_textbook:

@@ -227,6 +227,10 @@ class LoadImage(LoadImageFromFile):
         max_pixels: int = MAX_PIXELS,
         **kwargs,
     ) -> None:
+        if not isinstance(reduced, bool):
+            raise ValueError(
+                f'LoadImage: reduced={reduced!r} must be True or False'
+            )
         if type(max_pixels) is not int or max_pixels < 1:
             raise ValueError(
                 f'LoadImage: max_pixels={max_pixels!r} must be a whole '

@@ -92,10 +92,7 @@ class PreemptionHook(Hook):
             dist.new_group(backend='gloo') if is_distributed() else None
         )
         for number in SIGNALS:
-            before = signal.signal(number, self._receive)
-            if isinstance(getattr(before, '__self__', None), PreemptionHook):
-                before = signal.SIG_DFL  # a run that failed left its own
-            _before.setdefault(number, before)
+            _before.setdefault(number, signal.signal(number, self._receive))
 
     def after_train_iter(self, runner: Runner, *_, **__) -> None:
         """Save and end if one process was asked to."""

@@ -54,8 +54,8 @@ class DINO(BaseSelfSupervisor):
 
     Raises:
         ValueError: Head and neck differ in the number of prototypes, the
-            backbone has no blocks to checkpoint, or ``compile`` is not valid
-            or together with ``checkpoint_activations``.
+            backbone has no blocks to checkpoint, or ``compile`` or
+            ``checkpoint_activations`` is not valid, or both are set.
     """
 
     def __init__(
@@ -69,6 +69,11 @@ class DINO(BaseSelfSupervisor):
         data_preprocessor: dict | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
+        if not isinstance(checkpoint_activations, bool):
+            raise ValueError(
+                f'model.checkpoint_activations={checkpoint_activations!r} '
+                'must be True or False'
+            )
         if compile is not False and checkpoint_activations:
             raise ValueError(
                 f'model.compile={compile} and model.checkpoint_activations='
