@@ -11,6 +11,7 @@ import torch
 from detection_data import leaf_datasets, make_data, shrink
 from mmdet.datasets import CocoDataset, VOCDataset
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -186,6 +187,31 @@ def test_schedule_ends_with_the_run(name):
         'begin'
     ) or (cfg.param_scheduler[1].begin == 0)
     assert cfg.param_scheduler[-1].end == length
+
+
+class Poison(Hook):
+    """Make the weights not numbers, after they were initialised."""
+
+    def before_train(self, runner):
+        with torch.no_grad():
+            runner.model.rpn_head.rpn_cls.bias.fill_(torch.nan)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    cfg = load('digits/mask-rcnn_r18-w16-fpn_demo_digits.py')
+    make_data(cfg, tmp_path / 'data', DIGITS)
+    shrink(cfg)
+    adapt_to_cpu(cfg)
+    cfg.work_dir = str(tmp_path / 'work')
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(Poison())
+    with pytest.raises(FloatingPointError) as error:
+        runner.train()
+    text = str(error.value)
+    assert 'iteration 1: not finite: loss=nan' in text
+    assert 'loss_rpn_cls=nan' in text
+    assert '.jpg' in text
+    assert not list((tmp_path / 'work').glob('*.pth'))
 
 
 @pytest.mark.parametrize('name', CONFIGS)

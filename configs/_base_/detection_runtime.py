@@ -7,6 +7,8 @@ custom_imports = dict(imports=['mmscfs', 'mmscfs.models.shared_heads'])
 default_hooks = dict(
     checkpoint=dict(type='mmpretrain.SafeCheckpointHook', max_keep_ckpts=3),
     plain_checkpoint=dict(type='mmpretrain.PlainCheckpointHook'),
+    # Stops at the first loss that is not finite, and names the images.
+    non_finite_loss=dict(type='mmpretrain.NonFiniteLossHook'),
     # Saves and ends the run on SIGTERM and SIGUSR1.
     preemption=dict(type='mmpretrain.PreemptionHook'),
 )

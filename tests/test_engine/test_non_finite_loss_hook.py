@@ -84,6 +84,9 @@ def test_without_a_checkpoint_there_is_none_to_resume(runner):
     assert 'no checkpoint was saved yet' in text
     assert 'resume from' not in text
     assert 'lower learning rate' in text
+    assert 'precision' not in text  # which this optimiser's wrapper has not
+    runner.optim_wrapper.precision = 'fp16'
+    assert "precision='bf16'" in stop(runner, loss=math.nan)
 
 
 @pytest.mark.parametrize('outputs', [None, {}])
@@ -192,6 +195,17 @@ def test_too_many_in_a_row_stop_the_run(runner, every):
     assert 'The first: iteration 4: not finite: loss=nan' in text
     assert '4a.jpg, 4b.jpg' in text
     assert 'checkpoint, epoch_3.pth, which is from before' in text
+
+
+def test_a_resumed_run_goes_on_counting(runner):
+    good, bad = (1.0, False), (NAN, True)
+    run(runner, [good, bad, bad])
+    # As a run that has loaded the figures of its checkpoint.
+    resumed = MessageHub('resumed')
+    resumed.load_state_dict(runner.message_hub.state_dict())
+    runner.message_hub = resumed
+    with pytest.raises(FloatingPointError, match='3 steps in a row'):
+        run(runner, [bad, good])
 
 
 def test_a_bad_batch_is_that_of_its_accumulated_step(runner):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..runner_access import unwrapped_model
 
 SHOWN = 32  # images in an error
+IN_ROW = 'steps_skipped_in_row'
 
 
 class Iteration(NamedTuple):
@@ -69,7 +70,6 @@ class NonFiniteLossHook(Hook):
             )
         self.max_skipped = max_skipped
         self._unread: list[Iteration] = []
-        self._in_row = 0
         self._first = ''  # of the steps skipped in a row, in words
         self._kept: list[tuple[Tensor, Tensor]] = []
         self._begins_step = True
@@ -134,25 +134,28 @@ class NonFiniteLossHook(Hook):
         """
         figures = read_figures(runner, self._unread)
         steps, self._unread = whole_steps(self._unread)
+        hub = runner.message_hub  # which checkpoints keep
+        in_row = hub.runtime_info.get(IN_ROW, 0)
         found = []
         for step in steps:
             bad, number = describe(step, figures), step[-1].number
             if not figures[number].get('skipped'):
-                self._in_row = 0
+                in_row = 0
                 if bad:
                     raise FloatingPointError(f'{bad}; {remedy(runner)}')
                 continue
             found.append(bad or describe_gradient(step))
-            if self._in_row == 0:
+            if in_row == 0 or not self._first:
                 self._first = found[-1]
-            self._in_row += 1
-            if self._in_row >= self.max_skipped:
+            in_row += 1
+            if in_row >= self.max_skipped:
                 raise FloatingPointError(
-                    f'{self._in_row} steps in a row were skipped, up to '
+                    f'{in_row} steps in a row were skipped, up to '
                     f'iteration {number} (default_hooks.non_finite_loss.'
                     f'max_skipped={self.max_skipped}). The first: '
                     f'{self._first}; {remedy(runner)}'
                 )
+        hub.update_info(IN_ROW, in_row)
         if found:
             scaled = runner.optim_wrapper.precision == 'fp16'
             runner.logger.log(
@@ -263,7 +266,7 @@ def remedy(runner: Runner) -> str:
         if last
         else 'no checkpoint was saved yet: start again'
     )
-    return (
-        f'{begin} with a lower learning rate, a longer warm-up, or '
-        "optim_wrapper.precision='bf16' or 'fp32'"
-    )
+    remedies = 'a lower learning rate, or a longer warm-up'
+    if hasattr(runner.optim_wrapper, 'precision'):
+        remedies += ", or optim_wrapper.precision='bf16' or 'fp32'"
+    return f'{begin} with {remedies}'
