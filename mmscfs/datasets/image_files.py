@@ -6,11 +6,14 @@ import torch
 from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
+from torch.utils.data import get_worker_info
 
 from .paths import check_inside
 from .samplers import SampleKey
 from .shards import is_sharded, read_index
 from .transforms.loading import UnreadableImageError, check_regular
+
+MAX_WORKERS = 1024  # with a count of their own
 
 
 @DATASETS.register_module()
@@ -69,8 +72,9 @@ class ImageFiles(CustomDataset):
             )
         self.on_error = on_error
         self.max_errors = max_errors
-        # In shared memory: worker processes count together.
-        self.num_skipped = torch.zeros(1, dtype=torch.int64).share_memory_()
+        # In shared memory, one count a worker: none is lost between two.
+        counts = torch.zeros(MAX_WORKERS, dtype=torch.int64)
+        self._skipped = counts.share_memory_()
         if not ann_file and data_prefix:
             listed = osp.join('meta', f'{data_prefix.rstrip("/")}.txt')
             if osp.isfile(osp.join(data_root, listed)):
@@ -82,6 +86,11 @@ class ImageFiles(CustomDataset):
             with_label=False,
             **kwargs,
         )
+
+    @property
+    def num_skipped(self) -> int:
+        """Reads skipped so far, by this process and its workers."""
+        return int(self._skipped.sum())
 
     def load_data_list(self) -> list[dict]:
         """List the images as ``dict(img_path=...)``."""
@@ -173,8 +182,9 @@ class ImageFiles(CustomDataset):
                         f'{error}{self._gone()}; remove it, or set '
                         "train_dataloader.dataset.on_error='skip'"
                     ) from error
-                self.num_skipped += 1
-                count = self.num_skipped.item()
+                worker = get_worker_info()
+                self._skipped[worker.id % MAX_WORKERS if worker else 0] += 1
+                count = self.num_skipped
                 if count > self.max_errors:
                     raise UnreadableImageError(
                         f'{error}{self._gone()}; {count} images could not be '

@@ -23,6 +23,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS
+from torch.utils.data import DataLoader
 
 from mmscfs.datasets import ImageFiles, LoadImage
 from mmscfs.datasets.classification_check import check_classification_data
@@ -195,6 +196,16 @@ def dataset_of(folder, names, **settings):
     )
 
 
+def test_workers_lose_no_count(corpus):
+    names = [n for case in BAD for n in (case.name, 'plain.jpg')] * 3
+    dataset = dataset_of(corpus, names, max_errors=3 * len(BAD))
+    loader = DataLoader(
+        dataset, batch_size=1, num_workers=3, collate_fn=len
+    )
+    assert sum(loader) == len(names)
+    assert dataset.num_skipped == 3 * len(BAD)
+
+
 def test_bad_files_are_skipped_counted_and_named(corpus, log):
     """A good file after each, so that every bad one is read once."""
     names = [n for case in BAD for n in (case.name, 'plain.jpg')]
@@ -211,7 +222,7 @@ def test_bad_files_are_skipped_counted_and_named(corpus, log):
     read = [s.img_path for b in loader for s in b['data_samples']]
     assert set(read) == {str(corpus / 'plain.jpg')}
     assert len(read) == len(names)
-    assert loader.dataset.num_skipped.item() == len(BAD)
+    assert loader.dataset.num_skipped == len(BAD)
     for case in BAD:
         (line,) = [text for text in log if str(corpus / case.name) in text]
         assert case.reason in line

@@ -234,7 +234,7 @@ def test_an_unreadable_file_is_named(tmp_path, how):
     message = str(caught.value)
     assert str(tmp_path / 'train/2.jpg') in message
     assert "train_dataloader.dataset.on_error='skip'" in message
-    assert dataset.num_skipped.item() == 0
+    assert dataset.num_skipped == 0
     with pytest.raises(UnreadableImageError, match='2.jpg'):
         LoadImage()(dict(img_path=str(tmp_path / 'train/2.jpg')))
 
@@ -255,7 +255,7 @@ def test_skipping_takes_the_next_image(tmp_path, log, how):
     assert abs(value_of(sample) - 80) <= 1
     assert sample['img_path'] == str(tmp_path / 'train/4.jpg')
     assert sample['sample_idx'] == 4
-    assert dataset.num_skipped.item() == 2
+    assert dataset.num_skipped == 2
     warned = [r for r in log.records if r.levelname == 'WARNING']
     assert len(warned) == 2
     for i, record in enumerate(warned):
@@ -294,7 +294,7 @@ def test_more_than_max_errors_stop(tmp_path, max_errors):
 def test_max_errors_of_them_do_not_stop(tmp_path):
     dataset = make_dataset(tmp_path, [1, 2, 3], on_error='skip', max_errors=3)
     assert abs(value_of(dataset[1]) - 80) <= 1
-    assert dataset.num_skipped.item() == 3
+    assert dataset.num_skipped == 3
 
 
 def test_nothing_readable_stops(tmp_path):
@@ -313,7 +313,7 @@ def test_other_errors_are_not_skipped(tmp_path):
     dataset.pipeline.transforms.append(fail)
     with pytest.raises(ValueError, match='a bug'):
         dataset[0]
-    assert dataset.num_skipped.item() == 0
+    assert dataset.num_skipped == 0
 
 
 def build_loader(root, num_workers, **settings):
@@ -349,7 +349,7 @@ def test_skipping_is_the_same_in_workers(tmp_path):
                 views = [v for views in batch['inputs'] for v in views]
                 epochs[num_workers].append((names, views))
             # 0 -> 1, 3 -> 4 -> 5 and 4 -> 5: four reads fail in an epoch.
-            assert loader.dataset.num_skipped.item() == 4 * (epoch + 1)
+            assert loader.dataset.num_skipped == 4 * (epoch + 1)
     for (names, views), (others, copies) in zip(*epochs.values(), strict=True):
         assert names == others
         assert len(views) == 2 * 3
