@@ -13,7 +13,13 @@ from mmscfs.datasets.samplers import SampleKey
 from mmscfs.engine.runners import normalise
 from mmscfs.evaluation import top_k_accuracy, view_retrieval, weighted_knn
 from mmscfs.models.search import global_average_pool
-from mmscfs.visualization import compute_search_maps, draw_search_maps
+from mmscfs.visualization import (
+    SearchSample,
+    compute_search_maps,
+    draw_search_maps,
+    search_layers,
+    write_png,
+)
 
 VIEW_SEEDS = (2023, 2024, 2025)  # the same views for every network
 
@@ -97,18 +103,26 @@ def evaluate(model, scenes: Scenes) -> dict[str, float]:
     }
 
 
-def draw(model, scenes: Scenes, path: Path, count: int = 3) -> None:
+def draw(model, scenes: Scenes, path: Path, count: int = 4) -> None:
     """Draw the search maps of some unseen scenes."""
     samples = []
     for index in range(0, len(scenes.paths['val']), 101)[:count]:
         views = scenes.views(index, VIEW_SEEDS[0])
+        global_view, *local_views = (
+            normalise(model, view[None])[0] for view in (views[0], *views[2:])
+        )
         maps = compute_search_maps(
-            model,
-            normalise(model, views[0][None])[0],
-            normalise(model, torch.stack(views[2:])),
+            model.teacher.backbone,
+            search_layers(model),
+            global_view,
+            local_views,
         )
         rgb = [view.flip(0).permute(1, 2, 0).numpy() for view in views]
-        samples.append((rgb[0], rgb[2:], maps))
-    draw_search_maps(
-        samples, path, 'Where the teacher finds each local view (bright)'
+        name = scenes.paths['val'][index].name
+        samples.append(SearchSample(rgb[0], rgb[2:], {'': maps}, name=name))
+    picture = draw_search_maps(
+        samples,
+        'Where the teacher finds each local view',
+        'unseen scenes and their views as in training',
     )
+    write_png(picture, path)

@@ -16,6 +16,8 @@ default_hooks = dict(
     plain_checkpoint=dict(type='PlainCheckpointHook'),
     # Saves and ends the run on SIGTERM and SIGUSR1.
     preemption=dict(type='PreemptionHook'),
+    # Crops and search maps, for the eye.
+    pictures=dict(type='PicturesHook', interval=10),
 )
 
 env_cfg = dict(
@@ -24,6 +26,8 @@ env_cfg = dict(
     dist_cfg=dict(backend='nccl'),
 )
 
+# For TensorBoard as well, in a config that inherits: visualizer=dict(
+# vis_backends=[*_base_.vis_backends, dict(type='TensorboardVisBackend')]).
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
 

@@ -1,18 +1,46 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from .detections import Detections, draw_detections
+from .embedding import draw_embedding, embed, write_points
 from .knn_curves import (
     draw_knn_by_epoch,
     draw_knn_by_layer,
     top1_by_layer,
 )
-from .search_maps import compute_search_maps, draw_search_maps
+from .search_maps import (
+    SearchMaps,
+    SearchSample,
+    compute_search_maps,
+    cut_views,
+    evaluating,
+    jigsaw,
+    search_layers,
+)
+from .search_pictures import draw_search_maps
+from .sheet import write_png
+from .view_pictures import draw_views
+from .views import ImageViews, View, make_views, spread
 
 __all__ = [
     'Detections',
+    'ImageViews',
+    'SearchMaps',
+    'SearchSample',
+    'View',
     'compute_search_maps',
+    'cut_views',
     'draw_detections',
+    'draw_embedding',
     'draw_knn_by_epoch',
     'draw_knn_by_layer',
     'draw_search_maps',
+    'draw_views',
+    'embed',
+    'evaluating',
+    'jigsaw',
+    'make_views',
+    'search_layers',
+    'spread',
     'top1_by_layer',
+    'write_png',
+    'write_points',
 ]

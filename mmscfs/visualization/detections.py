@@ -1,14 +1,27 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
+import cv2
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.colors import to_rgb
 
-COLORS = matplotlib.colormaps['tab10']
+from .sheet import (
+    HEAD,
+    HEADING,
+    MARGIN,
+    TAG,
+    Sheet,
+    color_of,
+    fit,
+    resize,
+    shorten,
+    title_width,
+)
+
+PANEL = 300  # px
+GAP = 10  # px
+NAMES = 26  # px, of the detectors'
 
 
 class Detections(NamedTuple):
@@ -31,10 +44,10 @@ class Detections(NamedTuple):
 def draw_detections(
     samples: Sequence[tuple[np.ndarray, Mapping[str, Detections]]],
     classes: Sequence[str],
-    path: str | Path,
     title: str = '',
-) -> None:
-    """Draw images side by side with what different detectors found, to a PNG.
+    subtitle: str = '',
+) -> np.ndarray:
+    """Draw images side by side with what different detectors found.
 
     One row an image, one column a detector; a class has one colour.
 
@@ -42,57 +55,75 @@ def draw_detections(
         samples (Sequence): (RGB uint8 image (H, W, 3), detections by name of
             the detector), every image with the same names.
         classes (Sequence[str]): Names of the classes.
-        path (str | Path): File to write.
         title (str): Defaults to none.
+        subtitle (str): Defaults to none.
+
+    Returns:
+        np.ndarray: RGB uint8 picture.
     """
     names = list(samples[0][1])
-    figure = Figure(
-        figsize=(2.1 * len(names) + 0.2, 2.1 * len(samples) + 0.5),
-        layout='constrained',
+    heights = [fit(image, PANEL, PANEL)[1] for image, _ in samples]
+    width = 2 * MARGIN + len(names) * (PANEL + GAP) - GAP
+    width = max(width, title_width(title, subtitle))
+    sheet = Sheet(
+        width, HEAD + NAMES + sum(heights) + GAP * (len(samples) - 1) + MARGIN
     )
-    figure.suptitle(title, fontsize=10)
-    axes = figure.subplots(len(samples), len(names), squeeze=False)
-    for row, (image, found) in zip(axes, samples, strict=True):
-        for axis, name in zip(row, names, strict=True):
-            axis.set(xticks=[], yticks=[])
-            axis.imshow(image)
-            draw_objects(axis, found[name], classes)
-    for axis, name in zip(axes[0], names, strict=True):
-        axis.set_title(name, fontsize=8)
-    figure.savefig(path, dpi=130)
+    sheet.title(title, subtitle)
+    for i, name in enumerate(names):
+        left = MARGIN + i * (PANEL + GAP)
+        text = shorten(name, PANEL, HEADING, 'bold')
+        sheet.text(left, HEAD, text, HEADING, weight='bold')
+        top = HEAD + NAMES
+        for (image, found), height in zip(samples, heights, strict=True):
+            draw_objects(sheet, image, found[name], classes, left, top, height)
+            top += height + GAP
+    return sheet.render()
 
 
-def draw_objects(axis, found: Detections, classes: Sequence[str]) -> None:
-    """Draw boxes, masks, names and scores over an axis that shows an image."""
+def draw_objects(
+    sheet: Sheet,
+    image: np.ndarray,
+    found: Detections,
+    classes: Sequence[str],
+    left: int,
+    top: int,
+    height: int,
+) -> None:
+    """Draw an image with boxes, masks, names and scores."""
+    width = fit(image, PANEL, height)[0]
+    factor = width / image.shape[1]
+    picture = resize(image, width, height)
+    if found.masks is not None:
+        for mask, label in zip(found.masks, found.labels, strict=True):
+            tint(picture, mask, color_of(int(label)))
+    left, top, _ = sheet.image(picture, left, top, PANEL, height)
     for i, (box, label) in enumerate(
         zip(found.boxes, found.labels, strict=True)
     ):
-        color = COLORS(int(label) % COLORS.N)
-        if found.masks is not None:
-            tint = np.zeros((*found.masks[i].shape, 4))
-            tint[found.masks[i].astype(bool)] = (*color[:3], 0.5)
-            axis.imshow(tint)
-        left, top, right, bottom = map(float, box)
-        axis.add_patch(
-            Rectangle(
-                (left, top),
-                right - left,
-                bottom - top,
-                fill=False,
-                edgecolor=color,
-                linewidth=1.2,
-            )
-        )
+        color = color_of(int(label))
+        x1, y1, x2, y2 = np.asarray(box, float) * factor
+        # Nothing is drawn beyond the image.
+        x1, x2 = (left + min(max(x, 2), width - 2) for x in (x1, x2))
+        y1, y2 = (top + min(max(y, 2), height - 2) for y in (y1, y2))
+        sheet.frame((x1, y1, x2, y2), color)
         text = classes[int(label)]
         if found.scores is not None:
             text += f' {100 * float(found.scores[i]):.0f}'
-        axis.text(
-            left,
-            top,
+        sheet.tag(
+            (x1, y1, x2, y2),
             text,
-            fontsize=6,
-            color='white',
-            verticalalignment='bottom',
-            bbox=dict(facecolor=color, edgecolor='none', pad=0.6),
-            clip_on=True,
+            color,
+            above=y1 - TAG >= top,
+            right=left + width - 1,
         )
+
+
+def tint(image: np.ndarray, mask: np.ndarray, color: str) -> None:
+    """Colour an image (H, W, 3) in place where a mask (h, w) is."""
+    mask = cv2.resize(
+        mask.astype(np.uint8),
+        image.shape[1::-1],
+        interpolation=cv2.INTER_NEAREST,
+    ).astype(bool)
+    ink = 255 * np.array(to_rgb(color))
+    image[mask] = (0.5 * image[mask] + 0.5 * ink).astype(np.uint8)

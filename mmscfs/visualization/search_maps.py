@@ -1,108 +1,173 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+"""Where a network finds local views in an image: the paper's Fig. 3."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import cv2
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from torch import Tensor
+from mmengine.model import BaseModel
+from torch import Tensor, nn
 
 from mmscfs.models.search import global_average_pool, search_attention
+
+STEP = 16  # px of views: the patches of a vision transformer divide it
+
+
+class SearchMaps(NamedTuple):
+    """Cosine similarities of a layer, each in [-1, 1].
+
+    Attributes:
+        mean (Tensor): Of the mean of all local views' queries, (H, W).
+        views (Tensor): Of each local view, (N, H, W).
+    """
+
+    mean: Tensor
+    views: Tensor
+
+
+class SearchSample(NamedTuple):
+    """An image and what networks find in it.
+
+    Attributes:
+        image (np.ndarray): The global view, RGB uint8 (H, W, 3).
+        local_views (Sequence[np.ndarray]): RGB uint8, each (h, w, 3).
+        found (Mapping): ``SearchMaps`` by name of network and of layer.
+        boxes (np.ndarray | None): What each local view shows of the image:
+            left, top, right, bottom, as shares of its sides, (N, 4). Defaults
+            to None: not drawn.
+        name (str): Of the image. Defaults to none.
+    """
+
+    image: np.ndarray
+    local_views: Sequence[np.ndarray]
+    found: Mapping[str, Mapping[str, SearchMaps]]
+    boxes: np.ndarray | None = None
+    name: str = ''
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in eval mode, and every part back in its own after it."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
 
 
 @torch.no_grad()
 def compute_search_maps(
-    model, global_view: Tensor, local_views: Tensor
-) -> dict[str, Tensor]:
+    backbone: nn.Module,
+    layers: Mapping[str, int],
+    global_view: Tensor,
+    local_views: Sequence[Tensor],
+) -> dict[str, SearchMaps]:
     """Where each local view finds itself in a global view (Eqs. 5, 6).
 
-    Query and keys come from one network, the teacher, as in the paper's
-    Fig. 3.
+    Query and keys come from one network, as in the paper's Fig. 3. The
+    backbone runs in eval mode and is left as it was.
 
     Args:
-        model (SCFS): The model, whose search layers are shown.
-        global_view (Tensor): Normalised view (3, S, S).
-        local_views (Tensor): Normalised views (N, 3, s, s).
+        backbone (nn.Module): E.g. the teacher's.
+        layers (Mapping[str, int]): Which of its outputs to search, by name.
+        global_view (Tensor): Normalised view (3, H, W).
+        local_views (Sequence[Tensor]): Normalised views, each (3, h, w).
 
     Returns:
-        dict[str, Tensor]: Attention (N, H, W) by name of search layer.
+        dict[str, SearchMaps]: By name of layer.
+
+    Raises:
+        ValueError: An output is no map.
     """
-    was_training = model.training
-    model.eval()
-    global_maps = model.extract_feat(global_view[None])
-    local_maps = model.extract_feat(local_views)
-    model.train(was_training)
+    with evaluating(backbone):
+        keys = outputs_of(backbone, global_view)
+        views = [outputs_of(backbone, view) for view in local_views]
     maps = {}
-    for name, output in zip(
-        model.head.layer_names, model.search_outputs, strict=True
-    ):
-        queries = global_average_pool(local_maps[output])[:, None]
-        maps[name] = search_attention(queries, global_maps[output][None])[
-            0, :, 0
-        ]
+    for name, output in layers.items():
+        if keys[output].ndim != 4:
+            raise ValueError(
+                f'{name} of {type(backbone).__name__} is no feature map '
+                f'(shape {tuple(keys[output].shape)}): there is nothing to '
+                'search in it'
+            )
+        queries = torch.cat([global_average_pool(v[output]) for v in views])
+        queries = torch.cat([queries.mean(0, keepdim=True), queries])
+        found = search_attention(queries[:, None], keys[output][None])
+        mean, *each = found[0, :, 0].float().cpu()
+        maps[name] = SearchMaps(mean, torch.stack(each))
     return maps
 
 
-def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Lay a map (h, w), min to max, over an RGB uint8 image (H, W, 3).
-
-    The image goes grey, so that all colour is the map's.
-    """
-    span = heat.max() - heat.min()
-    heat = (heat - heat.min()) / (span if span > 0 else 1)
-    heat = cv2.resize(
-        heat.astype(np.float32),
-        image.shape[1::-1],
-        interpolation=cv2.INTER_CUBIC,
+def outputs_of(backbone: nn.Module, view: Tensor) -> Sequence[Tensor]:
+    """Return a backbone's outputs for one view (3, H, W)."""
+    outputs = backbone(
+        view[None].contiguous(memory_format=torch.channels_last)
     )
-    colors = matplotlib.colormaps['inferno'](heat.clip(0, 1))[..., :3]
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
-    return (0.35 * grey + 0.65 * 255 * colors).astype(np.uint8)
+    return (outputs,) if isinstance(outputs, Tensor) else outputs
 
 
-def draw_search_maps(
-    samples: Sequence[tuple[np.ndarray, Sequence[np.ndarray], Mapping]],
-    path: str | Path,
-    title: str = '',
-) -> None:
-    """Draw images with their local views and search maps to a PNG.
+def search_layers(model: BaseModel) -> dict[str, int]:
+    """Return the outputs that an ``SCFS`` searches, by name."""
+    names = model.head.layer_names
+    return dict(zip(names, model.search_outputs, strict=True))
 
-    For each sample one row of local views, under the global view at its
-    left, and one row of maps a search layer, the mean over the local views
-    at its left.
+
+def jigsaw(rows: int = 2, columns: int = 2) -> np.ndarray:
+    """Return the boxes of a jigsaw, as shares of an image's sides, (N, 4)."""
+    return np.array(
+        [
+            (
+                column / columns,
+                row / rows,
+                (column + 1) / columns,
+                (row + 1) / rows,
+            )
+            for row in range(rows)
+            for column in range(columns)
+        ]
+    )
+
+
+def cut_views(
+    image: np.ndarray, boxes: np.ndarray, global_size: int, local_size: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Make an image's global view and its local ones, undistorted.
 
     Args:
-        samples (Sequence): (global view (S, S, 3), local views (s, s, 3),
-            maps (N, H, W) by layer) with RGB uint8 views.
-        path (str | Path): File to write.
-        title (str): Defaults to none.
+        image (np.ndarray): uint8 (H, W, 3).
+        boxes (np.ndarray): Shares of its sides, (N, 4).
+        global_size (int): Shorter side of the global view, px, rounded to a
+            multiple of 16 like all sides.
+        local_size (int): The same of the local views.
+
+    Returns:
+        tuple[np.ndarray, list[np.ndarray]]: The global view and the local
+        ones, uint8.
     """
-    layers = list(samples[0][2])
-    block = 1 + len(layers)
-    columns = 1 + len(samples[0][1])
-    figure = Figure(
-        figsize=(1.35 * columns + 0.6, 1.4 * block * len(samples) + 0.5),
-        layout='constrained',
+    height, width = image.shape[:2]
+    edges = np.rint(boxes * [width, height, width, height]).astype(int)
+    tiles = [
+        scale(
+            image[top : max(bottom, top + 1), left : max(right, left + 1)],
+            local_size,
+        )
+        for left, top, right, bottom in edges
+    ]
+    return scale(image, global_size), tiles
+
+
+def scale(image: np.ndarray, side: int) -> np.ndarray:
+    """Scale an image so that its shorter side is about ``side`` px."""
+    factor = side / min(image.shape[:2])
+    height, width = (
+        max(STEP, STEP * round(factor * length / STEP))
+        for length in image.shape[:2]
     )
-    figure.suptitle(title, fontsize=10)
-    axes = figure.subplots(block * len(samples), columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    for i, (image, local_views, maps) in enumerate(samples):
-        top = axes[i * block]
-        top[0].imshow(image)
-        top[0].set_title('global view', fontsize=8)
-        for n, view in enumerate(local_views):
-            top[n + 1].imshow(view)
-            top[n + 1].set_title(f'local view {n + 1}', fontsize=8)
-        for row, layer in enumerate(layers, 1):
-            heat = np.asarray(maps[layer].float().cpu())
-            panels = [heat.mean(0), *heat]
-            for axis, panel in zip(axes[i * block + row], panels, strict=True):
-                axis.imshow(overlay(image, panel))
-            axes[i * block + row, 0].set_ylabel(layer, fontsize=8)
-        axes[i * block + 1, 0].set_title('mean of maps', fontsize=8)
-    figure.savefig(path, dpi=110)
+    shrinks = min(image.shape[:2]) >= 2 * side
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return cv2.resize(image, (width, height), interpolation=how)

@@ -12,6 +12,7 @@ TOP = 11.0903548889591  # ln K
 HEALTHY = dict(teacher_entropy=4.0, loss=7.0)
 ONE_PROTOTYPE = dict(teacher_entropy=0.01, loss=0.3)
 ALL_ALIKE = dict(teacher_entropy=TOP - 0.01, loss=TOP)
+NOTHING_LEFT = dict(teacher_entropy=10.5, loss=10.6)
 NOTHING_LEARNT = dict(teacher_entropy=4.0, loss=TOP)
 
 
@@ -48,6 +49,7 @@ def run(hook, figures, loss_weight=1.0):
     [
         (ONE_PROTOTYPE, 'the same prototype', '0.01 of at most 11.1'),
         (ALL_ALIKE, 'all prototypes equally likely', '11.08 of at most 11.09'),
+        (NOTHING_LEFT, 'nothing left to predict', 'divergence 0.1, entropy'),
         (NOTHING_LEARNT, 'the loss stays at ln K', '11.09 (11.09)'),
     ],
 )
@@ -64,6 +66,7 @@ def test_each_finding_has_its_remedy():
 
     assert remedy(ONE_PROTOTYPE).startswith('Raise the teacher')
     assert remedy(ALL_ALIKE).startswith('Lower the teacher')
+    assert remedy(NOTHING_LEFT).startswith('Freeze the prototypes longer')
     assert remedy(NOTHING_LEARNT).startswith('Check the learning rate')
 
 
@@ -74,6 +77,7 @@ def test_each_finding_has_its_remedy():
         dict(teacher_entropy=1.0, loss=2.0),
         dict(teacher_entropy=4.0, loss=TOP + 1),  # bad, but no collapse
         dict(teacher_entropy=TOP - 1, loss=TOP - 0.5),
+        dict(teacher_entropy=3.0, loss=3.23),  # 0.0207 of ln K above
     ],
 )
 def test_healthy_figures_are_no_finding(figures):
@@ -87,7 +91,7 @@ def test_tolerance_is_a_share_of_the_entropy_of_all_prototypes(share):
     near = 0.01 * math.log(100) * share
     findings = [
         hook.diagnose(near, 2.0, num_prototypes=100),
-        hook.diagnose(math.log(100) - near, 2.0, num_prototypes=100),
+        hook.diagnose(math.log(100) - near, 6.0, num_prototypes=100),
         hook.diagnose(2.0, math.log(100) + near, num_prototypes=100),
         hook.diagnose(2.0, math.log(100) - near, num_prototypes=100),
     ]
@@ -135,6 +139,16 @@ def test_what_was_before_the_window_does_not_count():
     assert run(hook, figures)[0] == [30]
 
 
+@pytest.mark.parametrize('share', [0.9, 1.1])
+def test_least_divergence_is_a_share_of_the_same(share):
+    hook = CollapseMonitorHook(min_divergence=0.05)
+    # 5 % of ln 100 is 0.2303 nats.
+    finding = hook.diagnose(3.0, 3.0 + 0.2303 * share, num_prototypes=100)
+    assert bool(finding) is (share < 1)
+    hook = CollapseMonitorHook(min_divergence=0)
+    assert hook.diagnose(3.0, 3.0, num_prototypes=100) is None
+
+
 @pytest.mark.parametrize(
     ('weight', 'expected'), [(0.5, [10]), (2.0, [10]), (0.0, [])]
 )
@@ -150,6 +164,8 @@ def test_loss_weight_is_taken_out(weight, expected):
         (dict(window=0), 'window=0'),
         (dict(tolerance=0.0), 'tolerance=0.0'),
         (dict(tolerance=0.5), 'tolerance=0.5'),
+        (dict(min_divergence=-0.1), 'min_divergence=-0.1'),
+        (dict(min_divergence=1.0), 'min_divergence=1.0'),
     ],
 )
 def test_impossible_settings_are_refused(setting, named):

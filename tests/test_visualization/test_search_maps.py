@@ -1,37 +1,106 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import cv2
 import numpy as np
+import pytest
 import torch
 from mmpretrain.registry import MODELS
 from torch.testing import assert_close
 
-from mmscfs.visualization import compute_search_maps, draw_search_maps
-from mmscfs.visualization.search_maps import overlay
+from mmscfs.visualization import (
+    SearchMaps,
+    SearchSample,
+    compute_search_maps,
+    cut_views,
+    draw_search_maps,
+    jigsaw,
+    search_layers,
+)
+from mmscfs.visualization.search_pictures import PANEL, overlay
 
 
-def test_maps_are_cosine_similarities_of_the_teacher(scfs_cfg):
-    model = MODELS.build(scfs_cfg)
+@pytest.fixture
+def model(scfs_cfg):
+    return MODELS.build(scfs_cfg)
+
+
+def compute(model, image, local_views):
+    return compute_search_maps(
+        model.teacher.backbone, search_layers(model), image, local_views
+    )
+
+
+def test_maps_are_cosine_similarities_of_the_teacher(model):
     image, local_views = torch.randn(3, 64, 64), torch.randn(2, 3, 32, 32)
-    maps = compute_search_maps(model, image, local_views)
+    maps = compute(model, image, local_views)
     assert list(maps) == ['layer2', 'layer3', 'layer4']
     model.eval()
     keys = model.teacher.backbone(image[None])[1][0]
-    query = model.teacher.backbone(local_views)[1][1].mean((1, 2))
+    queries = model.teacher.backbone(local_views)[1].mean((2, 3))
+    mean = (queries[0] + queries[1]) / 2  # as the paper's (c) and (e)
     for y in range(keys.shape[1]):
         for x in range(keys.shape[2]):
-            expected = torch.cosine_similarity(query, keys[:, y, x], dim=0)
-            assert_close(maps['layer3'][1, y, x], expected)
+            for query, found in (
+                (queries[1], maps['layer3'].views[1]),
+                (mean, maps['layer3'].mean),
+            ):
+                key = keys[:, y, x]
+                expected = torch.cosine_similarity(query, key, dim=0)
+                assert_close(found[y, x], expected)
 
 
-def test_computing_maps_leaves_the_model_as_it_was(scfs_cfg):
-    model = MODELS.build(scfs_cfg).train()
+def test_local_views_may_differ_in_size(model):
+    image = torch.randn(3, 64, 96)
+    tiles = [torch.randn(3, 32, 32), torch.randn(3, 48, 32)]
+    maps = compute(model, image, tiles)
+    assert maps['layer2'].views.shape == (2, 8, 12)
+    alone = compute(model, image, tiles[1:])
+    assert_close(maps['layer2'].views[1], alone['layer2'].mean)
+
+
+def test_computing_maps_leaves_the_model_as_it_was(model):
+    model.train()
+    model.teacher.backbone.layer1.eval()
+    modes = [part.training for part in model.modules()]
     state = {k: v.clone() for k, v in model.state_dict().items()}
-    compute_search_maps(
-        model, torch.randn(3, 32, 32), torch.randn(2, 3, 32, 32)
-    )
-    assert model.training
+    compute(model, torch.randn(3, 32, 32), torch.randn(2, 3, 32, 32))
+    assert [part.training for part in model.modules()] == modes
     for key, value in model.state_dict().items():
         assert torch.equal(value, state[key])
+
+
+def test_outputs_that_are_no_maps_are_refused():
+    backbone = torch.nn.Flatten()
+    with pytest.raises(ValueError, match='layer4 of Flatten is no feature m'):
+        compute_search_maps(
+            backbone,
+            dict(layer4=0),
+            torch.rand(3, 4, 4),
+            torch.rand(1, 3, 4, 4),
+        )
+
+
+def test_jigsaw_cuts_the_quarters():
+    image = np.zeros((64, 128, 3), np.uint8)
+    image[:32, :64], image[:32, 64:] = 10, 20
+    image[32:, :64], image[32:, 64:] = 30, 40
+    whole, tiles = cut_views(image, jigsaw(), 64, 32)
+    assert whole.shape == (64, 128, 3)
+    assert [tile.shape for tile in tiles] == [(32, 64, 3)] * 4
+    assert [np.unique(tile).tolist() for tile in tiles] == [
+        [10],
+        [20],
+        [30],
+        [40],
+    ]
+
+
+def test_views_keep_their_shape_in_whole_patches():
+    image = np.zeros((300, 451, 3), np.uint8)
+    boxes = np.array([[0, 0, 0.5, 1]])  # 226 x 300 px
+    whole, (tile,) = cut_views(image, boxes, 224, 96)
+    # 451 / 300 * 224 = 336.7 and 300 / 226 * 96 = 127.4, by steps of 16.
+    assert whole.shape == (224, 336, 3)
+    assert tile.shape == (128, 96, 3)
 
 
 def test_overlay_is_brightest_where_the_map_is():
@@ -45,15 +114,47 @@ def test_overlay_is_brightest_where_the_map_is():
     assert np.ptp(overlay(grey, np.ones((2, 2)))) < 256
 
 
-def test_picture_has_a_row_a_layer(tmp_path):
-    sample = (
-        np.zeros((16, 16, 3), np.uint8),
+def sample(networks=('',), layers=('layer2', 'layer3')):
+    maps = SearchMaps(torch.zeros(2, 2), torch.rand(2, 2, 2))
+    maps.mean[0, 1] = 1
+    return SearchSample(
+        np.full((16, 16, 3), 128, np.uint8),
         [np.full((8, 8, 3), 255, np.uint8)] * 2,
-        dict(layer2=torch.rand(2, 4, 4), layer3=torch.rand(2, 2, 2)),
+        {name: dict.fromkeys(layers, maps) for name in networks},
+        jigsaw(1, 2),
+        'dog.jpg',
     )
-    sizes = []
-    for count in (1, 2):
-        draw_search_maps([sample] * count, tmp_path / 'maps.png', 'title')
-        sizes.append(cv2.imread(str(tmp_path / 'maps.png')).shape)
-    assert sizes[1][0] > 1.6 * sizes[0][0]
-    assert sizes[1][1] == sizes[0][1]
+
+
+def test_picture_grows_by_rows_of_two():
+    one, two, three = (
+        draw_search_maps([sample()] * count).shape for count in (1, 2, 3)
+    )
+    assert two[0] == one[0]
+    assert two[1] > 1.7 * one[1]
+    assert three[1] == two[1]
+    assert three[0] > 1.6 * two[0]
+    layers = draw_search_maps([sample(layers=('layer2',))]).shape
+    assert layers[0] < one[0] - PANEL
+
+
+def test_networks_stand_side_by_side():
+    picture = draw_search_maps([sample(('DINO', 'SCFS'))])
+    alone = draw_search_maps([sample(('SCFS',))])
+    assert picture.shape[0] == alone.shape[0]
+    assert picture.shape[1] > 1.7 * alone.shape[1]
+
+
+def test_nothing_is_written_beyond_the_picture():
+    """A white margin runs around even with long names."""
+    many = sample()._replace(name='x' * 200)
+    picture = draw_search_maps([many] * 2, 'A title', 'about it')
+    for edge in (picture[:4], picture[-4:], picture[:, :4], picture[:, -4:]):
+        assert edge.min() == 255
+
+
+def test_picture_shows_the_map(tmp_path):
+    """Where the mean map is 1, the picture is brightest, without a file."""
+    picture = draw_search_maps([sample()])
+    key = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV)
+    assert (key[..., 1] > 200).mean() > 0.02

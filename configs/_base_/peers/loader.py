@@ -7,6 +7,7 @@ checks = dict(
     preflight=dict(type='PreflightHook'),
     non_finite_loss=dict(type='NonFiniteLossHook'),
     plain_checkpoint=dict(type='PlainCheckpointHook'),
+    pictures=dict(type='PicturesHook', interval=10),
 )
 # As in datasets/imagenet_bs32_mcrop.py; each config has its batch size.
 image_loader = dict(

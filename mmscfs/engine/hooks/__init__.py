@@ -5,6 +5,7 @@ from .frozen_backbone_hook import FrozenBackboneHook
 from .frozen_prototypes_hook import FrozenPrototypesHook
 from .momentum_teacher_hook import MomentumTeacherHook
 from .non_finite_loss_hook import NonFiniteLossHook
+from .pictures_hook import PicturesHook
 from .plain_checkpoint_hook import PlainCheckpointHook
 from .preemption_hook import PreemptionHook
 from .preflight_hook import PreflightHook
@@ -20,6 +21,7 @@ __all__ = [
     'FrozenPrototypesHook',
     'MomentumTeacherHook',
     'NonFiniteLossHook',
+    'PicturesHook',
     'PlainCheckpointHook',
     'PreemptionHook',
     'PreflightHook',

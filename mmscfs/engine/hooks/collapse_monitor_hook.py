@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import math
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -15,8 +16,10 @@ class CollapseMonitorHook(Hook):
     Looks at the last ``window`` iterations every ``window`` iterations, in
     the log's history, so it waits for the device then and no oftener. With K
     prototypes, collapse is a teacher whose entropy stays at 0 (all images on
-    one prototype) or at ln K (all prototypes alike), or a loss that stays at
-    ln K (the student tells nothing apart).
+    one prototype) or at ln K (all prototypes alike), a divergence of the
+    student from the teacher near 0 (nothing is left to predict, as in Fig. 7
+    of DINO's paper), or a loss that stays at ln K (the student tells nothing
+    apart).
 
     Args:
         begin (int): First iteration to look at; a young run's loss is near
@@ -24,6 +27,10 @@ class CollapseMonitorHook(Hook):
         window (int): Iterations in a mean. Defaults to 200.
         tolerance (float): Distance from 0 or ln K that counts as there, as a
             share of ln K. Defaults to 0.005.
+        min_divergence (float): Divergence (loss less entropy) below which
+            there is nothing left to predict, as a share of ln K. Runs on
+            small data that learnt had 0.1 and more, those that did not 0.016
+            and less (docs/en/learning.md). Defaults to 0.02.
         stop (bool): Stop the run after the warning. Defaults to False.
 
     Raises:
@@ -36,6 +43,7 @@ class CollapseMonitorHook(Hook):
         begin: int = 1000,
         window: int = 200,
         tolerance: float = 0.005,
+        min_divergence: float = 0.02,
         stop: bool = False,
     ) -> None:
         if begin < 0 or window < 1:
@@ -48,9 +56,15 @@ class CollapseMonitorHook(Hook):
                 f'CollapseMonitorHook: tolerance={tolerance} must lie in '
                 '(0, 0.5)'
             )
+        if not 0 <= min_divergence < 1:
+            raise ValueError(
+                f'CollapseMonitorHook: min_divergence={min_divergence} must '
+                'lie in [0, 1)'
+            )
         self.begin = begin
         self.window = window
         self.tolerance = tolerance
+        self.min_divergence = min_divergence
         self.stop = stop
         self._warned = False
 
@@ -78,6 +92,13 @@ class CollapseMonitorHook(Hook):
                 f'{teacher_entropy:.4g} of at most {top:.4g}). Lower the '
                 "teacher's temperature or its momentum"
             )
+        if loss - teacher_entropy < self.min_divergence * top:
+            return (
+                f'the student has nothing left to predict (divergence '
+                f'{loss - teacher_entropy:.3g}, entropy {teacher_entropy:.4g} '
+                f'of at most {top:.4g}). Freeze the prototypes longer, use '
+                "fewer of them, or lower the teacher's momentum"
+            )
         if abs(top - loss) < near:
             return (
                 f'the loss stays at ln K = {top:.4g} ({loss:.4g}): the '
@@ -86,7 +107,7 @@ class CollapseMonitorHook(Hook):
             )
         return None
 
-    def after_train_iter(self, runner: Runner, *_, **__) -> None:
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Look at the last window, and warn on the first finding."""
         if (
             self._warned
@@ -99,7 +120,7 @@ class CollapseMonitorHook(Hook):
         finding = self.diagnose(
             hub.get_scalar('train/teacher_entropy').mean(self.window),
             hub.get_scalar('train/loss_dino').mean(self.window)
-            / (head.loss_weight or 1),
+            / (head.loss_weight or math.nan),  # not trained: not judged
             head.num_prototypes,
         )
         if finding:

@@ -158,7 +158,7 @@ def merge(
                 own.append(entry)
                 break
         else:
-            rows.append((new, [entry]))
+            rows.append((dict(new), [entry]))
     return rows
 
 
@@ -174,11 +174,12 @@ def row_key(entry: Entry, number: str) -> Hashable:
 
 def mean_row(rows: Sequence[Row], seeds: Sequence[int]) -> Row:
     """Average rows of equal labels over the scores that all have."""
-    columns = {
-        name: [row.scores[name] for row in rows]
-        for name in rows[0].scores
-        if all(row.scores.get(name) is not None for row in rows)
-    }
+    columns: dict[str, list[float]] = {}
+    for name in rows[0].scores:
+        values = [row.scores.get(name) for row in rows]
+        known = [value for value in values if value is not None]
+        if len(known) == len(rows):
+            columns[name] = known
     return Row(
         rows[0].labels,
         {name: mean(values) for name, values in columns.items()},

@@ -1,6 +1,8 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Which tables a result stands in, and in which of their columns."""
 
+from collections.abc import Mapping
+
 from .entries import Entry, local_scale, num_local, varied
 
 SMALL_SETS = {
@@ -35,7 +37,7 @@ def group_of(entry: Entry, number: str) -> tuple[str, str]:
     return number, f'{r.dataset}, {entry.part}' if entry.part else r.dataset
 
 
-def scores_in(entry: Entry, number: str) -> dict[str, float | None]:
+def scores_in(entry: Entry, number: str) -> Mapping[str, float | None]:
     """Return an entry's scores by column of a table; none if of others."""
     r = entry.result
     if number == '':

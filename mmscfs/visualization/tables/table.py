@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 RANKS = {'random': 0, 'scratch': 0, 'supervised': 1, 'dino': 8, 'scfs': 9}
@@ -10,7 +10,7 @@ class Row(NamedTuple):
 
     Attributes:
         labels (tuple[str, ...]): What the scores are of.
-        scores (dict[str, float | None]): Percent by column.
+        scores (Mapping[str, float | None]): Percent by column.
         source (str): Where they come from.
         is_ours (bool): From a run, not from the paper.
         deviations (dict[str, float]): Standard deviations by column, of
@@ -18,7 +18,7 @@ class Row(NamedTuple):
     """
 
     labels: tuple[str, ...]
-    scores: dict[str, float | None]
+    scores: Mapping[str, float | None]
     source: str
     is_ours: bool
     deviations: dict[str, float] = {}

@@ -58,12 +58,14 @@ def arrange(runs: Sequence[Run], number: int | None = None) -> list[Table]:
             groups.setdefault(table, []).append(run)
     papers = sorted(key for key in groups if isinstance(key, PaperTable))
     others = sorted(key for key in groups if isinstance(key, str))
-    return [make_table(key, groups[key]) for key in (*papers, *others)]
+    keys: list[PaperTable | str] = [*papers, *others]
+    return [make_table(key, groups[key]) for key in keys]
 
 
 def make_table(key: PaperTable | str, runs: Sequence[Run]) -> Table:
     """Make a table of runs, each behind the paper's last of its method."""
-    rows, known = [], []
+    rows: list[tuple[tuple[int, int], Row]] = []
+    known: list[str] = []
     if isinstance(key, PaperTable):
         title, note = key.title, key.note
         for name, epochs, values in key.rows:
@@ -139,7 +141,7 @@ def forced_table(run: Run, number: int) -> PaperTable:
             )
         )
     name = '' if data == 'voc' else COCO_SCHEDULES.get(schedule(run.cfg))
-    if (number, name) not in PAPER_TABLES:
+    if name is None or (number, name) not in PAPER_TABLES:
         raise ValueError(
             f'--table {number}: {run.source} was trained for '
             f'{" ".join(map(str, schedule(run.cfg)))}, which is no schedule '

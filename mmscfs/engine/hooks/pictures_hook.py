@@ -1,0 +1,261 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmpretrain.registry import HOOKS
+
+from mmscfs.visualization import (
+    SearchSample,
+    compute_search_maps,
+    cut_views,
+    draw_embedding,
+    draw_search_maps,
+    draw_views,
+    embed,
+    evaluating,
+    jigsaw,
+    make_views,
+    search_layers,
+    spread,
+)
+from mmscfs.visualization.views import (
+    bgr_to_rgb,
+    decoded,
+    find_multi_crop,
+    name_of,
+)
+
+from ..random_states import kept_random_states
+from ..runner_access import unwrapped_model
+from ..runners.features import (
+    choose_backbone,
+    normalise,
+    pool,
+    read_label,
+)
+
+EARLY = 100  # iterations: the first picture of a run without epochs
+EMBEDDED = 1000  # images at most
+BATCH = 32  # of them
+
+
+@HOOKS.register_module()
+class PicturesHook(Hook):
+    """Show in pictures what a pre-training sees and learns.
+
+    Before the run, after its first epoch, then every few epochs and after the
+    last one, the visualizer gets, so mmengine's local backend keeps as
+    ``vis_data/vis_image/<name>_<iteration>.png`` and TensorBoard shows:
+
+    - ``views``: some training images with the boxes of their crops, and
+      the crops as the network gets them in the epoch to come;
+    - ``search_maps``, of SCFS: where the teacher finds the quarters of the
+      same images in the whole;
+    - ``embedding``, if asked for: the teacher's features of validation images
+      on a plane, by class.
+
+    The images are the same every time. Only the main process draws; the
+    training goes on as it would without the hook, to the bit. A picture that
+    cannot be made is left out, and the log says once why.
+
+    Args:
+        interval (int): Epochs between pictures. Defaults to 10.
+        iter_interval (int): Iterations between them in a run that has no
+            epochs. Defaults to 5000.
+        num_images (int): Training images. Defaults to 4.
+        embedding (bool): Draw the embedding, which takes seconds, of 1000
+            images at most. Defaults to False.
+
+    Raises:
+        ValueError: A setting is outside its range, or ``embedding`` has no
+            val_dataloader.
+    """
+
+    priority = 'VERY_LOW'  # after the teacher has moved
+
+    def __init__(
+        self,
+        interval: int = 10,
+        iter_interval: int = 5000,
+        num_images: int = 4,
+        embedding: bool = False,
+    ) -> None:
+        for name, value in dict(
+            interval=interval,
+            iter_interval=iter_interval,
+            num_images=num_images,
+        ).items():
+            if type(value) is not int or value < 1:
+                raise ValueError(
+                    f'PicturesHook: {name}={value!r} must be a whole number '
+                    '>= 1; to have no pictures, remove the hook from '
+                    'default_hooks'
+                )
+        self.interval = interval
+        self.iter_interval = iter_interval
+        self.num_images = num_images
+        self.embedding = embedding
+        self._failed: set[str] = set()
+
+    def before_train(self, runner: Runner) -> None:
+        """Draw what there is before the first step."""
+        if self.embedding and runner.val_loop is None:
+            raise ValueError(
+                'PicturesHook: embedding=True has no val_dataloader to take '
+                'labelled images from: set one, as '
+                'configs/scfs/scfs_r50_knn.py does, or embedding=False'
+            )
+        if runner.iter == 0:
+            self.draw(runner, step=0, epoch=0)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Draw if it is due, by epochs."""
+        if isinstance(runner.train_loop, EpochBasedTrainLoop) and (
+            runner.epoch == 0
+            or self.every_n_epochs(runner, self.interval)
+            or self.is_last_train_epoch(runner)
+        ):
+            self.draw(runner, runner.iter, runner.epoch + 1)
+
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Draw if it is due, by iterations."""
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop) and (
+            runner.iter + 1 == EARLY
+            or self.every_n_train_iters(runner, self.iter_interval)
+            or self.is_last_train_iter(runner)
+        ):
+            self.draw(runner, runner.iter + 1, runner.epoch)
+
+    def draw(self, runner: Runner, step: int, epoch: int) -> None:
+        """Draw every picture after ``step`` iterations.
+
+        Args:
+            runner (Runner): The runner.
+            step (int): Iterations so far.
+            epoch (int): Whose crops are shown, counted from 0.
+        """
+        if not is_main_process():
+            return
+        pictures = dict(views=lambda: self.views(runner, epoch))
+        if hasattr(unwrapped_model(runner), 'search_outputs'):
+            pictures['search_maps'] = lambda: self.search_maps(runner, step)
+        if self.embedding:
+            pictures['embedding'] = lambda: self.embed(runner, step)
+        with kept_random_states():
+            for name, make in pictures.items():
+                self.add(runner, name, step, make)
+
+    def add(
+        self,
+        runner: Runner,
+        name: str,
+        step: int,
+        make: Callable[[], np.ndarray],
+    ) -> None:
+        """Hand a picture to the visualizer, or say once why there is none."""
+        try:
+            runner.visualizer.add_image(name, make(), step)
+        except Exception as error:
+            # Whatever it is, a picture is not worth a training.
+            if name not in self._failed:
+                runner.logger.warning(
+                    f'No picture {name!r} at iteration {step}: '
+                    f'{type(error).__name__}: {error}. The training goes on; '
+                    'later failures of this picture are not reported.'
+                )
+            self._failed.add(name)
+
+    def places(self, runner: Runner) -> list[int]:
+        """Return which training images are shown."""
+        return spread(len(runner.train_dataloader.dataset), self.num_images)
+
+    def views(self, runner: Runner, epoch: int) -> np.ndarray:
+        """Draw the crops that training images have in an epoch."""
+        loader = runner.train_dataloader
+        seed = getattr(loader.sampler, 'seed', 0)
+        samples = make_views(loader.dataset, self.places(runner), seed, epoch)
+        return draw_views(
+            samples,
+            'Views of training images',
+            f'as the network gets them in epoch {epoch + 1}; percent: share '
+            'of the image',
+        )
+
+    def search_maps(self, runner: Runner, step: int) -> np.ndarray:
+        """Draw where the teacher finds the quarters of training images.
+
+        Raises:
+            ValueError: The pipeline has no MultiCrop that tells the sizes.
+        """
+        model = unwrapped_model(runner)
+        dataset = runner.train_dataloader.dataset
+        found = find_multi_crop(dataset)
+        if found is None:
+            raise ValueError('train_dataloader has no MultiCrop')
+        load, crop = found
+        samples = []
+        for place in self.places(runner):
+            info = dataset.get_data_info(place)
+            whole, tiles = cut_views(
+                decoded(load(info)['img']),
+                jigsaw(),
+                crop.global_size,
+                crop.local_size,
+            )
+            global_view, *local_views = (
+                normalise(model, to_tensor(view)[None])[0]
+                for view in (whole, *tiles)
+            )
+            maps = compute_search_maps(
+                model.teacher.backbone,
+                search_layers(model),
+                global_view,
+                local_views,
+            )
+            whole, *tiles = map(bgr_to_rgb, (whole, *tiles))
+            samples.append(
+                SearchSample(whole, tiles, {'': maps}, jigsaw(), name_of(info))
+            )
+        return draw_search_maps(
+            samples,
+            'Where the teacher finds parts of an image in the whole',
+            f'after {step} iterations' if step else 'before the first step',
+        )
+
+    def embed(self, runner: Runner, step: int) -> np.ndarray:
+        """Draw the teacher's features of validation images."""
+        model = unwrapped_model(runner)
+        backbone = choose_backbone(model, None)
+        dataset = runner.val_loop.dataloader.dataset
+        places = spread(len(dataset), EMBEDDED)
+        labels = [
+            read_label(dataset.get_data_info(i), 'validation') for i in places
+        ]
+        features = []
+        with evaluating(backbone), torch.no_grad():
+            for start in range(0, len(places), BATCH):
+                part = [dataset[i] for i in places[start : start + BATCH]]
+                images = pseudo_collate(part)['inputs']
+                outputs = backbone(normalise(model, images))
+                if not isinstance(outputs, torch.Tensor):
+                    outputs = outputs[-1]
+                features.append(pool(outputs).float().cpu())
+        points = embed(torch.cat(features).numpy())
+        return draw_embedding(
+            points,
+            np.array(labels),
+            dataset.metainfo.get('classes') or (),
+            'Features of validation images',
+            f't-SNE of {len(places)} images after {step} iterations',
+        )
+
+
+def to_tensor(image: np.ndarray) -> torch.Tensor:
+    """Turn an image (H, W, 3) into a tensor (3, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

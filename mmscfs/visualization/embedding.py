@@ -1,0 +1,211 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Features of images as points on a plane."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from mmscfs.checkpoint import write_atomically
+
+from .sheet import (
+    BODY,
+    HEAD,
+    MARGIN,
+    PALETTE,
+    SMALL,
+    Sheet,
+    color_of,
+    points_of,
+    shorten,
+    text_width,
+    title_width,
+)
+
+METHODS = ('tsne', 'pca')
+NAMES = dict(tsne='t-SNE', pca='PCA')
+# With the palette, a mark of its own for each of 100 classes, and a shape and
+# a colour of its own for each of ten.
+MARKERS = 'os^Dv*PX<>'
+MOST_NAMES = 100  # in the legend
+NAMES_A_COLUMN = 25
+PLOT = 720  # px
+NAME = 160  # px, the longest name of a class
+COMPONENTS = 50  # of PCA before t-SNE
+PERPLEXITY = 30
+ALIKE = 1e-6  # in units of the features' length
+
+
+def embed(
+    features: np.ndarray, method: str = 'tsne', seed: int = 0
+) -> np.ndarray:
+    """Put features on a plane, by their directions.
+
+    They are L2-normalised, as k-NN compares them. t-SNE starts from their
+    first 50 principal components; features that are all alike stay so.
+
+    Args:
+        features (np.ndarray): Finite, of shape (N, C), N >= 3.
+        method (str): "tsne" or "pca". Defaults to "tsne".
+        seed (int): Of t-SNE. Defaults to 0.
+
+    Returns:
+        np.ndarray: float64 of shape (N, 2).
+
+    Raises:
+        ValueError: There are fewer than three features, or ``method`` is
+            unknown.
+    """
+    count, channels = features.shape
+    if count < 3 or channels < 2:
+        raise ValueError(
+            f'{count} features of {channels} numbers: a plane needs at least '
+            '3 of 2; take more images'
+        )
+    if method not in METHODS:
+        raise ValueError(
+            f'method={method!r} must be one of {", ".join(METHODS)}'
+        )
+    # Slow, and the other pictures do without.
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    points = np.asarray(features, np.float64) / np.maximum(lengths, 1e-12)
+    components = 2 if method == 'pca' else min(COMPONENTS, count, channels)
+    points = PCA(components, random_state=seed).fit_transform(points)
+    spread = points[:, 0].std()
+    # scikit-learn's t-SNE ends the process on features that are all alike,
+    # which are those of a network that has collapsed.
+    if method == 'pca' or spread < ALIKE:
+        return points[:, :2]
+    points /= spread
+    perplexity = min(PERPLEXITY, (count - 1) / 3)
+    tsne = TSNE(perplexity=perplexity, init='pca', random_state=seed)
+    return tsne.fit_transform(points).astype(np.float64)
+
+
+def draw_embedding(
+    points: np.ndarray,
+    labels: np.ndarray | None = None,
+    classes: Sequence[str] = (),
+    title: str = '',
+    subtitle: str = '',
+) -> np.ndarray:
+    """Draw points in the colours of their classes.
+
+    Up to 100 classes each have a mark of their own, by colour and shape, and
+    their place in the legend.
+
+    Args:
+        points (np.ndarray): Shape (N, 2).
+        labels (np.ndarray | None): Classes, int (N,); None draws all points
+            alike. Defaults to None.
+        classes (Sequence[str]): Names of the classes; numbers stand for
+            those without. Defaults to none.
+        title (str): Defaults to none.
+        subtitle (str): Defaults to none.
+
+    Returns:
+        np.ndarray: RGB uint8 picture.
+    """
+    found = [] if labels is None else np.unique(labels).tolist()
+    names = {
+        k: shorten(str(classes[k] if 0 <= k < len(classes) else k), NAME, BODY)
+        for k in found
+    }
+    listed = found[:MOST_NAMES]
+    columns = -(-len(listed) // NAMES_A_COLUMN)
+    longest = max((text_width(names[k], BODY) for k in listed), default=0)
+    width = 2 * MARGIN + PLOT + columns * math.ceil(36 + longest)
+    sheet = Sheet(
+        max(width, title_width(title, subtitle)), HEAD + PLOT + MARGIN
+    )
+    sheet.title(title, subtitle)
+    axes = sheet.add_axes(MARGIN, HEAD, PLOT, PLOT)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_color('#cccccc')
+    scatter(axes, points, labels, found)
+    axes.margins(0.04)
+    if listed:
+        add_legend(axes, [names[k] for k in listed], columns, len(found))
+    return sheet.render()
+
+
+def add_legend(
+    axes: Axes, names: Sequence[str], columns: int, total: int
+) -> None:
+    """Write the names of classes, of a ``total``, right of the plot."""
+    rest = total - len(names)
+    axes.legend(
+        handles=[
+            Line2D(
+                [],
+                [],
+                linestyle='',
+                marker=marker_of(i),
+                color=color_of(i),
+                markersize=7,
+                label=name,
+            )
+            for i, name in enumerate(names)
+        ],
+        loc='upper left',
+        bbox_to_anchor=(1 + 8 / PLOT, 1),
+        ncols=columns,
+        frameon=False,
+        fontsize=points_of(BODY),
+        title=f'and {rest} more classes' if rest else None,
+        title_fontsize=points_of(SMALL),
+        borderaxespad=0,
+        handletextpad=0.2,
+        columnspacing=0.8,
+    )
+
+
+def marker_of(index: int) -> str:
+    """Return the shape of a class."""
+    return MARKERS[(index + index // len(PALETTE)) % len(MARKERS)]
+
+
+def scatter(
+    axes: Axes, points: np.ndarray, labels: np.ndarray | None, found: Sequence
+) -> None:
+    """Draw the points."""
+    size = float(np.clip(40000 / len(points), 10, 45))
+    style = dict(s=size, alpha=0.75, linewidths=0.3, edgecolors='white')
+    if labels is None:
+        axes.scatter(*points.T, color=PALETTE[0], **style)
+    for i, k in enumerate(found):
+        chosen = points[labels == k]
+        axes.scatter(
+            *chosen.T, color=color_of(i), marker=marker_of(i), **style
+        )
+
+
+def write_points(
+    path: str | Path,
+    points: np.ndarray,
+    paths: Sequence[str],
+    labels: np.ndarray | None = None,
+    classes: Sequence[str] = (),
+) -> None:
+    """Write a table of points as CSV: image, label, class, x, y.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(['image', 'label', 'class', 'x', 'y'])
+    for i, (image, (x, y)) in enumerate(zip(paths, points, strict=True)):
+        label, name = None if labels is None else int(labels[i]), ''
+        if label is not None and 0 <= label < len(classes):
+            name = classes[label]
+        writer.writerow([image, label, name, f'{x:.6g}', f'{y:.6g}'])
+    write_atomically(path, text.getvalue().encode())

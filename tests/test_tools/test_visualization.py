@@ -1,0 +1,414 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Tests of tools/visualization."""
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detection_data import make_coco
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / 'tools' / 'visualization'
+DETECTOR = (
+    ROOT / 'configs/detection/digits/mask-rcnn_r18-w16-fpn_demo_digits.py'
+)
+KNN = ROOT / 'configs/classification/knn/knn_resnet18-w16_digits.py'
+PREPROCESSOR = dict(
+    type='SelfSupDataPreprocessor',
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    to_rgb=True,
+)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _siblings():
+    """The tools import each other as scripts do."""
+    sys.path.insert(0, str(FOLDER))
+    yield
+    sys.path.remove(str(FOLDER))
+
+
+def run(name, *words):
+    """Run a tool in this process; return its exit code."""
+    tool = importlib.import_module(name)
+    try:
+        return tool.main([str(word) for word in words])
+    except SystemExit as error:
+        return error.code
+
+
+def refused(capsys, name, *words):
+    """Run a tool that refuses; return the one line that it says."""
+    capsys.readouterr()
+    assert run(name, *words) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert sum('error: ' in line for line in lines) == 1
+    return lines[-1]
+
+
+def save(model_cfg, path, **meta):
+    """Save a raw pre-training checkpoint of ours; return the model."""
+    model = MODELS.build(dict(model_cfg, _scope_='mmpretrain'))
+    model.init_weights()
+    for value in model.teacher.parameters():
+        value.data.add_(0.1 * torch.randn_like(value))
+    model_cfg = {k: v for k, v in model_cfg.items() if k != '_scope_'}
+    crop = dict(type='MultiCrop', global_size=64, local_size=32)
+    cfg = Config(
+        dict(
+            model=model_cfg,
+            data_preprocessor=PREPROCESSOR,
+            train_dataloader=dict(dataset=dict(pipeline=[crop])),
+        )
+    )
+    meta = dict(cfg=cfg.pretty_text, epoch=3) | meta
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
+    return model
+
+
+@pytest.fixture
+def checkpoint(scfs_cfg, tmp_path):
+    path = tmp_path / 'epoch_3.pth'
+    save(scfs_cfg, path)
+    return path
+
+
+@pytest.fixture
+def image(image_folder):
+    return image_folder / 'train/class/00.jpg'  # 80 x 72 px
+
+
+def test_search_draws_the_checkpoints_maps(
+    scfs_cfg, image, tmp_path, monkeypatch
+):
+    """The maps are those of the teacher, and of views cut by hand."""
+    path, out = tmp_path / 'epoch_3.pth', tmp_path / 'maps.png'
+    model = save(scfs_cfg, path).eval()
+    drawn = []
+    tool = importlib.import_module('mmscfs.visualization')
+    draw = tool.draw_search_maps
+    monkeypatch.setattr(
+        tool,
+        'draw_search_maps',
+        lambda samples, *words: drawn.extend(samples) or draw(samples, *words),
+    )
+    boxes = ['0,0,40,36', '8,9,72,63']
+    words = [image, '--checkpoint', path, '--boxes', *boxes, '--out', out]
+    assert run('vis_search', *words) == 0
+    assert cv2.imread(str(out)).shape[0] > 400
+    (sample,) = drawn
+    ((name, layers),) = sample.found.items()
+    assert name.endswith('epoch_3 · teacher')
+    assert list(layers) == ['layer2', 'layer3', 'layer4']
+
+    # 72 px become 64, and 80 nearly 71: 64 by steps of 16.
+    source = cv2.imread(str(image))
+    whole = cv2.resize(source, (64, 64), interpolation=cv2.INTER_CUBIC)
+    # 36 px become 32, 40 become 36: 32 by steps of 16.
+    tile = cv2.resize(
+        source[:36, :40], (32, 32), interpolation=cv2.INTER_CUBIC
+    )
+    assert np.array_equal(sample.local_views[0], tile[..., ::-1])
+
+    def maps(view):
+        view = (view[..., ::-1] - np.array(PREPROCESSOR['mean'])) / np.array(
+            PREPROCESSOR['std']
+        )
+        view = torch.from_numpy(view.transpose(2, 0, 1)).float()
+        return model.teacher.backbone(view[None])[2][0]
+
+    with torch.no_grad():
+        keys, query = maps(whole), maps(tile).mean((1, 2), keepdim=True)
+    expected = torch.cosine_similarity(query, keys, dim=0)
+    torch.testing.assert_close(layers['layer4'].views[0], expected)
+
+
+def test_search_compares_two_checkpoints(
+    checkpoint, dino_cfg, image, tmp_path
+):
+    """DINO has no search layers, its ResNet's last stages are searched."""
+    dino_cfg['backbone']['out_indices'] = (3,)
+    other, out = tmp_path / 'dino.pth', tmp_path / 'maps.png'
+    save(dino_cfg, other)
+    words = [image, image, '--out', out, '--checkpoint', other, checkpoint]
+    assert run('vis_search', *words) == 0
+    two = cv2.imread(str(out)).shape
+    assert run('vis_search', *words[:-1], '--size', '48') == 0
+    alone = cv2.imread(str(out)).shape
+    assert two[0] > 1.7 * alone[0]  # of one network, images share a row
+
+
+def test_search_takes_a_config_for_a_checkpoint_without(
+    tiny_run, scfs_cfg, image, tmp_path, capsys
+):
+    path, out = tmp_path / 'bare.pth', tmp_path / 'maps.png'
+    save(scfs_cfg, path, cfg=None)
+    words = [image, '--checkpoint', path, '--out', out]
+    message = refused(capsys, 'vis_search', *words)
+    assert 'bare.pth: it holds no config' in message
+    config = tmp_path / 'config.py'
+    tiny_run.dump(config)
+    assert run('vis_search', *words, '--config', config) == 0
+
+
+def test_search_executes_nothing_of_a_checkpoint(
+    scfs_cfg, image, tmp_path, capsys
+):
+    """mmengine would import and call whatever a "type" names."""
+    mark, path = tmp_path / 'mark', tmp_path / 'evil.pth'
+    out = tmp_path / 'maps.png'
+    backbone = dict(scfs_cfg['backbone'])
+    for evil in (
+        dict(type='os.system', command=f'touch {mark}'),
+        dict(backbone, norm_cfg=dict(type='os.system')),
+        dict(backbone, _scope_='os'),
+        dict(type='TIMMBackbone', model_name='x', checkpoint_path=str(path)),
+    ):
+        text = f'import os\nos.mkdir({str(mark)!r})\nmodel = ' + repr(
+            dict(type='SCFS', backbone=evil)
+        )
+        save(scfs_cfg, path, cfg=text)
+        message = refused(
+            capsys, 'vis_search', image, '--checkpoint', path, '--out', out
+        )
+        assert 'which a checkpoint may not choose' in message
+        assert not mark.exists()
+
+
+def test_search_refuses_what_it_cannot_draw(
+    checkpoint, dino_cfg, image, tmp_path, capsys
+):
+    text = tmp_path / 'text.jpg'
+    text.write_text('no image')
+    damaged = tmp_path / 'damaged.pth'
+    damaged.write_bytes(checkpoint.read_bytes()[:5000])
+    flat = tmp_path / 'flat.pth'
+    vit = dict(type='VisionTransformer', arch='deit-tiny', img_size=32)
+    save(
+        dino_cfg,
+        flat,
+        cfg='model = ' + repr(dict(type='DINO', backbone=vit)),
+    )
+    good = ['--checkpoint', checkpoint, '--out', tmp_path / 'maps.png']
+    for words, expected in (
+        ([tmp_path / 'none.jpg', *good], 'none.jpg'),
+        ([text, *good], 'cannot read image'),
+        (
+            [image, *good, '--boxes', '0,0,81,72'],
+            'leaves .*00.jpg, which has 80 x 72 px',
+        ),
+        ([image, *good, '--boxes', '9,9,9,20'], 'is no box'),
+        ([image, *good, '--size', '8'], 'must be at least 32'),
+        (
+            [image, '--checkpoint', *[checkpoint] * 3],
+            '3 are too many',
+        ),
+        ([image, *good, '--network', 'teachers'], 'invalid choice'),
+        (
+            [image, '--checkpoint', damaged, '--out', tmp_path / 'a.png'],
+            'damaged',
+        ),
+        (
+            [image, '--checkpoint', 'gone.pth', '--out', tmp_path / 'a.png'],
+            "no checkpoint 'gone.pth'",
+        ),
+        (
+            [image, *good[:2], '--out', tmp_path / 'no' / 'maps.png'],
+            'there is no such folder',
+        ),
+        ([image, *good[:2], '--out', tmp_path], 'is a folder'),
+    ):
+        message = refused(capsys, 'vis_search', *words)
+        assert re.search(expected, message), message
+    message = refused(
+        capsys, 'vis_search', image, '--checkpoint', flat, *good[2:]
+    )
+    assert 'flat.pth: its VisionTransformer has no search layers' in message
+    assert not list(tmp_path.glob('*.png'))
+
+
+def test_browse_views(tiny_run, tmp_path, capsys):
+    config, out = tmp_path / 'config.py', tmp_path / 'views.png'
+    tiny_run.dump(config)
+    words = [config, '--number', '3', '--out', out]
+    assert run('browse_views', *words) == 0
+    first = cv2.imread(str(out))
+    assert run('browse_views', *words) == 0
+    assert np.array_equal(cv2.imread(str(out)), first)
+    assert run('browse_views', *words, '--seed', '1') == 0
+    assert not np.array_equal(cv2.imread(str(out)), first)
+    number = 'train_dataloader.dataset.pipeline.1.num_local=6'
+    assert run('browse_views', *words, '--cfg-options', number) == 0
+    assert cv2.imread(str(out)).shape[1] > first.shape[1]
+
+
+def test_browse_views_refuses(tiny_run, tmp_path, capsys):
+    config, out = tmp_path / 'config.py', tmp_path / 'views.png'
+    del tiny_run.train_dataloader.dataset.pipeline[1]
+    tiny_run.dump(config)
+    for words, expected in (
+        ([config], 'has no MultiCrop and makes no list'),
+        ([KNN], 'has no train_dataloader'),
+        ([config, '--number', '0'], '--number 0: must be >= 1'),
+        ([tmp_path / 'no.py'], 'no config file'),
+        (
+            [
+                config,
+                '--cfg-options',
+                'train_dataloader.dataset.data_root=gone',
+            ],
+            'gone',
+        ),
+    ):
+        message = refused(capsys, 'browse_views', *words, '--out', out)
+        assert expected in message
+    message = refused(
+        capsys, 'browse_views', config, '--out', tmp_path / 'no' / 'a.png'
+    )
+    assert 'there is no such folder' in message
+
+
+@pytest.fixture
+def demo_checkpoint(tmp_path):
+    """A checkpoint of the demo's network."""
+    cfg = Config.fromfile(
+        ROOT / 'configs/scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py'
+    )
+    path = tmp_path / 'epoch_14.pth'
+    save(cfg.model.to_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize('labelled', [True, False])
+def test_tsne(demo_checkpoint, image_folder, tmp_path, labelled):
+    other = image_folder / 'train' / 'other'
+    other.mkdir()
+    for path in sorted((image_folder / 'train/class').iterdir())[:4]:
+        path.rename(other / path.name)
+    out = tmp_path / 'plane.png'
+    words = [KNN, '--pretrained', demo_checkpoint, '--out', out]
+    options = [
+        f'test_dataloader.dataset.data_root={image_folder}',
+        'test_dataloader.dataset.data_prefix=train',
+        f'test_dataloader.dataset.with_label={labelled}',
+        'test_dataloader.num_workers=0',
+    ]
+    words += ['--method', 'pca', '--layer', 'layer3', '--number', '12']
+    assert run('vis_tsne', *words, '--cfg-options', *options) == 0
+    assert cv2.imread(str(out)).shape[0] > 700
+    lines = out.with_suffix('.csv').read_text().splitlines()
+    assert len(lines) == 13
+    columns = np.array([line.split(',') for line in lines[1:]])
+    names = [Path(path).parent.name for path in columns[:, 0]]
+    if labelled:
+        assert columns[:, 2].tolist() == names
+        assert {*columns[:, 1]} == {'0', '1'}
+    else:
+        assert {*columns[:, 1]} == {*columns[:, 2]} == {''}
+    assert len(np.unique(columns[:, 3])) == 12
+
+
+def test_tsne_refuses(demo_checkpoint, checkpoint, tmp_path, capsys):
+    out = ['--out', tmp_path / 'plane.png']
+    good = [KNN, '--pretrained', demo_checkpoint]
+    gone = 'test_dataloader.dataset.data_root=gone'
+    for words, expected in (
+        ([*good, *out, '--number', '2'], 'must be at least 3'),
+        ([*good, '--out', 'a.csv'], 'name the PNG'),
+        ([*good, *out, '--cfg-options', gone], 'gone'),
+        ([KNN, '--pretrained', checkpoint, *out], 'does not fit'),
+        ([KNN, '--pretrained', 'no.pth', *out], "no checkpoint 'no.pth'"),
+        (
+            [ROOT / 'configs/scfs_r50.py', '--pretrained', checkpoint, *out],
+            'has no test_dataloader',
+        ),
+    ):
+        assert expected in refused(capsys, 'vis_tsne', *words)
+    assert not list(tmp_path.glob('*.png'))
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """A COCO data set of two images with two rectangles each."""
+    make_coco(
+        tmp_path / 'scenes/val',
+        tmp_path / 'scenes/annotations/instances_val.json',
+        tuple('0123456789'),
+    )
+    return tmp_path / 'scenes'
+
+
+def test_detections_of_two_checkpoints(scenes, tmp_path, capsys, monkeypatch):
+    cfg = Config.fromfile(DETECTOR)
+    model = MODELS.build(dict(cfg.model, _scope_='mmdet'))
+    state = model.state_dict()
+    paths = [tmp_path / 'one.pth', tmp_path / 'two.pth']
+    for bias, path in zip((0.0, 3.0), paths, strict=True):
+        # The second finds the class 7 everywhere.
+        state['roi_head.bbox_head.fc_cls.bias'][7] = bias
+        torch.save(dict(state_dict=state), path)
+    drawn = []
+    module = importlib.import_module('mmscfs.visualization')
+    draw = module.draw_detections
+    monkeypatch.setattr(
+        module,
+        'draw_detections',
+        lambda samples, *words: drawn.extend(samples) or draw(samples, *words),
+    )
+    out = tmp_path / 'detections.png'
+    words = [DETECTOR, '--checkpoints', f'one={paths[0]}', f'two={paths[1]}']
+    options = [f'val_dataloader.dataset.data_root={scenes}/']
+    words += ['--out', out, '--cfg-options', *options]
+    assert run('vis_detections', *words) == 0
+    assert cv2.imread(str(out)).shape[1] > 900
+    annotations = json.loads(
+        (scenes / 'annotations/instances_val.json').read_text()
+    )['annotations']
+    assert len(drawn) == 2
+    for number, (image, found) in enumerate(drawn, 1):
+        own = [a for a in annotations if a['image_id'] == number]
+        assert list(found) == ['annotated', 'one', 'two']
+        boxes = [
+            [x, y, x + w, y + h] for x, y, w, h in (a['bbox'] for a in own)
+        ]
+        assert found['annotated'].boxes.tolist() == boxes
+        assert found['annotated'].masks.shape == (2, *image.shape[:2])
+        assert len(found['one'].labels) == 0  # all scores are low
+        assert {*found['two'].labels} == {7}
+        assert (found['two'].scores >= 0.3).all()
+
+    good = words[:1] + words[4:]
+    for pairs, expected in (
+        ([paths[0]], 'give name=checkpoint'),
+        ([f'a={paths[0]}', f'a={paths[1]}'], 'every name once'),
+        ([f'annotated={paths[0]}'], 'none "annotated"'),
+        (['a=gone.pth'], "no checkpoint 'gone.pth'"),
+    ):
+        pairs = ['--checkpoints', *pairs]
+        message = refused(capsys, 'vis_detections', *good, *pairs)
+        assert expected in message
+    torch.save(dict(state_dict=dict(weight=torch.ones(2))), paths[0])
+    pairs = ['--checkpoints', f'a={paths[0]}']
+    message = refused(capsys, 'vis_detections', *good, *pairs)
+    assert 'one.pth: the checkpoint is not one of this MaskRCNN' in message
+    message = refused(capsys, 'vis_detections', KNN, *pairs, '--out', out)
+    assert 'is no config of a detector' in message
+
+
+@pytest.mark.parametrize(
+    'name', ['vis_search', 'browse_views', 'vis_tsne', 'vis_detections']
+)
+def test_help_teaches_by_examples(name, capsys):
+    assert run(name, '--help') == 0
+    text = capsys.readouterr().out
+    assert f'python tools/visualization/{name}.py' in text
+    assert 'default:' in text

@@ -1,0 +1,91 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import cv2
+import numpy as np
+import pytest
+
+from mmscfs.visualization import Detections, draw_detections, write_png
+from mmscfs.visualization.detectors import decode, truth
+from mmscfs.visualization.sheet import Sheet
+
+
+def test_masks_and_boxes_are_drawn_where_they_are():
+    image = np.full((100, 100, 3), 255, np.uint8)
+    mask = np.zeros((100, 100), bool)
+    mask[20:40, 20:40] = True
+    found = Detections(
+        np.array([[10, 50, 90, 90]]), np.array([1]), None, mask[None]
+    )
+    picture = draw_detections([(image, dict(one=found))], ['a', 'b'])
+    # 300 px for 100 px, from (16, 94) on; the colour of class 1 is #D55E00.
+    inside = picture[94 + 65 : 94 + 115, 16 + 65 : 16 + 115].reshape(-1, 3)
+    assert (np.abs(inside.astype(int) - (234, 174, 127)).max(1) <= 1).all()
+    frame = np.abs(picture.astype(int) - (213, 94, 0)).max(-1) < 40
+    y, x = np.nonzero(frame[94 + 160 :])
+    assert abs(x.min() - (16 + 30)) <= 2
+    assert abs(x.max() - (16 + 270)) <= 2
+    assert abs(y.max() + 160 - 270) <= 2
+
+
+def test_nothing_is_drawn_beyond_an_image():
+    """Boxes that leave it, and long names at its edge, stay inside."""
+    image = np.full((80, 100, 3), 255, np.uint8)
+    boxes = np.array([[-20, -20, 130, 120], [90, 0, 100, 10.0]])
+    found = Detections(boxes, np.array([0, 1]), np.array([0.5, 0.999]))
+    names = ['x' * 10, 'traffic light']
+    picture = draw_detections([(image, dict(a=found, b=found))], names)
+    assert picture[94:334, 316:326].min() > 250  # between the columns
+    assert picture[:, -14:].min() > 250
+    assert picture[336:].min() > 250
+
+
+def test_annotations_become_masks():
+    square = [2, 1, 6, 1, 6, 5, 2, 5]
+    info = dict(
+        height=8,
+        width=10,
+        instances=[
+            dict(
+                bbox=[2, 1, 6, 5], bbox_label=3, mask=[square], ignore_flag=0
+            ),
+            dict(bbox=[0, 0, 9, 9], bbox_label=1, mask=[], ignore_flag=1),
+        ],
+    )
+    found = truth(info)
+    assert found.boxes.tolist() == [[2, 1, 6, 5]]
+    assert found.labels.tolist() == [3]
+    expected = np.zeros((1, 8, 10), bool)
+    expected[0, 1:5, 2:6] = True
+    assert np.array_equal(found.masks, expected)
+    nothing = truth(dict(height=8, width=10, instances=[]))
+    assert nothing.boxes.shape == (0, 4)
+    assert nothing.masks is None
+
+
+def test_run_lengths_become_masks():
+    # By columns: 3 off, 2 on, the rest off.
+    mask = decode(dict(counts=[3, 2, 15], size=[4, 5]), 4, 5)
+    expected = np.zeros((4, 5), bool)
+    expected[3, 0] = expected[0, 1] = True
+    assert np.array_equal(mask, expected)
+
+
+def test_tags_do_not_cover_each_other():
+    sheet = Sheet(100, 100)
+    for text in 'abcd':
+        sheet.tag((10, 10, 90, 90), text, '#000000')
+    places = {(x, y) for x, y, _ in sheet.tags}
+    assert len(places) == 4
+    sheet.tag((10, 50, 95, 90), 'long name', '#000000', above=True, right=60)
+    x, y, wide = sheet.tags[-1]
+    assert y < 50
+    assert x + wide <= 60
+
+
+def test_a_picture_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / 'a.png'
+    image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    write_png(image, path)
+    assert np.array_equal(cv2.imread(str(path))[..., ::-1], image)
+    with pytest.raises(OSError, match='nowhere'):
+        write_png(image, tmp_path / 'nowhere' / 'a.png')
+    assert [p.name for p in tmp_path.iterdir()] == ['a.png']

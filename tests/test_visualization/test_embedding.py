@@ -1,0 +1,99 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import csv
+
+import numpy as np
+import pytest
+
+from mmscfs.visualization import draw_embedding, embed, write_points
+from mmscfs.visualization.embedding import marker_of
+from mmscfs.visualization.sheet import color_of
+
+
+def clusters(count=3, size=20, channels=8):
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(count), size)
+    centres = 5 * np.eye(channels)[:count]
+    noise = generator.normal(size=(count * size, channels))
+    return centres[labels] + 0.3 * noise, labels
+
+
+def test_pca_is_that_of_the_directions():
+    features, _ = clusters()
+    points = embed(features, 'pca')
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    unit -= unit.mean(0)
+    _, _, axes = np.linalg.svd(unit, full_matrices=False)
+    expected = unit @ axes[:2].T
+    signs = np.sign((expected * points).sum(0))
+    np.testing.assert_allclose(points, signs * expected, atol=1e-8)
+    # Lengths do not count.
+    scaled = embed(features * np.arange(1, 61)[:, None], 'pca')
+    np.testing.assert_allclose(np.abs(scaled), np.abs(points), atol=1e-8)
+
+
+def test_tsne_keeps_neighbours_and_repeats():
+    features, labels = clusters()
+    points = embed(features)
+    distances = np.linalg.norm(points[:, None] - points, axis=2)
+    np.fill_diagonal(distances, np.inf)
+    assert (labels[distances.argmin(1)] == labels).all()
+    assert np.array_equal(embed(features), points)
+
+
+@pytest.mark.parametrize('method', ['tsne', 'pca'])
+def test_few_or_equal_features(method):
+    assert embed(np.eye(4), method).shape == (4, 2)
+    assert np.isfinite(embed(np.ones((6, 4)), method)).all()
+
+
+@pytest.mark.parametrize(
+    ('shape', 'method', 'message'),
+    [
+        ((2, 5), 'tsne', '2 features of 5 numbers: a plane'),
+        ((9, 1), 'pca', '9 features of 1 numbers'),
+        ((9, 5), 'umap', "method='umap' must be one of tsne, pca"),
+    ],
+)
+def test_what_has_no_plane_is_refused(shape, method, message):
+    with pytest.raises(ValueError, match=message):
+        embed(np.ones(shape), method)
+
+
+def test_a_hundred_classes_have_a_mark_each():
+    marks = {(color_of(i), marker_of(i)) for i in range(100)}
+    assert len(marks) == 100
+    ten = [(color_of(i), marker_of(i)) for i in range(10)]
+    assert [len(set(part)) for part in zip(*ten, strict=True)] == [10, 10]
+
+
+@pytest.mark.parametrize('count', [1, 130])
+def test_the_legend_stays_inside(count):
+    points = np.random.default_rng(0).normal(size=(2 * count + 2, 2))
+    labels = np.arange(2 * count + 2) % count
+    names = ['W' * 40] * count
+    picture = draw_embedding(points, labels, names, 'A title', 'about it')
+    for edge in (picture[:4], picture[-4:], picture[:, :4], picture[:, -4:]):
+        assert edge.min() == 255
+
+
+def test_unlabelled_points_are_drawn_alike():
+    points = np.random.default_rng(0).normal(size=(9, 2))
+    picture = draw_embedding(points, title='A title')
+    coloured = picture[np.ptp(picture, axis=2) > 100]
+    assert len(coloured) > 100
+    assert (coloured[:, 2] > coloured[:, 0]).all()  # the first colour, blue
+
+
+def test_points_are_written_as_a_table(tmp_path):
+    path = tmp_path / 'points.csv'
+    points = np.array([[0.5, -1], [2, 3]])
+    write_points(path, points, ['a, b.jpg', 'c.jpg'], [1, 0], ['cat', 'dog'])
+    with open(path, newline='') as file:
+        assert list(csv.DictReader(file)) == [
+            {'image': 'a, b.jpg', 'label': '1', 'class': 'dog'}
+            | {'x': '0.5', 'y': '-1'},
+            {'image': 'c.jpg', 'label': '0', 'class': 'cat'}
+            | {'x': '2', 'y': '3'},
+        ]
+    write_points(path, points, ['a', 'c'])
+    assert path.read_text() == 'image,label,class,x,y\na,,,0.5,-1\nc,,,2,3\n'

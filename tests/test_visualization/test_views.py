@@ -1,0 +1,150 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmpretrain.registry import DATASETS
+
+from mmscfs.datasets.samplers import SampleKey
+from mmscfs.visualization import draw_views, make_views
+from mmscfs.visualization.views import ImageViews, View
+
+CROP = dict(type='MultiCrop', global_size=32, local_size=16, num_local=3)
+
+
+def build(folder, *pipeline):
+    return DATASETS.build(
+        dict(
+            type='ImageFiles',
+            data_root=str(folder),
+            data_prefix='train',
+            pipeline=[
+                dict(type='LoadImage'),
+                *pipeline,
+                dict(type='PackInputs'),
+            ],
+        )
+    )
+
+
+def test_views_are_those_of_the_data_set(image_folder):
+    data = build(image_folder, CROP)
+    made = make_views(data, [3, 7], seed=5, epoch=2)
+    for place, sample in zip([3, 7], made, strict=True):
+        expected = data[SampleKey(place, 5, 2)]['inputs']
+        assert len(sample.views) == len(expected) == 5
+        for view, tensor in zip(sample.views, expected, strict=True):
+            image = tensor.permute(1, 2, 0).numpy()[..., ::-1]
+            assert np.array_equal(view.image, image)
+        assert sample.name == f'class/{place:02d}.jpg'
+        path = str(image_folder / f'train/class/{place:02d}.jpg')
+        assert np.array_equal(sample.source, cv2.imread(path)[..., ::-1])
+    other = make_views(data, [3], seed=5, epoch=3)[0]
+    assert not np.array_equal(other.views[0].image, made[0].views[0].image)
+
+
+def test_boxes_and_changes_are_what_was_done(image_folder):
+    """Cut, flip and blur by hand: the view, and no change is left out."""
+    crop = dict(CROP, jitter_prob=0, grey_prob=0)
+    data = build(image_folder, crop)
+    checked = set()
+    for sample in make_views(data, range(16)):
+        for n, view in enumerate(sample.views):
+            left, top, right, bottom = map(int, view.box)
+            cut = sample.source[top:bottom, left:right]
+            size = 32 if n < 2 else 16
+            shrinks = min(cut.shape[:2]) >= 2 * size
+            how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+            image = cv2.resize(cut, (size, size), interpolation=how)
+            for change in view.changes:
+                checked.add(change.split()[0])
+                if change == 'flip':
+                    image = image[:, ::-1]
+                elif change == 'solarise':
+                    image = np.where(image < 128, image, 255 - image)
+                else:  # its sigma is rounded
+                    image = None
+                    break
+            if image is not None:
+                assert np.array_equal(view.image, image)
+    assert checked == {'flip', 'blur', 'solarise'}
+
+
+def test_grey_views_are_said_to_be(image_folder):
+    data = build(image_folder, dict(CROP, grey_prob=0.5))
+    views = [v for s in make_views(data, range(8)) for v in s.views]
+    grey = [bool(np.ptp(v.image, axis=2).max() == 0) for v in views]
+    assert grey == ['grey' in v.changes for v in views]
+    assert 5 < sum(grey) < 35
+
+
+def test_colours_left_to_the_device_are_drawn(image_folder):
+    data = build(image_folder, dict(CROP, color_on_device=True))
+    plain = build(image_folder, CROP)
+    (found,), (expected,) = (make_views(d, [1]) for d in (data, plain))
+    for view, other in zip(found.views, expected.views, strict=True):
+        assert np.array_equal(view.image, other.image)
+    transform = data.pipeline.transforms[1]
+    assert transform.color_on_device  # the data set's own is as it was
+
+
+def test_reduced_images_have_their_source(image_folder):
+    data = build(image_folder, CROP)
+    data.pipeline.transforms[0].reduced = True
+    (sample,) = make_views(data, [0])
+    assert sample.source.shape == (72, 80, 3)
+
+
+def test_other_pipelines_have_no_boxes(image_folder):
+    view = dict(type='RandomResizedCrop', scale=24)
+    data = build(
+        image_folder,
+        dict(type='MultiView', num_views=2, transforms=[[view]]),
+    )
+    (sample,) = make_views(data, [0])
+    assert [v.image.shape for v in sample.views] == [(24, 24, 3)] * 2
+    assert [v.box for v in sample.views] == [None, None]
+    assert sample.source.shape == (72, 80, 3)
+    assert draw_views([sample]).shape[0] > 224
+
+
+def test_pipelines_without_views_are_refused(image_folder):
+    with pytest.raises(ValueError, match='has no MultiCrop and makes no list'):
+        make_views(build(image_folder), [0])
+
+
+def test_no_random_state_is_consumed(image_folder):
+    data = build(image_folder, CROP)
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()
+    make_views(data, [0, 1])
+    assert np.array_equal(np.random.get_state()[1], before[0])
+    assert torch.equal(torch.get_rng_state(), before[1])
+
+
+def row(count, source=True):
+    image = np.full((30, 90, 3), 90, np.uint8) if source else None
+    view = View(np.full((16, 16, 3), 60, np.uint8), (0, 0, 30, 30), ('flip',))
+    return ImageViews('folder/' + 'n' * 90 + '.jpg', image, [view] * count)
+
+
+@pytest.mark.parametrize(
+    ('count', 'source'), [(1, True), (4, False), (13, True)]
+)
+def test_nothing_is_drawn_beyond_the_picture(count, source):
+    picture = draw_views([row(count, source)] * 2, 'A title', 'about it')
+    for edge in (picture[:4], picture[-1:], picture[:, :4], picture[:, -4:]):
+        assert edge.min() == 255
+
+
+def test_boxes_are_drawn_where_they_lie():
+    """The frame of a box is where its edges are, scaled to the sheet."""
+    view = View(np.zeros((8, 8, 3), np.uint8), (30, 30, 90, 60))
+    source = np.full((100, 100, 3), 255, np.uint8)
+    picture = draw_views([ImageViews('', source, [view])])
+    # 224 px for 100 px, from (16, 90) on.
+    blue = (np.abs(picture.astype(int) - (0, 114, 178)).max(-1) < 40)[:, :240]
+    y, x = np.nonzero(blue)
+    assert abs(x.min() - (16 + 67.2)) <= 3
+    assert abs(x.max() - (16 + 201.6)) <= 3
+    assert abs(y.min() - (90 + 67.2)) <= 3
+    assert abs(y.max() - (90 + 134.4)) <= 3

@@ -1,0 +1,143 @@
+#!/usr/bin/env python
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""See the crops of a pre-training as the network gets them.
+
+Draws some training images with the boxes of their global and local crops, and
+beside them the crops, after flip, colour, blur and solarising. A label says
+what share of the image a crop shows and what was done to it. With MultiCrop
+and KeyedSampler they are, to the pixel, those of a run with this seed in this
+epoch. Of pipelines without MultiCrop the crops are drawn without boxes.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EXAMPLES = """
+examples:
+  python tools/visualization/browse_views.py configs/scfs_r50.py
+  # your own images, and another range of local crops
+  python tools/visualization/browse_views.py configs/scfs_r50.py \\
+      --cfg-options train_dataloader.dataset.data_root=my/images \\
+      train_dataloader.dataset.data_prefix='' \\
+      train_dataloader.dataset.pipeline.1.local_scale="(0.05,0.14)"
+  # the third epoch of a run with seed 1
+  python tools/visualization/browse_views.py configs/scfs_r50.py \\
+      --seed 1 --epoch 3 --number 10
+"""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; a wrong option exits with code 2."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help='config of a pre-training')
+    parser.add_argument(
+        '--number',
+        type=int,
+        default=6,
+        help='images, evenly spread over the data set (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--seed', type=int, help="seed of the run (default: the config's)"
+    )
+    parser.add_argument(
+        '--epoch',
+        type=int,
+        default=1,
+        metavar='N',
+        help='whose views these are (default: %(default)s, the first)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('views.png'),
+        metavar='FILE',
+        help='PNG to write (default: %(default)s)',
+    )
+    args = parser.parse_args(argv)
+    if not Path(args.config).is_file():
+        parser.error(f'no config file {args.config!r}')
+    for name in ('number', 'epoch'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name} {getattr(args, name)}: must be >= 1')
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool, return its exit code.
+
+    0: written, 1: writing failed, 2: wrong input.
+    """
+    args = parse_args(argv)
+
+    # After parsing, so that --help and a wrong option answer at once.
+    from mmengine.config import Config
+    from mmengine.registry import DATASETS, init_default_scope
+    from mmengine.runner import set_random_seed
+    from rich.progress import track
+
+    from mmscfs.checkpoint import check_writable
+    from mmscfs.visualization import (
+        draw_views,
+        make_views,
+        spread,
+        write_png,
+    )
+
+    try:
+        check_writable(args.out)
+        cfg = Config.fromfile(args.config)
+        if args.cfg_options:
+            cfg.merge_from_dict(args.cfg_options)
+        if not cfg.get('train_dataloader'):
+            raise ValueError(
+                f'{args.config} has no train_dataloader: name the config of '
+                'a pre-training, e.g. configs/scfs_r50.py'
+            )
+        seed = args.seed
+        if seed is None:
+            seed = (cfg.get('randomness') or {}).get('seed') or 0
+        set_random_seed(seed)  # for pipelines without MultiCrop
+        init_default_scope(cfg.get('default_scope', 'mmengine'))
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        samples = [
+            sample
+            for place in track(
+                spread(len(dataset), args.number), 'making the views'
+            )
+            for sample in make_views(dataset, [place], seed, args.epoch - 1)
+        ]
+    except (OSError, ValueError, KeyError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    picture = draw_views(
+        samples,
+        f'Views of {Path(args.config).stem}',
+        f'as the network gets them in epoch {args.epoch} of seed {seed}; '
+        'percent: share of the image',
+    )
+    try:
+        write_png(picture, args.out)
+    except OSError as error:
+        print(f'error: cannot write {args.out}: {error}', file=sys.stderr)
+        return 1
+    print(f'{args.out}: {picture.shape[1]} x {picture.shape[0]} px')
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

@@ -1,0 +1,148 @@
+#!/usr/bin/env python
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""See what detectors find, before and after, beside what is annotated.
+
+Draws some of a config's validation images: the annotations, then a column for
+each checkpoint of the config's detector, e.g. trained from random weights and
+from an SCFS teacher.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EXAMPLES = """
+examples:
+  python tools/visualization/vis_detections.py \\
+      configs/detection/coco/mask-rcnn_r50-fpn_1x_coco.py --checkpoints \\
+      random=work_dirs/mask-rcnn_random/epoch_12.pth \\
+      SCFS=work_dirs/mask-rcnn_scfs/epoch_12.pth
+  # the demo's detectors (make demo)
+  python tools/visualization/vis_detections.py \\
+      configs/detection/digits/mask-rcnn_r18-w16-fpn_demo_digits.py \\
+      --checkpoints random=work_dirs/demo/mask-rcnn_random/iter_500.pth \\
+      SCFS=work_dirs/demo/mask-rcnn_scfs/iter_500.pth --number 6
+"""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; a wrong option exits with code 2."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help="the detector's config")
+    parser.add_argument(
+        '--checkpoints',
+        nargs='+',
+        required=True,
+        metavar='NAME=CHECKPOINT',
+        help='what to draw in a column, and its title',
+    )
+    parser.add_argument(
+        '--number',
+        type=int,
+        default=4,
+        help='images, evenly spread over the data set (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--min-score',
+        type=float,
+        default=0.3,
+        help='of what is drawn (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. '
+        'val_dataloader.dataset.data_root=data/my',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('detections.png'),
+        metavar='FILE',
+        help='PNG to write (default: %(default)s)',
+    )
+    args = parser.parse_args(argv)
+    if not Path(args.config).is_file():
+        parser.error(f'no config file {args.config!r}')
+    if args.number < 1:
+        parser.error(f'--number {args.number}: must be >= 1')
+    if not 0 <= args.min_score <= 1:
+        parser.error(f'--min-score {args.min_score}: must lie in [0, 1]')
+    pairs = [text.partition('=')[::2] for text in args.checkpoints]
+    for text, (name, path) in zip(args.checkpoints, pairs, strict=True):
+        if not name or not path:
+            parser.error(
+                f'--checkpoints {text!r}: give name=checkpoint, e.g. '
+                'random=work_dirs/random/epoch_12.pth'
+            )
+    if len({name for name, _ in pairs} | {'annotated'}) <= len(pairs):
+        parser.error('--checkpoints: every name once, and none "annotated"')
+    args.checkpoints = dict(pairs)
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool, return its exit code.
+
+    0: written, 1: writing failed, 2: wrong input.
+    """
+    args = parse_args(argv)
+
+    # After parsing, so that --help and a wrong option answer at once.
+    from mmengine.config import Config
+    from rich.progress import track
+
+    from mmscfs.checkpoint import check_writable, read_checkpoint
+    from mmscfs.engine import prepare_config
+    from mmscfs.visualization import draw_detections, spread, write_png
+
+    try:
+        check_writable(args.out)
+        cfg = Config.fromfile(args.config)
+        if args.cfg_options:
+            cfg.merge_from_dict(args.cfg_options)
+        if cfg.get('default_scope') != 'mmdet' or not cfg.get(
+            'val_dataloader'
+        ):
+            raise ValueError(
+                f'{args.config} is no config of a detector with a '
+                'val_dataloader: name one like those below configs/detection'
+            )
+        for path in args.checkpoints.values():
+            read_checkpoint(path)
+        prepare_config(cfg)
+        from mmscfs.visualization.detectors import build_images, collect
+
+        data = build_images(cfg)
+        infos = [data.get_data_info(i) for i in spread(len(data), args.number)]
+        samples = collect(cfg, args.checkpoints, infos, args.min_score, track)
+    except (OSError, ValueError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    picture = draw_detections(
+        samples,
+        data.metainfo['classes'],
+        'Detections in validation images',
+        f'{Path(args.config).stem}; class and score in percent, from '
+        f'{100 * args.min_score:.0f} on',
+    )
+    try:
+        write_png(picture, args.out)
+    except OSError as error:
+        print(f'error: cannot write {args.out}: {error}', file=sys.stderr)
+        return 1
+    print(f'{args.out}: {picture.shape[1]} x {picture.shape[0]} px')
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

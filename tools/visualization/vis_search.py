@@ -1,0 +1,205 @@
+#!/usr/bin/env python
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""See where a pre-trained network finds parts of an image in the whole.
+
+Draws the SCFS paper's Fig. 3 for your images and checkpoints: the image is
+cut into local views, by a 2x2 jigsaw or by boxes; each is averaged to a query
+(Eq. 5) and compared with every position of the image's feature maps (Eq. 6).
+Bright is alike. What belongs together lights up together once a network knows
+it. Two checkpoints stand side by side.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EXAMPLES = """
+examples:
+  # a pre-training of your own, on two images
+  python tools/visualization/vis_search.py dog.jpg street.jpg \\
+      --checkpoint work_dirs/scfs_r50/epoch_200.pth
+  # the paper's comparison
+  python tools/visualization/vis_search.py dog.jpg \\
+      --checkpoint dino/epoch_200.pth scfs/epoch_200.pth --out fig3.png
+  # the views of your choice, in px of the image; finer maps
+  python tools/visualization/vis_search.py dog.jpg --size 448 \\
+      --checkpoint scfs/epoch_200.pth --boxes 10,20,110,140 200,40,300,160
+  # a checkpoint without a config in it, such as the authors' release
+  python tools/visualization/vis_search.py dog.jpg \\
+      --checkpoint SCFS_checkpoint.pth --config configs/scfs_r50.py
+
+The backbone is built from the config that the checkpoint holds, which is read
+and never executed, or from --config. Of a checkpoint without search layers,
+as DINO's, the last three stages of its ResNet are searched.
+"""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; a wrong option exits with code 2."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        'images', nargs='+', metavar='IMAGE', help='image file to search in'
+    )
+    parser.add_argument(
+        '--checkpoint',
+        nargs='+',
+        required=True,
+        metavar='CHECKPOINT',
+        help='one pre-training checkpoint, or two to compare',
+    )
+    parser.add_argument(
+        '--boxes',
+        nargs='+',
+        type=parse_box,
+        metavar='X1,Y1,X2,Y2',
+        help='local views, in px of each image: left, top, right, bottom '
+        '(default: a 2x2 jigsaw)',
+    )
+    parser.add_argument(
+        '--network',
+        choices=['teacher', 'student'],
+        help='which network (default: the teacher where there is one)',
+    )
+    parser.add_argument(
+        '--config',
+        help="config of the pre-training (default: the checkpoint's own)",
+    )
+    parser.add_argument(
+        '--size',
+        type=int,
+        metavar='PX',
+        help='shorter side of the image for the network; local views scale '
+        "with it (default: the config's global_size)",
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('search_maps.png'),
+        metavar='FILE',
+        help='PNG to write (default: %(default)s)',
+    )
+    args = parser.parse_args(argv)
+    if len(args.checkpoint) > 2:
+        parser.error(
+            f'--checkpoint: {len(args.checkpoint)} are too many to stand side '
+            'by side; name one or two'
+        )
+    if args.size is not None and args.size < 32:
+        parser.error(f'--size {args.size}: must be at least 32')
+    return args
+
+
+def parse_box(text: str) -> tuple[float, ...]:
+    """Return the four numbers of a box."""
+    try:
+        box = tuple(float(number) for number in text.split(','))
+    except ValueError:
+        box = ()
+    if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no box: give left,top,right,bottom in px, e.g. '
+            '10,20,110,140'
+        )
+    return box
+
+
+def box_shares(boxes: Sequence | None, image, path: str):
+    """Return the boxes as shares of the image's sides, (N, 4).
+
+    Raises:
+        ValueError: One leaves the image.
+    """
+    import numpy as np
+
+    from mmscfs.visualization import jigsaw
+
+    if boxes is None:
+        return jigsaw()
+    height, width = image.shape[:2]
+    for x1, y1, x2, y2 in boxes:
+        if min(x1, y1) < 0 or x2 > width or y2 > height:
+            raise ValueError(
+                f'--boxes {x1:g},{y1:g},{x2:g},{y2:g} leaves {path}, which '
+                f'has {width} x {height} px'
+            )
+    return np.array(boxes) / [width, height, width, height]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool, return its exit code.
+
+    0: written, 1: writing failed, 2: wrong input.
+    """
+    args = parse_args(argv)
+
+    # After parsing, so that --help and a wrong option answer at once.
+    from rich.progress import track
+    from search_networks import load_network, search
+
+    from mmscfs.checkpoint import check_writable
+    from mmscfs.datasets import LoadImage
+    from mmscfs.visualization import (
+        SearchSample,
+        draw_search_maps,
+        write_png,
+    )
+    from mmscfs.visualization.views import bgr_to_rgb
+
+    try:
+        check_writable(args.out)
+        load = LoadImage()
+        images = [load(dict(img_path=path))['img'] for path in args.images]
+        boxes = [
+            box_shares(args.boxes, image, path)
+            for image, path in zip(images, args.images, strict=True)
+        ]
+        networks = []
+        for path in args.checkpoint:
+            try:
+                networks.append(load_network(path, args.config, args.network))
+            except ValueError as error:
+                raise ValueError(f'checkpoint {path}: {error}') from error
+        samples = []
+        for path, image, shares in track(
+            list(zip(args.images, images, boxes, strict=True)), 'searching'
+        ):
+            found = {}
+            for network in networks:
+                whole, tiles, maps = search(network, image, shares, args.size)
+                # The same checkpoint twice is a pair, too.
+                name = network.name + ' ' * (network.name in found)
+                found[name] = maps
+            samples.append(
+                SearchSample(
+                    bgr_to_rgb(whole),
+                    list(map(bgr_to_rgb, tiles)),
+                    found,
+                    shares,
+                    Path(path).name,
+                )
+            )
+    except (OSError, ValueError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    picture = draw_search_maps(
+        samples,
+        'Where each local view is found in the image',
+        'each map compares a local view with every place; left, the mean of '
+        'all views',
+    )
+    try:
+        write_png(picture, args.out)
+    except OSError as error:
+        print(f'error: cannot write {args.out}: {error}', file=sys.stderr)
+        return 1
+    print(f'{args.out}: {picture.shape[1]} x {picture.shape[0]} px')
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
