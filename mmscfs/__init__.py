@@ -10,6 +10,8 @@ from .version import __version__
 
 check_stack()
 
-from . import checkpoint, datasets, engine, models  # noqa: E402, F401
+from . import checkpoint, datasets, engine, hub, models  # noqa: E402, F401
+
+hub.register()
 
 __all__ = ['__version__']

@@ -1,6 +1,6 @@
 # Uncurated pre-training on COCO's images, batch 512 (section 4.3).
 _base_ = [
-    '../_base_/models/scfs_r50.py',
+    '../_base_/models/scfs_resnet50.py',
     '../_base_/datasets/coco_bs32_mcrop.py',
     '../_base_/schedules/sgd_coslr_500e.py',
     '../_base_/default_runtime.py',

@@ -1,6 +1,6 @@
 # 4 nodes of 8 GPUs: batch 1024, the paper's longest run.
 _base_ = [
-    '../_base_/models/scfs_r50.py',
+    '../_base_/models/scfs_resnet50.py',
     '../_base_/datasets/imagenet_bs32_mcrop.py',
     '../_base_/schedules/sgd_coslr_800e.py',
     '../_base_/default_runtime.py',

@@ -1,6 +1,6 @@
 # ImageNet-100, the paper's ablations (Tables 7-10).
 _base_ = [
-    '../_base_/models/scfs_r50.py',
+    '../_base_/models/scfs_resnet50.py',
     '../_base_/datasets/imagenet100_bs32_mcrop.py',
     '../_base_/datasets/imagenet100_knn.py',
     '../_base_/schedules/sgd_coslr_200e.py',

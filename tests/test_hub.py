@@ -1,0 +1,203 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""The names by which mmengine and mmpretrain find what is here."""
+
+from pathlib import Path
+
+import cv2
+import mmengine.hub
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain import FeatureExtractor, get_model, list_models
+from mmpretrain.models import ResNet
+from PIL import Image
+from safetensors.torch import save_file
+
+from mmscfs import hub
+from mmscfs.models import SCFS
+
+ROOT = Path(__file__).parents[1]
+DEMO = 'scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits'
+CLOSE = dict(rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(scope='module')
+def demo():
+    """The demo's model, whose networks differ, and batch norms too."""
+    model = get_model(DEMO)
+    generator = torch.Generator().manual_seed(0)
+    for value in model.state_dict().values():
+        if value.is_floating_point():
+            noise = torch.rand(value.shape, generator=generator)
+            value.copy_((0.5 + noise) * (value if value.ndim > 1 else 1))
+    return model
+
+
+@pytest.fixture
+def raw_checkpoint(demo, tmp_path):
+    """A checkpoint as a pre-training writes it."""
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(dict(state_dict=demo.state_dict(), meta=dict(epoch=1)), path)
+    return str(path)
+
+
+@pytest.fixture
+def image(tmp_path):
+    """A file of 90 x 70 pixels."""
+    path = tmp_path / 'image.png'
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8)
+    pixels = cv2.resize(pixels, (90, 70), interpolation=cv2.INTER_CUBIC)
+    assert cv2.imwrite(str(path), pixels)
+    return str(path)
+
+
+def plain_features(state, prefix, image):
+    """Res2 to Res4 by a plain ResNet, of the image as Pillow reads it."""
+    backbone = ResNet(
+        18, stem_channels=16, base_channels=16, out_indices=(1, 2, 3)
+    )
+    backbone.load_state_dict(
+        {
+            key.removeprefix(prefix): value
+            for key, value in state.items()
+            if key.startswith(prefix)
+        }
+    )
+    # A short edge of 64 * 256 / 224, and 64 pixels of the centre.
+    resized = Image.open(image).convert('RGB').resize((93, 73), Image.BICUBIC)
+    pixels = np.asarray(resized.crop((14, 4, 78, 68)), np.float64)
+    pixels = (pixels - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
+    batch = torch.tensor(pixels, dtype=torch.float32).permute(2, 0, 1)[None]
+    backbone.eval()
+    with torch.no_grad():
+        return backbone(batch)
+
+
+def test_a_config_inherits_by_name(tmp_path):
+    child = tmp_path / 'child.py'
+    child.write_text(
+        "_base_ = 'mmscfs::scfs_r50.py'\n"
+        'crop = dict(_base_.multi_crop, num_local=4)\n'
+    )
+    cfg = Config.fromfile(child)
+    # mmengine would add a scope, which is not one of its registries.
+    assert cfg.pop('crop') == dict(cfg.multi_crop, num_local=4)
+    plain = Config.fromfile(ROOT / 'configs' / 'scfs_r50.py')
+    assert cfg.to_dict() == plain.to_dict()
+
+
+def test_names_of_other_packages_are_as_before(tmp_path):
+    child = tmp_path / 'child.py'
+    child.write_text("_base_ = 'mmdet::_base_/schedules/schedule_1x.py'\n")
+    assert Config.fromfile(child).train_cfg.max_epochs == 12
+    child.write_text("_base_ = 'nowhere::a/b.py'\n")
+    with pytest.raises(AssertionError, match='nowhere'):
+        Config.fromfile(child)
+
+
+@pytest.mark.skipif(
+    not hub.MIM.is_dir(), reason='install the checkout, which links .mim'
+)
+@pytest.mark.parametrize(
+    ('name', 'kind'),
+    [
+        ('scfs_r50.py', 'SCFS'),
+        ('scfs_r50', 'SCFS'),
+        ('dino/dino_resnet50_8xb32-mcrop-coslr-200e_in100.py', 'DINO'),
+        # Not in our index: mmpretrain's has it.
+        ('peers/byol_resnet50_16xb256-coslr-200e_in1k.py', 'BYOL'),
+    ],
+)
+def test_mmengine_finds_a_config(name, kind):
+    assert mmengine.hub.get_config(f'mmscfs::{name}').model.type == kind
+
+
+@pytest.mark.skipif(
+    not hub.MIM.is_dir(), reason='install the checkout, which links .mim'
+)
+def test_mmengine_builds_a_model():
+    model = mmengine.hub.get_model(f'mmscfs::scfs/{DEMO}.py')
+    assert type(model) is SCFS
+    assert model.data_preprocessor.mean.flatten().tolist() == pytest.approx(
+        [123.675, 116.28, 103.53]
+    )
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(FileNotFoundError, match="'mmscfs::none': the names"):
+        mmengine.hub.get_config('mmscfs::none')
+
+
+def test_models_are_listed_once_among_those_of_mmpretrain():
+    before = list_models()
+    assert set(list_models('scfs')) == {
+        'scfs_r50',
+        *(path.stem for path in (ROOT / 'configs' / 'scfs').glob('*.py')),
+    }
+    assert 'dino_resnet50_8xb32-mcrop-coslr-200e_in1k' in before
+    assert 'mocov2-co2_resnet50_8xb32-coslr-200e_in1k' in before
+    assert 'byol_resnet50_16xb256-coslr-200e_in1k' in before
+    hub.register()
+    assert list_models() == before
+
+
+def test_features_of_a_raw_checkpoint(demo, raw_checkpoint, image):
+    state = demo.state_dict()
+    extractor = FeatureExtractor(DEMO, pretrained=raw_checkpoint)
+    expected = plain_features(state, 'teacher.backbone.', image)
+    first, second = extractor([image, cv2.imread(image)], batch_size=2)
+    assert len(first) == len(expected) == 3
+    for maps in (first, second, *extractor(image, stage='backbone')):
+        for own, plain in zip(maps, expected, strict=True):
+            torch.testing.assert_close(own[None], plain, **CLOSE)
+    (pooled,) = extractor(image, stage='neck')[0]
+    torch.testing.assert_close(
+        pooled[None], expected[-1].mean((2, 3)), **CLOSE
+    )
+    (pooled,) = extractor(image, stage='neck', network='student')[0]
+    expected = plain_features(state, 'backbone.', image)
+    torch.testing.assert_close(
+        pooled[None], expected[-1].mean((2, 3)), **CLOSE
+    )
+    with pytest.raises(ValueError, match="stage='head' must be 'backbone'"):
+        extractor(image, stage='head')
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_an_exported_backbone_is_that_of_both_networks(
+    demo, tmp_path, image, suffix, capsys
+):
+    state = demo.teacher.backbone.state_dict()
+    path = tmp_path / f'backbone{suffix}'
+    if suffix == '.pth':
+        torch.save(dict(state_dict=state, meta=dict(source='x')), path)
+    else:
+        save_file({k: v.contiguous() for k, v in state.items()}, path)
+    extractor = FeatureExtractor(DEMO, pretrained=str(path))
+    assert 'missing keys' not in capsys.readouterr().out
+    expected = plain_features(state, '', image)[-1]
+    for network in ('teacher', 'student'):
+        found = extractor(image, network=network)[0][-1]
+        torch.testing.assert_close(found[None], expected, **CLOSE)
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(raw_checkpoint):
+    model = get_model(DEMO, backbone=dict(base_channels=32))
+    before = {key: v.clone() for key, v in model.state_dict().items()}
+    with pytest.raises(ValueError, match='of another shape'):
+        mmengine.runner.load_checkpoint(model, raw_checkpoint)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_any_size_of_view_decides_the_images():
+    cfg = Config.fromfile(ROOT / 'configs' / 'scfs_r50.py')
+    resize, crop, pack = hub.with_test_pipeline(
+        cfg
+    ).test_dataloader.dataset.pipeline
+    assert (resize.scale, crop.crop_size) == (256, 224)
+    assert pack.type == 'PackInputs'
+    del cfg.train_dataloader.dataset.pipeline[1]
+    with pytest.raises(ValueError, match='no MultiCrop'):
+        hub.with_test_pipeline(cfg)

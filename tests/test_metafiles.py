@@ -1,0 +1,130 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""model-index.yml, which mim and mmengine's hub read."""
+
+import re
+from pathlib import Path
+
+import mmpretrain
+import pytest
+from mmengine import fileio
+from mmengine.config import Config
+from modelindex.load_model_index import load
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / 'configs'
+METAFILES = sorted(
+    str(path.relative_to(ROOT)) for path in CONFIGS.rglob('metafile.yml')
+)
+ENTRIES = [
+    (metafile, entry)
+    for metafile in METAFILES
+    for entry in fileio.load(ROOT / metafile)['Models']
+]
+# Lists of runs, and evaluations that train nothing.
+NO_MODELS = ('knn', 'linear-svm', 'linear-sweep')
+SAYS = re.compile(r'_(\d+)xb(\d+)-.*?-(\d+)(e|k)(?:_|$)')
+# Of 8 GPUs with 2 images each.
+DETECTION = {
+    '_1x_': ('Epochs', 12),
+    '_2x_': ('Epochs', 24),
+    '_24k_': ('Iterations', 24000),
+}
+
+
+def test_the_index_has_every_metafile():
+    index = load(str(ROOT / 'model-index.yml'))
+    assert sorted(fileio.load(ROOT / 'model-index.yml')['Import']) == METAFILES
+    assert index.check(silent=True) in (None, [])
+    assert {model.name for model in index.models} == {
+        entry['Name'] for _, entry in ENTRIES
+    }
+
+
+def test_every_recipe_has_an_entry():
+    listed = [entry['Config'] for _, entry in ENTRIES]
+    assert len(listed) == len(set(listed))
+    folders = [Path(metafile).parent for metafile in METAFILES]
+    expected = {
+        str(path.relative_to(ROOT))
+        for folder in folders
+        for path in (ROOT / folder).rglob('*.py')
+        if not path.name.startswith(NO_MODELS)
+    }
+    assert set(listed) == {*expected, 'configs/scfs_r50.py'}
+
+
+def test_mim_finds_every_config_by_its_file_name():
+    # It refuses a name that two files of the package have.
+    names = [
+        path.name
+        for folder in ('configs', 'mmscfs', 'tools')
+        for path in (ROOT / folder).rglob('*.py')
+    ]
+    recipes = [
+        path.name
+        for path in CONFIGS.rglob('*.py')
+        if '_base_' not in path.parts
+    ]
+    assert [name for name in recipes if names.count(name) != 1] == []
+
+
+def test_names_are_unique_among_those_of_mmpretrain():
+    theirs = Path(mmpretrain.__file__).parent / '.mim'
+    names = [entry['Name'] for _, entry in ENTRIES] + [
+        model['Name']
+        for path in fileio.load(theirs / 'model-index.yml')['Import']
+        for model in fileio.load(theirs / path).get('Models') or []
+    ]
+    ours = [entry['Name'] for _, entry in ENTRIES]
+    assert all(names.count(name) == 1 for name in ours)
+    assert all(name == name.lower() for name in ours)
+
+
+@pytest.mark.parametrize(
+    'entry', [entry for _, entry in ENTRIES], ids=lambda entry: entry['Name']
+)
+def test_an_entry_says_what_is_true(entry):
+    assert Path(entry['Config']).stem == entry['Name']
+    # No weights, so no figures: those of the paper are not ours.
+    assert entry['Weights'] is None
+    assert entry['Results'] is None
+    metadata = entry['Metadata']
+    if said := SAYS.search(entry['Name']):
+        gpus, batch, length, unit = said.groups()
+        assert metadata['Batch Size'] == int(gpus) * int(batch)
+        if unit == 'e':
+            assert metadata['Epochs'] == int(length)
+        else:
+            assert metadata['Iterations'] == 1000 * int(length)
+    for word, (unit, length) in DETECTION.items():
+        if word in entry['Name']:
+            assert metadata[unit] == length
+            assert metadata['Batch Size'] == 8 * 2
+
+
+@pytest.mark.parametrize(
+    ('name', 'gpus'),
+    [
+        ('scfs_r50', 8),
+        ('mask-rcnn_r18-w16-fpn_demo_digits', 1),
+    ],
+)
+def test_short_names_are_as_their_configs(name, gpus):
+    (entry,) = (entry for _, entry in ENTRIES if entry['Name'] == name)
+    cfg = Config.fromfile(ROOT / entry['Config'])
+    metadata = entry['Metadata']
+    assert metadata['Batch Size'] == gpus * cfg.train_dataloader.batch_size
+    length = metadata.get('Epochs') or metadata['Iterations']
+    assert length == cfg.train_cfg.get(
+        'max_epochs', cfg.train_cfg.get('max_iters')
+    )
+
+
+@pytest.mark.parametrize('metafile', METAFILES)
+def test_collections_are_named_and_explained(metafile):
+    content = fileio.load(ROOT / metafile)
+    names = {collection['Name'] for collection in content['Collections']}
+    assert {entry['In Collection'] for entry in content['Models']} == names
+    for collection in content['Collections']:
+        folder = (ROOT / metafile).parent
+        assert (folder / collection['README']).is_file()
