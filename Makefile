@@ -1,5 +1,5 @@
-# make install | demo | test | lint     everything happens inside .venv
-# make test STACK=onedl                 the same in .venv-onedl, on the forks
+# make install | demo | test | lint | docs | doctor    all in .venv
+# make test STACK=onedl                                the same in .venv-onedl
 PYTHON ?= python3
 STACK ?= upstream
 ifeq ($(STACK),upstream)
@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 REQUIREMENTS := $(wildcard requirements/*.txt) setup.py
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo doctor test lint format docs clean
 
 install: $(STAMP)
 
@@ -30,23 +30,36 @@ $(STAMP): $(REQUIREMENTS)
 	MMCV_WITH_OPS=1 $(BIN)/python -m pip install --no-build-isolation \
 		-r $(OPENMMLAB)
 	$(BIN)/python -m pip install -r requirements/runtime.txt \
-		-r requirements/optional.txt -r requirements/tests.txt
+		-r requirements/optional.txt -r requirements/tests.txt \
+		-r requirements/docs.txt
 	$(BIN)/python -m pip install --no-build-isolation --no-deps -e .
 	touch $@
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py $(ARGS)
 
+# Before an installation too: it says what is missing.
+doctor:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) \
+		tools/doctor.py $(ARGS)
+
+# The run report's pages are opened in a browser.
 test: $(STAMP)
+	tests/install_browser.sh $(BIN)/python
 	$(BIN)/python -m pytest tests $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -W --keep-going docs/en docs/_build
+	@echo 'open docs/_build/index.html'
+
 clean:
-	rm -rf .venv .venv-onedl build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-onedl build docs/_build mmscfs/.mim .mypy_cache *.egg-info .pytest_cache .ruff_cache

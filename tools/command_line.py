@@ -3,11 +3,51 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config, DictAction
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+if TYPE_CHECKING:  # else --help would wait for torch
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+
+PREFIX = 'mmscfs::'
+# Beside the tools, in a checkout and where they are installed.
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+
+
+class SettingsAction(argparse.Action):
+    """Takes KEY=VALUE words as mmengine reads them."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Sequence[str],
+        option_string: str | None = None,
+    ) -> None:
+        """Put the settings into the namespace."""
+        from mmengine.config import DictAction
+
+        for word in values:
+            if '=' not in word:
+                parser.error(
+                    f'{option_string}: {word!r} is not KEY=VALUE, e.g. '
+                    'train_cfg.max_epochs=100'
+                )
+        action = DictAction(self.option_strings, self.dest, nargs='+')
+        action(parser, namespace, values, option_string)
+
+
+def add_cfg_options(parser: argparse.ArgumentParser, example: str) -> None:
+    """Add the option that overrides settings of a config."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=SettingsAction,
+        metavar='KEY=VALUE',
+        help=f'override settings of the config, e.g. {example}',
+    )
 
 
 def add_common_options(
@@ -18,18 +58,13 @@ def add_common_options(
         '--work-dir',
         help='folder for logs and results (default: work_dirs/<config>)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help=f'override settings of the config, e.g. {cfg_example}',
-    )
+    add_cfg_options(parser, cfg_example)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='set by the dist_*.sh and slurm_*.sh scripts',
+        help='set by the dist_*.sh and slurm_*.sh scripts (default: '
+        '%(default)s)',
     )
     parser.add_argument(
         '--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS
@@ -55,15 +90,33 @@ def add_pretrained_options(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse the command line; exit with code 2 if there is no config."""
+    """Parse the command line; exit with code 2 if there is no config.
+
+    A config is a file, or named as in ``mmscfs::scfs_r50.py``.
+    """
     args = parser.parse_args()
+    name = args.config
+    if name.startswith(PREFIX):
+        args.config = str(CONFIGS / name.removeprefix(PREFIX))
     if not Path(args.config).is_file():
-        parser.error(f'no config file {args.config!r}')
+        parser.error(
+            f'no config file {name!r}; those of mmscfs are below {CONFIGS}, '
+            f'and have names such as {PREFIX}scfs_r50.py'
+        )
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank or 0))
     return args
 
 
-def merge_common(cfg: Config, args: argparse.Namespace) -> None:
+def read_config(path: str) -> 'Config':
+    """Read a config, which may inherit from one named ``mmscfs::...``."""
+    from mmengine.config import Config
+
+    import mmscfs  # noqa: F401  (makes the names known)
+
+    return Config.fromfile(path)
+
+
+def merge_common(cfg: 'Config', args: argparse.Namespace) -> None:
     """Put the common options into the config."""
     cfg.launcher = args.launcher
     if args.work_dir is not None:
@@ -74,8 +127,11 @@ def merge_common(cfg: Config, args: argparse.Namespace) -> None:
         cfg.merge_from_dict(args.cfg_options)
 
 
-def build_runner(cfg: Config) -> Runner:
+def build_runner(cfg: 'Config') -> 'Runner':
     """Build the runner, of a type of its own if the config names one."""
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)

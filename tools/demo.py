@@ -19,6 +19,17 @@ from rich.table import Table
 
 PRETRAIN = 'configs/scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py'
 DETECT = 'configs/detection/digits/mask-rcnn_r18-w16-fpn_demo_digits.py'
+EXAMPLES = """
+examples:
+  python tools/demo.py
+  # other random numbers, in a folder of their own
+  python tools/demo.py --seed 1 --work-dir work_dirs/demo-1
+  # the same in its own environment, made if missing
+  make demo ARGS="--seed 1"
+  # fewer epochs, and less to see
+  python tools/demo.py --work-dir work_dirs/demo-short \\
+      --cfg-options train_cfg.max_epochs=3
+"""
 RANDOM, TEACHER = 'random', 'SCFS teacher'
 
 
@@ -27,19 +38,27 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='example: make demo ARGS="--seed 1"',
+        epilog=EXAMPLES,
     )
-    parser.add_argument('--seed', type=int, default=0, help='default: 0')
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        metavar='N',
+        help='seed of everything random (default: %(default)s)',
+    )
     parser.add_argument(
         '--work-dir',
         type=Path,
         default=ROOT / 'work_dirs' / 'demo',
-        help='default: work_dirs/demo',
+        metavar='FOLDER',
+        help='for the runs and pictures (default: work_dirs/demo)',
     )
     parser.add_argument(
         '--data',
         type=Path,
         default=ROOT / 'data' / 'digit-scenes',
+        metavar='FOLDER',
         help='folder of the scenes, made if missing (default: '
         'data/digit-scenes)',
     )
@@ -67,6 +86,11 @@ def parse_args() -> argparse.Namespace:
         help="override settings of the detector's config",
     )
     args = parser.parse_args()
+    for option in (*args.cfg_options, *args.detector_options):
+        if '=' not in option:
+            parser.error(
+                f'{option!r} is not KEY=VALUE, e.g. train_cfg.max_epochs=1'
+            )
     args.work_dir, args.data = args.work_dir.resolve(), args.data.resolve()
     return args
 

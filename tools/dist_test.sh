@@ -3,10 +3,17 @@
 #   tools/dist_test.sh CONFIG CHECKPOINT PROCESSES [options of test.py]
 # On every node of several: NNODES, NODE_RANK, MASTER_ADDR (of node 0), PORT.
 # Without a GPU the processes run on the CPU over gloo.
+# examples:
+#   tools/dist_test.sh configs/detection/coco/mask-rcnn_r50-fpn_1x_coco.py \
+#     work_dirs/mask-rcnn_r50-fpn_1x_coco/epoch_12.pth 8
 set -euo pipefail
 
-if [ $# -lt 3 ]; then
-    sed -n '2,5s/^# \{0,1\}//p' "$0" >&2
+usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; }
+if [[ ${1:-} =~ ^(-h|--help)$ ]]; then
+    usage
+    exit
+elif [ $# -lt 3 ]; then
+    usage >&2
     exit 2
 fi
 CONFIG=$1

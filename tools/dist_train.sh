@@ -4,10 +4,17 @@
 # On every node of several: NNODES, NODE_RANK, MASTER_ADDR (of node 0), PORT.
 # MAX_RESTARTS=N, with --resume, starts all processes again up to N times after
 # one failed or a node was lost. Without a GPU they run on the CPU over gloo.
+# examples:
+#   tools/dist_train.sh configs/scfs_r50.py 8
+#   NNODES=4 NODE_RANK=0 MASTER_ADDR=node0 tools/dist_train.sh CONFIG 8
 set -euo pipefail
 
-if [ $# -lt 2 ]; then
-    sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
+usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; }
+if [[ ${1:-} =~ ^(-h|--help)$ ]]; then
+    usage
+    exit
+elif [ $# -lt 2 ]; then
+    usage >&2
     exit 2
 fi
 CONFIG=$1

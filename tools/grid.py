@@ -80,14 +80,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='which network of --pretrained (default: the teacher where '
         'there is one)',
     )
-    for option, values in (('--lr', RATES), ('--weight-decay', DECAYS)):
+    for option, values, text in (
+        ('--lr', RATES, 'learning rates'),
+        ('--weight-decay', DECAYS, 'weight decays'),
+    ):
         parser.add_argument(
             option,
             type=float,
             nargs='+',
             default=values,
             metavar='X',
-            help=f'default: {" ".join(f"{value:g}" for value in values)}',
+            help=f'{text} (default: '
+            f'{" ".join(f"{value:g}" for value in values)})',
         )
     parser.add_argument(
         '--metric',
@@ -121,7 +125,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     for name in (args.config, args.pretrained):
         if name and not Path(name).is_file():
-            parser.error(f'no file {name!r}')
+            parser.error(
+                f'no file {name!r}: name a config below configs, and a '
+                'checkpoint after --pretrained'
+            )
     if args.network and not args.pretrained:
         parser.error('--network says which network of --pretrained to take')
     for lr in args.lr:

@@ -1,9 +1,17 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Run a script in several processes, for dist_train.sh and dist_test.sh.
 
-python tools/processes.py PROCESSES SCRIPT [arguments], and the environment
-that those scripts describe. torchrun does the work; this chooses its
-settings, says in one line why a run ended, and passes its exit code on.
+usage: python tools/processes.py PROCESSES SCRIPT [arguments of the script]
+
+NNODES, NODE_RANK, MASTER_ADDR, PORT, MAX_RESTARTS and RUN_ID are read from
+the environment, as those scripts describe. torchrun does the work; this
+chooses its settings, says in one line why a run ended, and passes its exit
+code on.
+
+examples:
+  # what tools/dist_train.sh configs/scfs_r50.py 8 runs
+  python tools/processes.py 8 tools/train.py configs/scfs_r50.py \\
+      --launcher pytorch
 """
 
 import fcntl
@@ -116,6 +124,10 @@ def torchrun_options(processes: str, arguments: list[str]) -> list[str]:
 
 def main(argv: list[str]) -> int:
     """Run the processes, return the exit code of the first that failed."""
+    if len(argv) < 2:
+        is_asked = argv and argv[0] in ('-h', '--help')
+        print(__doc__.strip(), file=sys.stdout if is_asked else sys.stderr)
+        return 0 if is_asked else 2
     processes, script, *arguments = argv
     try:
         options = torchrun_options(processes, arguments)

@@ -4,10 +4,17 @@
 #     tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [options]
 # With REQUEUE=1 as a batch job: saved 2 minutes (NOTICE=120) before its time
 # limit, queued again, and resumed exactly; until the run has ended.
+# examples:
+#   tools/slurm_train.sh gpu scfs configs/scfs_r50.py work_dirs/scfs_r50
+#   GPUS=32 REQUEUE=1 tools/slurm_train.sh gpu scfs CONFIG WORK_DIR
 set -euo pipefail
 
-if [ $# -lt 4 ]; then
-    sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
+usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; }
+if [[ ${1:-} =~ ^(-h|--help)$ ]]; then
+    usage
+    exit
+elif [ $# -lt 4 ]; then
+    usage >&2
     exit 2
 fi
 WORDS=("$@")

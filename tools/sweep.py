@@ -115,7 +115,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     args = parser.parse_args(argv)
     if not Path(args.list).is_file():
-        parser.error(f'no list {args.list!r}')
+        parser.error(
+            f'no list {args.list!r}: name one, e.g. of configs/sweeps'
+        )
     for option in (*args.cfg_options, *args.eval_cfg_options):
         if '=' not in option:
             parser.error(f'{option!r} is no KEY=VALUE')

@@ -4,6 +4,7 @@
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from command_line import (
     add_common_options,
@@ -11,9 +12,11 @@ from command_line import (
     build_runner,
     merge_common,
     parse,
+    read_config,
 )
-from mmengine.config import Config, ConfigDict
-from mmengine.registry import MODELS, init_default_scope
+
+if TYPE_CHECKING:
+    from mmengine.config import Config, ConfigDict
 
 # What can be evaluated of a backbone alone.
 FEATURE_LOOPS = ('KNNLoop', 'LinearSVMLoop', 'LinearSweepLoop')
@@ -38,7 +41,9 @@ def parse_args() -> argparse.Namespace:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'config', help='config file, or mmscfs:: and a name below configs'
+    )
     parser.add_argument(
         'checkpoint',
         nargs='?',
@@ -62,7 +67,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def merge_args(cfg: Config, args: argparse.Namespace) -> None:
+def merge_args(cfg: 'Config', args: argparse.Namespace) -> None:
     """Put the command line's settings into the config.
 
     A config that validates, but has no test, is tested by its validation.
@@ -106,19 +111,21 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
         hook.update(draw=True, test_out_dir=args.show_dir)
 
 
-def is_bare_backbone(model: ConfigDict) -> bool:
+def is_bare_backbone(model: 'ConfigDict') -> bool:
     """Tell whether a model is a classifier's backbone without more."""
     parts = {key for key, value in model.items() if value is not None}
     return parts - {'data_preprocessor'} == {'type', 'backbone'}
 
 
-def check_weights(cfg: Config) -> None:
+def check_weights(cfg: 'Config') -> None:
     """Check that the checkpoint is the model's, which mmengine only logs.
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
         ValueError: It is damaged, unsafe, or another model's.
     """
+    from mmengine.registry import MODELS, init_default_scope
+
     from mmscfs.checkpoint import check_same_model, read_checkpoint
 
     init_default_scope(cfg.get('default_scope', 'mmengine'))
@@ -130,7 +137,6 @@ def check_weights(cfg: Config) -> None:
 def main() -> None:
     """Test."""
     args = parse_args()
-    cfg = Config.fromfile(args.config)
 
     # After parsing, so that --help and a wrong option answer at once.
     from mmscfs.datasets.classification_check import (
@@ -141,6 +147,7 @@ def main() -> None:
     from mmscfs.engine import prepare_config, start_from
     from mmscfs.engine.runner_access import unwrapped_model
 
+    cfg = read_config(args.config)
     try:  # before the runner touches the work directory
         merge_args(cfg, args)
         prepare_config(cfg)

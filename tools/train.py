@@ -5,6 +5,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from command_line import (
     add_common_options,
@@ -12,8 +13,11 @@ from command_line import (
     build_runner,
     merge_common,
     parse,
+    read_config,
 )
-from mmengine.config import Config
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 EXAMPLES = """
 examples:
@@ -46,7 +50,9 @@ def parse_args() -> argparse.Namespace:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'config', help='config file, or mmscfs:: and a name below configs'
+    )
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -81,7 +87,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def merge_args(cfg: Config, args: argparse.Namespace) -> None:
+def merge_args(cfg: 'Config', args: argparse.Namespace) -> None:
     """Put the command line's settings into the config."""
     if args.amp:
         if cfg.optim_wrapper.type == 'PerParamClipOptimWrapper':
@@ -102,8 +108,6 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
 def main() -> None:
     """Train."""
     args = parse_args()
-    cfg = Config.fromfile(args.config)
-    merge_args(cfg, args)
 
     # After parsing, so that --help and a wrong option answer at once.
     from mmscfs.datasets.classification_check import (
@@ -113,6 +117,8 @@ def main() -> None:
     from mmscfs.datasets.worker_notes import naming_images
     from mmscfs.engine import choose_checkpoint, prepare_config, start_from
 
+    cfg = read_config(args.config)
+    merge_args(cfg, args)
     try:  # before the runner touches the work directory
         prepare_config(cfg)
         if args.pretrained:

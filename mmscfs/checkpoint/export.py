@@ -81,9 +81,10 @@ def to_detectron2(found: FoundBackbone) -> dict[str, np.ndarray]:
     Raises:
         ValueError: It is none.
     """
-    if not _is_resnet(found):
+    stages = resnet_stages(found.state)
+    if stages is None or not _is_resnet(found):
         raise ValueError(_no_resnet(found, 'detectron2'))
-    block, counts = resnet_stages(found.state)
+    block, counts = stages
     if block != 'bottleneck':
         raise ValueError(
             f'this {found} backbone is a ResNet of {block} blocks {counts}; '
@@ -117,7 +118,7 @@ def describe_source(
         as text), ``data_preprocessor`` (mean, std, channel_order), ``epoch``
         and ``world_size``.
     """
-    meta = dict(
+    meta: dict[str, Any] = dict(
         source=Path(path).name,
         layout=found.layout,
         mmscfs_version=__version__,

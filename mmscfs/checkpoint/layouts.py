@@ -153,9 +153,9 @@ def _flat_state(checkpoint: Mapping) -> dict[str, Tensor]:
     return state
 
 
-def _parts(state: Mapping[str, Tensor]) -> list[str]:
+def _parts(names: Iterable[str]) -> list[str]:
     """Return the first words of the names, in order."""
-    return list(dict.fromkeys(key.split('.')[0] for key in state))
+    return list(dict.fromkeys(name.split('.')[0] for name in names))
 
 
 def _refuse_detector(state: Mapping[str, Tensor]) -> None:
@@ -186,7 +186,7 @@ def _take(
         if key.startswith(prefix)
     }
     rest = [key for key in state if not key.startswith(prefix)]
-    return _bare(part, layout, network, tuple(_parts(dict.fromkeys(rest))))
+    return _bare(part, layout, network, tuple(_parts(rest)))
 
 
 def _bare(

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 
-def read_checkpoint(path: str | Path) -> dict:
+def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     """Read a checkpoint's tensors and plain values onto the CPU.
 
     A ``.safetensors`` file becomes ``dict(state_dict=..., meta=...)``, its

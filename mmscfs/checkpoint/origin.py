@@ -133,7 +133,8 @@ def read_origin(path: str) -> Origin:
         if name.startswith('detectron2/'):
             return Origin('supervised', label=f'supervised ({name})')
         return Origin(label=path)
-    checkpoint, meta, origin, layout, network = {}, {}, None, '', None
+    checkpoint: Mapping[str, Any] = {}
+    meta, origin, layout, network = {}, None, '', None
     if Path(path).is_file():
         try:
             checkpoint = read_checkpoint(path)
@@ -165,7 +166,7 @@ def read_origin(path: str) -> Origin:
         )
     if re.match(TORCHVISION_FILE, source):
         origin = origin._replace(method='supervised')
-    epochs = meta.get('epoch') or checkpoint.get('epoch')
+    epochs: Any = meta.get('epoch') or checkpoint.get('epoch')
     if str(epochs).isdigit():  # text in a safetensors file
         epochs = int(epochs)
     else:
@@ -253,7 +254,7 @@ def _recipe(model: Mapping, dataset: Mapping | None) -> dict[str, Any]:
 
 def _release_batch(args: argparse.Namespace | None) -> int | None:
     """Return the batch size that the releases of DINO and SCFS store."""
-    sizes = [
+    sizes: list[Any] = [
         getattr(args, name, None)
         for name in ('batch_size_per_gpu', 'world_size')
     ]

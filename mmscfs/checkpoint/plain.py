@@ -47,7 +47,7 @@ def to_plain(value: Any) -> Any:
 
 
 def restore_histories(message_hub: dict) -> dict:
-    """Return a message hub's plain state with its ``HistoryBuffer``s again."""
+    """Return a message hub's plain state with ``HistoryBuffer`` objects."""
     histories = {
         key: HistoryBuffer(
             history['values'].tolist(),

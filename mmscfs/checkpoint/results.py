@@ -133,7 +133,10 @@ def read_result(path: str | Path) -> Result:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f'no result {str(path)!r}')
+        raise FileNotFoundError(
+            f'no result {str(path)!r}: name the json file that an evaluation '
+            'wrote, or a folder that has some'
+        )
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
         return _check(content)

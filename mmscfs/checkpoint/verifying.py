@@ -28,15 +28,15 @@ def read_progress(path: str | Path) -> int:
     checkpoint = _read_without_tensors(path)
     missing = [part for part in RUN_PARTS if part not in checkpoint]
     meta = checkpoint.get('meta')
-    known = isinstance(meta, Mapping) and isinstance(meta.get('iter'), int)
-    if missing or not known:
+    done = meta.get('iter') if isinstance(meta, Mapping) else None
+    if missing or not isinstance(done, int):
         what = ', '.join(missing) or "meta['iter']"
         raise NoRunError(
             f'checkpoint {str(path)!r} does not hold the state of a run '
             f'(no {what}): a run cannot be resumed from it; to start from '
             'its weights use --pretrained or load_from'
         )
-    return meta['iter']
+    return done
 
 
 def _read_without_tensors(path: str | Path) -> Mapping[str, Any]:

@@ -42,7 +42,7 @@ NEEDED: dict[str, dict[str, Callable[[Any], bool]]] = {
     ),
     'categories': dict(id=is_key, name=is_text),
 }
-VALID = {
+VALID: dict[Callable[[Any], bool], str] = {
     is_key: 'a whole number or a text',
     is_number: 'a finite number',
     is_length: 'a number > 0',

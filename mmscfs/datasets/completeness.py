@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmengine.dataset import BaseDataset
 from mmpretrain.datasets import CIFAR10, ImageNet
 from mmpretrain.datasets.utils import check_md5
 
@@ -191,7 +192,7 @@ def read_imagenet(
 def read_annotated(
     report: SplitReport,
     track: Track,
-    kind: type,
+    kind: type[BaseDataset],
     split: str,
     needed: Sequence[str],
 ) -> None:

@@ -93,7 +93,7 @@ def leaf_datasets(
 
 def find_check(
     kind: str | type | None,
-) -> tuple[type | None, Callable[[Any, str], None] | None]:
+) -> tuple[Any, Callable[[Any, str], None] | None]:
     """Return a data set's class, and the check of its files.
 
     The check is None for a class that finds or parses its files in another
@@ -102,17 +102,16 @@ def find_check(
     from mmdet.datasets import CocoDataset, XMLDataset
     from mmdet.registry import DATASETS
 
-    if isinstance(kind, str):
-        kind = DATASETS.get(kind)
+    found: Any = DATASETS.get(kind) if isinstance(kind, str) else kind
     for base, check in ((CocoDataset, check_coco), (XMLDataset, check_voc)):
         if (
-            kind is not None
-            and issubclass(kind, base)
-            and kind.load_data_list is base.load_data_list
-            and kind.parse_data_info is base.parse_data_info
+            found is not None
+            and issubclass(found, base)
+            and found.load_data_list is base.load_data_list
+            and found.parse_data_info is base.parse_data_info
         ):
-            return kind, check
-    return kind, None
+            return found, check
+    return found, None
 
 
 def is_on_disk(dataset: Any) -> bool:

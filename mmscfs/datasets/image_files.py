@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import logging
 import os.path as osp
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -56,7 +57,7 @@ class ImageFiles(CustomDataset):
         ann_file: str = '',
         on_error: str = 'raise',
         max_errors: int = 1000,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         if on_error not in ('raise', 'skip'):
             raise ValueError(

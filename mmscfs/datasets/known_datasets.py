@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from mmengine.dataset import BaseDataset
 from mmpretrain.datasets import (
     CIFAR10,
     CIFAR100,
@@ -90,7 +91,9 @@ val/n01440764/*.JPEG        1000 folders""",
     )
 
 
-def _annotated(kind: type, split: str, images: int, needed: list) -> Split:
+def _annotated(
+    kind: type[BaseDataset], split: str, images: int, needed: list
+) -> Split:
     reader = partial(read_annotated, kind=kind, split=split, needed=needed)
     return Split(split, images, len(kind.METAINFO['classes']), reader)
 

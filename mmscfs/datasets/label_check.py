@@ -2,7 +2,7 @@
 """Check that the labels of data sets fit each other and the model."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .text import short
 
@@ -23,7 +23,7 @@ def labels_of(
     Raises:
         ValueError: One is missing, negative, or beyond the classes.
     """
-    labels = set()
+    labels: set[Any] = set()
     for image in images:
         label = image.get('gt_label')
         labels |= {*label} if isinstance(label, list) else {label}
@@ -35,7 +35,8 @@ def labels_of(
                 f'{where} has an image with the label {label!r}, which is no '
                 f'number{of} from 0 up: correct its list, ann_file'
             )
-    return Labels(where, sorted(labels), classes and list(classes))
+    names = None if classes is None else list(classes)
+    return Labels(where, sorted(labels), names)
 
 
 def check_num_classes(labels: Labels, num_classes: int) -> None:
@@ -74,9 +75,12 @@ def compare(taught: Sequence[Labels], asked: Labels) -> None:
         return
     classes = [part.classes for part in (*taught, asked)]
     has_names = all(names is not None for names in classes)
-    names = {i: asked.classes[i] if has_names else i for i in asked.present}
+    own = asked.classes or []
+    names = {i: own[i] if has_names else i for i in asked.present}
     if has_names and any(c != asked.classes for c in classes):
-        known = {part.classes[i] for part in taught for i in part.present}
+        known = {
+            (part.classes or [])[i] for part in taught for i in part.present
+        }
         lacking = [name for name in names.values() if name not in known]
     else:
         known = {i for part in taught for i in part.present}
@@ -91,7 +95,7 @@ def compare(taught: Sequence[Labels], asked: Labels) -> None:
         moved = [
             name
             for i, name in names.items()
-            if part.classes[i : i + 1] != [name]
+            if (part.classes or [])[i : i + 1] != [name]
         ]
         if moved:
             raise ValueError(

@@ -15,11 +15,12 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from mmengine.fileio import BaseStorageBackend, register_backend
 
@@ -27,7 +28,7 @@ INDEX = 'shards.tsv'
 TITLE = re.compile(r'# (\d+) images: shard, offset, size, name')
 LINE = re.compile(r'(shard-\d{5,}\.tar)\t(\d+)\t(\d+)\t(.+)')
 URI = re.compile(r'tar://(.+?\.tar)#(.+)@(\d+)\+(\d+)', re.DOTALL)
-TEXT = dict(encoding='utf-8', errors='surrogateescape')
+TEXT: dict[str, Any] = dict(encoding='utf-8', errors='surrogateescape')
 BLOCK = tarfile.BLOCKSIZE
 END = tarfile.RECORDSIZE + BLOCK  # the most that closing an archive adds
 LONG_NAME = tarfile.LENGTH_NAME  # bytes; a longer one has its own blocks
@@ -61,7 +62,8 @@ def read_index(folder: str | Path) -> dict[str, str]:
             f'{index} begins with {title[:60]!r} and has {len(lines)} lines '
             f'after it: it is cut off, or no index of shards; {REMEDY}'
         )
-    paths, ends = {}, {}
+    paths: dict[str, str] = {}
+    ends: dict[str, int] = {}
     for number, line in enumerate(lines, 2):
         match = LINE.fullmatch(line)
         if not match:
@@ -212,7 +214,7 @@ def write_shards(
     new = out.with_name(f'.{out.name}.tmp-{os.getpid()}')
     new.mkdir(parents=True)
     try:
-        lines = []
+        lines: list[str] = []
         for number, group in groupby(images, itemgetter(0)):
             shard = f'shard-{number:05d}.tar'
             with open(new / shard, 'wb') as file:
@@ -234,7 +236,9 @@ def write_shards(
     return len(lines)
 
 
-def fill(file, root: Path, names: Iterable[str]):
+def fill(
+    file: BinaryIO, root: Path, names: Iterable[str]
+) -> Iterator[tuple[str, int, int]]:
     """Write one shard, yield (name, offset, size) of its images."""
     # GNU's format keeps names of any length and characters.
     with tarfile.open(

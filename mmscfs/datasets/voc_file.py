@@ -88,7 +88,7 @@ def size_of(top: ElementTree.Element, path: str) -> tuple[float, float]:
         return float('inf'), float('inf')
     texts = [top.findtext(f'size/{side}') for side in ('width', 'height')]
     try:
-        width, height = map(int, texts)
+        width, height = (int(text or '') for text in texts)
     except (TypeError, ValueError):
         width = height = 0
     if min(width, height) < 1:
@@ -104,7 +104,7 @@ def box_problem(
 ) -> str | None:
     """Say what is wrong with the texts of a box's sides."""
     try:
-        x1, y1, x2, y2 = map(float, texts)
+        x1, y1, x2, y2 = (float(text or '') for text in texts)
     except (TypeError, ValueError):
         return 'is not of four numbers'
     if not all(abs(side) < 1e15 for side in (x1, y1, x2, y2)):

@@ -111,7 +111,8 @@ def explain_hung() -> str:
     At its end this process waits for its workers, and one that waits for a
     file system may be deaf to the polite signal.
     """
-    workers = {w.pid: w for w in multiprocessing.active_children()}
+    children = multiprocessing.active_children()
+    workers = {w.pid: w for w in children if w.pid is not None}
     notes = [note for process in workers if (note := read(process))]
     hung = sorted((n for n in notes if n.is_reading), key=lambda n: n.start)
     now = time.monotonic()

@@ -1,4 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from typing import Any
+
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -21,7 +23,7 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
         **kwargs: Those of :class:`mmengine.model.MMDistributedDataParallel`.
     """
 
-    def __init__(self, module: nn.Module, **kwargs) -> None:
+    def __init__(self, module: nn.Module, **kwargs: Any) -> None:
         super().__init__(module=synchronise_on_cpu(module), **kwargs)
 
 

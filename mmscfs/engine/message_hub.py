@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ class DeferredMessageHub(MessageHub):
         for name, values in zip(names, columns, strict=True):
             extend_history(self._log_scalars[name], values)
 
-    def update_scalar(self, key: str, *args, **kwargs) -> None:
+    def update_scalar(self, key: str, *args: Any, **kwargs: Any) -> None:
         """Log a scalar now, after those of its name that wait."""
         if key in self._names:
             self.receive()

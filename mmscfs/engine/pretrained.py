@@ -51,7 +51,7 @@ def start_from(
 ) -> None:
     """Make a config start from a checkpoint, after trying that it fits.
 
-    Sets ``init_cfg`` of every part that :func:`pretrained_places` names, and
+    Sets ``init_cfg`` of every part that ``pretrained_places`` names, and
     adds ``PretrainedGuardHook``, which checks the started run.
 
     Args:

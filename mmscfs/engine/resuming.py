@@ -119,7 +119,7 @@ def newest_whole(paths: list[Path]) -> tuple[Path | None, list[str]]:
             continue
         except (ValueError, OSError) as error:
             problems.append(str(error))
-    for path in sorted(iterations, key=iterations.get, reverse=True):
+    for path in sorted(iterations, key=iterations.__getitem__, reverse=True):
         try:
             check_archive(path)
         except (ValueError, OSError) as error:

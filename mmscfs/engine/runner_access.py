@@ -1,10 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch import nn
 
 
-def unwrapped_model(runner: Runner) -> nn.Module:
+def unwrapped_model(runner: Runner) -> BaseModel:
     """Return the runner's model without its distributed wrapper."""
     model = runner.model
     return model.module if is_model_wrapper(model) else model

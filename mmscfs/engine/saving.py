@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import shutil
 from pathlib import Path
+from typing import Any
 
 from mmengine.dist import all_gather_object, is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
@@ -49,7 +50,9 @@ def is_local(folder: str) -> bool:
     return isinstance(get_file_backend(folder), LocalBackend)
 
 
-def save_run(runner: Runner, out_dir: str, filename: str, **kwargs) -> str:
+def save_run(
+    runner: Runner, out_dir: str, filename: str, **kwargs: Any
+) -> str:
     """Save all that a run needs to go on exactly, and note it as the last.
 
     Every process must call it; the main one writes.

@@ -135,12 +135,13 @@ def on_device(
     A GPU receives the next two while it computes. What is yielded holds until
     the next but one is asked for.
     """
-    stream = slots = None
+    stream: torch.cuda.Stream | None = None
+    slots: list[_Slot] = []
     for i, part in enumerate(parts):
         if device.type != 'cuda' or part.device.type != 'cpu':
             yield part.to(device)
             continue
-        if i == 0:
+        if stream is None:
             stream = torch.cuda.Stream(device)
             slots = [_Slot(part, device) for _ in range(2)]
         slot, computing = slots[i % 2], torch.cuda.current_stream(device)

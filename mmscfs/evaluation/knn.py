@@ -1,4 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ def weighted_knn(
     k: int = 20,
     temperature: float = 0.07,
     num_classes: int | None = None,
-    **kwargs,
+    **kwargs: Any,
 ) -> Tensor:
     """Class scores of the weighted k-NN classifier.
 

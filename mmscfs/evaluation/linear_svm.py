@@ -74,7 +74,7 @@ def choose_cost(
     Args:
         features (ndarray): Shape (N, C), L2-normalised.
         labels (ndarray): 1 or -1, of shape (N,).
-        costs (Sequence[float]): Defaults to :data:`SVM_COSTS`.
+        costs (Sequence[float]): Defaults to ``SVM_COSTS``.
         folds (int): Defaults to 3.
     """
     from sklearn.model_selection import cross_val_score
@@ -96,9 +96,9 @@ def choose_cost(
 def build_svm(cost: float) -> 'LinearSVC':
     """Return an untrained SVM for labels of 1 and -1.
 
-    It minimises |w|^2 / 2 + cost * sum of c max(0, 1 - y (w x + b))^2 over
-    the images x of label y, c = 2 for the positives and 1 for the others; b
-    is regularised as w is.
+    It minimises ``|w|^2 / 2 + cost * sum of c max(0, 1 - y (w x + b))^2``
+    over the images x of label y, c = 2 for the positives and 1 for the
+    others; b is regularised as w is.
     """
     from sklearn.svm import LinearSVC  # slow, and other runs do without
 

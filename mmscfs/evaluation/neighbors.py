@@ -200,10 +200,11 @@ def _search_all(queries: Tensor, bank: Bank, k: int) -> Neighbors:
         )
         for i, part in enumerate(parts):
             similarity, index = part @ features, places
-            if found[i] is not None:
-                similarity = torch.cat([found[i].similarity, similarity], -1)
+            best = found[i]
+            if best is not None:
+                similarity = torch.cat([best.similarity, similarity], -1)
                 index = index.expand(len(part), -1)
-                index = torch.cat([found[i].index, index], -1)
+                index = torch.cat([best.index, index], -1)
             kept = min(k, similarity.shape[1])
             found[i] = merge_neighbors(similarity, index, kept)
     return Neighbors(*map(torch.cat, zip(*found, strict=True)))

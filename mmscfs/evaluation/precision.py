@@ -64,7 +64,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
         allow_fp16_accumulation=False,
     )
     if device.type == 'cpu':
-        settings = torch.backends.mkldnn.matmul
+        settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
         values = dict(fp32_precision='ieee')
     before = {name: getattr(settings, name) for name in values}
     for name, value in values.items():

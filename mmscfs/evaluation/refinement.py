@@ -26,7 +26,7 @@ class Neighbors(NamedTuple):
     """
 
     similarity: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
 
 
 def merge_neighbors(similarity: Tensor, index: Tensor, k: int) -> Neighbors:

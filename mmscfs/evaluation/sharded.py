@@ -2,6 +2,7 @@
 """Nearest neighbours where every process holds a part of the features."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -22,7 +23,7 @@ def find_sharded_neighbors(
     k: int,
     query_block: int = 4096,
     track: Callable[[Sequence[int]], Iterable[int]] = iter,
-    **kwargs,
+    **kwargs: Any,
 ) -> Neighbors:
     """Find neighbours in the banks of all processes.
 
@@ -78,8 +79,10 @@ def find_sharded_neighbors(
         blocks = [torch.empty_like(padded) for _ in range(world)]
         dist.all_gather(blocks, padded)
         found = search(torch.cat(blocks))
-        found = [_exchange(values, world)[: len(own)] for values in found]
-        parts.append(merge_neighbors(*found, k))
+        similarity, index = (
+            _exchange(values, world)[: len(own)] for values in found
+        )
+        parts.append(merge_neighbors(similarity, index, k))
     return Neighbors(*map(torch.cat, zip(*parts, strict=True)))
 
 

@@ -199,9 +199,7 @@ def dataset_of(folder, names, **settings):
 def test_workers_lose_no_count(corpus):
     names = [n for case in BAD for n in (case.name, 'plain.jpg')] * 3
     dataset = dataset_of(corpus, names, max_errors=3 * len(BAD))
-    loader = DataLoader(
-        dataset, batch_size=1, num_workers=3, collate_fn=len
-    )
+    loader = DataLoader(dataset, batch_size=1, num_workers=3, collate_fn=len)
     assert sum(loader) == len(names)
     assert dataset.num_skipped == 3 * len(BAD)
 

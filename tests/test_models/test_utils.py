@@ -183,6 +183,12 @@ def test_channels_are_asked_from_the_backbone():
         assert torch.equal(value, state[key])
 
 
+def test_a_backbone_of_more_channels_is_asked_with_as_many():
+    backbone = Backbone()
+    backbone.conv = nn.Conv2d(12, 5, 1)
+    assert output_channels(backbone) == [5, 7]
+
+
 def test_necks_take_the_channels_unless_they_are_set():
     backbone, neck = Backbone(), dict(type='Neck')
     assert with_in_channels(neck, backbone) == neck | dict(in_channels=7)

@@ -39,7 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         nargs='+',
         choices=METHODS,
         default=METHODS,
-        help='(default: all)',
+        help='what is trained (default: all)',
     )
     for name, default, low, text in (
         ('processes', [2, 4], 2, 'numbers of processes beside one'),
@@ -89,7 +89,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def measure(args: argparse.Namespace) -> list[dict]:
     """Train all that the arguments ask for; return a row for each."""
     from equivalence_runs import IMAGE, compare, make_config, train
-    from loader import make_images
+    from loader_pipelines import make_images
     from rich.progress import Progress
 
     options = parse_settings(args.cfg_options)

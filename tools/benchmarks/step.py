@@ -40,7 +40,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a bad value exits with code 2."""
     parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
-        '--config', default=ROOT / 'configs/scfs_r50.py', help='%(default)s'
+        '--config',
+        default=ROOT / 'configs/scfs_r50.py',
+        metavar='FILE',
+        help='recipe whose step is timed (default: configs/scfs_r50.py)',
     )
     add_counts(
         parser,
@@ -61,13 +64,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--precision',
         choices=['auto', 'fp32', 'fp16', 'bf16'],
         default='auto',
-        help="(default: %(default)s, the optimiser wrapper's choice)",
+        help="of autocast (default: %(default)s, the optimiser wrapper's "
+        'choice)',
     )
     parser.add_argument(
         '--compile', action='store_true', help='set model.compile=True'
     )
     parser.add_argument(
-        '--threads', type=count(1), metavar='N', help="default: torch's"
+        '--threads',
+        type=count(1),
+        metavar='N',
+        help='of torch (default: its own)',
     )
     parser.add_argument(
         '--profile',
@@ -96,7 +103,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     args = parser.parse_args(argv)
     if not Path(args.config).is_file():
-        parser.error(f'--config: no file {args.config}')
+        parser.error(
+            f'--config: no file {args.config}: name a recipe, e.g. '
+            'configs/scfs_r50.py'
+        )
     if args.num_local == 0 and not args.no_textbook:
         parser.error('--num-local 0: the textbook form needs local views')
     return args

@@ -38,6 +38,14 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+EXAMPLES = """
+examples:
+  # data/digit-scenes, as the demo takes it
+  python tools/dataset_converters/make_digit_scenes.py
+  # a few, to try something with
+  python tools/dataset_converters/make_digit_scenes.py --train 300 --val 60 \\
+      --out data/few-digits
+"""
 SPLITS = {'train': 'trainval', 'val': 'test'}  # and their Pascal VOC names
 CLASSES = tuple('0123456789')
 MAIN_EXTENT, SMALL_EXTENT = (0.42, 0.72), (0.16, 0.34)  # of the image side
@@ -358,8 +366,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='example:\n  python tools/dataset_converters/'
-        'make_digit_scenes.py --train 300 --val 60 --out data/few-digits',
+        epilog=EXAMPLES,
     )
     out = Path('data/digit-scenes')
     text = 'folder to make (default: %(default)s)'

@@ -159,6 +159,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     train = args.root / 'train'
     try:
+        if not args.list.is_file():
+            raise ValueError(
+                f'no list {str(args.list)!r}: take 1percent.txt or '
+                '10percent.txt of SimCLRv2'
+            )
         found = read_list(args.list)
         labels = number_classes(found, train)
         percent = PERCENT[len(found)]

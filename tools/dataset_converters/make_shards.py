@@ -114,6 +114,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(
                 f'{args.out} exists: choose another, or remove it'
             )
+        if not args.source.is_dir():
+            raise ValueError(
+                f'no folder {str(args.source)!r}: name the folder of the '
+                'images as SOURCE'
+            )
         from rich.console import Console
         from rich.progress import track
 

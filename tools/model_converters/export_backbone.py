@@ -62,17 +62,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('checkpoint', metavar='CHECKPOINT', type=Path)
+    parser.add_argument(
+        'checkpoint',
+        metavar='CHECKPOINT',
+        type=Path,
+        help='checkpoint, or weights, to take it from',
+    )
     parser.add_argument('out', metavar='OUT', type=Path, help='file to write')
     parser.add_argument(
         '--format',
         choices=FORMATS,
-        help="default: by OUT's suffix, detectron2 for .pkl, else openmmlab",
+        help="names of the tensors (default: by OUT's suffix, detectron2 "
+        'for .pkl, else openmmlab)',
     )
     parser.add_argument(
         '--network',
         choices=['teacher', 'student'],
-        help='default: the teacher where there is one',
+        help='which network (default: the teacher where there is one)',
     )
     parser.add_argument(
         '--overwrite', action='store_true', help='replace OUT if it exists'

@@ -18,12 +18,12 @@ class SampleKey(int):
 
     key: tuple[int, int, int]
 
-    def __new__(cls, index: int, seed: int = 0, epoch: int = 0):
+    def __new__(cls, index: int, seed: int = 0, epoch: int = 0) -> 'SampleKey':
         self = super().__new__(cls, index)
         self.key = (seed, epoch, int(index))
         return self
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[int, int, int]]:
         # The key goes with the index to worker processes.
         seed, epoch, index = self.key
         return type(self), (index, seed, epoch)

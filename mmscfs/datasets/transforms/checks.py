@@ -3,13 +3,14 @@
 
 import math
 from numbers import Number
+from typing import Any
 
 
-def _is_number(value) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, Number) and not isinstance(value, bool)
 
 
-def check_whole(name: str, value, low: int) -> None:
+def check_whole(name: str, value: Any, low: int) -> None:
     """Check that ``value`` is a whole number >= low."""
     if type(value) is not int or value < low:
         raise ValueError(
@@ -17,7 +18,7 @@ def check_whole(name: str, value, low: int) -> None:
         )
 
 
-def check_within(name: str, value, low: float, high: float) -> None:
+def check_within(name: str, value: Any, low: float, high: float) -> None:
     """Check that ``value`` is a number low <= value <= high."""
     if not (_is_number(value) and low <= value <= high):
         raise ValueError(
@@ -25,13 +26,13 @@ def check_within(name: str, value, low: float, high: float) -> None:
         )
 
 
-def check_flag(name: str, value) -> None:
+def check_flag(name: str, value: Any) -> None:
     """Check that ``value`` is True or False."""
     if not isinstance(value, bool):
         raise ValueError(f'MultiCrop: {name}={value!r} must be True or False')
 
 
-def probabilities(name: str, value) -> tuple:
+def probabilities(name: str, value: Any) -> tuple:
     """Return ``value`` as one probability for each kind of view, or raise."""
     if not isinstance(value, (list, tuple)) or len(value) != 3:
         raise ValueError(
@@ -43,7 +44,7 @@ def probabilities(name: str, value) -> tuple:
     return tuple(value)
 
 
-def interval(name: str, value, low: float, high: float) -> tuple:
+def interval(name: str, value: Any, low: float, high: float) -> tuple:
     """Return ``value`` as a finite pair low < a <= b <= high, or raise."""
     pair = tuple(value) if isinstance(value, (list, tuple)) else ()
     if not (

@@ -3,6 +3,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import cv2
 import mmcv
@@ -225,7 +226,7 @@ class LoadImage(LoadImageFromFile):
         self,
         reduced: bool = False,
         max_pixels: int = MAX_PIXELS,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         if not isinstance(reduced, bool):
             raise ValueError(
@@ -255,7 +256,7 @@ class LoadImage(LoadImageFromFile):
     def transform(self, results: dict) -> dict:
         """Add ``img`` (BGR uint8, (H, W, 3)) read from ``img_path``.
 
-        With ``reduced`` it is an :class:`EncodedImage` if that is possible.
+        With ``reduced`` it is an ``EncodedImage`` if that is possible.
         """
         path = results['img_path']
         with named(path):

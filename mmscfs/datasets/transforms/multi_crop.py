@@ -74,7 +74,7 @@ class MultiCrop(BaseTransform):
     **Added Keys:** crops (np.ndarray, float32, (2 + N, 5)): left, top, right
     and bottom of each view's box, px of the image, and 1 if it was flipped;
     colors (np.ndarray, float32, (2 + N, NUM_COLORS)): with color_on_device,
-    what is left to do to each view, by :func:`pack_colors`
+    what is left to do to each view, by ``pack_colors``
 
     Args:
         global_size (int): Side of global views, px. Defaults to 224.
@@ -264,8 +264,9 @@ class MultiCrop(BaseTransform):
         self, shape: tuple[int, ...], draws: list[list[float]]
     ) -> list[tuple[int, int, int, int]]:
         """Return the :meth:`crop_box` of each view in an image (H, W, ...)."""
+        height, width = shape[:2]
         return [
-            self.crop_box(*shape[:2], min(i, 2), row)
+            self.crop_box(height, width, min(i, 2), row)
             for i, row in enumerate(draws)
         ]
 

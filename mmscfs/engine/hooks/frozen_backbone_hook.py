@@ -1,9 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import torch
 from mmengine.hooks import Hook
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
-from torch import nn
 
 from ..runner_access import unwrapped_model
 
@@ -53,7 +53,7 @@ class FrozenBackboneHook(Hook):
     after_train = after_train_epoch
 
 
-def check_frozen(model: nn.Module) -> None:
+def check_frozen(model: BaseModel) -> None:
     """Check that a model's backbone is frozen while the model trains.
 
     Raises:

@@ -1,4 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from typing import Any
+
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
@@ -33,7 +35,7 @@ class FrozenPrototypesHook(Hook):
         require_epochs(runner, type(self).__name__)
         prototypes = unwrapped_model(runner).neck.prototypes
 
-        def before_step(*_) -> None:
+        def before_step(*_: Any) -> None:
             if runner.epoch < self.epochs:
                 for parameter in prototypes.parameters():
                     parameter.grad = None

@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import math
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -54,7 +55,7 @@ class MomentumTeacherHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Listen to the optimiser."""
 
-        def after_step(*_) -> None:
+        def after_step(*_: Any) -> None:
             momentum = cosine_momentum(
                 runner.iter,
                 runner.max_iters,
@@ -74,7 +75,7 @@ class MomentumTeacherHook(Hook):
         optimizer = runner.optim_wrapper.optimizer
         self._handle = optimizer.register_step_post_hook(after_step)
 
-    def after_train_iter(self, runner: Runner, *_, **__) -> None:
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Tell the model of a step that was due but skipped."""
         if runner.optim_wrapper.should_update() and not self._stepped:
             unwrapped_model(runner).after_skipped_step()

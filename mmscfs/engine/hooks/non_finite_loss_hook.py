@@ -84,7 +84,7 @@ class NonFiniteLossHook(Hook):
                 if not isinstance(value, nn.Parameter)
             ]
 
-    def before_train_iter(self, runner: Runner, *_, **__) -> None:
+    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Check what the log has read, and remember the buffers."""
         if not getattr(runner.message_hub, 'waiting', False):
             self.check(runner)
@@ -198,7 +198,9 @@ def read_figures(
     runner: Runner, iterations: list[Iteration]
 ) -> dict[int, dict[str, float]]:
     """Return the figures of the log's last iterations, by their numbers."""
-    figures = {iteration.number: {} for iteration in iterations}
+    figures: dict[int, dict[str, float]] = {
+        iteration.number: {} for iteration in iterations
+    }
     for name in dict.fromkeys(n for i in iterations for n in i.names):
         history, _ = runner.message_hub.get_scalar(f'train/{name}').data
         numbers = [i.number for i in iterations if name in i.names]

@@ -11,7 +11,7 @@ from mmscfs.checkpoint import TENSOR_PARTS, restore_histories, to_plain
 class PlainCheckpointHook(Hook):
     """Save checkpoints that load with ``weights_only=True``, and resume them.
 
-    See :mod:`mmscfs.checkpoint.plain` for the reason.
+    See :func:`to_plain` for the reason.
     """
 
     # After the hooks that add to a checkpoint.

@@ -94,7 +94,7 @@ class PreemptionHook(Hook):
         for number in SIGNALS:
             _before.setdefault(number, signal.signal(number, self._receive))
 
-    def after_train_iter(self, runner: Runner, *_, **__) -> None:
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Save and end if one process was asked to."""
         self._ending = self._ending or self._agreed()
         if (

@@ -1,9 +1,11 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmpretrain.models import selfsup
 from mmpretrain.registry import HOOKS
@@ -71,13 +73,20 @@ class PreflightHook(Hook):
                 check_neck(model, shapes)
 
 
-def check_batches(model: nn.Module, loader: DataLoader) -> None:
+def size_of(loader: DataLoader) -> tuple[int, int]:
+    """Return the images of an epoch in this process, and of a batch."""
+    sampler: Any = loader.sampler  # torch's hints know no length
+    batch: Any = loader.batch_size
+    return len(sampler), batch
+
+
+def check_batches(model: BaseModel, loader: DataLoader) -> None:
     """Check that there are batches, and none of one image for batch norm.
 
     Raises:
         ValueError: There is none, or one is too small.
     """
-    images, batch = len(loader.sampler), loader.batch_size
+    images, batch = size_of(loader)
     if len(loader) == 0:
         raise ValueError(
             f'train_dataloader.batch_size={batch}: the data set has only '
@@ -95,7 +104,7 @@ def check_batches(model: nn.Module, loader: DataLoader) -> None:
         )
 
 
-def check_queue(model: nn.Module, loader: DataLoader) -> None:
+def check_queue(model: BaseModel, loader: DataLoader) -> None:
     """Check that a queue of keys, as MoCo's, holds whole batches.
 
     Raises:
@@ -104,8 +113,9 @@ def check_queue(model: nn.Module, loader: DataLoader) -> None:
     length = getattr(model, 'queue_len', None)
     if length is None:
         return
-    check_queue_length(length, loader.batch_size)
-    last = len(loader.sampler) % loader.batch_size
+    images, batch = size_of(loader)
+    check_queue_length(length, batch)
+    last = images % batch
     if last and not loader.drop_last:
         raise ValueError(
             'train_dataloader.drop_last=False ends each epoch in a batch '
@@ -114,11 +124,11 @@ def check_queue(model: nn.Module, loader: DataLoader) -> None:
         )
 
 
-def check_views(model: nn.Module, shapes: Sequence[tuple]) -> None:
+def check_views(model: BaseModel, shapes: Sequence[tuple]) -> None:
     """Check the number of views against an algorithm of mmpretrain.
 
     Args:
-        model (nn.Module): The algorithm.
+        model (BaseModel): The algorithm.
         shapes (Sequence[tuple]): (3, S, S) of each view.
 
     Raises:
@@ -139,7 +149,7 @@ def check_views(model: nn.Module, shapes: Sequence[tuple]) -> None:
 
 @contextmanager
 def no_undefined_gradients(
-    model: nn.Module, precision: str | None
+    model: BaseModel, precision: str | None
 ) -> Iterator[None]:
     """Refuse, inside this context, what PyTorch computes wrongly.
 
@@ -176,11 +186,11 @@ def no_undefined_gradients(
 
 
 @torch.no_grad()
-def check_neck(model: nn.Module, shapes: Sequence[tuple]) -> None:
+def check_neck(model: BaseModel, shapes: Sequence[tuple]) -> None:
     """Send blank views through the backbone and compare with the neck.
 
     Args:
-        model (nn.Module): An algorithm of mmpretrain.
+        model (BaseModel): An algorithm of mmpretrain.
         shapes (Sequence[tuple]): (3, S, S) of each view.
 
     Raises:

@@ -146,7 +146,9 @@ class ResultFileHook(Hook):
         self, runner: Runner, metrics: Mapping, epoch: int | None, split: str
     ) -> None:
         """Write the result, with the metrics that are numbers."""
-        cfg, start = runner.cfg, self.start
+        cfg, start, path = runner.cfg, self.start, self.path
+        assert start is not None  # as prepare() has found it
+        assert path is not None
         pretraining = start['pretraining']
         if split == 'val' and isinstance(
             unwrapped_model(runner), BaseSelfSupervisor
@@ -170,8 +172,8 @@ class ResultFileHook(Hook):
             work_dir=str(runner.work_dir),
             epoch=epoch,
         )
-        write_result(self.path, result)
-        runner.logger.info(f'result written to {self.path}')
+        write_result(path, result)
+        runner.logger.info(f'result written to {path}')
 
 
 def find_start(cfg: Config) -> dict[str, Any]:

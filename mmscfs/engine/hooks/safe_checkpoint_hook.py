@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from pathlib import Path
+from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
@@ -33,7 +34,9 @@ class SafeCheckpointHook(CheckpointHook):
         OSError: After the run, if its last checkpoint could not be saved.
     """
 
-    def __init__(self, **kwargs) -> None:
+    backend_args: dict | None
+
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._due = False
         self._error: OSError | None = None
@@ -64,7 +67,11 @@ class SafeCheckpointHook(CheckpointHook):
             )
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
     ) -> None:
         """Save if it is due, by iterations."""
         if self.by_epoch:

@@ -1,4 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from typing import Any
+
 import torch
 from mmengine.device import get_device
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
@@ -10,7 +12,7 @@ FUSED = ('SGD', 'Adam', 'AdamW')  # that have a fused step on both:
 DEVICES = ('cpu', 'cuda')
 
 
-def prepare_fused_step(optimizer: Optimizer, *_) -> None:
+def prepare_fused_step(optimizer: Optimizer, *_: Any) -> None:
     """Give torch's fused step what it takes for granted, and does not check.
 
     Gradients and state lie in memory as their parameters do, unlike the
@@ -63,6 +65,8 @@ class DecayGroupConstructor(DefaultOptimWrapperConstructor):
         ValueError: ``paramwise_cfg`` is set; it has no effect here.
     """
 
+    optimizer_cfg: dict[str, Any]
+
     def __init__(
         self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None
     ) -> None:
@@ -91,10 +95,11 @@ class DecayGroupConstructor(DefaultOptimWrapperConstructor):
         return wrapper
 
     def add_params(
-        self, params: list[dict], module: nn.Module, **kwargs
+        self, params: list[dict], module: nn.Module, **kwargs: Any
     ) -> None:
         """Append the trainable parameters' groups to ``params``."""
-        decayed, others = [], []
+        decayed: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
                 flat = parameter.ndim <= 1 or name.endswith('.bias')

@@ -1,6 +1,8 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import math
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from mmengine.device import get_device
@@ -89,7 +91,7 @@ class PerParamClipOptimWrapper(OptimWrapper):
         self,
         precision: str = 'auto',
         init_loss_scale: float = 2.0**16,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         clip_grad = kwargs.get('clip_grad')
         if clip_grad is not None and (
@@ -132,7 +134,7 @@ class PerParamClipOptimWrapper(OptimWrapper):
             group.get('fused') for group in self.optimizer.param_groups
         )
 
-    def backward(self, loss: Tensor, **kwargs) -> None:
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
         """Back-propagate the loss, scaled for fp16.
 
         Of a loss that is not finite every gradient becomes NaN, which the
@@ -142,7 +144,7 @@ class PerParamClipOptimWrapper(OptimWrapper):
         loss = loss * torch.where(ok, 1.0, math.nan)
         super().backward(self.loss_scaler.scale(loss), **kwargs)
 
-    def step(self, **kwargs) -> None:
+    def step(self, **kwargs: Any) -> None:
         """Clip and step, or skip a step whose gradients are not finite.
 
         In fp16 that also halves the loss scale. A gradient so large that its
@@ -175,7 +177,7 @@ class PerParamClipOptimWrapper(OptimWrapper):
         return clip_each_gradient_(gradients, max_norm)
 
     @contextmanager
-    def optim_context(self, model: nn.Module):
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Enable autocast, and mmengine's gradient accumulation."""
         dtype = DTYPES[self.precision]
         with (

@@ -18,6 +18,7 @@ from .feature_files import (
 from .features import (
     Features,
     choose_backbone,
+    dataset_of,
     extract_features,
     gather_rows,
     read_label,
@@ -73,7 +74,7 @@ class FeatureLoop(BaseLoop):
             bank_dataloader = runner.build_dataloader(
                 bank_dataloader, seed=runner.seed
             )
-        self.bank_dataloader = bank_dataloader
+        self.bank_dataloader: DataLoader = bank_dataloader
         self.layers = layers
         self.network = network
         self.features = Path(features) if features else None
@@ -95,7 +96,8 @@ class FeatureLoop(BaseLoop):
         runner.call_hook(f'before_{mode}_epoch')
         bank = self.extract(self.bank_dataloader, 'bank')
         queries = self.extract(self.dataloader, 'queries')
-        labels = gather_rows(bank.labels, len(self.bank_dataloader.dataset))
+        images = dataset_of(self.bank_dataloader)
+        labels = gather_rows(bank.labels, len(images))
         self.check_classes(
             labels, gather_rows(queries.labels, len(self.dataloader.dataset))
         )
@@ -116,7 +118,7 @@ class FeatureLoop(BaseLoop):
         if folder.exists():
             self.runner.logger.info(f'reading the features in {folder}')
             return read_features(folder, facts, self.layers)
-        writer = FeatureWriter(folder, len(loader.dataset))
+        writer = FeatureWriter(folder, len(dataset_of(loader)))
         features = extract_features(
             *arguments, allocate=writer.allocate, read=self.read_label
         )
@@ -130,7 +132,7 @@ class FeatureLoop(BaseLoop):
 
     def facts(self, loader: DataLoader, what: str) -> dict:
         """Return what the features depend on, as plain values."""
-        dataset = loader.dataset
+        dataset = dataset_of(loader)
         model = unwrapped_model(self.runner)
         backbone = choose_backbone(model, self.network)
         images = (dataset.get_data_info(i) for i in range(len(dataset)))

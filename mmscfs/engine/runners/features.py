@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from mmengine.dataset import DefaultSampler
+from mmengine.dataset import BaseDataset, DefaultSampler
 from mmengine.dist import (
     all_gather,
     all_reduce,
@@ -17,10 +17,11 @@ from mmengine.dist import (
     get_world_size,
     is_main_process,
 )
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from rich.progress import track
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from mmscfs.models.search import global_average_pool
 
@@ -41,7 +42,7 @@ class Features(NamedTuple):
 
     layers: dict[str, Tensor]
     labels: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
     outputs: list[str]
 
 
@@ -68,7 +69,7 @@ def layer_names(backbone: nn.Module, count: int) -> list[str]:
         return [f'output{i + 1}' for i in range(count)]
     depth = len(getattr(backbone, 'layers', ()))  # of a transformer
     # In the order of the network, whatever that of out_indices.
-    indices = sorted(i + depth if i < 0 else i for i in indices)
+    indices = sorted(i + depth if i < 0 else i for i in indices or ())
     return [f'layer{i + 1}' for i in indices] + extra
 
 
@@ -88,7 +89,7 @@ def choose_layers(names: Sequence[str], wanted: str | Sequence[str]) -> list:
     return [name for name in names if name in wanted]
 
 
-def choose_backbone(model: nn.Module, network: str | None) -> nn.Module:
+def choose_backbone(model: BaseModel, network: str | None) -> nn.Module:
     """Return the teacher's or the student's backbone; None: the teacher's.
 
     Raises:
@@ -130,7 +131,7 @@ def read_label(image: Mapping, what: str) -> int:
 
 
 def read_labels(
-    dataset: Dataset,
+    dataset: BaseDataset,
     places: Iterable[int],
     what: str,
     read: Callable[[Mapping, str], int | Sequence[int]] = read_label,
@@ -138,11 +139,11 @@ def read_labels(
     """Return the labels of some of a data set's images.
 
     Args:
-        dataset (Dataset): The data set.
+        dataset (BaseDataset): The data set.
         places (Iterable[int]): Places of N images.
         what (str): What to call it in errors, e.g. "bank".
         read (Callable): Returns the label of an image, or a row of K labels.
-            Defaults to :func:`read_label`.
+            Defaults to ``read_label``.
 
     Returns:
         Tensor: int64 of shape (N,) or (N, K).
@@ -179,8 +180,8 @@ def extract_features(
         allocate (Callable, optional): Returns the float32 tensor that a
             layer's features go to, given its name and shape. Defaults to
             None: one in memory.
-        read (Callable): Reads the labels, see :func:`read_labels`. Defaults
-            to :func:`read_label`.
+        read (Callable): Reads the labels, see ``read_labels``. Defaults
+            to ``read_label``.
 
     Raises:
         ValueError: The loader shuffles, an image has no label, a feature is
@@ -206,7 +207,8 @@ def extract_features(
             part.copy_(output[: len(part)])
             bad[name] += int((~part.isfinite()).any(-1).sum())
 
-    start, last = 0, None
+    start = 0
+    last: tuple[int, dict[str, Received]] | None = None
     with preserved_random_states():
         for batch in track(
             loader, f'features of the {what}', disable=not is_main_process()
@@ -224,7 +226,8 @@ def extract_features(
                 store(*last)
             last = start, received
             start += len(batch['inputs'])
-        store(*last)
+        if last:
+            store(*last)
     check_finite(bad, what)
     return Features(stored, labels, index, names)
 
@@ -253,7 +256,7 @@ class Received:
         return self.values
 
 
-def normalise(model: nn.Module, images: Tensor | Sequence[Tensor]) -> Tensor:
+def normalise(model: BaseModel, images: Tensor | Sequence[Tensor]) -> Tensor:
     """Send images, (B, 3, H, W) or a list, through the preprocessor.
 
     They come out with their channels last in memory, as is faster.
@@ -263,6 +266,11 @@ def normalise(model: nn.Module, images: Tensor | Sequence[Tensor]) -> Tensor:
     data = dict(inputs=images, data_samples=None)
     images = model.data_preprocessor(data)['inputs']
     return images.contiguous(memory_format=torch.channels_last)
+
+
+def dataset_of(loader: DataLoader) -> BaseDataset:
+    """Return a loader's data set, whose type torch does not know."""
+    return loader.dataset
 
 
 def own_places(loader: DataLoader, what: str) -> Tensor:
@@ -283,7 +291,7 @@ def own_places(loader: DataLoader, what: str) -> Tensor:
             "set sampler=dict(type='DefaultSampler', shuffle=False) and "
             'drop_last=False'
         )
-    return torch.arange(get_rank(), len(loader.dataset), get_world_size())
+    return torch.arange(get_rank(), len(dataset_of(loader)), get_world_size())
 
 
 def check_finite(bad: Mapping[str, int], what: str) -> None:

@@ -2,6 +2,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, is_main_process
@@ -25,7 +26,7 @@ from mmscfs.visualization import (
 from mmscfs.visualization.transfer.runs import read_sessions
 
 from .feature_loop import FeatureLoop
-from .features import Features
+from .features import Features, dataset_of
 
 QUERIES = 4096  # that vote at a time
 
@@ -58,14 +59,14 @@ class KNNLoop(FeatureLoop):
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         ks: Sequence[int] = (10, 20, 100, 200),
         temperature: float = 0.07,
         precision: str = 'auto',
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        size = len(self.bank_dataloader.dataset)
+        size = len(dataset_of(self.bank_dataloader))
         if not ks or not all(1 <= k <= size for k in ks):
             raise ValueError(
                 f'KNNLoop: ks={list(ks)} must be at least 1 and at most the '

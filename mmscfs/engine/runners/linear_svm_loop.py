@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmengine.dist import (
@@ -20,7 +21,7 @@ from mmscfs.evaluation import (
 )
 
 from .feature_loop import FeatureLoop
-from .features import Features, gather_rows, read_labels
+from .features import Features, dataset_of, gather_rows, read_labels
 
 
 @LOOPS.register_module()
@@ -48,16 +49,17 @@ class LinearSVMLoop(FeatureLoop):
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         costs: Sequence[float] = SVM_COSTS,
         folds: int = 3,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         check_svm(costs, folds)
         self.costs = list(costs)
         self.folds = folds
-        datasets = self.bank_dataloader.dataset, self.dataloader.dataset
+        loaders = self.bank_dataloader, self.dataloader
+        datasets = [dataset_of(loader) for loader in loaders]
         names = [list(d.metainfo.get('classes') or ()) for d in datasets]
         if not names[0] or names[0] != names[1]:
             raise ValueError(

@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, is_main_process
@@ -49,12 +50,12 @@ class LinearSweepLoop(FeatureLoop):
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         learning_rates: Sequence[float] = RATES,
         epochs: int = 100,
         batch_size: int = 1024,
         weight_decay: float = 0.0,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         check_training(learning_rates, epochs, batch_size, weight_decay)

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import all_gather_object, get_world_size
@@ -16,7 +16,7 @@ from mmengine.runner.base_loop import BaseLoop
 from mmengine.runner.utils import calc_dynamic_intervals
 from mmpretrain.registry import LOOPS
 from torch import nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from ..random_states import (
     get_random_states,
@@ -38,7 +38,11 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     """
 
     def __init__(
-        self, runner: Runner, dataloader: DataLoader | dict, *args, **kwargs
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         super().__init__(runner, dataloader, *args, **kwargs)
         keep_workers_apart(self.dataloader)
@@ -161,11 +165,11 @@ class Rest(Sampler):
     """What is left of a sampler's batches.
 
     Args:
-        batches (Sampler): Yields the indices of each batch.
+        batches (BatchSampler): Yields the indices of each batch.
         start (int): Batches to pass over.
     """
 
-    def __init__(self, batches: Sampler, start: int) -> None:
+    def __init__(self, batches: BatchSampler, start: int) -> None:
         self.batches = batches
         self.start = start
 
@@ -182,7 +186,7 @@ def load_from(loader: DataLoader, start: int) -> DataLoader:
         return loader
     return DataLoader(
         loader.dataset,
-        batch_sampler=Rest(loader.batch_sampler, start),
+        batch_sampler=Rest(cast(BatchSampler, loader.batch_sampler), start),
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,

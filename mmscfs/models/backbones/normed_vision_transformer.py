@@ -1,4 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from typing import Any
+
 from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
 from torch import Tensor
@@ -17,7 +19,7 @@ class NormedVisionTransformer(VisionTransformer):
             for ``final_norm``.
     """
 
-    def __init__(self, **kwargs) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(final_norm=True, **kwargs)
         self.final_norm = False  # not in the loop over blocks, but below
 

@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from collections.abc import Sequence
+from typing import Any
 
 from mmpretrain.registry import MODELS
 from torch import Tensor
@@ -39,7 +40,7 @@ class SearchVisionTransformer(NormedVisionTransformer):
     extra_outputs = ('cls_token',)
 
     def __init__(
-        self, out_indices: Sequence[int] | None = None, **kwargs
+        self, out_indices: Sequence[int] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(out_type='featmap', **kwargs)
         if not self.with_cls_token:
@@ -71,7 +72,7 @@ class SearchVisionTransformer(NormedVisionTransformer):
         maps, class_tokens = zip(*super().forward(images), strict=True)
         return *maps, class_tokens[-1]
 
-    def _format_output(
+    def _format_output(  # type: ignore[override]  # one more output
         self, x: Tensor, hw: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         return super()._format_output(x, hw), self.ln1(x[:, 0])

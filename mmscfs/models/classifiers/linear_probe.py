@@ -1,4 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from typing import Any
+
 import torch
 from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
@@ -14,10 +16,11 @@ class LinearProbe(ImageClassifier):
     Neck and head learn. ``init_cfg`` of the backbone loads as ever.
 
     Args:
-        *args, **kwargs: Those of :class:`mmpretrain.models.ImageClassifier`.
+        *args: Those of :class:`mmpretrain.models.ImageClassifier`.
+        **kwargs: The same.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Here, before the distributed wrapper and the optimiser look.
         self.backbone.requires_grad_(False)

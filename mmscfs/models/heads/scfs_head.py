@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.model import ModuleList
 from mmpretrain.registry import MODELS
@@ -34,7 +35,7 @@ class SCFSHead(DINOHead):
         search_channels: int = 256,
         search_loss: dict | None = None,
         center_momentum: float = 0.9,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(center_momentum=center_momentum, **kwargs)
         self.layer_names = tuple(layer_names)
@@ -46,7 +47,7 @@ class SCFSHead(DINOHead):
             for _ in self.layer_names
         )
 
-    def loss(
+    def loss(  # type: ignore[override]  # of more inputs
         self,
         student_logits: Tensor,
         teacher_logits: Tensor,
@@ -88,6 +89,7 @@ class SCFSHead(DINOHead):
             )
             searched = {}
             if teacher_search is not None:
+                assert student_search is not None  # the views that search
                 searched = dict(
                     student_search=student_search[i],
                     search_targets=teacher_probabilities(

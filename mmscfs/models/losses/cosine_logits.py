@@ -1,6 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -76,7 +76,7 @@ class _LogLikelihood(Function):
 
     @staticmethod
     def forward(
-        ctx,
+        ctx: Any,
         embeddings: Tensor,
         weight: Tensor,
         targets: Tensor,
@@ -108,7 +108,7 @@ class _LogLikelihood(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         embeddings, weight, targets, log_sum = ctx.saved_tensors
         temperature, dtype = ctx.temperature, ctx.dtype
         shape = embeddings.shape[:2]
@@ -126,7 +126,7 @@ class _LogLikelihood(Function):
             slope = wanted.flatten(0, 1).addcmul_(given, of_view, value=-1)
             slope /= lengths * temperature
             grad_rows += slope.to(dtype) @ typed
-            if needs_weight:
+            if grad_weight is not None:
                 # Turning a prototype counts, stretching it does not.
                 along = torch.einsum('rk,rk->k', slope, cosines) / lengths
                 piece = grad_weight[chunk]

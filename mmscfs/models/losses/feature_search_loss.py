@@ -71,6 +71,7 @@ class FeatureSearchLoss(nn.Module):
         terms = {'global': self.global_weight * global_term}
         if student_search is None:
             return terms
+        assert search_targets is not None, 'student_search needs them'
         if search_targets.shape[1:] != student_search.shape:
             raise ValueError(
                 'FeatureSearchLoss needs student_search (N, B, K) and '

@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule, build_norm_layer
@@ -60,7 +60,8 @@ class SearchProjector(BaseModule):
     def forward(self, maps: Tensor | AttendedMaps) -> Tensor:
         """Project maps (B, C, H, W) to unit vectors (B, out_channels)."""
         if isinstance(maps, AttendedMaps):
-            reduce, *others = self.bottleneck
+            parts: Iterable[ConvModule] = self.bottleneck
+            reduce, *others = parts
             x = maps.weigh(reduce.conv(maps.flat_maps))
             x = reduce.activate(reduce.norm(x))
             for layer in others:
@@ -74,7 +75,7 @@ class SearchProjector(BaseModule):
 
 @MODELS.register_module()
 class FeatureSearchNeck(BaseModule):
-    """One :class:`SearchProjector` for each search layer (SCFS Eq. 8).
+    """One ``SearchProjector`` for each search layer (SCFS Eq. 8).
 
     Args:
         in_channels (Sequence[int]): Channels of each search layer, shallow

@@ -57,7 +57,7 @@ class RoIFeatureSearch(FeatureSearch):
     needs_crops = True
 
     @torch.no_grad()
-    def forward(
+    def forward(  # type: ignore[override]  # needs_crops: never None
         self,
         local_maps: Tensor,
         global_maps: Tensor,
@@ -98,7 +98,7 @@ class RoIFeatureSearch(FeatureSearch):
         found = torch.where(mirrored, found.flip(-1), found)
         return found.to(global_maps.dtype)
 
-    def pair_weights(
+    def pair_weights(  # type: ignore[override]
         self, local_crops: Tensor, global_crops: Tensor
     ) -> Tensor:
         """Return 1 for pairs that overlap and 0 for others, (G, N, B)."""

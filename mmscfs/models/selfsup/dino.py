@@ -1,7 +1,10 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from typing import Any, cast
+
 import torch
 import torch.nn.functional as F
 from mmengine.dist import get_world_size
+from mmengine.model import BaseModule
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -14,6 +17,7 @@ from ..utils import (
     TeacherCenter,
     checkpoint_blocks,
     compile_for_training,
+    fit_backbone,
     has_batch_norm,
     update_centers,
     with_in_channels,
@@ -100,6 +104,7 @@ class DINO(BaseSelfSupervisor):
             init_cfg=init_cfg,
         )
         self.teacher = MomentumTeacher(backbone=self.backbone, neck=self.neck)
+        self.register_load_state_dict_pre_hook(fit_backbone)
         self._center_reduction: CenterReduction | None = None
         self._compile = compile
         self._checkpoint_activations = checkpoint_activations
@@ -153,29 +158,45 @@ class DINO(BaseSelfSupervisor):
             or the losses by name.
         """
         if mode == 'tensor':
-            return self.extract_feat(inputs, network)
+            return self.extract_feat(cast(Tensor, inputs), network)
         return super().forward(inputs, data_samples, mode)
 
     def extract_feat(
-        self, inputs: Tensor, network: str = 'teacher'
+        self,
+        inputs: Tensor,
+        network: str = 'teacher',
+        stage: str = 'backbone',
     ) -> tuple[Tensor, ...]:
-        """Return the backbone's outputs for images (B, 3, H, W).
+        """Return features of images (B, 3, H, W).
+
+        Args:
+            inputs (Tensor): The images.
+            network (str): Whose: "teacher" or "student". Defaults to
+                "teacher".
+            stage (str): "backbone" for its outputs, "neck" for the last one
+                pooled to (B, C), as k-NN takes it; mmpretrain's classifiers
+                have the same names. Defaults to "backbone".
 
         Raises:
-            ValueError: ``network`` is neither "teacher" nor "student".
+            ValueError: ``network`` or ``stage`` is none of these.
         """
         if network not in ('teacher', 'student'):
             raise ValueError(
                 f"network={network!r} must be 'teacher' or 'student'"
             )
-        model = self.teacher if network == 'teacher' else self
-        return model.backbone(inputs)
+        if stage not in ('backbone', 'neck'):
+            raise ValueError(f"stage={stage!r} must be 'backbone' or 'neck'")
+        model: BaseModule = self.teacher if network == 'teacher' else self
+        outputs = model.backbone(inputs)
+        if stage == 'backbone':
+            return outputs
+        return (model.neck.pool(outputs[-1]),)
 
     def loss(
         self,
         inputs: list[Tensor],
         data_samples: list[DataSample] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> dict[str, Tensor]:
         """Return the losses and health figures of one batch.
 
@@ -230,7 +251,7 @@ class DINO(BaseSelfSupervisor):
         student_local: tuple[Tensor, ...] | None,
         teacher_global: tuple[Tensor, ...],
         data_samples: list[DataSample] | None = None,
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Tensor | list[Tensor] | None]:
         """Turn backbone outputs into the arguments of the head's loss.
 
         Args:

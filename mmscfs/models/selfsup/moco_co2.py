@@ -1,4 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from mmpretrain.models.selfsup import MoCo
@@ -37,7 +39,7 @@ class MoCoCO2(MoCo):
         neck: dict,
         head: dict,
         consistency: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone=backbone, neck=neck, head=head, **kwargs)
         self.consistency = MODELS.build(
@@ -48,7 +50,7 @@ class MoCoCO2(MoCo):
         self,
         inputs: list[Tensor],
         data_samples: list[DataSample] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> dict[str, Tensor]:
         """Return the losses and health figures of one batch.
 

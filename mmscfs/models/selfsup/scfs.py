@@ -1,8 +1,10 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
+from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
@@ -55,7 +57,7 @@ class SCFS(DINO):
         search_layers: Sequence[int] | None = None,
         search_views: str = 'all',
         search: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         if search_views not in ('all', 'first', 'none'):
             raise ValueError(
@@ -76,7 +78,7 @@ class SCFS(DINO):
                 'out_indices to name its search layers by: take another one'
             )
         # Whatever the order of the setting, outputs come shallow to deep.
-        out_indices = sorted(backbone.out_indices)
+        out_indices = sorted(cast(Sequence[int], backbone.out_indices))
         if search_layers is None:
             search_layers = out_indices
         if not search_layers or not set(search_layers) <= set(out_indices):
@@ -96,7 +98,7 @@ class SCFS(DINO):
                 'layer_names': [f'layer{i + 1}' for i in search_layers],
             } | head
         super().__init__(backbone=backbone, neck=neck, head=head, **kwargs)
-        self.search_neck = search_neck
+        self.search_neck: BaseModule = search_neck
         self.teacher.add_copy('search_neck', search_neck)
         self.prepare_parts('search_neck')
         self.search_views = search_views
@@ -160,10 +162,10 @@ class SCFS(DINO):
         if self.search_views == 'none':
             return outputs
         among_global = student_local is None
-        if not among_global:
+        if student_local is not None:
             queries = self.layers_by_view(student_local, batch)
             projected = project_views(self.search_neck, queries)
-        crops = None, None
+        crops: tuple[Tensor | None, Tensor | None] = None, None
         if self.search.needs_crops:
             views = stack_crops(data_samples, keys[0].device)
             searching = views if among_global else views[NUM_GLOBAL:]
@@ -220,19 +222,20 @@ class SCFS(DINO):
 
 
 def project_views(
-    neck: nn.Module, layers: list[Tensor | AttendedMaps]
+    neck: nn.Module, layers: Sequence[Tensor | AttendedMaps]
 ) -> list[Tensor]:
     """Project maps by view and image; one tensor a layer.
 
     Args:
         neck (nn.Module): E.g. a ``FeatureSearchNeck``.
-        layers (list[Tensor | AttendedMaps]): Maps (..., C, H, W), where the
-            first dimensions count views and images.
+        layers (Sequence[Tensor | AttendedMaps]): Maps (..., C, H, W), where
+            the first dimensions count views and images.
 
     Returns:
         list[Tensor]: Shape (..., D).
     """
-    batches, shapes = [], []
+    batches: list[Tensor | AttendedMaps] = []
+    shapes = []
     for maps in layers:
         if isinstance(maps, AttendedMaps):
             batches.append(maps)

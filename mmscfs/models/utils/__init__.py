@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from .activation_checkpoint import checkpoint_blocks
+from .backbone_state import fit_backbone
 from .batch_norm import has_batch_norm
 from .compilation import compile_for_training
 from .data_preprocessor import MultiCropDataPreprocessor, check_colors
@@ -19,6 +20,7 @@ __all__ = [
     'check_queue_length',
     'checkpoint_blocks',
     'compile_for_training',
+    'fit_backbone',
     'has_batch_norm',
     'output_channels',
     'synchronise_on_cpu',

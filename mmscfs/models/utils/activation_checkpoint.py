@@ -2,6 +2,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -43,7 +44,7 @@ def find_blocks(module: nn.Module) -> Iterator[nn.Module]:
                 yield block
 
 
-def checkpointed_forward(block: nn.Module, *args, **kwargs):
+def checkpointed_forward(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """Run a block's forward pass, and in a backward pass once more."""
     return checkpoint(
         type(block).forward,
@@ -56,7 +57,7 @@ def checkpointed_forward(block: nn.Module, *args, **kwargs):
 
 
 @contextmanager
-def running_statistics_held(module: nn.Module):
+def running_statistics_held(module: nn.Module) -> Iterator[None]:
     """Have batch norm move copies of its running statistics."""
     held = [
         (norm, name, statistic)

@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,9 +36,9 @@ def compile_for_training(module: nn.Module, options: Mapping) -> None:
         ) from error
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, RECOMPILE_LIMIT)
-    compiled = module._compiled_call_impl
+    compiled: Any = module._compiled_call_impl
 
-    def call(*args, **kwargs):
+    def call(*args: Any, **kwargs: Any) -> Any:
         chosen = compiled if module.training else module._call_impl
         return chosen(*args, **kwargs)
 

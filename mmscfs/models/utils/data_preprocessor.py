@@ -52,7 +52,7 @@ class MultiCropDataPreprocessor(SelfSupDataPreprocessor):
         if samples and 'colors' in samples[0]:
             # (V, B, NUM_COLORS), the order of the views.
             colors = np.stack([sample.colors for sample in samples], axis=1)
-        inputs = []
+        inputs: list[Tensor] = []
         for _, group in groupby(views, key=lambda view: view.shape):
             group = list(group)
             images = torch.cat(group).float()

@@ -18,7 +18,10 @@ def output_channels(backbone: nn.Module) -> list[int]:
     was_training = backbone.training
     backbone.eval()
     parameter = next(backbone.parameters())
-    blank = parameter.new_zeros(1, 3, PROBE_SIZE, PROBE_SIZE)
+    convolutions = (m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    first = next(convolutions, None)
+    channels = first.in_channels if first else 3
+    blank = parameter.new_zeros(1, channels, PROBE_SIZE, PROBE_SIZE)
     try:
         outputs = backbone(blank)
     except (RuntimeError, AssertionError, ValueError) as error:

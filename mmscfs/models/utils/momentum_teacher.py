@@ -3,6 +3,7 @@ import copy
 
 import torch
 from mmcv.cnn.bricks.drop import DropPath
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -20,6 +21,11 @@ class MomentumTeacher(nn.Module):
             copies have the same names.
     """
 
+    # The names that DINO and SCFS give them.
+    backbone: BaseModule
+    neck: BaseModule
+    search_neck: BaseModule
+
     def __init__(self, **parts: nn.Module) -> None:
         super().__init__()
         for name, part in parts.items():
@@ -34,11 +40,13 @@ class MomentumTeacher(nn.Module):
             elif isinstance(module, DropPath):
                 module.drop_prob = 0.0
             elif isinstance(getattr(module, 'attn_drop', None), float):
-                module.attn_drop = 0.0  # mmpretrain's attention
+                # mmpretrain's attention, whose hint is torch's for any name.
+                module.attn_drop = 0.0  # type: ignore[assignment]
         self.add_module(name, part)
 
     def _parameter_pairs(self, student: nn.Module) -> tuple[list, list]:
-        own, theirs = [], []
+        own: list[nn.Parameter] = []
+        theirs: list[nn.Parameter] = []
         for name, part in self.named_children():
             own.extend(part.parameters())
             theirs.extend(getattr(student, name).parameters())

@@ -1,4 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from mmcv.ops import SyncBatchNorm as MMCVSyncBatchNorm
@@ -55,6 +57,9 @@ class CPUSyncBatchNorm(_BatchNorm):
         """Move the running statistics."""
         if not self.track_running_stats:
             return
+        assert self.running_mean is not None  # as it is tracked
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         share = self.momentum
         if share is None:  # the mean of all batches
@@ -92,7 +97,16 @@ class _Normalise(Function):
     """Batch norm by statistics that depend on the inputs of all processes."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, mean, var, count, eps):
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        var: Tensor,
+        count: Tensor,
+        eps: float,
+    ) -> Tensor:
         ctx.save_for_backward(x, weight, mean, var, count)
         ctx.eps = eps
         return torch.batch_norm(
@@ -100,7 +114,7 @@ class _Normalise(Function):
         )
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, var, count = ctx.saved_tensors
         # As if the statistics were constants: also this process's sums of
         # the gradient times the normalised input, and of the gradient.

@@ -26,6 +26,9 @@ class TeacherCenter(nn.Module):
         ValueError: ``momentum`` is outside [0, 1].
     """
 
+    value: Tensor
+    collected: Tensor
+
     def __init__(self, channels: int, momentum: float = 0.9) -> None:
         super().__init__()
         if not 0 <= momentum <= 1:

@@ -1,0 +1,279 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""tools/doctor.py, on machines made up here."""
+
+import importlib
+import json
+import shutil
+import sys
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from mmengine.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+GIB = 2**30
+NAMES = ('doctor', *(f'doctor_{n}' for n in ('findings', 'packages')))
+NAMES += tuple(f'doctor_{n}' for n in ('machine', 'fit', 'config'))
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """The modules of the command by their last word."""
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    monkeypatch.chdir(ROOT)
+    modules = {n.split('_')[-1]: importlib.import_module(n) for n in NAMES}
+    return SimpleNamespace(**modules)
+
+
+@pytest.fixture
+def without(tool, monkeypatch):
+    """Make packages missing ("") or broken (an error's text)."""
+
+    def without(**problems):
+        def load(name):
+            top = name.split('.')[0]
+            if top not in problems:
+                return real(name)
+            error = problems[top]
+            return None, f'broken: {error}' if error else 'not installed'
+
+        real = tool.packages.load
+        for module in (tool.packages, tool.machine, tool.fit, tool.config):
+            monkeypatch.setattr(module, 'load', load)
+
+    return without
+
+
+def by_name(findings):
+    return {finding.name: finding for finding in findings}
+
+
+def requirements(name):
+    lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
+    return {line for line in lines if line and not line.startswith('#')}
+
+
+def test_packages_are_those_of_the_requirements(tool):
+    tested = {f'{n}=={v}' for n, v in tool.packages.TESTED.items()}
+    assert tested <= requirements('build')
+    needed = {*tool.packages.RUNTIME.values()}
+    assert requirements('runtime') <= needed
+    assert needed - requirements('runtime') == {'setuptools<81'}
+
+
+def test_this_environment_is_whole(tool):
+    found = by_name(tool.packages.check_packages())
+    assert {'torch', 'mmcv', "mmcv's ops", 'mmdet', 'mmscfs'} <= {*found}
+    assert not [f for f in found.values() if f.state == 'missing']
+
+
+def test_without_torch_and_mmcv(tool, without, capsys, tmp_path):
+    reason = "ImportError: mmcv has no 'ops'"
+    without(torch='', torchvision='', mmcv=reason, mmscfs='it needs torch')
+    path = tmp_path / 'report.json'
+    assert tool.doctor.main(['--json', str(path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index('missing: torch: not installed')
+    assert lines[place + 1].endswith(
+        ' -m pip install torch==2.11.0 torchvision==0.26.0'
+    )
+    place = lines.index(f'missing: mmcv: broken: {reason}')
+    assert lines[place + 1].strip().startswith('MMCV_WITH_OPS=1 ')
+    assert lines[place + 1].endswith('mmcv==2.1.0')
+    assert any(line.endswith(f'make -C {ROOT} install') for line in lines)
+    sections = json.loads(path.read_text())
+    states = {f['name']: f['state'] for f in sections['packages']}
+    assert states['torch'] == states['mmcv'] == 'missing'
+    assert states['numpy'] == 'ok'
+
+
+def test_a_stack_out_of_range(tool, monkeypatch):
+    import mmdet
+
+    monkeypatch.setattr(mmdet, '__version__', '3.6.0')
+    found = by_name(tool.packages.check_openmmlab())
+    assert found['mmdet'].state == 'missing'
+    assert '3.6.0, needed is >= 3.3.0, < 3.6.0' in found['mmdet'].value
+    assert found['mmdet'].remedy.endswith('pip install mmdet==3.3.0')
+    assert found['mmcv'].state == 'ok'
+
+
+def test_a_module_that_fails_to_load(tool, tmp_path, monkeypatch):
+    (tmp_path / 'damaged_one.py').write_text('import not_there')
+    (tmp_path / 'damaged_two.py').write_text('raise OSError("a\\nb")')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    load = tool.packages.load
+    assert load('not_there') == (None, 'not installed')
+    assert load('damaged_one') == (None, 'broken: it needs not_there')
+    assert load('damaged_two') == (None, 'broken: OSError: a b')
+
+
+def test_limits_of_a_container(tool, tmp_path, monkeypatch):
+    Usage = namedtuple('Usage', 'total used free')
+    sizes = {'/dev/shm': 64 * 2**20, str(tmp_path): 3 * GIB}
+
+    def usage(path):
+        size = sizes[str(path)]
+        return Usage(size, 0, size)
+
+    monkeypatch.setattr(shutil, 'disk_usage', usage)
+    folder = str(tmp_path / 'work_dirs' / 'new')
+    found = by_name(tool.machine.check_limits((folder,), '/dev/shm'))
+    assert found[folder].state == 'note'
+    assert '3.0 GiB free' in found[folder].value
+    # 8 workers, 2 batches of 32 images: 2 views of 3 * 224 * 224 bytes and 8
+    # of 3 * 96 * 96 each make 268 MB; docker gives 64.
+    assert tool.machine.SHARED == 512 * (2 * 150_528 + 8 * 27_648)
+    assert found['/dev/shm'].state == 'missing'
+    assert '--shm-size=8g' in found['/dev/shm'].remedy
+
+
+def test_cores_and_memory_of_a_container(tool, tmp_path, monkeypatch):
+    monkeypatch.setattr(tool.machine, 'CGROUP', tmp_path)
+    monkeypatch.setattr(
+        tool.machine.os, 'sched_getaffinity', lambda _: range(64)
+    )
+    assert tool.machine.num_cores() == 64
+    (tmp_path / 'cpu.max').write_text('max 100000\n')
+    assert tool.machine.num_cores() == 64
+    (tmp_path / 'cpu.max').write_text('350000 100000\n')
+    assert tool.machine.num_cores() == 3
+    (tmp_path / 'memory.max').write_text(f'{GIB}\n')
+    (tmp_path / 'memory.current').write_text(f'{GIB // 4}\n')
+    assert tool.machine.memory() == (GIB, 3 * GIB // 4)
+
+
+@pytest.mark.parametrize(
+    ('cuda', 'hidden', 'state', 'remedy'),
+    [
+        (None, None, 'missing', 'pip install --force-reinstall --no-deps'),
+        ('13.0', None, 'missing', 'update the driver'),
+        ('13.0', '', 'note', 'unset CUDA_VISIBLE_DEVICES'),
+    ],
+)
+def test_a_gpu_that_torch_does_not_see(
+    tool, monkeypatch, cuda, hidden, state, remedy
+):
+    torch = SimpleNamespace(
+        __version__='2.11.0+cpu',
+        version=SimpleNamespace(cuda=cuda),
+        cuda=SimpleNamespace(is_available=lambda: False),
+    )
+    monkeypatch.setattr(tool.machine, 'load', lambda _: (torch, ''))
+    monkeypatch.setattr(tool.machine, 'query_driver', lambda: ['A100, 80 GB'])
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    if hidden is not None:
+        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', hidden)
+    (found,) = tool.machine.check_gpus()
+    assert found.state == state
+    assert 'A100, 80 GB' in found.value
+    assert remedy in found.remedy
+
+
+def test_what_fits(tool, monkeypatch):
+    rule = tool.fit.Memory(1 * GIB, 0.5 * GIB)
+    monkeypatch.setattr(tool.fit, 'free_memory', lambda: ('GPU', 20 * GIB))
+    # 0.85 * 20 = 17 GiB: 16 beside what is fixed, two images in each.
+    found = tool.fit.check_fit(rule, 'fp16', 32, 'counted')
+    assert found.state == 'ok'
+    assert 'up to 32 images on the GPU' in found.value
+    found = tool.fit.check_fit(rule, 'fp16', 33, 'counted')
+    assert found.state == 'note'
+    assert 'train_dataloader.batch_size=32' in found.remedy
+    monkeypatch.setattr(tool.fit, 'free_memory', lambda: ('GPU', GIB))
+    found = tool.fit.check_fit(rule, 'fp16', 32, 'counted')
+    assert 'up to 0 images' in found.value
+    assert 'model.checkpoint_activations=True' in found.remedy
+
+
+@pytest.fixture
+def config(tiny_run, tmp_path):
+    """A file of the shrunken recipe."""
+    path = tmp_path / 'tiny.py'
+    tiny_run.dump(path)
+    return path
+
+
+def test_a_config_that_runs(tool, config, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Of this machine, which may be a container with little.
+    monkeypatch.setattr(tool.machine, 'check_limits', list)
+    monkeypatch.setattr(tool.machine, 'check_gpus', list)
+    assert tool.doctor.main([str(config), '--json', 'report.json']) == 0
+    assert capsys.readouterr().out.endswith('All that is needed is there.\n')
+    findings = json.loads(Path('report.json').read_text())['config']
+    found = {finding['name']: finding['value'] for finding in findings}
+    assert found['data'] == '16 images to train'
+    assert found['model'].startswith('SCFS, ')
+    assert 'the config has 4 (' in found['batch size']
+    assert not (tmp_path / 'work').exists()  # nothing was trained
+
+
+def test_a_config_without_its_data(tool, config, capsys, tmp_path):
+    setting = f'train_dataloader.dataset.data_root={tmp_path}/none'
+    code = tool.doctor.main([str(config), '--cfg-options', setting])
+    assert code == 1
+    printed = capsys.readouterr().out
+    assert "missing: data: FileNotFoundError: ImageFiles: no folder '" in (
+        printed
+    )
+
+
+def test_counted_memory(tool, config):
+    from mmpretrain.registry import MODELS
+
+    cfg = Config.fromfile(config)
+    cfg.model.data_preprocessor = cfg.data_preprocessor
+    model = MODELS.build(cfg.model)
+    rule = tool.config.count_memory(model, cfg, is_half=False)
+    # Weights and buffers of both networks; the student's gradient and
+    # momentum, all of it with the margin.
+    student = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    both = sum(t.nbytes for t in model.state_dict().values())
+    least = 1.2 * (both + 2 * student)
+    assert least <= rule.fixed < 1.1 * least
+    # An image of 2 + 2 views is kept at least as it enters the network.
+    assert rule.image > 1.2 * 4 * 3 * 32 * 32 * 4
+    cfg.optim_wrapper.optimizer.type = 'AdamW'
+    larger = tool.config.count_memory(model, cfg, is_half=False)
+    assert larger.fixed - rule.fixed == pytest.approx(1.2 * student, rel=0.01)
+    assert larger.image == pytest.approx(rule.image, rel=0.01)
+
+
+def test_data_sets_are_found(tool, tmp_path):
+    for name in ('imagenet', 'VOCdevkit/VOC2007', 'mine'):
+        (tmp_path / name).mkdir(parents=True)
+    found = by_name(tool.config.check_datasets(str(tmp_path)))
+    assert 'check_dataset.py in1k`' in found['in1k'].value
+    assert {'voc07', 'voc0712', 'mine'} <= {*found}
+    assert 'VOCdevkit' not in found
+    assert 'coco' in found['not there'].value
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['none.py'], "no config file 'none.py'"),
+        (['--cfg-options', 'a=1'], 'name it first'),
+        (['--json', 'none/report.json'], 'make it first'),
+        (['configs/scfs_r50.py', '--cfg-options', 'a'], 'is not KEY=VALUE'),
+    ],
+)
+def test_wrong_calls(tool, words, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        tool.doctor.main(words)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_plain_lines_without_rich(tool, monkeypatch, capsys):
+    for name in ('rich.console', 'rich.table', 'rich.text'):
+        monkeypatch.setitem(sys.modules, name, None)
+    finding = tool.findings.Finding('rich', 'not installed', 'missing', 'pip')
+    found = tool.doctor.collect({'packages': lambda: [finding]})
+    tool.doctor.show(found)
+    assert capsys.readouterr().out == (
+        'packages: rich: not installed [missing]\n'
+    )

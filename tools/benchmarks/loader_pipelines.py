@@ -1,0 +1,168 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""The pipelines that loader.py times, and the images that they read."""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib import resources
+from pathlib import Path
+from unittest import mock
+
+import cv2
+import numpy as np
+from mmengine.dataset import Compose
+from PIL import Image, ImageFilter, ImageOps
+from torchvision import transforms as tv
+
+from mmscfs.datasets import LoadImage, MultiCrop
+from mmscfs.datasets.samplers import SampleKey
+from mmscfs.datasets.shards import read_index, write_shards
+from mmscfs.datasets.transforms.loading import EncodedImage
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+QUALITY = 90  # of made JPEG files
+Pipeline = Callable[[str, int], object]
+
+
+def make_images(folder: Path, count: int, size: tuple, seed: int) -> list[str]:
+    """Write JPEG files: parts of photographs under smooth random colours."""
+    generator = np.random.default_rng(seed)
+    photos = []
+    for name in ('china.jpg', 'flower.jpg'):
+        data = (resources.files('sklearn.datasets.images') / name).read_bytes()
+        photos.append(cv2.imdecode(np.frombuffer(data, np.uint8), 1))
+    paths = []
+    for i in range(count):
+        photo = photos[i % len(photos)]
+        share = generator.uniform(0.5, 1)
+        height, width = (round(share * side) for side in photo.shape[:2])
+        top = generator.integers(photo.shape[0] - height + 1)
+        left = generator.integers(photo.shape[1] - width + 1)
+        part = photo[top : top + height, left : left + width]
+        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+        coarse = generator.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+        smooth = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
+        image = cv2.addWeighted(part, 0.75, smooth, 0.25, 0)
+        paths.append(str(folder / f'{i:05d}.jpg'))
+        cv2.imwrite(paths[-1], image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    return paths
+
+
+def pack(paths: Sequence[str], folder: str) -> list[str]:
+    """Pack images into a shard, return their paths in it."""
+    # Names below the root of all paths, which need no common folder.
+    names = [str(Path(path).absolute().relative_to('/')) for path in paths]
+    write_shards('/', ((0, name) for name in names), folder)
+    return list(read_index(folder).values())
+
+
+def our_pipeline(
+    num_local: int,
+    seed: int,
+    reduced: bool = False,
+    color_on_device: bool = False,
+) -> Pipeline:
+    """Return a function of a path and an index: our views."""
+    steps = Compose(
+        [
+            dict(type='LoadImage', reduced=reduced),
+            dict(
+                type='MultiCrop',
+                num_local=num_local,
+                color_on_device=color_on_device,
+            ),
+            dict(type='PackInputs'),
+        ]
+    )
+    return lambda path, index: steps(
+        dict(img_path=path, sample_idx=SampleKey(index, seed))
+    )
+
+
+def blur(image: Image.Image) -> Image.Image:
+    """Blur as DINO does."""
+    return image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2)))
+
+
+def solarize(image: Image.Image) -> Image.Image:
+    """Solarise as DINO does."""
+    return ImageOps.solarize(image, 128)
+
+
+def usual_pipeline(num_local: int) -> Pipeline:
+    """Return a function of a path: DINO's views by Pillow and torchvision."""
+
+    def view(size, scale, blur_prob, solarize_prob):
+        crop = tv.RandomResizedCrop(
+            size, scale, interpolation=tv.InterpolationMode.BICUBIC
+        )
+        jitter = tv.ColorJitter(0.4, 0.4, 0.2, 0.1)
+        return tv.Compose(
+            [
+                crop,
+                tv.RandomHorizontalFlip(0.5),
+                tv.RandomApply([jitter], 0.8),
+                tv.RandomGrayscale(0.2),
+                tv.RandomApply([tv.Lambda(blur)], blur_prob),
+                tv.RandomApply([tv.Lambda(solarize)], solarize_prob),
+                tv.ToTensor(),
+                tv.Normalize(MEAN, STD),
+            ]
+        )
+
+    steps = [
+        view(224, (0.25, 1), 1.0, 0.0),
+        view(224, (0.25, 1), 0.1, 0.2),
+        *[view(96, (0.05, 0.25), 0.5, 0.0)] * num_local,
+    ]
+
+    def run(path, _):
+        image = Image.open(path).convert('RGB')
+        return [step(image) for step in steps]
+
+    return run
+
+
+def measure(pipeline: Pipeline, paths: Sequence[str]) -> float:
+    """Return the images per second of CPU time in one pass."""
+    start = time.process_time()
+    for index, path in enumerate(paths):
+        pipeline(path, index)
+    return len(paths) / (time.process_time() - start)
+
+
+@contextmanager
+def stages() -> Iterator[Counter]:
+    """Count the CPU seconds of the stages of our pipeline."""
+    seconds: Counter = Counter()
+
+    def timed(name: str, call: Callable) -> Callable:
+        def run(*args, **kwargs):
+            start = time.process_time()
+            result = call(*args, **kwargs)
+            seconds[name] += time.process_time() - start
+            return result
+
+        return run
+
+    with ExitStack() as patches:
+        for name, owner, attribute in (
+            ('decode', LoadImage, 'transform'),
+            ('reduced decode', EncodedImage, 'decode'),
+            ('crop and resize', MultiCrop, 'crop'),
+            ('jitter and grey', MultiCrop, 'color'),
+            ('blur', cv2, 'GaussianBlur'),
+        ):
+            call = timed(name, getattr(owner, attribute))
+            patches.enter_context(mock.patch.object(owner, attribute, call))
+        yield seconds
+
+
+def profile(pipeline: Pipeline, paths: Sequence[str]) -> dict[str, float]:
+    """Return the milliseconds per image of each stage of our pipeline."""
+    with stages() as seconds:
+        total = len(paths) / measure(pipeline, paths)
+    seconds['rest'] = total - seconds.total()
+    return {k: 1000 * v / len(paths) for k, v in seconds.items()}
