@@ -64,5 +64,6 @@ default_hooks = dict(
     teacher=dict(momentum=0.99),
     teacher_temp=dict(start=0.05, end=0.05),
     frozen_prototypes=dict(epochs=14),
+    collapse_monitor=dict(begin=300, window=100),
 )
 auto_scale_lr = dict(base_batch_size=64, enable=False)

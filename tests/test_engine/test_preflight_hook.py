@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.optim import ConstantLR, CosineAnnealingLR
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from torch import nn
@@ -81,6 +82,7 @@ def fly(
         model=model,
         train_dataloader=loader,
         optim_wrapper=SimpleNamespace(precision=precision),
+        param_schedulers=[],
     )
     PreflightHook().before_train(runner)
 
@@ -232,3 +234,29 @@ def test_colours_left_to_nobody(tiny_run, change, message):
     tiny_run.merge_from_dict(change)
     with pytest.raises(ValueError, match=message):
         Runner.from_cfg(tiny_run).train()
+
+
+@pytest.mark.parametrize(
+    ('rate', 'settings', 'expected'),
+    [
+        (0.1, dict(eta_min=0.0048), None),
+        (0.0048, dict(eta_min=0.0048), None),
+        # 0.1 for 256 images, of a batch of 8.
+        (0.1 * 8 / 256, dict(eta_min=0.0048), 'param_scheduler.1.eta_min=0.0'),
+        (0.001, dict(eta_min_ratio=10.0), None),  # on purpose
+    ],
+)
+def test_a_rate_that_rises_to_its_end_is_told(rate, settings, expected):
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=rate)
+    schedulers = [
+        ConstantLR(optimizer, factor=1.0),
+        CosineAnnealingLR(optimizer, T_max=10, **settings),
+    ]
+    found = list(preflight_hook.rising_rates(schedulers))
+    if expected is None:
+        assert not found
+    else:
+        assert expected in found[0]
+        assert '0.003125, which will rise' in found[0]
+        assert 'eta_min=0.00015, the share' in found[0]
+    assert not list(preflight_hook.rising_rates(dict(a=schedulers)))

@@ -43,6 +43,9 @@ class PreflightHook(Hook):
     SCFS and mmpretrain's algorithms of several views; of others it checks
     the batches, and that no colours are left undone.
 
+    A learning rate that would rise to its schedule's end, as after a scaling
+    to small batches, is only warned of.
+
     Raises:
         ValueError: Names the setting, its value and the remedy.
     """
@@ -71,6 +74,30 @@ class PreflightHook(Hook):
             elif isinstance(model, (*TAKE_TWO_VIEWS, selfsup.SwAV)):
                 check_views(model, shapes)
                 check_neck(model, shapes)
+        for warning in rising_rates(runner.param_schedulers):
+            runner.logger.warning(warning)
+
+
+def rising_rates(schedulers: Any) -> Iterator[str]:
+    """Yield a warning for each schedule that ends above where it began.
+
+    Args:
+        schedulers (list[_ParamScheduler] | dict): Of one optimiser, as
+            mmengine's runner has them; of several none is looked at.
+    """
+    if isinstance(schedulers, dict):
+        return
+    for number, schedule in enumerate(schedulers):
+        end = getattr(schedule, 'eta_min', None)
+        begin = max(schedule.base_values)
+        if schedule.param_name == 'lr' and end is not None and end > begin:
+            yield (
+                f'param_scheduler.{number}.eta_min={end:g} is above the '
+                f'learning rate {begin:g}, which will rise to it: eta_min is '
+                'not scaled with the batch; for a rate that falls set it '
+                f'lower, e.g. param_scheduler.{number}.eta_min='
+                f'{0.048 * begin:.2g}, the share of the paper'
+            )
 
 
 def size_of(loader: DataLoader) -> tuple[int, int]:
