@@ -1,0 +1,154 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Every command and program of the README and the guides works as printed.
+
+It runs here on tiny data, or its block has a mark that says why not. What
+is marked is checked without running: scripts exist and take these options,
+configs exist and have these settings.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from checks import check_block
+from documents import DOCUMENTS, ROOT, read_blocks
+from sandbox import Sandbox
+from shell import Command, read_commands
+
+SCFS = 'configs/scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py'
+KNN = 'configs/classification/knn/knn_resnet18-w16_digits.py'
+# What guides take for granted: the demo, and a run of the default config.
+BEFORE = f"""
+python tools/dataset_converters/make_digit_scenes.py
+python tools/train.py {SCFS} --work-dir work_dirs/demo
+python tools/test.py {KNN} --pretrained work_dirs/demo/epoch_1.pth
+python tools/train.py configs/scfs_r50.py
+"""
+
+
+@pytest.fixture(scope='module')
+def sandbox(tmp_path_factory):
+    """A reader's folder."""
+    sandbox = Sandbox(tmp_path_factory.mktemp('reader'))
+    for command in read_commands(BEFORE, sandbox.root):
+        sandbox.run(command)
+    torch.save(dict(state_dict={}), sandbox.root / 'old.pth')
+    return sandbox
+
+
+@pytest.mark.parametrize(
+    'path', DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_what_a_document_says_works(path, sandbox):
+    for block in read_blocks(path):
+        try:
+            check_block(sandbox, block)
+        except Exception as error:
+            message = f'{block.place}: {type(error).__name__}: {error}'
+            raise AssertionError(message) from error
+
+
+def check(sandbox, text):
+    """Check the blocks of a made-up guide."""
+    for block in read_blocks(ROOT / 'docs/en/made-up.md', text):
+        check_block(sandbox, block)
+
+
+def fenced(text, mark='', language='bash'):
+    mark = mark and f'<!-- test: {mark} -->\n'
+    return f'# Guide\n\n{mark}```{language}\n{text}\n```\n'
+
+
+TRAIN = 'python tools/train.py configs/scfs_r50.py'
+
+
+@pytest.mark.parametrize(
+    ('text', 'mark', 'message'),
+    [
+        ('make demo', '', 'cannot run here: put a mark'),
+        ('tools/dist_train.sh configs/scfs_r50.py 8', '', 'cannot run here'),
+        ('ls | wc', '', "has '|'"),
+        ('make demos', 'needs network', 'the Makefile has no demos'),
+        (TRAIN, 'needs luck', "unknown reason 'luck'"),
+        (TRAIN, 'is fine', "unknown mark 'is fine'"),
+        (TRAIN, 'settings of configs/scfs_r50.py', 'a mark of Python'),
+        (TRAIN, 'runs in tests/no.py', 'no test tests/no.py'),
+        (TRAIN, 'runs in tests/pickles.py', "pickles.py has no 'train'"),
+        ('python tools/no.py', 'needs network', 'no tools/no.py'),
+        (f'{TRAIN} --sed 1', 'needs ImageNet', 'arguments: --sed'),
+        ('tools/dist_train.sh x.py', 'needs 8 GPUs', 'CONFIG PROCESSES'),
+        (
+            'tools/dist_train.sh configs/scfs_r50.py 8 --sed 1',
+            'needs 8 GPUs',
+            'arguments: --sed',
+        ),
+        (
+            'GPUS=8 tools/slurm_train.sh a b configs/scfs_r50.py c --sed 1',
+            'needs Slurm',
+            'arguments: --sed',
+        ),
+        ('python tools/train.py configs/no.py', 'needs VOC', 'no configs/no'),
+        (
+            f'{TRAIN} --cfg-options model.neck.prototypes=3',
+            'needs ImageNet',
+            'no setting model.neck.prototypes',
+        ),
+        (
+            f'{TRAIN} --cfg-options train_dataloader.dataset.on_error=retry',
+            '',
+            'on_error',
+        ),
+    ],
+)
+def test_wrong_commands_are_found(sandbox, text, mark, message):
+    with pytest.raises(Exception, match=message) as raised:
+        check(sandbox, fenced(text, mark))
+    assert isinstance(raised.value, (AssertionError, ValueError))
+
+
+@pytest.mark.parametrize(
+    ('text', 'mark'),
+    [
+        (f'{TRAIN} --cfg-options model.neck.num_prototypes=3', 'needs VOC'),
+        (f'N=2\n{TRAIN} --seed $N  # twice', 'needs ImageNet, 8 GPUs'),
+        ('tools/dist_test.sh configs/scfs/scfs_r50_knn.py x 8', 'needs VOC'),
+        ('make test ARGS="-x"', 'needs minutes'),
+    ],
+)
+def test_right_commands_pass(sandbox, text, mark):
+    check(sandbox, fenced(text, mark))
+
+
+@pytest.mark.parametrize(
+    ('text', 'mark', 'error'),
+    [
+        ('model = dict(compile=True)', '', 'settings of what'),
+        (
+            'model = dict(compiled=True)',
+            'settings of configs/scfs_r50.py',
+            'no setting model.compiled',
+        ),
+        ('import mmscfs.nothing', '', 'nothing'),
+        ('ClassOfNobody()', 'runs in tests/toy_runs.py', 'ClassOfNobody'),
+        ("# configs/x.py\n_base_ = './no.py'", '', 'no.py'),
+    ],
+)
+def test_wrong_programs_are_found(sandbox, text, mark, error):
+    with pytest.raises(Exception, match=error):
+        check(sandbox, fenced(text, mark, 'python'))
+
+
+def test_a_command_without_a_language_is_found(sandbox):
+    with pytest.raises(AssertionError, match='a command'):
+        check(sandbox, fenced('python tools/train.py x.py', language=''))
+
+
+def test_commands_are_read_as_a_shell_reads_them(tmp_path):
+    for name in 'ab':
+        (tmp_path / f'{name}.pth').touch()
+    text = 'D=my/x  # here\nexport E=2\n\nA=1 python t.py $D *.pth \\\n  "b c"'
+    (command,) = read_commands(text, Path(tmp_path))
+    words = ['python', 't.py', 'my/x', 'a.pth', 'b.pth', 'b c']
+    assert command == Command({'A': '1'}, words)
+    assert command.tool == 't.py'
+    assert command.arguments == words[2:]

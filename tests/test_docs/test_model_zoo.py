@@ -1,0 +1,120 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""The model zoo has the paper's figures, and configs that exist."""
+
+import re
+
+import pytest
+from documents import ROOT
+
+from mmscfs.visualization.results import paper_tables as classification
+from mmscfs.visualization.transfer import paper_tables as detection
+
+PAGE = (ROOT / 'docs/en/model_zoo.md').read_text(encoding='utf-8')
+
+
+def tables():
+    """Return the rows of each section's table, their cells as text."""
+    sections = {}
+    for section in re.split(r'^## ', PAGE, flags=re.M)[1:]:
+        rows = [
+            [cell.strip().strip('`') for cell in line.strip('|').split('|')]
+            for line in section.splitlines()
+            if line.startswith('|')
+        ]
+        sections[section.splitlines()[0]] = rows[2:]  # head and rule
+    return sections
+
+
+def numbers(cells):
+    """Return cells as numbers, None for a dash."""
+    return tuple(None if cell == '–' else float(cell) for cell in cells)
+
+
+def printed(number):
+    """Return the scores of a classification table by its labels."""
+    return dict(classification.PAPER_TABLES[number].rows)
+
+
+def transferred(number, schedule=''):
+    """Return the scores of a detection table by its methods."""
+    table = detection.PAPER_TABLES[number, schedule]
+    return {name: scores for name, _, scores in table.rows}
+
+
+def test_pre_training():
+    paper = printed('1')
+    rows = tables()['Pre-training on ImageNet']
+    assert len(rows) == 9
+    for method, _, batch, epochs, *scores, ours in rows:
+        assert numbers(scores) == paper[method, batch, epochs]
+        assert ours == '–'
+
+
+def test_few_labels():
+    paper = {method: row for (method, *_), row in printed('2').items()}
+    rows = tables()['Few labels']
+    assert len(rows) == 4
+    for method, labels, config, *scores, _ in rows:
+        one = labels == '1%'
+        top1, top1_10, top5, top5_10 = paper[method]
+        wanted = (top1, top5) if one else (top1_10, top5_10)
+        assert numbers(scores) == wanted
+        assert ('1percent' in config) == one
+
+
+def test_small_data_sets():
+    table = classification.PAPER_TABLES['5']
+    paper = {method: row for (method, *_), row in table.rows}
+    rows = tables()['Small data sets']
+    assert [row[0] for row in rows] == list(table.columns)
+    for i, (_, _, dino, scfs, _) in enumerate(rows):
+        assert numbers([dino, scfs]) == (paper['DINO*'][i], paper['SCFS'][i])
+
+
+@pytest.mark.parametrize(
+    ('section', 'number'),
+    [('Pre-trained on COCO', 6), ('Detection on VOC', 3)],
+)
+def test_detection(section, number):
+    paper = transferred(number, '1x' if number == 6 else '')
+    rows = tables()[section]
+    assert {'DINO', 'SCFS'} <= {row[0] for row in rows}
+    for method, *scores, _ in rows:
+        assert numbers(scores) == paper[method]
+
+
+def test_coco():
+    rows = tables()['Detection on COCO']
+    assert len(rows) == 6
+    for method, config, *scores, _ in rows:
+        schedule = re.search(r'_(\dx)_', config)[1]
+        assert numbers(scores) == transferred(4, schedule)[method]
+
+
+def test_ablations():
+    paper = {method: row for (method, *_), row in printed('7').items()}
+    for number in ('8', '10'):
+        for (method, variant, *_), row in printed(number).items():
+            paper[f'{method}, {variant}'] = row
+    rows = tables()['Ablations on ImageNet-100']
+    # Of Table 8 all three layers are Table 7's SCFS.
+    assert {row[0] for row in rows} == set(paper) - {'SCFS, Res2, Res3, Res4'}
+    for name, _, *scores, _ in rows:
+        assert numbers(scores) == paper[name]
+
+
+def test_configs_exist():
+    named = re.findall(r'`(configs/[^`]+\.py)`', PAGE)
+    assert len(set(named)) > 30
+    missing = [name for name in named if not (ROOT / name).is_file()]
+    assert not missing
+
+
+def test_every_recipe_is_named():
+    """By its path, or by what the path has in common with others."""
+    named = set(re.findall(r'configs/[^`]+\.py', PAGE))
+    folders = ('scfs', 'dino', 'classification/semi_supervised')
+    for folder in (*folders, 'classification/finetune'):
+        for path in (ROOT / 'configs' / folder).glob('*.py'):
+            name = str(path.relative_to(ROOT))
+            assert name in named or 'digits' in name, name

@@ -1,0 +1,91 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""The configs that docs/en/transfer.md prints start from a checkpoint."""
+
+import pytest
+import torch
+from detection_data import make_coco
+from documents import ROOT
+from mmdet.registry import MODELS as DETECTORS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
+from printed_files import printed_files
+from torch import nn
+
+from mmscfs.datasets.detection_check import check_detection_data
+from mmscfs.engine import prepare_config, start_from
+
+FOLDER = 'configs/detection/coco'
+
+
+@pytest.fixture
+def configs(tmp_path, monkeypatch):
+    """Write the page's configs beside links to those of the project."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / FOLDER).mkdir(parents=True)
+    (tmp_path / 'configs/_base_').symlink_to(ROOT / 'configs/_base_')
+    name = 'mask-rcnn_r50-fpn_1x_coco.py'
+    (tmp_path / FOLDER / name).symlink_to(ROOT / FOLDER / name)
+    files = printed_files('transfer')
+    assert len(files) == 2
+    for path, text in files.items():
+        (tmp_path / path).write_text(text)
+    return tmp_path / FOLDER
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A ResNet-50 as a pre-training leaves it, but for the rest."""
+    backbone = MODELS.build(dict(type='ResNet', depth=50))
+    state = {
+        f'teacher.backbone.{key}': value
+        for key, value in backbone.state_dict().items()
+    }
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(dict(state_dict=state), path)
+    return path
+
+
+def test_own_data_and_checkpoint_fit(configs, checkpoint, tmp_path):
+    for split in ('train', 'val'):
+        folder = tmp_path / 'my/dataset'
+        annotations = folder / f'annotations/{split}.json'
+        make_coco(folder / split, annotations, ('bag', 'tshirt'))
+    path = configs / 'mask-rcnn_r50-fpn_1x_mine.py'
+    cfg = Config.fromfile(path)
+    prepare_config(cfg)
+    start_from(cfg, str(checkpoint))
+    check_detection_data(cfg)
+    assert cfg.model.backbone.init_cfg.checkpoint == str(checkpoint)
+
+    cfg.model.roi_head.mask_head.num_classes = 80
+    with pytest.raises(ValueError, match='mask_head.num_classes=80, but'):
+        check_detection_data(cfg)
+    cfg = Config.fromfile(path)
+    cfg.train_dataloader.dataset.metainfo.classes = ('bag', 'shirt')
+    with pytest.raises(ValueError, match='shirt'):
+        check_detection_data(cfg)
+
+
+def test_any_detector_is_trained_whole(configs, checkpoint):
+    cfg = Config.fromfile(configs / 'retinanet_r50-fpn_1x_coco.py')
+    prepare_config(cfg)
+    start_from(cfg, str(checkpoint))
+    init_default_scope('mmdet')
+    model = DETECTORS.build(cfg.model)
+    model.init_weights()
+    state = torch.load(checkpoint, weights_only=True)['state_dict']
+    for key, value in model.backbone.state_dict().items():
+        assert torch.equal(value, state[f'teacher.backbone.{key}']), key
+    model.train()
+    assert all(p.requires_grad for p in model.backbone.parameters())
+    norms = [
+        module
+        for part in (model.backbone, model.neck)
+        for module in part.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+    ]
+    # A ResNet-50 has 53 norms, its pyramid one for each of 8 convolutions.
+    assert len(norms) == 53 + 8
+    assert all(norm.training for norm in norms)
+    assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
