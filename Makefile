@@ -58,7 +58,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 docs: $(STAMP)
-	$(BIN)/python -m sphinx -W --keep-going docs/en docs/_build
+	$(BIN)/python -m sphinx -nW --keep-going docs/en docs/_build
 	@echo 'open docs/_build/index.html'
 
 clean:

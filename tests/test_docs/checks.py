@@ -90,10 +90,7 @@ def check_shell(sandbox: Sandbox, block: Block, kind: str, what: str) -> None:
         check_reasons(what)
     elif kind:
         assert kind == 'runs in', f'a mark of Python: {HELP}'
-        names = [
-            Path(command.tool).stem if command.tool else command.words[-1]
-            for command in commands
-        ]
+        names = [Path(c.tool).stem for c in commands if c.tool]
         check_pointer(block, what, names)
     for command in commands:
         if kind:
@@ -166,11 +163,10 @@ def check_python(sandbox: Sandbox, block: Block, kind: str, what: str) -> None:
         del scope['__builtins__']
         cfg = load_config(sandbox.root / what)
         check_settings(cfg, flatten(scope), what)
-    elif path and 'configs' in path.parts:
+    elif all(isinstance(part, ast.Assign) for part in tree.body):
+        assert path, f'settings of what? {HELP}'
         load_config(path)
     else:
-        program = not all(isinstance(part, ast.Assign) for part in tree.body)
-        assert program, f'settings of what? {HELP}'
         with pytest.MonkeyPatch.context() as patch:
             for registry in vars(mmpretrain.registry).values():
                 if isinstance(registry, Registry):  # others print it too

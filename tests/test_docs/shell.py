@@ -31,6 +31,8 @@ class Command(NamedTuple):
             words = words[3:]
         if Path(words[0]).name == 'python':
             words = words[1:]
+        if '$' in words[0]:  # where a package lies
+            return None
         return words[0] if words[0].endswith(('.py', '.sh')) else None
 
     @property

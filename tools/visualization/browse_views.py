@@ -10,9 +10,17 @@ epoch. Of pipelines without MultiCrop the crops are drawn without boxes.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+
+from picture_command import (
+    add_config_options,
+    add_out_option,
+    check_config,
+    read_config,
+    write_pictures,
+)
 
 EXAMPLES = """
 examples:
@@ -30,14 +38,16 @@ examples:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a wrong option exits with code 2."""
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('config', help='config of a pre-training')
+    add_config_options(
+        parser,
+        'config of a pre-training',
+        'train_dataloader.dataset.data_root=my/images',
+    )
     parser.add_argument(
         '--number',
         type=int,
@@ -54,89 +64,60 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='N',
         help='whose views these are (default: %(default)s, the first)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config',
-    )
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('views.png'),
-        metavar='FILE',
-        help='PNG to write (default: %(default)s)',
-    )
+    add_out_option(parser, 'views.png')
     args = parser.parse_args(argv)
-    if not Path(args.config).is_file():
-        parser.error(f'no config file {args.config!r}')
+    check_config(parser, args)
     for name in ('number', 'epoch'):
         if getattr(args, name) < 1:
             parser.error(f'--{name} {getattr(args, name)}: must be >= 1')
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool, return its exit code.
+def draw(args: argparse.Namespace) -> list[partial]:
+    """Make the views, return what writes the picture.
 
-    0: written, 1: writing failed, 2: wrong input.
+    Raises:
+        OSError, ValueError, KeyError: The config or an image is not usable.
     """
-    args = parse_args(argv)
-
-    # After parsing, so that --help and a wrong option answer at once.
-    from mmengine.config import Config
+    # Here, so that --help and a wrong option answer at once.
     from mmengine.registry import DATASETS, init_default_scope
     from mmengine.runner import set_random_seed
     from rich.progress import track
 
-    from mmscfs.checkpoint import check_writable
-    from mmscfs.visualization import (
-        draw_views,
-        make_views,
-        spread,
-        write_png,
-    )
+    from mmscfs.visualization import draw_views, make_views, spread, write_png
 
-    try:
-        check_writable(args.out)
-        cfg = Config.fromfile(args.config)
-        if args.cfg_options:
-            cfg.merge_from_dict(args.cfg_options)
-        if not cfg.get('train_dataloader'):
-            raise ValueError(
-                f'{args.config} has no train_dataloader: name the config of '
-                'a pre-training, e.g. configs/scfs_r50.py'
-            )
-        seed = args.seed
-        if seed is None:
-            seed = (cfg.get('randomness') or {}).get('seed') or 0
-        set_random_seed(seed)  # for pipelines without MultiCrop
-        init_default_scope(cfg.get('default_scope', 'mmengine'))
-        dataset = DATASETS.build(cfg.train_dataloader.dataset)
-        samples = [
-            sample
-            for place in track(
-                spread(len(dataset), args.number), 'making the views'
-            )
-            for sample in make_views(dataset, [place], seed, args.epoch - 1)
-        ]
-    except (OSError, ValueError, KeyError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    cfg = read_config(args)
+    if not cfg.get('train_dataloader'):
+        raise ValueError(
+            f'{args.config} has no train_dataloader: name the config of '
+            'a pre-training, e.g. configs/scfs_r50.py'
+        )
+    seed = args.seed
+    if seed is None:
+        seed = (cfg.get('randomness') or {}).get('seed') or 0
+    set_random_seed(seed)  # for pipelines without MultiCrop
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    samples = [
+        sample
+        for place in track(
+            spread(len(dataset), args.number), 'making the views'
+        )
+        for sample in make_views(dataset, [place], seed, args.epoch - 1)
+    ]
     picture = draw_views(
         samples,
         f'Views of {Path(args.config).stem}',
         f'as the network gets them in epoch {args.epoch} of seed {seed}; '
         'percent: share of the image',
     )
-    try:
-        write_png(picture, args.out)
-    except OSError as error:
-        print(f'error: cannot write {args.out}: {error}', file=sys.stderr)
-        return 1
-    print(f'{args.out}: {picture.shape[1]} x {picture.shape[0]} px')
-    return 0
+    return [partial(write_png, picture)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool, return its exit code."""
+    args = parse_args(argv)
+    return write_pictures([args.out], partial(draw, args))
 
 
 if __name__ == '__main__':

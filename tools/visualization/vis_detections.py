@@ -8,9 +8,17 @@ from an SCFS teacher.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+
+from picture_command import (
+    add_config_options,
+    add_out_option,
+    check_config,
+    read_config,
+    write_pictures,
+)
 
 EXAMPLES = """
 examples:
@@ -28,14 +36,16 @@ examples:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a wrong option exits with code 2."""
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('config', help="the detector's config")
+    add_config_options(
+        parser,
+        "the detector's config",
+        'val_dataloader.dataset.data_root=data/my',
+    )
     parser.add_argument(
         '--checkpoints',
         nargs='+',
@@ -55,24 +65,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=0.3,
         help='of what is drawn (default: %(default)s)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config, e.g. '
-        'val_dataloader.dataset.data_root=data/my',
-    )
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('detections.png'),
-        metavar='FILE',
-        help='PNG to write (default: %(default)s)',
-    )
+    add_out_option(parser, 'detections.png')
     args = parser.parse_args(argv)
-    if not Path(args.config).is_file():
-        parser.error(f'no config file {args.config!r}')
+    check_config(parser, args)
     if args.number < 1:
         parser.error(f'--number {args.number}: must be >= 1')
     if not 0 <= args.min_score <= 1:
@@ -90,44 +85,33 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool, return its exit code.
+def draw(args: argparse.Namespace) -> list[partial]:
+    """Detect, return what writes the picture.
 
-    0: written, 1: writing failed, 2: wrong input.
+    Raises:
+        OSError, ValueError: The config or a checkpoint is not usable.
     """
-    args = parse_args(argv)
-
-    # After parsing, so that --help and a wrong option answer at once.
-    from mmengine.config import Config
+    # Here, so that --help and a wrong option answer at once.
     from rich.progress import track
 
-    from mmscfs.checkpoint import check_writable, read_checkpoint
+    from mmscfs.checkpoint import read_checkpoint
     from mmscfs.engine import prepare_config
     from mmscfs.visualization import draw_detections, spread, write_png
 
-    try:
-        check_writable(args.out)
-        cfg = Config.fromfile(args.config)
-        if args.cfg_options:
-            cfg.merge_from_dict(args.cfg_options)
-        if cfg.get('default_scope') != 'mmdet' or not cfg.get(
-            'val_dataloader'
-        ):
-            raise ValueError(
-                f'{args.config} is no config of a detector with a '
-                'val_dataloader: name one like those below configs/detection'
-            )
-        for path in args.checkpoints.values():
-            read_checkpoint(path)
-        prepare_config(cfg)
-        from mmscfs.visualization.detectors import build_images, collect
+    cfg = read_config(args)
+    if cfg.get('default_scope') != 'mmdet' or not cfg.get('val_dataloader'):
+        raise ValueError(
+            f'{args.config} is no config of a detector with a '
+            'val_dataloader: name one like those below configs/detection'
+        )
+    for path in args.checkpoints.values():
+        read_checkpoint(path)
+    prepare_config(cfg)
+    from mmscfs.visualization.detectors import build_images, collect
 
-        data = build_images(cfg)
-        infos = [data.get_data_info(i) for i in spread(len(data), args.number)]
-        samples = collect(cfg, args.checkpoints, infos, args.min_score, track)
-    except (OSError, ValueError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    data = build_images(cfg)
+    infos = [data.get_data_info(i) for i in spread(len(data), args.number)]
+    samples = collect(cfg, args.checkpoints, infos, args.min_score, track)
     picture = draw_detections(
         samples,
         data.metainfo['classes'],
@@ -135,13 +119,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         f'{Path(args.config).stem}; class and score in percent, from '
         f'{100 * args.min_score:.0f} on',
     )
-    try:
-        write_png(picture, args.out)
-    except OSError as error:
-        print(f'error: cannot write {args.out}: {error}', file=sys.stderr)
-        return 1
-    print(f'{args.out}: {picture.shape[1]} x {picture.shape[0]} px')
-    return 0
+    return [partial(write_png, picture)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool, return its exit code."""
+    args = parse_args(argv)
+    return write_pictures([args.out], partial(draw, args))
 
 
 if __name__ == '__main__':

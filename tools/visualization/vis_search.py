@@ -10,9 +10,11 @@ it. Two checkpoints stand side by side.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+
+from picture_command import add_out_option, write_pictures
 
 EXAMPLES = """
 examples:
@@ -76,13 +78,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='shorter side of the image for the network; local views scale '
         "with it (default: the config's global_size)",
     )
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('search_maps.png'),
-        metavar='FILE',
-        help='PNG to write (default: %(default)s)',
-    )
+    add_out_option(parser, 'search_maps.png')
     args = parser.parse_args(argv)
     if len(args.checkpoint) > 2:
         parser.error(
@@ -130,18 +126,16 @@ def box_shares(boxes: Sequence | None, image, path: str):
     return np.array(boxes) / [width, height, width, height]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool, return its exit code.
+def draw(args: argparse.Namespace) -> list[partial]:
+    """Search, return what writes the picture.
 
-    0: written, 1: writing failed, 2: wrong input.
+    Raises:
+        OSError, ValueError: An image or a checkpoint is not usable.
     """
-    args = parse_args(argv)
-
-    # After parsing, so that --help and a wrong option answer at once.
+    # Here, so that --help and a wrong option answer at once.
     from rich.progress import track
     from search_networks import load_network, search
 
-    from mmscfs.checkpoint import check_writable
     from mmscfs.datasets import LoadImage
     from mmscfs.visualization import (
         SearchSample,
@@ -150,55 +144,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     from mmscfs.visualization.views import bgr_to_rgb
 
-    try:
-        check_writable(args.out)
-        load = LoadImage()
-        images = [load(dict(img_path=path))['img'] for path in args.images]
-        boxes = [
-            box_shares(args.boxes, image, path)
-            for image, path in zip(images, args.images, strict=True)
-        ]
-        networks = []
-        for path in args.checkpoint:
-            try:
-                networks.append(load_network(path, args.config, args.network))
-            except ValueError as error:
-                raise ValueError(f'checkpoint {path}: {error}') from error
-        samples = []
-        for path, image, shares in track(
-            list(zip(args.images, images, boxes, strict=True)), 'searching'
-        ):
-            found = {}
-            for network in networks:
-                whole, tiles, maps = search(network, image, shares, args.size)
-                # The same checkpoint twice is a pair, too.
-                name = network.name + ' ' * (network.name in found)
-                found[name] = maps
-            samples.append(
-                SearchSample(
-                    bgr_to_rgb(whole),
-                    list(map(bgr_to_rgb, tiles)),
-                    found,
-                    shares,
-                    Path(path).name,
-                )
+    load = LoadImage()
+    images = [load(dict(img_path=path))['img'] for path in args.images]
+    boxes = [
+        box_shares(args.boxes, image, path)
+        for image, path in zip(images, args.images, strict=True)
+    ]
+    networks = []
+    for path in args.checkpoint:
+        try:
+            networks.append(load_network(path, args.config, args.network))
+        except ValueError as error:
+            raise ValueError(f'checkpoint {path}: {error}') from error
+    samples = []
+    for path, image, shares in track(
+        list(zip(args.images, images, boxes, strict=True)), 'searching'
+    ):
+        found = {}
+        for network in networks:
+            whole, tiles, maps = search(network, image, shares, args.size)
+            # The same checkpoint twice is a pair, too.
+            name = network.name + ' ' * (network.name in found)
+            found[name] = maps
+        samples.append(
+            SearchSample(
+                bgr_to_rgb(whole),
+                list(map(bgr_to_rgb, tiles)),
+                found,
+                shares,
+                Path(path).name,
             )
-    except (OSError, ValueError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+        )
     picture = draw_search_maps(
         samples,
         'Where each local view is found in the image',
         'each map compares a local view with every place; left, the mean of '
         'all views',
     )
-    try:
-        write_png(picture, args.out)
-    except OSError as error:
-        print(f'error: cannot write {args.out}: {error}', file=sys.stderr)
-        return 1
-    print(f'{args.out}: {picture.shape[1]} x {picture.shape[0]} px')
-    return 0
+    return [partial(write_png, picture)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool, return its exit code."""
+    args = parse_args(argv)
+    return write_pictures([args.out], partial(draw, args))
 
 
 if __name__ == '__main__':

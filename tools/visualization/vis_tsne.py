@@ -10,9 +10,17 @@ alike.
 """
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+
+from picture_command import (
+    add_config_options,
+    add_out_option,
+    check_config,
+    read_config,
+    write_pictures,
+)
 
 EXAMPLES = """
 examples:
@@ -37,17 +45,16 @@ examples:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a wrong option exits with code 2."""
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        'config',
-        help='config with images to test on, e.g. one below '
+    add_config_options(
+        parser,
+        'config with images to test on, e.g. one below '
         'configs/classification/knn',
+        'test_dataloader.dataset.data_root=my/images',
     )
     parser.add_argument(
         '--pretrained',
@@ -82,23 +89,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--seed', type=int, default=0, help='of t-SNE (default: %(default)s)'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config',
-    )
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('embedding.png'),
-        metavar='FILE',
-        help='PNG to write; the CSV has its name (default: %(default)s)',
-    )
+    add_out_option(parser, 'embedding.png')  # the CSV has its name
     args = parser.parse_args(argv)
-    if not Path(args.config).is_file():
-        parser.error(f'no config file {args.config!r}')
+    check_config(parser, args)
     if args.number < 3:
         parser.error(f'--number {args.number}: must be at least 3')
     if args.out.suffix == '.csv':
@@ -119,13 +112,9 @@ def load_config(args: argparse.Namespace):
     Raises:
         OSError, ValueError: One of them cannot be read, or they do not fit.
     """
-    from mmengine.config import Config
-
     from mmscfs.engine import prepare_config, start_from
 
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args)
     if not cfg.get('test_dataloader'):
         cfg.test_dataloader = cfg.get('val_dataloader')
     if not cfg.test_dataloader:
@@ -166,20 +155,19 @@ def build_loader(cfg, number: int):
     return Runner.build_dataloader(dict(settings, dataset=dataset), seed=0)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool, return its exit code.
+def draw(args: argparse.Namespace) -> list[partial]:
+    """Make the points, return what writes the picture and their table.
 
-    0: written, 1: writing failed, 2: wrong input.
+    Raises:
+        OSError, ValueError: The config, the checkpoint or the data are not
+            usable.
     """
-    args = parse_args(argv)
-
-    # After parsing, so that --help and a wrong option answer at once.
+    # Here, so that --help and a wrong option answer at once.
     from types import SimpleNamespace
 
     import numpy as np
     from rich.console import Console
 
-    from mmscfs.checkpoint import check_writable
     from mmscfs.engine.runners import extract_features
     from mmscfs.visualization import (
         draw_embedding,
@@ -188,27 +176,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_points,
     )
 
-    table = args.out.with_suffix('.csv')
-    try:
-        check_writable(args.out)
-        check_writable(table)
-        cfg = load_config(args)
-        loader = build_loader(cfg, args.number)
-        layers = args.layer if args.layer == 'last' else [args.layer]
-        found = extract_features(
-            # All that it asks of a runner.
-            SimpleNamespace(model=build_model(cfg)),
-            loader,
-            'images',
-            layers,
-            read=label_or_none,
-        )
-        ((layer, features),) = found.layers.items()
-        with Console().status(f'{args.method} of {len(features)} features'):
-            points = embed(features.numpy(), args.method, args.seed)
-    except (OSError, ValueError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    cfg = load_config(args)
+    loader = build_loader(cfg, args.number)
+    layers = args.layer if args.layer == 'last' else [args.layer]
+    found = extract_features(
+        # All that it asks of a runner.
+        SimpleNamespace(model=build_model(cfg)),
+        loader,
+        'images',
+        layers,
+        read=label_or_none,
+    )
+    ((layer, features),) = found.layers.items()
+    with Console().status(f'{args.method} of {len(features)} features'):
+        points = embed(features.numpy(), args.method, args.seed)
     labels = found.labels.numpy()
     if np.all(labels < 0):
         labels = None
@@ -227,14 +208,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         f'{dict(tsne="t-SNE", pca="principal components")[args.method]} of '
         f'{len(points)} images, {Path(args.config).stem}',
     )
-    try:
-        write_png(picture, args.out)
-        write_points(table, points, paths, labels, classes)
-    except OSError as error:
-        print(f'error: cannot write {args.out}: {error}', file=sys.stderr)
-        return 1
-    print(f'{args.out} and {table.name}: {len(points)} images')
-    return 0
+    return [
+        partial(write_png, picture),
+        lambda path: write_points(path, points, paths, labels, classes),
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool, return its exit code."""
+    args = parse_args(argv)
+    files = [args.out, args.out.with_suffix('.csv')]
+    return write_pictures(files, partial(draw, args))
 
 
 if __name__ == '__main__':

@@ -1,0 +1,95 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""What the commands that draw pictures have in common."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+
+def add_config_options(
+    parser: argparse.ArgumentParser, what: str, example: str
+) -> None:
+    """Add the config, and what overrides it."""
+    from mmengine.config import DictAction
+
+    parser.add_argument('config', help=f'{what}, a file or mmscfs::NAME')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help=f'override settings of the config, e.g. {example}',
+    )
+
+
+def add_out_option(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add the file to write."""
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path(default),
+        metavar='FILE',
+        help='PNG to write (default: %(default)s)',
+    )
+
+
+def check_config(
+    parser: argparse.ArgumentParser, args: argparse.Namespace
+) -> None:
+    """Exit with code 2 if there is no config."""
+    if '::' not in args.config and not Path(args.config).is_file():
+        parser.error(f'no config file {args.config!r}')
+
+
+def read_config(args: argparse.Namespace) -> 'Config':
+    """Read the config with its overrides.
+
+    Raises:
+        OSError, ValueError: It cannot be read.
+    """
+    from mmengine.config import Config
+
+    import mmscfs  # noqa: F401  (makes names as mmscfs::NAME known)
+
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    return cfg
+
+
+def write_pictures(
+    paths: Sequence[Path],
+    draw: Callable[[], Sequence[Callable[[Path], None]]],
+) -> int:
+    """Draw, and write what was drawn; say what went wrong.
+
+    Args:
+        paths (Sequence[Path]): Files to write; checked before drawing.
+        draw (Callable): Takes long, and returns for each file what writes it.
+
+    Returns:
+        int: The command's exit code. 0: written, 1: writing failed, 2: wrong
+        input.
+    """
+    from mmscfs.checkpoint import check_writable
+
+    try:
+        for path in paths:
+            check_writable(path)
+        writers = draw()
+    except (OSError, ValueError, KeyError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    for path, write in zip(paths, writers, strict=True):
+        try:
+            write(path)
+        except OSError as error:
+            print(f'error: cannot write {path}: {error}', file=sys.stderr)
+            return 1
+        print(f'written: {path}')
+    return 0
