@@ -5,8 +5,8 @@
 Makes scenes of handwritten digits over photographs, pre-trains a small SCFS
 on them, and compares what the trained teacher and a random network know
 about scenes that neither has seen. Then trains a small Mask R-CNN twice, from
-random weights and from the teacher. Every step is a command that you can type
-yourself; the demo prints each.
+random weights and from the teacher. One page reports on all three runs. Every
+step is a command that you can type yourself; the demo prints each.
 """
 
 import argparse
@@ -221,6 +221,12 @@ def main() -> None:
     )
     views = compare_views(cfg, checkpoint, args)
     detectors = compare_detectors(checkpoint, args)
+    run(
+        'tools/analysis_tools/report.py',
+        args.work_dir,
+        *sorted(args.work_dir.glob('mask-rcnn_*')),
+        *('--out', args.work_dir / 'report.html'),
+    )
     (args.work_dir / 'demo.json').write_text(
         json.dumps(
             dict(seed=args.seed, views=views, detectors=detectors), indent=2
@@ -244,7 +250,12 @@ def main() -> None:
         'digit is: see the 20-NN accuracy of classes (chance is 10). AP: of '
         'a small Mask R-CNN after the same short training from either.'
     )
-    for name in ('search_maps.png', 'detections.png', checkpoint.name):
+    for name in (
+        'report.html',
+        'search_maps.png',
+        'detections.png',
+        checkpoint.name,
+    ):
         console.print(args.work_dir / name, highlight=False)
 
 

@@ -48,6 +48,9 @@ def test_demo_ends_with_table_and_pictures(tmp_path):
         'into ResNet'
         not in (work / 'mask-rcnn_random' / 'train.log').read_text()
     )
+    report = (work / 'report.html').read_text()
+    for run in ('work', 'mask-rcnn_random', 'mask-rcnn_scfs'):
+        assert f'>{run}<' in report
     for name in ('search_maps.png', 'detections.png'):
         picture = cv2.imread(str(work / name))
         assert picture.shape[0] > 400
