@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import random
+import signal
 import uuid
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 import mmscfs  # noqa: F401
-from mmscfs.engine.hooks.preemption_hook import stop_listening
+from mmscfs.engine.hooks.preemption_hook import SIGNALS, stop_listening
 
 CONFIGS = Path(__file__).parent.parent / 'configs'
 
@@ -33,9 +34,15 @@ def _reproducible():
 
 @pytest.fixture(autouse=True)
 def _signals():
-    """A run that failed still answers signals, until its process ends."""
+    """What answers signals until its process ends, ends with its test.
+
+    A pool of processes that inherited such an answer could not be ended.
+    """
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     stop_listening()
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -38,8 +38,8 @@ examples:
   # go on, exactly, from the newest whole checkpoint of the work directory
   python tools/train.py configs/scfs_r50.py --resume
 
-SIGTERM and SIGUSR1 save the run at the next iteration and end it with exit
-code 75: start it again with --resume (docs/en/clusters.md).
+Ctrl-C saves the run at the next iteration and ends it: start it again with
+--resume. So do SIGTERM and SIGUSR1, with exit code 75 (docs/en/clusters.md).
 """
 
 

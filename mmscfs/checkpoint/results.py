@@ -88,11 +88,12 @@ def check_writable(path: str | Path) -> None:
     """
     path = Path(path)
     remedy = (
-        'give yourself the right to write there, or name the checkpoint '
-        'by a link to it in a folder of your own (ln -s)'
+        'give yourself the right to write there, or name a folder of your '
+        'own; a result beside a checkpoint goes where a link to it (ln -s) '
+        'lies'
     )
     if not path.parent.is_dir():
-        problem = 'there is no such folder'
+        problem, remedy = 'there is no such folder', 'make it (mkdir -p)'
     elif path.is_dir():
         problem = f'{path.name} is a folder'
         remedy = 'remove it'

@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from collections.abc import Iterator
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
@@ -26,8 +27,10 @@ def prepare_config(cfg: Config) -> None:
     worker processes.
 
     Raises:
-        ValueError: The launcher needs GPUs.
+        ValueError: The launcher needs GPUs, or a schedule ends before it
+            begins.
     """
+    check_schedules(cfg.get('param_scheduler'))
     hooks = [*cfg.get('default_hooks', {}).values()]
     hooks += cfg.get('custom_hooks') or []
     types = [str(hook.get('type')) for hook in hooks if hook]
@@ -46,6 +49,26 @@ def prepare_config(cfg: Config) -> None:
             loader.persistent_workers = False
             loader.pop('timeout', None)  # torch takes none
     adapt_to_cpu(cfg)
+
+
+def check_schedules(schedules: Any) -> None:
+    """Check that every schedule begins before it ends.
+
+    Raises:
+        ValueError: Names the settings; mmengine counts in iterations by then.
+    """
+    if not isinstance(schedules, list):
+        return
+    for number, schedule in enumerate(schedules):
+        begin, end = schedule.get('begin', 0), schedule.get('end')
+        if end is not None and end <= begin:
+            name = f'param_scheduler.{number}'
+            raise ValueError(
+                f'{name}.end={end} is not after {name}.begin={begin}: the '
+                'schedule would end before it begins. For a short run set '
+                f'{name}.begin lower, and the end of the warm-up before it '
+                'with it (param_scheduler.0.end)'
+            )
 
 
 def make_resumable(cfg: Config) -> None:

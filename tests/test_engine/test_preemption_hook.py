@@ -37,14 +37,17 @@ def handlers():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
-def test_signal_saves_and_the_run_goes_on_exactly(number, tmp_path):
+@pytest.mark.parametrize(
+    ('number', 'code'),
+    [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)],
+)
+def test_signal_saves_and_the_run_goes_on_exactly(number, code, tmp_path):
     cfg = toy_cfg(tmp_path / 'whole')
     whole, expected = run(cfg)
     cfg.work_dir = str(tmp_path / 'ended')
     with pytest.raises(SystemExit) as end:
         run(cfg, Notice(8, number))
-    assert end.value.code == 75
+    assert end.value.code == code
     path = Path(cfg.work_dir, 'interrupted.pth')
     assert Path(cfg.work_dir, 'last_checkpoint').read_text() == str(path)
     assert read_checkpoint(path)['meta']['iter'] == 8
@@ -107,6 +110,13 @@ def test_second_signal_stops_at_once_but_an_echo_does_not(monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_ctrl_c_is_answered(capfd):
+    PreemptionHook(echo=3)._receive(signal.SIGINT, None)
+    told = capfd.readouterr().err
+    assert 'Ctrl-C: the run is saved after this step' in told
+    assert 'in 3 seconds or later' in told
+
+
 def test_negative_echo_is_refused():
     with pytest.raises(ValueError, match='echo=-1 must be >= 0'):
         PreemptionHook(echo=-1)
@@ -159,22 +169,24 @@ def test_workers_do_not_hear_the_launchers_signals(tmp_path):
 def test_processes_that_the_run_starts_can_be_ended(tmp_path):
     """As a pool does with its own, each in a fork of the run."""
     codes = []
+    waits = {signal.SIGTERM: 20, signal.SIGUSR1: 20, signal.SIGINT: 0.5}
 
     class Pool(Hook):
         def after_train_iter(self, runner, batch_idx, *_, **__):
             if runner.iter:
                 return
             context = multiprocessing.get_context('fork')
-            for number in preemption_hook.SIGNALS:
+            for number, seconds in waits.items():
                 process = context.Process(target=signal.pause)
                 process.start()
                 os.kill(process.pid, number)
-                process.join(20)
+                process.join(seconds)
                 codes.append(process.exitcode)
                 process.kill()
 
     _, losses = run(toy_cfg(tmp_path / 'work'), Pool())
-    assert codes == [-signal.SIGTERM, -signal.SIGUSR1]
+    # A terminal sends Ctrl-C to all, and the run still needs its loaders.
+    assert codes == [-signal.SIGTERM, -signal.SIGUSR1, None]
     assert len(losses.values) == 15  # the run itself heard nothing
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.optim import ConstantLR, CosineAnnealingLR
+from mmengine.optim import ConstantLR, CosineAnnealingLR, OptimWrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from torch import nn
@@ -260,3 +260,18 @@ def test_a_rate_that_rises_to_its_end_is_told(rate, settings, expected):
         assert '0.003125, which will rise' in found[0]
         assert 'eta_min=0.00015, the share' in found[0]
     assert not list(preflight_hook.rising_rates(dict(a=schedulers)))
+
+
+def test_the_rate_is_that_of_the_optimiser_after_its_scaling():
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+    wrapper = OptimWrapper(optimizer)
+    # As mmengine's constructors of groups leave it.
+    wrapper.base_param_settings = dict(
+        params=torch.tensor([0.0]), **optimizer.defaults
+    )
+    for group in optimizer.param_groups:  # as Runner.scale_lr
+        group['lr'] *= 8 / 256
+    schedule = CosineAnnealingLR(wrapper, T_max=10, eta_min=0.0048)
+    assert max(schedule.base_values) == 0.1
+    (found,) = preflight_hook.rising_rates([schedule])
+    assert '0.003125, which will rise' in found

@@ -324,3 +324,16 @@ def test_long_runs_stay_small(tmp_path):
     assert page.count('<figure class="chart"') == 1
     assert len(page) < 100000
     assert 'Points are means of up to 13 logged values' in page
+
+
+def test_crops_are_those_of_the_loader_and_the_rate_says_of_what(tmp_path):
+    """A config's variables hold other crops, which were changed later."""
+    cfg = dict(
+        multi_crop=dict(type='MultiCrop', num_local=2, local_size=32),
+        **scfs_cfg(auto_scale_lr=dict(base_batch_size=256, enable=True)),
+    )
+    found = describe(run(tmp_path, cfg, healthy_lines()))
+    assert found['Local crops'].startswith('8 of 96 px')
+    assert found['Learning rate'] == (
+        '0.1 for 256 images, scaled to those in a step'
+    )

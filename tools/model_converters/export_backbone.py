@@ -116,7 +116,9 @@ def check_out(out: Path, checkpoint: Path, overwrite: bool) -> None:
         ValueError: It may not.
     """
     if not out.parent.is_dir():
-        raise ValueError(f'OUT {out}: no folder {out.parent}')
+        raise ValueError(
+            f'OUT {out}: no folder {out.parent}: make it (mkdir -p)'
+        )
     if out.is_dir():
         raise ValueError(f'OUT {out} is a folder')
     if out.exists() and checkpoint.exists() and out.samefile(checkpoint):

@@ -80,6 +80,7 @@ def write_pictures(
 
     try:
         for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
             check_writable(path)
         writers = draw()
     except (OSError, ValueError, KeyError) as error:

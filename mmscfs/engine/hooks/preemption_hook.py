@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from mmengine.dist import is_distributed
+from mmengine.dist import is_distributed, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
@@ -17,8 +17,9 @@ from mmpretrain.registry import HOOKS
 from ..saving import ATOMIC, is_local, save_run, window_is_closed
 
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: try again later
+BY_HAND = 128 + signal.SIGINT  # as shells have it
 FILENAME = 'interrupted.pth'
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 # What the signals did before the run.
 _before: dict[int, Any] = {}
 
@@ -40,6 +41,8 @@ def release_signals(child: bool) -> None:
     if _before:
         if child:
             stop_listening()
+            # A terminal's Ctrl-C is for all: the run still needs its loaders.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
@@ -54,11 +57,12 @@ os.register_at_fork(
 
 @HOOKS.register_module()
 class PreemptionHook(Hook):
-    """Save the run and end it when the cluster asks for it.
+    """Save the run and end it when the cluster or its user asks for it.
 
-    After SIGTERM or SIGUSR1 the run ends at the next iteration at which no
-    gradients accumulate: it is saved as ``interrupted.pth``, from which
-    ``--resume`` goes on exactly, and every process exits with code 75. It is
+    After SIGTERM, SIGUSR1 or Ctrl-C the run ends at the next iteration at
+    which no gradients accumulate: it is saved as ``interrupted.pth``, from
+    which ``--resume`` goes on exactly, and every process exits with code 75,
+    for launchers that queue it again, or after Ctrl-C with 130. It is
     enough that one process of several got the signal: in each iteration they
     start to exchange over the CPU whether one did, and read the answer one
     iteration later, when it is there. A signal during a validation waits for
@@ -114,6 +118,14 @@ class PreemptionHook(Hook):
         now = time.monotonic()
         if self._signal is None:
             self._signal, self._since = number, now
+            if number == signal.SIGINT and is_main_process():
+                # No logging or printing, which the signal may interrupt.
+                os.write(
+                    2,
+                    b'\nCtrl-C: the run is saved after this step; once more, '
+                    b'in %.0f seconds or later, ends it at once.\n'
+                    % self.echo,
+                )
         elif now > self._since + self.echo:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -158,7 +170,8 @@ class PreemptionHook(Hook):
         # with the first.
         if self._group is not None:
             dist.all_reduce(failed, dist.ReduceOp.MAX, self._group)
-        sys.exit(1 if failed.item() else REQUEUE)
+        code = BY_HAND if self._signal == signal.SIGINT else REQUEUE
+        sys.exit(1 if failed.item() else code)
 
     def _save(self, runner: Runner) -> str:
         out_dir = next(

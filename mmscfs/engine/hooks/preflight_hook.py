@@ -89,8 +89,14 @@ def rising_rates(schedulers: Any) -> Iterator[str]:
         return
     for number, schedule in enumerate(schedulers):
         end = getattr(schedule, 'eta_min', None)
-        begin = max(schedule.base_values)
-        if schedule.param_name == 'lr' and end is not None and end > begin:
+        if schedule.param_name != 'lr' or end is None:
+            continue
+        # A wrapper adds its settings, unscaled, to those of its optimiser.
+        optimizer = getattr(
+            schedule.optimizer, 'optimizer', schedule.optimizer
+        )
+        begin = max(group['initial_lr'] for group in optimizer.param_groups)
+        if end > begin:
             yield (
                 f'param_scheduler.{number}.eta_min={end:g} is above the '
                 f'learning rate {begin:g}, which will rise to it: eta_min is '

@@ -42,10 +42,14 @@ class Settings:
     def __call__(self, name: str) -> Any:
         return self.flat.get(name)
 
-    def of_type(self, kind: str) -> Mapping[str, Any]:
+    def of_type(self, kind: str, below: str = '') -> Mapping[str, Any]:
         """Return the settings of the first part of that type."""
         for name, value in self.flat.items():
-            if name.endswith('.type') and str(value).split('.')[-1] == kind:
+            if (
+                name.startswith(below)
+                and name.endswith('.type')
+                and str(value).split('.')[-1] == kind
+            ):
                 prefix = name.removesuffix('type')
                 return {
                     key.removeprefix(prefix): value
@@ -77,7 +81,8 @@ def describe(run: RunLog) -> dict[str, str]:
     get = Settings(run.cfg)
     origin = run.origin
     planned, unit = run.planned
-    crops = get.of_type('MultiCrop')
+    # A config's variables hold one as well, without later changes.
+    crops = get.of_type('MultiCrop', 'train_dataloader.')
     temperature = get.of_type('TeacherTemperatureHook')
     momentum = get.of_type('MomentumTeacherHook').get('momentum')
     backbone = get_mapping(run.cfg, 'model', 'backbone')
@@ -89,7 +94,7 @@ def describe(run: RunLog) -> dict[str, str]:
         'Images in a step': origin.batch_size,
         'Length': f'{planned} {unit}' if planned else None,
         'Optimiser': get('optim_wrapper.optimizer.type'),
-        'Learning rate': get('optim_wrapper.optimizer.lr'),
+        'Learning rate': _rate(get),
         'Weight decay': get('optim_wrapper.optimizer.weight_decay'),
         'Schedule': _schedulers(run.cfg.get('param_scheduler')),
         'Precision': get('optim_wrapper.precision'),
@@ -124,6 +129,14 @@ def _schedulers(schedulers: Any) -> str:
         for item in found or ()
         if isinstance(item, Mapping)
     )
+
+
+def _rate(get: Settings) -> str | None:
+    rate = get('optim_wrapper.optimizer.lr')
+    images = get('auto_scale_lr.base_batch_size')
+    if rate is not None and images and get('auto_scale_lr.enable'):
+        return f'{rate} for {images} images, scaled to those in a step'
+    return rate
 
 
 def _crops(crops: Mapping, kind: str, number: Any) -> str | None:
