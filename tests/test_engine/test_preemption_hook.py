@@ -30,6 +30,8 @@ class Notice(Hook):
 @pytest.fixture(autouse=True)
 def handlers():
     """A run that is ended leaves its handlers to the process it ends."""
+    # Else ignored where the tests are a shell's background job.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     before = {n: signal.getsignal(n) for n in preemption_hook.SIGNALS}
     yield before
     preemption_hook.stop_listening()
@@ -108,6 +110,12 @@ def test_second_signal_stops_at_once_but_an_echo_does_not(monkeypatch):
     hook._receive(signal.SIGTERM, None)
     assert sent == [(os.getpid(), signal.SIGTERM)]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_background_jobs_go_on_ignoring_ctrl_c(tmp_path):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _, losses = run(toy_cfg(tmp_path / 'work'), Notice(5, signal.SIGINT))
+    assert len(losses.values) == 15
 
 
 def test_ctrl_c_is_answered(capfd):

@@ -96,7 +96,11 @@ class PreemptionHook(Hook):
             dist.new_group(backend='gloo') if is_distributed() else None
         )
         for number in SIGNALS:
-            _before.setdefault(number, signal.signal(number, self._receive))
+            # Shells have background jobs ignore Ctrl-C: so do we.
+            if signal.getsignal(number) != signal.SIG_IGN:
+                _before.setdefault(
+                    number, signal.signal(number, self._receive)
+                )
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Save and end if one process was asked to."""
