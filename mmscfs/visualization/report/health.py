@@ -129,8 +129,8 @@ def judge(run: RunLog, monitor: Monitor | None) -> Verdict:
     if (finding or loss >= top) and last['at'] < first:
         return Verdict(
             'too early',
-            f'T{figures[1:]}, as in many a young run. The monitor looks from '
-            f'iteration {first} on.',
+            f'T{figures[1:]}, as in many a young run, and in one too short '
+            f'for its data. The monitor looks from iteration {first} on.',
         )
     if loss >= top:
         return Verdict(
