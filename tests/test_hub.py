@@ -96,9 +96,6 @@ def test_names_of_other_packages_are_as_before(tmp_path):
         Config.fromfile(child)
 
 
-@pytest.mark.skipif(
-    not hub.MIM.is_dir(), reason='install the checkout, which links .mim'
-)
 @pytest.mark.parametrize(
     ('name', 'kind'),
     [
@@ -113,9 +110,6 @@ def test_mmengine_finds_a_config(name, kind):
     assert mmengine.hub.get_config(f'mmscfs::{name}').model.type == kind
 
 
-@pytest.mark.skipif(
-    not hub.MIM.is_dir(), reason='install the checkout, which links .mim'
-)
 def test_mmengine_builds_a_model():
     model = mmengine.hub.get_model(f'mmscfs::scfs/{DEMO}.py')
     assert type(model) is SCFS

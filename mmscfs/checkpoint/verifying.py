@@ -45,7 +45,7 @@ def _read_without_tensors(path: str | Path) -> Mapping[str, Any]:
             checkpoint = torch.load(
                 path, map_location='cpu', mmap=True, weights_only=True
             )
-        except Exception:  # noqa: BLE001
+        except Exception:
             # Whatever it is, reading all of it says it better.
             checkpoint = read_checkpoint(path)
         if isinstance(checkpoint, Mapping):
