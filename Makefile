@@ -22,8 +22,15 @@ REQUIREMENTS := $(wildcard requirements/*.txt) setup.py
 install: $(STAMP)
 
 # torch first, then mmcv's ops compiled against it (8 minutes on 2 cores the
-# first time; pip keeps the wheel), then the rest.
+# first time; pip keeps the wheel), then the rest. Wheels and what comes out of
+# them take 6.5 GB while pip installs torch, which would stop it half-way.
 $(STAMP): $(REQUIREMENTS)
+	@free=$$(df -Pm . | awk 'NR == 2 {print $$4}'); \
+	test "$$free" -ge 7000 || { \
+		echo "$@: $$free MB are free in $(CURDIR), 7000 are needed:" \
+			'free some, or clone to another disk' >&2; \
+		exit 1; \
+	}
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade 'pip<27'
 	$(BIN)/python -m pip install -r requirements/build.txt $(SETUPTOOLS)
