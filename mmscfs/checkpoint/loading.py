@@ -27,7 +27,9 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f'no checkpoint {str(path)!r}')
+        raise FileNotFoundError(
+            f'no checkpoint {str(path)!r}: {_what_is_there(path)}'
+        )
     if path.suffix == '.safetensors':
         return _read_safetensors(path)
     check_archive(path)
@@ -54,6 +56,25 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
         )
     _check_sizes(path, checkpoint)
     return checkpoint
+
+
+def _what_is_there(path: Path, number: int = 3) -> str:
+    """Return what there is where a checkpoint is not, the newest first."""
+    folder = path if path.is_dir() else path.parent
+    if not folder.is_dir():
+        return f'there is no folder {str(folder)!r}'
+    files = [
+        file
+        for suffix in ('pth', 'safetensors')
+        for file in folder.glob(f'*.{suffix}')
+        if file.is_file()
+    ]
+    if not files:
+        return f'there is none in {str(folder)!r}'
+    files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+    names = ', '.join(file.name for file in files[:number])
+    more = f' and {len(files) - number} more' * (len(files) > number)
+    return f'{str(folder)!r} has {names}{more}'
 
 
 @CheckpointLoader.register_scheme(prefixes='', force=True)

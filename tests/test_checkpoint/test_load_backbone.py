@@ -345,11 +345,6 @@ def test_truncated_file(resnet18, tmp_path, suffix):
         assert 'is damaged' in refusal(narrow_resnet(18), path)
 
 
-def test_missing_file():
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint 'nowhere\."):
-        load_backbone(narrow_resnet(18), 'nowhere.pth')
-
-
 def test_detector_as_backbone(resnet18, detector_cfg, tmp_path):
     detector = MODELS.build(dict(detector_cfg, _scope_='mmdet'))
     path = saved(tmp_path, dict(state_dict=detector.state_dict(), meta={}))

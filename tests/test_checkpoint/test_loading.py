@@ -27,11 +27,38 @@ def test_reads_tensors_and_plain_values(tmp_path, checkpoint):
         assert weight.tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='nowhere.pth'):
-        read_checkpoint(tmp_path / 'nowhere.pth')
-    with pytest.raises(FileNotFoundError, match=tmp_path.name):
-        read_checkpoint(tmp_path)  # a folder
+@pytest.mark.parametrize(
+    ('saved', 'there'),
+    [
+        ((), "there is none in '.'"),
+        (('notes.txt', 'run.py'), "there is none in '.'"),
+        (('epoch_9.pth', 'run.py'), "'.' has epoch_9.pth"),
+        (
+            ('epoch_12.pth', 'epoch_9.pth', 'a.safetensors', 'b.pth'),
+            "'.' has b.pth, a.safetensors, epoch_9.pth and 1 more",
+        ),
+    ],
+)
+def test_missing_file_is_named_with_those_there(
+    tmp_path, monkeypatch, saved, there
+):
+    monkeypatch.chdir(tmp_path)
+    for age, name in enumerate(reversed(saved)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    (tmp_path / 'not_one.pth').mkdir()
+    for path in ('nowhere.pth', '.'):
+        with pytest.raises(FileNotFoundError) as caught:
+            read_checkpoint(path)
+        assert str(caught.value) == f'no checkpoint {path!r}: {there}'
+
+
+def test_missing_folder_is_named():
+    with pytest.raises(FileNotFoundError) as caught:
+        read_checkpoint('gone/epoch_9.pth')
+    assert str(caught.value) == (
+        "no checkpoint 'gone/epoch_9.pth': there is no folder 'gone'"
+    )
 
 
 @pytest.mark.parametrize('share', [0.1, 0.5, 0.9, 0.99])
