@@ -29,9 +29,9 @@ class Start(NamedTuple):
         folder (Path): ``<work dir>/<timestamp>``.
         cfg (dict): The config.
         text (str): The same as text.
-        lines (list[Line]): What it logged.
+        lines (list[dict[str, float]]): What it logged.
         damaged (int): How many more lines cannot be read.
-        test (Line): Scores of a test.
+        test (dict[str, float]): Scores of a test.
     """
 
     folder: Path
@@ -52,8 +52,8 @@ class RunLog:
     Attributes:
         cfg (dict): The config of the last start that logged.
         text (str): The same as text.
-        train (list[Line]): Lines of the training, stitched.
-        val (list[Line]): Lines of validations, stitched.
+        train (list[dict[str, float]]): Lines of the training, stitched.
+        val (list[dict[str, float]]): Lines of validations, stitched.
         epoch_length (int | None): Iterations of an epoch, None of a run that
             counts none.
     """
@@ -112,7 +112,7 @@ class RunLog:
 
     @property
     def planned(self) -> tuple[int, str]:
-        """Length of the training in "epochs" or "iterations"; 0: unknown."""
+        """Length of the training, 0 if unknown; "epochs" or "iterations"."""
         total, unit = schedule(self.cfg)
         return (total if isinstance(total, int) else 0), unit
 

@@ -1,0 +1,82 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Every setting that the prose and tables name exists in some config."""
+
+import re
+from functools import cache
+
+import pytest
+from documents import DOCUMENTS, MARKDOWN, ROOT
+from mmengine.config import Config
+from settings import unknown_setting
+
+# A dotted path, alone or with a value: `model.head.loss_weight=2`.
+SETTING = re.compile(r'([A-Za-z_]\w*(?:\.\w+)+)(?:=\S*)?')
+# Parts that configs leave out: what these settings build once named.
+LEFT_OUT = {
+    'model.head.search_loss': dict(type='FeatureSearchLoss'),
+}
+
+
+@cache
+def configs():
+    """Return every config that can be run, with the parts left out."""
+    found = []
+    for path in sorted(ROOT.glob('configs/**/*.py')):
+        if '_base_' not in path.parts:
+            cfg = Config.fromfile(path)
+            if cfg.get('model', {}).get('type') == 'SCFS':
+                cfg.merge_from_dict(LEFT_OUT)
+            found.append(cfg)
+    return found
+
+
+def read_settings(text):
+    """Return the settings in the inline code of a document."""
+    tops = {top for cfg in configs() for top in cfg}
+    return {
+        found[1]
+        for token in MARKDOWN.parse(text)
+        for part in token.children or ()
+        if part.type == 'code_inline'
+        for word in part.content.split()
+        if (found := SETTING.fullmatch(word))
+        and found[1].split('.')[0] in tops
+    }
+
+
+def unknown_settings(text):
+    """Return the settings of a document that no config has or takes."""
+    return sorted(
+        setting
+        for setting in read_settings(text)
+        if all(unknown_setting(cfg, setting) for cfg in configs())
+    )
+
+
+@pytest.mark.parametrize(
+    'path', DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_settings_of_the_prose_exist(path):
+    assert not unknown_settings(path.read_text(encoding='utf-8'))
+
+
+def test_a_setting_that_nothing_takes_is_found():
+    text = """
+Set `model.search_views=first`, `optim_wrapper.optimizer.lr` or
+`model.search_vues=first`; see `torch.nn.Linear` and `tools/train.py`.
+
+| setting | |
+|---|---|
+| `default_hooks.pictures.intervals` | `train_cfg.max_epochs` |
+"""
+    assert read_settings(text) == {
+        'model.search_views',
+        'model.search_vues',
+        'optim_wrapper.optimizer.lr',
+        'default_hooks.pictures.intervals',
+        'train_cfg.max_epochs',
+    }
+    assert unknown_settings(text) == [
+        'default_hooks.pictures.intervals',
+        'model.search_vues',
+    ]
