@@ -25,7 +25,9 @@ WORK_DIR=$4
 shift 4
 GPUS=${GPUS:-8}
 GPUS_PER_NODE=${GPUS_PER_NODE:-$((GPUS < 8 ? GPUS : 8))}
-TRY_AGAIN=75 # as mmscfs/engine/hooks/preemption_hook.py says it
+# Saved, as mmscfs/engine/hooks/preemption_hook.py says it; or asked to end by
+# USR1 or TERM before the first step, when there is nothing to save.
+TRY_AGAIN=' 75 138 143 '
 # Slurm runs a copy of this file, from another folder.
 export MMSCFS_TOOLS=${MMSCFS_TOOLS:-$(cd "$(dirname "$0")" && pwd)}
 
@@ -68,7 +70,7 @@ code=0
 srun --cpus-per-task="${CPUS_PER_TASK:-9}" --kill-on-bad-exit=0 --wait=60 \
     "${TRAIN[@]}" || code=$?
 # A job that was cancelled is no longer running, and stays cancelled.
-if [ "$code" -eq "$TRY_AGAIN" ] &&
+if [[ $TRY_AGAIN == *" $code "* ]] &&
     [[ $(scontrol show job "$SLURM_JOB_ID") == *JobState=RUNNING* ]]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi

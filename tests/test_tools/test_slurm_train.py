@@ -112,9 +112,11 @@ def test_batch_job_is_told_before_its_end(slurm, tmp_path):
 JOB = dict(REQUEUE='job', SLURM_JOB_ID='7', STATE='RUNNING')
 
 
-def test_saved_job_is_queued_again(slurm):
-    code, calls = slurm(**JOB, CODE=str(REQUEUE))
-    assert code == REQUEUE
+# The latter two: of shells for a process that USR1 or TERM has ended.
+@pytest.mark.parametrize('ended', [REQUEUE, 128 + 10, 128 + 15])
+def test_job_that_was_asked_to_end_is_queued_again(slurm, ended):
+    code, calls = slurm(**JOB, CODE=str(ended))
+    assert code == ended
     assert calls[0][0] == 'srun'
     assert '--kill-on-bad-exit=0' in calls[0]
     assert calls[0][-1] == '--resume'
