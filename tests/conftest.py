@@ -64,12 +64,14 @@ def _runners_of_their_own():
     """Give every runner another name.
 
     Two of one name, which has the second in it, share a log and a
-    visualizer.
+    visualizer; mmdet's configs give theirs a name.
     """
     original = Runner.__init__
 
     def named(self, *args, experiment_name=None, **kwargs):
         name = f'{experiment_name or "test"}-{uuid.uuid4().hex}'
+        if isinstance(visualizer := kwargs.get('visualizer'), dict):
+            kwargs['visualizer'] = {**visualizer, 'name': name}
         original(self, *args, experiment_name=name, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
