@@ -157,6 +157,19 @@ def test_epochs_of_another_length_are_refused_in_their_middle(tmp_path):
         )
 
 
+def test_fewer_images_than_a_batch(tmp_path):
+    cfg = toy_cfg(tmp_path)
+    cfg.train_dataloader.batch_size = 11
+    cfg.train_dataloader.drop_last = True
+    # On epochs of no iteration mmengine asserts without a word on images.
+    cfg.param_scheduler = dict(
+        type='CosineAnnealingLR', T_max=3, convert_to_iter_based=True
+    )
+    message = 'batch_size=11: the data set has only 10 images, not one batch'
+    with pytest.raises(ValueError, match=message):
+        run(cfg)
+
+
 def test_random_states_of_other_processes_are_not_taken(tmp_path):
     cfg = toy_cfg(tmp_path / 'whole')
     run(cfg)

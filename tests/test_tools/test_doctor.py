@@ -221,6 +221,16 @@ def test_a_config_without_its_data(tool, config, capsys, tmp_path):
     )
 
 
+def test_fewer_images_than_a_batch(tool, config, capsys):
+    settings = ('batch_size=17', 'drop_last=True')
+    options = [f'train_dataloader.{setting}' for setting in settings]
+    assert tool.doctor.main([str(config), '--cfg-options', *options]) == 1
+    assert (
+        'missing: data: ValueError: train_dataloader.batch_size=17: the data '
+        'set has only 16 images'
+    ) in capsys.readouterr().out
+
+
 def test_counted_memory(tool, config):
     from mmpretrain.registry import MODELS
 

@@ -37,11 +37,11 @@ TAKE_TWO_VIEWS = (
 class PreflightHook(Hook):
     """Refuse a run that cannot succeed before it starts.
 
-    Checks a loaded checkpoint against the model, the number of images
-    against the batch and the algorithm's queue, and one sample's views
-    against data preprocessor, algorithm, backbone and necks. Knows DINO,
-    SCFS and mmpretrain's algorithms of several views; of others it checks
-    the batches, and that no colours are left undone.
+    Checks a loaded checkpoint against the model, the batches against batch
+    norm and the algorithm's queue, and one sample's views against data
+    preprocessor, algorithm, backbone and necks. Knows DINO, SCFS and
+    mmpretrain's algorithms of several views; of others it checks the batches,
+    and that no colours are left undone.
 
     A learning rate that would rise to its schedule's end, as after a scaling
     to small batches, is only warned of.
@@ -114,18 +114,12 @@ def size_of(loader: DataLoader) -> tuple[int, int]:
 
 
 def check_batches(model: BaseModel, loader: DataLoader) -> None:
-    """Check that there are batches, and none of one image for batch norm.
+    """Check that no batch has one image alone, for batch norm.
 
     Raises:
-        ValueError: There is none, or one is too small.
+        ValueError: One has.
     """
     images, batch = size_of(loader)
-    if len(loader) == 0:
-        raise ValueError(
-            f'train_dataloader.batch_size={batch}: the data set has only '
-            f'{images} images for each process, not one batch; lower '
-            'the batch size or add images'
-        )
     last = images % batch
     if has_batch_norm(model) and (
         batch == 1 or (last == 1 and not loader.drop_last)

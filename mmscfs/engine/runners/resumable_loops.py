@@ -4,7 +4,7 @@
 import copy
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from functools import partial
 from itertools import islice
 from typing import Any, cast
@@ -35,6 +35,9 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     loader's iterators and validating draw nothing from them. Exact for any
     number of workers where a sample's random values depend on its key alone
     (see ``KeyedSampler``), and without workers for all transforms.
+
+    Raises:
+        ValueError: There are fewer images than a batch takes.
     """
 
     def __init__(
@@ -45,6 +48,8 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         **kwargs: Any,
     ) -> None:
         super().__init__(runner, dataloader, *args, **kwargs)
+        # Now: mmengine's schedules would fail on epochs of no iteration.
+        check_not_empty(self.dataloader)
         keep_workers_apart(self.dataloader)
         # Batches of this epoch that were trained on.
         self.position = 0
@@ -261,6 +266,23 @@ def check_agreement(iteration: int) -> None:
             f'the {get_world_size()} processes resumed at the iterations '
             f'{iterations}: they see different files in the work directory; '
             'wait until all nodes see the same, or name the checkpoint'
+        )
+
+
+def check_not_empty(loader: DataLoader) -> None:
+    """Check that an epoch has a batch.
+
+    Raises:
+        ValueError: It has none.
+    """
+    if len(loader) == 0:
+        images, size = len(cast(Sized, loader.sampler)), loader.batch_size
+        processes = get_world_size()
+        share = f' for each of {processes} processes' * (processes > 1)
+        raise ValueError(
+            f'train_dataloader.batch_size={size}: the data set has only '
+            f'{images} images{share}, not one batch; lower the batch size, '
+            'or add images'
         )
 
 
