@@ -1,6 +1,8 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import logging
 import os.path as osp
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +17,11 @@ from .shards import is_sharded, read_index
 from .transforms.loading import UnreadableImageError, check_regular
 
 MAX_WORKERS = 1024  # with a count of their own
+# Those of mmpretrain, and the others that LoadImage reads.
+EXTENSIONS = (
+    *('.bmp', '.gif', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.pnm'),
+    *('.ppm', '.tif', '.tiff', '.webp'),
+)
 
 
 @DATASETS.register_module()
@@ -40,6 +47,10 @@ class ImageFiles(CustomDataset):
             takes the next image instead. Defaults to "raise".
         max_errors (int): Skipped reads after which the run stops all the
             same. Defaults to 1000.
+        extensions (Sequence[str]): Endings of the files that a scan takes,
+            in lower or upper case; it counts the others in the log. Lists
+            and shards name files of any ending. Defaults to ``EXTENSIONS``,
+            the usual ones.
         **kwargs: Those of :class:`mmpretrain.datasets.CustomDataset`.
 
     Raises:
@@ -57,6 +68,7 @@ class ImageFiles(CustomDataset):
         ann_file: str = '',
         on_error: str = 'raise',
         max_errors: int = 1000,
+        extensions: Sequence[str] = EXTENSIONS,
         **kwargs: Any,
     ) -> None:
         if on_error not in ('raise', 'skip'):
@@ -76,6 +88,7 @@ class ImageFiles(CustomDataset):
         # In shared memory, one count a worker: none is lost between two.
         counts = torch.zeros(MAX_WORKERS, dtype=torch.int64)
         self._skipped = counts.share_memory_()
+        self._passed_over: Counter[str] = Counter()
         if not ann_file and data_prefix:
             listed = osp.join('meta', f'{data_prefix.rstrip("/")}.txt')
             if osp.isfile(osp.join(data_root, listed)):
@@ -85,6 +98,7 @@ class ImageFiles(CustomDataset):
             data_prefix=data_prefix,
             ann_file=ann_file,
             with_label=False,
+            extensions=extensions,
             **kwargs,
         )
 
@@ -118,14 +132,42 @@ class ImageFiles(CustomDataset):
             except RuntimeError as error:  # it found no file
                 raise FileNotFoundError(
                     f'ImageFiles: no image in {folder!r} (endings '
-                    f'{", ".join(sorted(self.extensions))}): {remedy}'
+                    f'{", ".join(sorted(self.extensions))}'
+                    f'{self._others()}): {remedy}'
                 ) from error
+            if self._passed_over:
+                print_log(
+                    f'ImageFiles: {len(data_list)} images in {folder!r}'
+                    f'{self._others()}; train_dataloader.dataset.extensions '
+                    'names those to take',
+                    logger='current',
+                    level=logging.WARNING,
+                )
         if not data_list:
             source = f'the list {self.ann_file}' if self.ann_file else folder
             raise FileNotFoundError(
                 f'ImageFiles: {source!r} is empty: {remedy}'
             )
         return data_list
+
+    def is_valid_file(self, filename: str) -> bool:
+        """Tell by its ending whether a scan takes a file; count the others."""
+        if super().is_valid_file(filename):
+            return True
+        ending = osp.splitext(filename)[1].lower()
+        self._passed_over[ending or 'without an ending'] += 1
+        return False
+
+    def _others(self, number: int = 5) -> str:
+        """Say which files a scan passed over."""
+        if not self._passed_over:
+            return ''
+        endings = ', '.join(
+            f'{count} {ending}'
+            for ending, count in self._passed_over.most_common(number)
+        )
+        more = ', ...' * (len(self._passed_over) > number)
+        return f'; passed over: {endings}{more}'
 
     def _read_shards(self) -> list[dict]:
         """List the images of a folder of shards."""

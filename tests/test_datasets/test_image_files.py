@@ -70,12 +70,17 @@ def value_of(sample):
         ),
         (['b.png', 'a.bmp', 'c d.jpg'], '', ['a.bmp', 'b.png', 'c d.jpg']),
         (
+            ['c.tiff', 'a.webp', 'b.WEBP', 'd.pnm'],
+            '',
+            ['a.webp', 'b.WEBP', 'c.tiff', 'd.pnm'],
+        ),
+        (
             ['x/y/z/deep.png', 'x/mid.png', 'top.png'],
             '',
             ['top.png', 'x/mid.png', 'x/y/z/deep.png'],
         ),
     ],
-    ids=['imagenet', 'coco', 'plain', 'nested'],
+    ids=['imagenet', 'coco', 'plain', 'formats', 'nested'],
 )
 def test_images_of_a_folder(tmp_path, files, prefix, wanted):
     for file in files:
@@ -155,7 +160,12 @@ def test_an_empty_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         ImageFiles(data_root=str(tmp_path), data_prefix='train')
     message = str(caught.value)
-    for part in (str(folder), '.jpg', 'train_dataloader.dataset.data_root'):
+    for part in (
+        str(folder),
+        '.jpg',
+        'passed over: 1 .txt',
+        'train_dataloader.dataset.data_root',
+    ):
         assert part in message
 
 
@@ -246,6 +256,27 @@ def log(caplog):
     logger.addHandler(caplog.handler)
     yield caplog
     logger.removeHandler(caplog.handler)
+
+
+def test_files_of_other_endings_are_counted(tmp_path, log):
+    write_image(tmp_path / 'train/x/a.jpg')
+    names = ['b.HEIC', 'c.heic', 'x/d.txt', 'README', 'e.1', 'f.2', 'g.3']
+    for name in names:
+        (tmp_path / 'train' / name).touch()
+    data = dict(data_root=str(tmp_path), data_prefix='train')
+    assert len(ImageFiles(**data)) == 1
+    (record,) = log.records
+    assert record.levelname == 'WARNING'
+    message = record.getMessage()
+    assert f"1 images in '{tmp_path}/train'; passed over: 2 .heic, " in message
+    assert message.count('1 .') == 3
+    assert '1 without an ending' in message
+    assert '...; train_dataloader.dataset.extensions names' in message
+    # Asked for, and the one that was there.
+    endings = ('.jpg', '.heic', '.txt', '.1', '.2', '.3', 'readme')
+    log.clear()
+    assert len(ImageFiles(**data, extensions=endings)) == len(names) + 1
+    assert not log.records
 
 
 @HOWS
