@@ -76,6 +76,16 @@ def script():
 
 
 # By name of the file: its bytes, for a trap that makes the folder ``marker``.
+class Zeros:
+    """A bytearray of a length, as torch reads it."""
+
+    def __init__(self, length):
+        self.length = length
+
+    def __reduce__(self):
+        return bytearray, (self.length,)
+
+
 TRAPS = {
     'zip.pth': lambda marker: saved(dict(state_dict=Trap(marker))),
     'old.pth': lambda marker: saved(
@@ -108,6 +118,11 @@ BAD = {
     'expanded.pth': lambda: saved(dict(w=torch.zeros(1).expand(10**12))),
     'sparse.pth': lambda: saved(
         dict(w=torch.sparse_coo_tensor([[0]], [1.0], (10**12,)))
+    ),
+    # 2 GB of zeros, once it is read.
+    'bytes.pth': lambda: saved(dict(STATE, meta=Zeros(2**31))),
+    'bytes_old.pth': lambda: saved(
+        dict(STATE, meta=Zeros(2**31)), _use_new_zipfile_serialization=False
     ),
     'list.pth': lambda: saved([1, 2]),
     'deep.pth': lambda: b'\x80\x02' + b']' * 10**5 + b'a' * 99_999 + b'.',

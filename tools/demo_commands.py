@@ -69,7 +69,8 @@ class Training(NamedTuple):
     def command(self) -> list[str]:
         """The command line."""
         command = [sys.executable, 'tools/train.py', self.config]
-        command += ['--work-dir', str(self.work_dir), *self.options]
+        command += ['--work-dir', str(self.work_dir), '--overwrite']
+        command += self.options
         return command + ['--cfg-options', *self.cfg_options]
 
 

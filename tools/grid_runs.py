@@ -94,7 +94,8 @@ def make_command(args: argparse.Namespace, pair: Pair) -> list[str]:
     )
     if args.network:
         command += ['--network', args.network]
-    command += ['--work-dir', str(args.work_dir / pair.name)]
+    # A pair that was interrupted begins anew.
+    command += ['--work-dir', str(args.work_dir / pair.name), '--overwrite']
     # The pair's come last: of two settings of a key the last one counts.
     return [*command, '--cfg-options', *args.cfg_options, *pair.cfg_options]
 

@@ -143,8 +143,9 @@ class Step(NamedTuple):
             None if is_first else str(self.checkpoint),
         )
         command += ['--work-dir', str(self.folder)]
-        if self.tool == 'train' and (saved := self.resumable()):
-            command += ['--resume', str(saved)]
+        if self.tool == 'train':
+            saved = self.resumable()
+            command += ['--resume', str(saved)] if saved else ['--overwrite']
         return (
             [*command, '--cfg-options', *self.words]
             if self.words

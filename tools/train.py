@@ -61,6 +61,12 @@ def parse_args() -> argparse.Namespace:
         help='go on from a checkpoint, or without a name from the newest '
         'whole one in the work directory (from the start if it has none)',
     )
+    parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help="replace another run's checkpoints in the work directory; "
+        'without it training does not begin there',
+    )
     add_pretrained_options(parser)
     parser.add_argument(
         '--amp',
@@ -82,6 +88,8 @@ def parse_args() -> argparse.Namespace:
     args = parse(parser)
     if args.resume not in (None, 'auto') and not Path(args.resume).is_file():
         parser.error(f'--resume: no checkpoint {args.resume!r}')
+    if args.overwrite and args.resume:
+        parser.error('--overwrite begins anew, --resume does not: leave one')
     if args.network and not args.pretrained:
         parser.error('--network says which network of --pretrained to take')
     return args
@@ -115,11 +123,18 @@ def main() -> None:
     )
     from mmscfs.datasets.detection_check import check_detection_data
     from mmscfs.datasets.worker_notes import naming_images
-    from mmscfs.engine import choose_checkpoint, prepare_config, start_from
+    from mmscfs.engine import (
+        check_work_dir,
+        choose_checkpoint,
+        prepare_config,
+        start_from,
+    )
 
     cfg = read_config(args.config)
     merge_args(cfg, args)
     try:  # before the runner touches the work directory
+        if not args.overwrite:
+            check_work_dir(cfg)
         prepare_config(cfg)
         if args.pretrained:
             start_from(cfg, args.pretrained, args.network)

@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from .config_text import parse_config
+from .config_text import flatten, parse_config
 from .export import (
     CONVERTERS,
     SUFFIXES,
@@ -12,7 +12,12 @@ from .export import (
     to_torchvision,
 )
 from .layouts import FoundBackbone, find_backbone
-from .loading import check_archive, check_same_model, read_checkpoint
+from .loading import (
+    check_archive,
+    check_same_model,
+    drop_code,
+    read_checkpoint,
+)
 from .origin import (
     Origin,
     backbone_name,
@@ -32,7 +37,7 @@ from .results import (
     result_path,
     write_result,
 )
-from .verifying import NoRunError, read_progress
+from .verifying import NoRunError, SavedRun, read_saved_run
 from .writing import remove_unfinished, write_atomically
 
 __all__ = [
@@ -43,6 +48,7 @@ __all__ = [
     'PROTOCOLS',
     'PretrainedBackbone',
     'Result',
+    'SavedRun',
     'SUFFIXES',
     'TENSOR_PARTS',
     'backbone_name',
@@ -50,9 +56,11 @@ __all__ = [
     'check_same_model',
     'check_writable',
     'describe_source',
+    'drop_code',
     'encode',
     'find_backbone',
     'find_results',
+    'flatten',
     'load_backbone',
     'load_found',
     'origin_of',
@@ -61,8 +69,8 @@ __all__ = [
     'read_checkpoint',
     'read_data_preprocessor',
     'read_origin',
-    'read_progress',
     'read_result',
+    'read_saved_run',
     'remove_unfinished',
     'restore_histories',
     'result_path',

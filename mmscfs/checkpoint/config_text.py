@@ -2,9 +2,27 @@
 """Read a dumped config without executing it: a file is no trusted source."""
 
 import ast
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 MAX_LENGTH = 2**20  # characters; the longest of mmdet has 50,000
+
+
+def flatten(value: Any, name: str = '') -> Iterator[tuple[str, Any]]:
+    """Yield the settings of a config by their dotted names.
+
+    Lists of plain values stay whole.
+    """
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from flatten(item, f'{name}.{key}' if name else str(key))
+    elif isinstance(value, list) and any(
+        isinstance(item, (Mapping, list)) for item in value
+    ):
+        for number, item in enumerate(value):
+            yield from flatten(item, f'{name}.{number}')
+    else:
+        yield name, value
 
 
 def parse_config(text: str) -> dict:

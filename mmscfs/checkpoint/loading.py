@@ -1,9 +1,11 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import argparse
+import mmap
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     if path.suffix == '.safetensors':
         return _read_safetensors(path)
     check_archive(path)
+    check_pickle(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             checkpoint = torch.load(
@@ -90,7 +93,20 @@ def load_for_mmengine(
         FileNotFoundError: There is no such file.
         ValueError: As :func:`read_checkpoint`.
     """
-    return read_checkpoint(Path(filename).expanduser())
+    checkpoint = read_checkpoint(Path(filename).expanduser())
+    drop_code(checkpoint)
+    return checkpoint
+
+
+def drop_code(checkpoint: Mapping[str, Any]) -> None:
+    """Remove the text that mmengine would execute on resuming.
+
+    It takes ``meta['config']``, which nothing has written since mmengine
+    0.x, for a config and runs it as Python.
+    """
+    meta = checkpoint.get('meta')
+    if isinstance(meta, MutableMapping):
+        meta.pop('config', None)
 
 
 def is_archive(path: str | Path) -> bool:
@@ -123,6 +139,37 @@ def check_archive(path: str | Path) -> None:
         raise ValueError(
             f'checkpoint {str(path)!r} is damaged ({error})'
         ) from error
+
+
+def check_pickle(path: str | Path) -> None:
+    """Check that reading a checkpoint's values takes no more than the file.
+
+    Raises:
+        ValueError: Its pickle makes a ``bytearray``, which torch allows: of
+            any length, from a few bytes.
+        OSError: The file cannot be read.
+    """
+    with ExitStack() as stack:
+        if is_archive(path):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            pickles: Sequence[Any] = [
+                archive.read(part)
+                for part in archive.infolist()
+                if part.filename.endswith('.pkl')
+                and part.file_size <= os.path.getsize(path)
+            ]
+        elif os.path.getsize(path):
+            file = stack.enter_context(open(path, 'rb'))
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            pickles = [stack.enter_context(content)]
+        else:
+            pickles = []
+        for content in pickles:
+            if content.find(b'\nbytearray\n') >= 0:
+                raise ValueError(
+                    f'refused checkpoint {str(path)!r}: it holds a bytearray, '
+                    'which is no tensor and no plain value'
+                )
 
 
 def _check_sizes(path: Path, checkpoint: Mapping) -> None:
@@ -178,8 +225,11 @@ def check_same_model(
     Raises:
         ValueError: A tensor is missing, left over, or of another shape.
     """
-    state = checkpoint.get('state_dict', checkpoint)
-    state = {key.removeprefix('module.'): v for key, v in state.items()}
+    state = {
+        str(key).removeprefix('module.'): value
+        for key, value in checkpoint.get('state_dict', checkpoint).items()
+        if isinstance(value, Tensor)
+    }
     problems = {
         'missing': [key for key in model_state if key not in state],
         'left over': [key for key in state if key not in model_state],

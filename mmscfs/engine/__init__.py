@@ -3,10 +3,11 @@ from . import hooks, optimizers, runners, scalar_log
 from .cpu import adapt_to_cpu
 from .prepare import prepare_config
 from .pretrained import start_from
-from .resuming import choose_checkpoint
+from .resuming import check_work_dir, choose_checkpoint
 
 __all__ = [
     'adapt_to_cpu',
+    'check_work_dir',
     'choose_checkpoint',
     'hooks',
     'optimizers',

@@ -49,6 +49,8 @@ def test_code_is_refused_without_running_it(
         ('flipped.pth', "part '.*data/0' has another checksum"),
         ('expanded.pth', r'shape \(1000000000000,\) is not stored in full'),
         ('sparse.pth', r'shape \(1000000000000,\) is not stored in full'),
+        ('bytes.pth', 'it holds a bytearray'),
+        ('bytes_old.pth', 'it holds a bytearray'),
         ('list.pth', 'holds a list, not tensors by name'),
         ('deep.pth', ''),
     ],

@@ -9,7 +9,7 @@ import torch
 from mmscfs.checkpoint import (
     NoRunError,
     check_archive,
-    read_progress,
+    read_saved_run,
     remove_unfinished,
     write_atomically,
 )
@@ -32,7 +32,7 @@ def save(path, iteration=3, **changes):
 def test_whole_checkpoint(tmp_path):
     path = save(tmp_path / 'a.pth')
     check_archive(path)
-    assert read_progress(path) == 3
+    assert read_saved_run(path).iteration == 3
 
 
 def test_one_flipped_bit_that_torch_does_not_see(tmp_path):
@@ -53,7 +53,9 @@ def test_torn_checkpoint(share, tmp_path):
     path = save(tmp_path / 'a.pth')
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    for check in (check_archive, read_progress) if share else (read_progress,):
+    for check in (
+        (check_archive, read_saved_run) if share else (read_saved_run,)
+    ):
         with pytest.raises(ValueError, match=r"a\.pth' is damaged"):
             check(path)
 
@@ -69,7 +71,7 @@ def test_every_flipped_byte_is_seen(tmp_path):
         )
         try:
             check_archive(path)
-            read_progress(path)
+            read_saved_run(path)
         except ValueError:
             continue
         unseen.append(at)
@@ -96,7 +98,44 @@ def test_every_flipped_byte_is_seen(tmp_path):
 def test_weights_alone_are_no_run(changes, missing, tmp_path):
     path = save(tmp_path / 'a.pth', **changes)
     with pytest.raises(NoRunError, match=f'{missing}.*--pretrained'):
-        read_progress(path)
+        read_saved_run(path)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'named'),
+    [
+        (dict(optimizer=3), 'its optimizer cannot'),
+        (dict(state_dict=[1]), 'its state_dict cannot'),
+        (dict(message_hub={}), r"its message_hub\['log_scalars'\] cannot"),
+        (
+            dict(message_hub=dict(log_scalars={}, runtime_info=3)),
+            r"its message_hub\['runtime_info'\] cannot",
+        ),
+        (dict(meta=dict(iter=3)), r"its meta\['epoch'\] cannot"),
+        (
+            dict(meta=dict(iter=True, epoch=-5), optimizer='text'),
+            r"its optimizer, meta\['iter'\], meta\['epoch'\] cannot",
+        ),
+    ],
+)
+def test_parts_of_another_kind_are_named(changes, named, tmp_path):
+    path = save(tmp_path / 'a.pth', **changes)
+    with pytest.raises(ValueError, match=rf"a\.pth' is damaged.*{named}"):
+        read_saved_run(path)
+
+
+@pytest.mark.parametrize(
+    ('meta', 'seed', 'cfg'),
+    [
+        (dict(seed=7, cfg='lr = 1\n'), 7, 'lr = 1\n'),
+        (dict(seed=None, cfg=None), None, ''),
+        (dict(seed='7', cfg=torch.ones(2)), None, ''),
+        ({}, None, ''),
+    ],
+)
+def test_seed_and_config(meta, seed, cfg, tmp_path):
+    path = save(tmp_path / 'a.pth', meta=dict(meta, iter=5, epoch=2))
+    assert read_saved_run(path) == (5, seed, cfg)
 
 
 class Evil:
@@ -111,10 +150,10 @@ def test_code_is_refused_and_not_run(tmp_path):
     path, trace = tmp_path / 'a.pth', tmp_path / 'trace'
     torch.save(dict(meta=dict(iter=Evil(trace))), path)
     with pytest.raises(ValueError, match='refused checkpoint'):
-        read_progress(path)
+        read_saved_run(path)
     path.write_bytes(pickle.dumps(Evil(trace)))
     with pytest.raises(ValueError, match=r"a\.pth'"):
-        read_progress(path)
+        read_saved_run(path)
     assert not trace.exists()
 
 
@@ -122,7 +161,7 @@ def test_old_format_of_torch(tmp_path):
     path = tmp_path / 'a.pth'
     parts = torch.load(save(path), weights_only=True)
     torch.save(parts, path, _use_new_zipfile_serialization=False)
-    assert read_progress(path) == 3
+    assert read_saved_run(path).iteration == 3
     check_archive(path)
 
 

@@ -75,15 +75,16 @@ def test_half_precision_overflow_is_found(runner):
 def test_last_checkpoint_is_named(runner):
     runner.message_hub.update_info('last_ckpt', 'work_dirs/run/epoch_3.pth')
     text = stop(runner, loss=torch.tensor(math.nan))
-    assert 'work_dirs/run/epoch_3.pth' in text
-    assert 'resume from' in text
+    assert 'work_dirs/run/epoch_3.pth, is from before: go on' in text
+    assert '--resume with a lower optim_wrapper.clip_grad.max_norm' in text
+    assert 'learning rate or a longer warm-up takes a new run' in text
 
 
 def test_without_a_checkpoint_there_is_none_to_resume(runner):
     text = stop(runner, loss=torch.tensor(math.nan))
     assert 'no checkpoint was saved yet' in text
-    assert 'resume from' not in text
-    assert 'lower learning rate' in text
+    assert '--resume' not in text
+    assert 'start again with a lower learning rate' in text
     assert 'precision' not in text  # which this optimiser's wrapper has not
     runner.optim_wrapper.precision = 'fp16'
     assert "precision='bf16'" in stop(runner, loss=math.nan)
@@ -194,7 +195,7 @@ def test_too_many_in_a_row_stop_the_run(runner, every):
     assert 'max_skipped=3' in text
     assert 'The first: iteration 4: not finite: loss=nan' in text
     assert '4a.jpg, 4b.jpg' in text
-    assert 'checkpoint, epoch_3.pth, which is from before' in text
+    assert 'checkpoint, epoch_3.pth, is from before' in text
 
 
 def test_a_resumed_run_goes_on_counting(runner):

@@ -142,7 +142,8 @@ def test_command_of_several_gpus_and_more_settings(tool, trainings, capsys):
     assert grid(tool, '--dry-run', *one, *start, *options) == 0
     assert capsys.readouterr().out == (
         f'{ROOT}/tools/dist_train.sh tiny.py 4 --pretrained epoch_1.pth '
-        '--network student --work-dir work/lr-0.01_wd-0.0001 --cfg-options '
+        '--network student --work-dir work/lr-0.01_wd-0.0001 --overwrite '
+        '--cfg-options '
         "'a.b=[1,2]' 'c=d e' optim_wrapper.optimizer.lr=0.01 "
         'optim_wrapper.optimizer.weight_decay=0.01\n'
     )

@@ -250,7 +250,8 @@ def test_commands(tool, commands):
     train, test, probe = (words[1:] for words in commands.commands)
     assert train == [
         str(ROOT / 'tools/train.py'),
-        *('scfs.py', '--work-dir', 'work/scfs_seed-3', '--cfg-options'),
+        *('scfs.py', '--work-dir', 'work/scfs_seed-3', '--overwrite'),
+        '--cfg-options',
         *('model.head.x=1', 'data.pipeline.1.num_local=2'),
         *('data.pipeline.1.num_local=8', 'randomness.seed=3'),
     ]
@@ -262,6 +263,7 @@ def test_commands(tool, commands):
     assert probe == [
         str(ROOT / 'tools/train.py'),
         *('linear.py', *start, '--work-dir', 'work/scfs_seed-3/linear'),
+        '--overwrite',
     ]
 
 
@@ -271,10 +273,10 @@ def test_commands_of_several_gpus(tool, commands, capsys):
     start = 'work/dino/epoch_3.pth'
     assert lines == [
         f'{ROOT}/tools/dist_train.sh dino.py 4 --work-dir work/dino '
-        '--cfg-options randomness.seed=0',
+        '--overwrite --cfg-options randomness.seed=0',
         f'{ROOT}/tools/dist_test.sh knn.py {start} 4 --work-dir work/dino/knn',
         f'{ROOT}/tools/dist_train.sh linear.py 4 --pretrained {start} '
-        '--work-dir work/dino/linear',
+        '--work-dir work/dino/linear --overwrite',
     ]
 
 

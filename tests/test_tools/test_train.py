@@ -75,6 +75,12 @@ def test_one_command_trains_and_one_more_resumes(small_options, tmp_path):
         'epoch_2.pth',
     }
     assert len(losses(whole)) == 8
+    # Without --resume it would train all that again, over these.
+    before = {path: path.read_bytes() for path in work.rglob('*.*')}
+    again = train(*small_options, 'train_cfg.max_epochs=2')
+    assert again.returncode == 1
+    assert f'error: --work-dir {str(work)!r} has the check' in again.stderr
+    assert before == {path: path.read_bytes() for path in work.rglob('*.*')}
     (work / 'epoch_2.pth').unlink()
     (work / 'last_checkpoint').write_text(str(work / 'epoch_1.pth'))
     resumed = train('--resume', *small_options, 'train_cfg.max_epochs=2')
@@ -82,6 +88,13 @@ def test_one_command_trains_and_one_more_resumes(small_options, tmp_path):
     assert losses(resumed) == {
         key: loss for key, loss in losses(whole).items() if key[0] == '2'
     }
+    assert 'change nothing' not in resumed.stderr
+    lower = 'optim_wrapper.optimizer.lr=0.001'
+    resumed = train(
+        '--resume', *small_options, 'train_cfg.max_epochs=3', lower
+    )
+    assert f'change nothing: {lower} (saved: 0.1)' in resumed.stderr
+    assert 'max_epochs=3 is more than the 2 ' in resumed.stderr
 
 
 def test_two_processes_on_cpu(small_options, tmp_path):
@@ -119,6 +132,7 @@ def test_options_reach_the_config(small_options, tmp_path):
     [
         (['--resume', 'nowhere.pth'], "no checkpoint 'nowhere.pth'"),
         (['--launcher', 'slurm'], '--launcher=slurm needs GPUs'),
+        (['--resume', '--overwrite'], '--resume does not: leave one'),
     ],
 )
 def test_wrong_options_are_named(options, message):

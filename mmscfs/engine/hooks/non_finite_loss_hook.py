@@ -262,13 +262,18 @@ def name_files(files: list[str]) -> str:
 
 def remedy(runner: Runner) -> str:
     """Say how to go on after a run that had to be stopped."""
-    last = runner.message_hub.runtime_info.get('last_ckpt')
-    begin = (
-        f'resume from the last checkpoint, {last}, which is from before,'
-        if last
-        else 'no checkpoint was saved yet: start again'
-    )
-    remedies = 'a lower learning rate, or a longer warm-up'
+    slower = 'a lower learning rate or a longer warm-up'
+    precision = ''
     if hasattr(runner.optim_wrapper, 'precision'):
-        remedies += ", or optim_wrapper.precision='bf16' or 'fp32'"
-    return f'{begin} with {remedies}'
+        precision = "optim_wrapper.precision='bf16' or 'fp32', or "
+    last = runner.message_hub.runtime_info.get('last_ckpt')
+    if not last:
+        return (
+            f'no checkpoint was saved yet: start again with {precision}'
+            f'{slower}'
+        )
+    return (
+        f'the last checkpoint, {last}, is from before: go on from it by '
+        f'--resume with {precision}a lower optim_wrapper.clip_grad.max_norm; '
+        f'{slower} takes a new run, as --resume keeps the old one'
+    )

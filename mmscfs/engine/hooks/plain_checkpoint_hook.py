@@ -4,7 +4,12 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from mmscfs.checkpoint import TENSOR_PARTS, restore_histories, to_plain
+from mmscfs.checkpoint import (
+    TENSOR_PARTS,
+    drop_code,
+    restore_histories,
+    to_plain,
+)
 
 
 @HOOKS.register_module()
@@ -29,7 +34,11 @@ class PlainCheckpointHook(Hook):
                 checkpoint[key] = to_plain(value)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Restore the log's histories before the runner resumes its log."""
+        """Restore the log's histories before the runner resumes its log.
+
+        What came from an address, past our loader, loses its code here.
+        """
+        drop_code(checkpoint)
         if 'message_hub' in checkpoint:
             checkpoint['message_hub'] = restore_histories(
                 checkpoint['message_hub']

@@ -2,10 +2,10 @@
 """What runs were set to, where they ran and what they reached, in words."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmscfs.checkpoint import backbone_name, find_results
+from mmscfs.checkpoint import backbone_name, find_results, flatten
 
 from ..transfer.runs import COCO_SCORES, VOC_SCORES
 from ..transfer.runs import read_run as read_detection
@@ -57,23 +57,6 @@ class Settings:
                     if key.startswith(prefix)
                 }
         return {}
-
-
-def flatten(value: Any, name: str = '') -> Iterator[tuple[str, Any]]:
-    """Yield the settings of a config by their dotted names.
-
-    Lists of plain values stay whole.
-    """
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from flatten(item, f'{name}.{key}' if name else str(key))
-    elif isinstance(value, list) and any(
-        isinstance(item, (Mapping, list)) for item in value
-    ):
-        for number, item in enumerate(value):
-            yield from flatten(item, f'{name}.{number}')
-    else:
-        yield name, value
 
 
 def describe(run: RunLog) -> dict[str, str]:
