@@ -1,6 +1,8 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Resuming at any iteration gives the run that never stopped."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -126,14 +128,17 @@ class Draws(BaseMetric):
         return dict(mean=sum(results))
 
 
-@pytest.mark.parametrize('by_epoch', [True, False])
-def test_validation_leaves_the_training_alone(by_epoch, tmp_path):
+@pytest.fixture(params=['epochs', 'iterations'])
+def any_cfg(request, tmp_path):
     cfg = toy_cfg(tmp_path / 'whole')
-    if not by_epoch:
+    if request.param == 'iterations':
         cfg.train_cfg = dict(
             type='mmpretrain.ResumableIterLoop', max_iters=15, val_interval=5
         )
-    _, expected = run(cfg)
+    return cfg
+
+
+def validate(cfg, metric):
     cfg.val_dataloader = dict(
         batch_size=2,
         num_workers=0,
@@ -141,15 +146,49 @@ def test_validation_leaves_the_training_alone(by_epoch, tmp_path):
         dataset=dict(type=ToyData),
         sampler=dict(type=SAMPLERS['default'], shuffle=False),
     )
-    cfg.val_cfg, cfg.val_evaluator = dict(), dict(type=Draws)
-    _, losses = run(elsewhere(cfg, tmp_path))
+    cfg.val_cfg, cfg.val_evaluator = dict(), dict(type=metric)
+
+
+def test_validation_leaves_the_training_alone(any_cfg, tmp_path):
+    _, expected = run(any_cfg)
+    validate(any_cfg, Draws)
+    _, losses = run(elsewhere(any_cfg, tmp_path))
     assert losses.values == expected.values
 
 
-def test_epochs_of_another_length_are_refused_in_their_middle(tmp_path):
-    cfg = toy_cfg(tmp_path / 'whole')
-    run(cfg)
+class Rises(Draws):
+    """A score that draws at random, and is better each time."""
+
+    scores = itertools.count()
+
+    def compute_metrics(self, results):
+        super().compute_metrics(results)
+        return dict(mean=next(self.scores))
+
+
+def test_a_best_one_saved_amid_the_validation_resumes_exactly(
+    any_cfg, tmp_path
+):
+    validate(any_cfg, Rises)
+    any_cfg.default_hooks.checkpoint.update(
+        by_epoch=False, interval=5, save_best='mean', rule='greater'
+    )
+    whole, expected = run(any_cfg)
+    resumed, losses = run(
+        elsewhere(any_cfg, tmp_path), resume=tmp_path / 'whole/iter_5.pth'
+    )
+    assert losses.values == expected.values[5:]
+    assert_same_state(resumed, whole)
+
+
+def test_epochs_of_another_length_are_refused_in_their_middle(
+    any_cfg, tmp_path
+):
+    run(any_cfg)
+    cfg = any_cfg
     cfg.train_dataloader.batch_size = 5
+    # After an epoch, and a validation, all is well.
+    run(elsewhere(cfg, tmp_path), resume=tmp_path / 'whole/iter_10.pth')
     with pytest.raises(ValueError, match='batch 3 of 5 .* has 2 batches now'):
         run(
             elsewhere(cfg, tmp_path),

@@ -115,6 +115,10 @@ class ResumableIterLoop(IterBasedTrainLoop):
         self.val_begin = val_begin
         self.val_interval = val_interval
         self.stop_training = False  # set by mmengine's EarlyStoppingHook
+        # Batches of this pass over the images that were trained on.
+        self.position = 0
+        # The generators' states for the next iteration, during a validation.
+        self.random_states: dict[str, Any] | None = None
         runner.visualizer.dataset_meta = getattr(
             self.dataloader.dataset, 'metainfo', None
         )
@@ -128,6 +132,7 @@ class ResumableIterLoop(IterBasedTrainLoop):
         states = get_random_states()
         check_agreement(self._iter)
         if self._iter:
+            saved_position(runner, self.dataloader)
             states = saved_states(runner) or states
         runner.call_hook('before_train')
         begin_epoch(runner, again=self._iter > 0)
@@ -135,6 +140,8 @@ class ResumableIterLoop(IterBasedTrainLoop):
         set_random_states(states)
         while self._iter < self._max_iters and not self.stop_training:
             runner.model.train()
+            if not self._is_endless:
+                self.position = (self._iter + 1) % len(self.dataloader)
             self.run_iter(next(batches))
             self._decide_current_val_interval()
             if (
@@ -145,17 +152,25 @@ class ResumableIterLoop(IterBasedTrainLoop):
                     or self._iter == self._max_iters
                 )
             ):
+                # A new best one has the run saved amid the validation.
+                self.random_states = get_random_states()
                 with kept_random_states():
                     runner.val_loop.run()
+                self.random_states = None
         runner.call_hook('after_train_epoch')
         runner.call_hook('after_train')
         return runner.model
+
+    @property
+    def _is_endless(self) -> bool:
+        sampler = self.dataloader.batch_sampler.sampler
+        return isinstance(sampler, InfiniteSampler)
 
     def _batches(self) -> Iterator[Any]:
         loader = self.dataloader
         sampler = loader.batch_sampler.sampler
         epoch, position = divmod(self._iter, len(loader))
-        if isinstance(sampler, InfiniteSampler):
+        if self._is_endless:
             epoch, position = 0, self._iter
         while True:
             if hasattr(sampler, 'set_epoch'):
@@ -226,6 +241,8 @@ def saved_position(runner: Runner, loader: DataLoader) -> int:
         ValueError: It was saved within an epoch of another length.
     """
     position, length = runner.message_hub.runtime_info.get(POSITION, (0, 0))
+    if position == length:  # saved at its end
+        return len(loader) if position else 0
     if position and length != len(loader):
         raise ValueError(
             f'the checkpoint was saved after batch {position} of {length} of '
