@@ -78,8 +78,8 @@ def add_pretrained_options(parser: argparse.ArgumentParser) -> None:
         metavar='CHECKPOINT',
         help="take the model's backbone (and the last stage of a C4 "
         'detector) from a pre-training checkpoint: of mmscfs, mmpretrain, '
-        'torchvision, or the releases of SCFS, DINO and MoCo; all of it is '
-        'loaded, or the command stops',
+        'mmselfsup, torchvision, timm, or the releases of SCFS, DINO and '
+        'MoCo; all of it is loaded, or the command stops',
     )
     parser.add_argument(
         '--network',

@@ -85,10 +85,12 @@ def test_detection(section, number):
 
 def test_coco():
     rows = tables()['Detection on COCO']
-    assert len(rows) == 6
-    for method, config, *scores, _ in rows:
+    assert len(rows) == 12
+    for method, epochs, config, *scores, _ in rows:
         schedule = re.search(r'_(\dx)_', config)[1]
         assert numbers(scores) == transferred(4, schedule)[method]
+        paper = detection.PAPER_TABLES[4, schedule].rows
+        assert (method, epochs.replace('–', '-')) in {row[:2] for row in paper}
 
 
 def test_ablations():

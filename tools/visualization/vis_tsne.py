@@ -33,7 +33,7 @@ examples:
       --pretrained work_dirs/scfs_r50/epoch_200.pth --out my.png \\
       --cfg-options test_dataloader.dataset.type=CustomDataset \\
       test_dataloader.dataset.data_root=my/images \\
-      test_dataloader.dataset.split='' \\
+      test_dataloader.dataset.data_prefix='' \\
       test_dataloader.dataset.with_label=False
   # an earlier layer, by principal components, in seconds
   python tools/visualization/vis_tsne.py \\
@@ -60,8 +60,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--pretrained',
         required=True,
         metavar='CHECKPOINT',
-        help='pre-training checkpoint: of mmscfs, mmpretrain, torchvision, '
-        'or the releases of SCFS, DINO and MoCo',
+        help='pre-training checkpoint: of mmscfs, mmpretrain, mmselfsup, '
+        'torchvision, timm, or the releases of SCFS, DINO and MoCo',
     )
     parser.add_argument(
         '--network',

@@ -1,4 +1,4 @@
-# Linear probing on ImageNet (Tables 1 and 8).
+# Linear probing on ImageNet (Table 1).
 _base_ = [
     '../../_base_/models/resnet50_linear.py',
     '../../_base_/datasets/imagenet_bs32_cls.py',
