@@ -98,7 +98,7 @@ def parse_args() -> argparse.Namespace:
 def merge_args(cfg: 'Config', args: argparse.Namespace) -> None:
     """Put the command line's settings into the config."""
     if args.amp:
-        if cfg.optim_wrapper.type == 'PerParamClipOptimWrapper':
+        if cfg.optim_wrapper.get('type') == 'PerParamClipOptimWrapper':
             cfg.optim_wrapper.precision = 'auto'
         else:
             cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -107,6 +107,12 @@ def merge_args(cfg: 'Config', args: argparse.Namespace) -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if args.auto_scale_lr:
+        if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+            sys.exit(
+                'error: --auto-scale-lr needs auto_scale_lr.base_batch_size, '
+                f'which {args.config} does not set: the batch size that its '
+                'learning rate is for'
+            )
         cfg.auto_scale_lr.enable = True
     if args.seed is not None:
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)

@@ -23,6 +23,7 @@ from sphinx.util import logging
 from sphinx.util.nodes import make_refnode
 
 HERE = Path(__file__).parent
+README = HERE / '../../README.md'
 # A link's text and target, which is outside of this folder.
 OUTSIDE = re.compile(r'(?<!!)\[([^]]+)\]\((?:\.\./){2}([^)\s]+)\)')
 # The number of a formula, which docutils does not know.
@@ -81,12 +82,24 @@ logger = logging.getLogger(__name__)
 
 
 def link_sources(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Link to the sources at ``source_url``; without one only name them."""
+    """Link to the sources at ``source_url``; without one only name them.
+
+    The README, which lies outside, is the page overview here.
+    """
+    if docname == 'overview':
+        text = README.read_text(encoding='utf-8')
+        text = text.replace('# mmscfs\n', '# Overview\n', 1)
+        # As seen from here; those that begin with # are the page's own.
+        text = re.sub(r'\]\((?!#|\w+:)', '](../../', text)
+        text = text.replace('](../../docs/en/', '](')
+        source[0] = text.replace('](../../docs/', '](../')
 
     def replace(link: re.Match) -> str:
         text, target = link.groups()
-        if target.split('#')[0] == 'README.md':  # whose part this one plays
-            return f'[{text}]({os.path.relpath("index.md", docname + "/..")})'
+        name, *anchor = target.split('#')
+        if name == 'README.md':
+            page = os.path.relpath('overview.md', docname + '/..')
+            return f'[{text}]({"#".join([page, *anchor])})'
         return f'[{text}]({source_url}/{target})' if source_url else text
 
     source[0] = OUTSIDE.sub(replace, source[0])

@@ -1,4 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,7 +32,7 @@ def prepare_config(cfg: Config) -> None:
             begins.
     """
     check_schedules(cfg.get('param_scheduler'))
-    hooks = [*cfg.get('default_hooks', {}).values()]
+    hooks = [*(cfg.get('default_hooks') or {}).values()]
     hooks += cfg.get('custom_hooks') or []
     types = [str(hook.get('type')) for hook in hooks if hook]
     for name in (PLAIN, PREEMPTION) if cfg.get('train_cfg') else (PLAIN,):
@@ -78,9 +79,10 @@ def make_resumable(cfg: Config) -> None:
         if 'type' not in train:  # mmengine's other way to say it
             by_epoch = train.pop('by_epoch', True)
             train.type = [*LOOPS][0 if by_epoch else 1]
-        if train.type in LOOPS:
-            train.type = f'mmpretrain.{LOOPS[train.type]}'
-        if 'default_hooks' not in cfg:
+        for name, ours in LOOPS.items():
+            if is_mmengines(train.type, name):
+                train.type = f'mmpretrain.{ours}'
+        if not cfg.get('default_hooks'):
             cfg.default_hooks = {}
         # What mmengine takes by default.
         cfg.default_hooks.setdefault(
@@ -91,13 +93,20 @@ def make_resumable(cfg: Config) -> None:
                 type='Visualizer', vis_backends=[dict(type=SCALARS)]
             )
         for backend in cfg.visualizer.get('vis_backends') or []:
-            if backend.type == SCALARS:
+            if is_mmengines(backend.type, SCALARS):
                 backend.type = f'mmpretrain.Safe{SCALARS}'
     hooks = [*(cfg.get('default_hooks') or {}).values()]
     hooks += cfg.get('custom_hooks') or []
     for hook in hooks:
-        if hook and hook.get('type') == 'CheckpointHook':
+        if hook and is_mmengines(hook.get('type'), 'CheckpointHook'):
             hook.type = 'mmpretrain.SafeCheckpointHook'
+
+
+def is_mmengines(kind: Any, name: str) -> bool:
+    """Whether a type, by name or itself, is mmengine's of a name."""
+    if inspect.isclass(kind):  # as configs in plain Python import it
+        return kind.__name__ == name and kind.__module__.startswith('mmengine')
+    return kind in (name, f'mmengine.{name}')
 
 
 def data_loaders(cfg: Config) -> Iterator[ConfigDict]:

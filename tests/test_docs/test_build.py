@@ -70,6 +70,13 @@ def test_every_guide_is_a_page_that_the_first_one_leads_to(built):
         assert f'{path.stem}.html' in first.links or path.stem == 'index'
 
 
+def test_the_readme_is_a_page_that_guides_link_into(built):
+    overview = Page(built / 'overview.html')
+    assert {'two-commands', 'licence'} <= overview.ids
+    assert 'get_started.html' in overview.links
+    assert 'overview.html#two-commands' in Page(built / 'learning.html').links
+
+
 def test_a_browser_finds_all_and_asks_no_one_else(pages):
     for path, page in pages.items():
         for target in page.loaded:

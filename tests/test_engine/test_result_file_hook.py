@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from mmpretrain.models import BaseSelfSupervisor
 from torch import nn
 
-from mmscfs.checkpoint import read_result
+from mmscfs.checkpoint import read_checkpoint, read_result
 from mmscfs.engine.hooks import result_file_hook
 
 STEM = 'linear_toy'
@@ -356,6 +356,28 @@ def test_a_test_knows_start_and_epoch(pretrained):
     result = only_result(f'test/{STEM}.json')
     assert result.checkpoint == 'epoch_200.pth'
     assert result.pretraining['epochs'] == 200
+
+
+@pytest.mark.parametrize(
+    'note',
+    [
+        'text',
+        dict(checkpoint='a.pth'),
+        dict(checkpoint=3, network=None, pretraining={}),
+        dict(checkpoint=None, network=None, pretraining=[1]),
+    ],
+)
+def test_a_note_of_another_kind_is_as_none(pretrained, note):
+    interrupted(pretrained)
+    path = Path('work/epoch_2.pth')
+    content = dict(read_checkpoint(path))
+    content['meta'].update(pretrained=note, epoch='two')
+    torch.save(content, path)
+    make_runner((33.0,), folder='test', load_from=str(path)).test()
+    result = only_result(f'test/{STEM}.json')
+    assert result.checkpoint is None
+    assert result.epoch is None
+    assert result.metrics == {'accuracy/top1': 33.0, 'accuracy/loss': 16.5}
 
 
 def test_a_test_of_a_backbone(pretrained):

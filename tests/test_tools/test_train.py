@@ -141,6 +141,16 @@ def test_wrong_options_are_named(options, message):
     assert message in process.stderr
 
 
+def test_a_rate_without_its_batch_size_is_named(tmp_path):
+    config = tmp_path / 'own.py'
+    config.write_text('train_cfg = dict(max_epochs=1)\nmodel = dict()\n')
+    process = run(
+        [sys.executable, 'tools/train.py', str(config), '--auto-scale-lr']
+    )
+    assert process.returncode == 1
+    assert 'auto_scale_lr.base_batch_size, which' in process.stderr
+
+
 def test_missing_config_and_missing_data_are_named(small_options, tmp_path):
     process = run([sys.executable, 'tools/train.py', 'configs/none.py'])
     assert process.returncode == 2

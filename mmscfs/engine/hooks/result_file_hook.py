@@ -3,6 +3,7 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from mmengine.config import Config
@@ -56,10 +57,12 @@ class ResultFileHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Read what a whole model, loaded or resumed, started from."""
-        meta = checkpoint.get('meta') or {}
+        meta = checkpoint.get('meta')
+        meta = meta if isinstance(meta, Mapping) else {}
         by_epoch = 'max_epochs' in (runner.cfg.get('train_cfg') or {})
-        self.trained = meta.get('epoch' if by_epoch else 'iter')
-        self.start = meta.get(NOTE)
+        trained = meta.get('epoch' if by_epoch else 'iter')
+        self.trained = trained if isinstance(trained, int) else None
+        self.start = read_note(meta)
         if self.start is None:  # trained without this hook
             path = runner.cfg.get('load_from')
             self.start = describe(read_origin(path) if path else Origin())
@@ -213,6 +216,21 @@ def describe(
             **origin.recipe,
         ),
     )
+
+
+def read_note(meta: Mapping) -> dict[str, Any] | None:
+    """Return the note of a run's start, None if it is none of this hook."""
+    note = meta.get(NOTE)
+    if (
+        isinstance(note, Mapping)
+        and isinstance(note.get('pretraining'), Mapping)
+        and all(
+            isinstance(note.get(name), (str, NoneType))
+            for name in ('checkpoint', 'network')
+        )
+    ):
+        return {**describe(Origin()), **note}
+    return None
 
 
 def config_stem(runner: Runner) -> str:
