@@ -1,11 +1,19 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import errno
+import json
+import multiprocessing
+import os
+import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.dataset import DefaultSampler, pseudo_collate
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from toy_runs import assert_same_state, run, toy_cfg
+from toy_runs import ToyData, ToyModel, assert_same_state, run, toy_cfg
 
 import mmscfs.engine.saving as saving
 from mmscfs.checkpoint import read_checkpoint
@@ -182,3 +190,352 @@ def test_checkpoints_of_epochs_resume_exactly(cfg, tmp_path):
     resumed, losses = run(cfg, resume=f'{whole.work_dir}/epoch_2.pth')
     assert losses.values == expected.values[10:]
     assert_same_state(resumed, whole)
+
+
+class ValModel(ToyModel):
+    """The toy model, with an answer for each image."""
+
+    def forward(self, inputs, mode='tensor', **kwargs):
+        output = super().forward(inputs, mode, **kwargs)
+        return [*output] if mode == 'predict' else output
+
+
+class Scores(BaseMetric):
+    """Scores that were decided before, in the order of the validations."""
+
+    def __init__(self, **scores):
+        super().__init__()
+        self.scores = {name: iter(values) for name, values in scores.items()}
+
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        return {name: next(values) for name, values in self.scores.items()}
+
+
+def val_cfg(work_dir, checkpoint, scores, **changes):
+    """Three epochs of 5 iterations, validated after each."""
+    cfg = toy_cfg(work_dir, **changes)
+    cfg.model.type = ValModel
+    cfg.val_dataloader = dict(
+        batch_size=2,
+        num_workers=0,
+        dataset=dict(type=ToyData, length=4),
+        sampler=dict(type=DefaultSampler, shuffle=False),
+        collate_fn=dict(type=pseudo_collate),
+    )
+    cfg.val_cfg = dict()
+    cfg.val_evaluator = dict(type=Scores, **scores)
+    cfg.default_hooks.checkpoint.update(
+        dict(by_epoch=True, interval=1, save_best='acc') | checkpoint
+    )
+    return cfg
+
+
+@pytest.fixture
+def best_cfg(tmp_path):
+    """Return a function: the config of a run with these scores."""
+
+    def make(*scores, **checkpoint):
+        return val_cfg(tmp_path / 'work', checkpoint, dict(acc=scores))
+
+    return make
+
+
+def best_names(folder):
+    return [name for name in names(folder) if name.startswith('best')]
+
+
+def hub_of(path):
+    return read_checkpoint(path)['message_hub']['runtime_info']
+
+
+class Listen(Hook):
+    """Keeps what is logged at a level."""
+
+    def __init__(self, level):
+        self.level, self.messages = level, []
+
+    def before_train(self, runner):
+        setattr(runner.logger, self.level, self.messages.append)
+
+
+def test_the_best_before_goes_after_the_new_one_is_there(
+    best_cfg, monkeypatch
+):
+    disk = Full(monkeypatch)
+    cfg = best_cfg(1.0, 3.0, 2.0)
+    run(cfg)
+    assert disk.seen['best_acc_epoch_2.pth'] == [
+        'best_acc_epoch_1.pth',
+        'epoch_1.pth',
+        'epoch_2.pth',
+    ]
+    assert best_names(cfg.work_dir) == ['best_acc_epoch_2.pth']
+    best = f'{cfg.work_dir}/best_acc_epoch_2.pth'
+    # Both know of it, and a checkpoint that was saved before it does too.
+    for name in (best, f'{cfg.work_dir}/epoch_2.pth'):
+        hub = hub_of(name)
+        assert (hub['best_score'], hub['best_ckpt']) == (3.0, best)
+    content = read_checkpoint(best)
+    assert (content['meta']['epoch'], content['meta']['iter']) == (2, 10)
+    assert 'optimizer' not in content
+
+
+def test_a_best_that_cannot_be_written_leaves_the_one_before(
+    best_cfg, monkeypatch
+):
+    Full(monkeypatch, 'best_acc_epoch_2.pth')
+    cfg = best_cfg(1.0, 3.0)
+    cfg.train_cfg.max_epochs = 2
+    errors = Listen('error')
+    with pytest.raises(OSError, match=r'is lost \(acc=3.0000\).*No space'):
+        run(cfg, errors)
+    assert best_names(cfg.work_dir) == ['best_acc_epoch_1.pth']
+    hub = hub_of(f'{cfg.work_dir}/epoch_2.pth')
+    assert hub['best_score'] == 1.0
+    assert hub['best_ckpt'] == f'{cfg.work_dir}/best_acc_epoch_1.pth'
+    (message,) = errors.messages
+    for part in (
+        'THE BEST CHECKPOINT WAS NOT SAVED (acc=3.0000)',
+        'No space left on device',
+        'best_acc_epoch_1.pth, is kept',
+        'free room',
+        'default_hooks.checkpoint.max_keep_ckpts',
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize(('last', 'lost'), [(2.0, True), (3.0, False)])
+def test_a_lost_best_is_made_good_by_one_as_good(
+    best_cfg, monkeypatch, last, lost
+):
+    Full(monkeypatch, 'best_acc_epoch_2.pth')
+    cfg = best_cfg(1.0, 3.0, last)
+    if lost:
+        with pytest.raises(OSError, match='acc=3.0000'):
+            run(cfg)
+    else:
+        run(cfg)
+    # Each is better than what was kept.
+    assert best_names(cfg.work_dir) == ['best_acc_epoch_3.pth']
+    hub = hub_of(f'{cfg.work_dir}/epoch_3.pth')
+    assert hub['best_score'] == last
+
+
+def test_a_first_best_that_cannot_be_written(best_cfg, monkeypatch):
+    Full(monkeypatch, 'best_acc_epoch_1.pth')
+    cfg = best_cfg(2.0, 1.0, 2.5)
+    errors = Listen('error')
+    run(cfg, errors)
+    assert 'There is none from before' in errors.messages[0]
+    hub = hub_of(f'{cfg.work_dir}/epoch_1.pth')
+    assert 'best_score' not in hub
+    assert 'best_ckpt' not in hub
+    assert best_names(cfg.work_dir) == ['best_acc_epoch_3.pth']
+
+
+def test_each_of_several_bests_has_its_own_fate(tmp_path, monkeypatch):
+    Full(monkeypatch, 'best_toy_err_epoch_2.pth')
+    cfg = val_cfg(
+        tmp_path / 'work',
+        dict(save_best=['acc', 'toy/err'], rule=['greater', 'less']),
+        {'acc': [1.0, 2.0, 3.0], 'toy/err': [0.5, 0.2, 0.3]},
+    )
+    with pytest.raises(OSError, match=r'toy/err=0\.2000'):
+        run(cfg)
+    assert best_names(cfg.work_dir) == [
+        'best_acc_epoch_3.pth',
+        'best_toy_err_epoch_3.pth',
+    ]
+    hub = hub_of(f'{cfg.work_dir}/epoch_2.pth')
+    assert hub['best_score_acc'] == 2.0
+    assert hub['best_score_toy/err'] == 0.5
+    assert hub['best_ckpt_toy/err'].endswith('best_toy_err_epoch_1.pth')
+
+
+def test_a_resumed_run_knows_the_best_before(best_cfg, tmp_path):
+    cfg = best_cfg(1.0, 3.0, save_best='auto')
+    cfg.train_cfg.max_epochs = 2
+    run(cfg)
+    folder = Path(cfg.work_dir)
+    # The second epoch once more: a better file of the same name.
+    cfg.val_evaluator.acc = [3.0]
+    run(cfg, resume=folder / 'epoch_1.pth')
+    assert best_names(folder) == ['best_acc_epoch_2.pth']
+    cfg.train_cfg.max_epochs = 4
+    cfg.val_evaluator.acc = [2.0, 4.0]
+    run(cfg, resume=folder / 'epoch_2.pth')
+    assert best_names(folder) == ['best_acc_epoch_4.pth']
+
+
+def test_a_best_of_the_same_name_is_replaced(best_cfg, monkeypatch):
+    """As when a folder is named otherwise, and an epoch comes once more."""
+    cfg = best_cfg(1.0, 3.0)
+    cfg.train_cfg.max_epochs = 1
+    run(cfg)
+    folder = Path(cfg.work_dir)
+    monkeypatch.chdir(folder.parent)
+
+    class Rename(Hook):
+        def before_train(self, runner):
+            runner.message_hub.update_info('best_score', 0.0)
+            runner.message_hub.update_info(
+                'best_ckpt', 'work/best_acc_epoch_2.pth'
+            )
+            Path('work/best_acc_epoch_2.pth').touch()
+
+    cfg.train_cfg.max_epochs = 2
+    cfg.val_evaluator.acc = [3.0]
+    run(cfg, Rename(), resume=folder / 'epoch_1.pth')
+    assert read_checkpoint(folder / 'best_acc_epoch_2.pth')
+
+
+def test_what_cannot_be_removed_is_told_and_stays(best_cfg, monkeypatch):
+    original = AtomicBackend.remove
+
+    def remove(backend, path):
+        if Path(path).name in ('best_acc_epoch_1.pth', 'epoch_1.pth'):
+            raise OSError(errno.EACCES, 'Permission denied')
+        original(backend, path)
+
+    monkeypatch.setattr(AtomicBackend, 'remove', remove)
+    cfg = best_cfg(1.0, 2.0, 3.0, max_keep_ckpts=1)
+    warnings = Listen('warning')
+    run(cfg, warnings)
+    assert names(cfg.work_dir) == [
+        'best_acc_epoch_1.pth',
+        'best_acc_epoch_3.pth',
+        'epoch_1.pth',
+        'epoch_3.pth',
+    ]
+    told = [m for m in warnings.messages if 'could not be removed' in m]
+    assert len(told) == 2
+    assert all('Permission denied' in message for message in told)
+
+
+def test_best_within_a_window_is_noted_at_its_end(best_cfg):
+    """Else the gradients that wait would be lost to who resumes from it."""
+    cfg = best_cfg(1.0, 2.0, 3.0, by_epoch=False, interval=9)
+    cfg.optim_wrapper.accumulative_counts = 3
+    # Validated at 5, 10 and 15; the windows end at 3, 6, ... 15.
+    run(cfg)
+    regular = [n for n in names(cfg.work_dir) if not n.startswith('best')]
+    assert regular == ['iter_12.pth', 'iter_15.pth', 'iter_9.pth']
+    scores = [
+        hub_of(f'{cfg.work_dir}/iter_{n}.pth')['best_score']
+        for n in (9, 12, 15)
+    ]
+    assert scores == [1.0, 2.0, 3.0]
+
+
+def member(rank, port, folder, fails, scores):
+    """Run as one of two processes; write down how it ended."""
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE='2',
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=str(port),
+    )
+    torch.set_num_threads(1)
+    cfg = val_cfg(
+        folder / 'work',
+        {},
+        dict(acc=scores),
+        **{'train_dataloader.dataset.length': 20, 'launcher': 'pytorch'},
+    )
+    found = {}
+
+    class Look(Hook):
+        priority = 'LOWEST'
+
+        def after_train_epoch(self, runner):
+            hook = next(h for h in runner.hooks if hasattr(h, 'last_ckpt'))
+            found[f'last {runner.epoch + 1}'] = hook.last_ckpt
+
+        def before_train_epoch(self, runner):
+            info = runner.message_hub.runtime_info
+            entries = 'best_score', 'best_ckpt', 'last_ckpt'
+            found[f'hub {runner.epoch}'] = [info.get(e) for e in entries]
+
+    class Rounding(Hook):
+        def after_val_epoch(self, runner, metrics):
+            metrics['acc'] += 1e-9 * runner.epoch * rank
+
+    with pytest.MonkeyPatch.context() as patch:
+        Full(patch, *fails)
+        try:
+            run(cfg, Rounding(), Look())
+        except OSError as error:
+            found['error'] = str(error)
+    (folder / f'{rank}.json').write_text(json.dumps(found))
+
+
+@pytest.mark.parametrize(
+    ('fails', 'scores', 'files', 'error'),
+    [
+        # The one that none has, before others that are no better.
+        (
+            ['best_acc_epoch_2.pth'],
+            [1.0, 3.0, 0.0],
+            ['best_acc_epoch_1.pth', 'epoch_1.pth', 'epoch_2.pth'],
+            'acc=3.0000',
+        ),
+        # No checkpoint yet that would be saved again.
+        (
+            ['epoch_1.pth'],
+            [3.0, 2.0, 1.0],
+            ['best_acc_epoch_1.pth', 'epoch_2.pth'],
+            None,
+        ),
+        # The second would be better on the other process alone.
+        (
+            [],
+            [1.0, 1.0, 0.0],
+            ['best_acc_epoch_1.pth', 'epoch_1.pth', 'epoch_2.pth'],
+            None,
+        ),
+        # The last one, and the best.
+        (
+            ['epoch_3.pth', 'best_acc_epoch_3.pth'],
+            [1.0, 2.0, 3.0],
+            ['best_acc_epoch_2.pth', 'epoch_1.pth', 'epoch_2.pth'],
+            'epoch_3.pth',
+        ),
+    ],
+)
+def test_two_processes_go_on_alike(tmp_path, fails, scores, files, error):
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context('fork')
+    processes = [
+        context.Process(
+            target=member, args=(rank, port, tmp_path, fails, scores)
+        )
+        for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    end = time.monotonic() + 60
+    for process in processes:
+        process.join(max(0, end - time.monotonic()))
+    codes = [process.exitcode for process in processes]
+    for process in processes:  # those that wait for each other
+        process.kill()
+        process.join()
+    assert codes == [0, 0]
+    one, other = (
+        json.loads((tmp_path / f'{rank}.json').read_text()) for rank in (0, 1)
+    )
+    assert one == other
+    assert one['hub 0'] == [None, None, None]
+    if error is None:
+        assert 'error' not in one
+    else:
+        assert error in one['error']
+    if 'epoch_3.pth' not in fails:
+        files = sorted([*files, 'epoch_3.pth'])
+    assert names(tmp_path / 'work') == files
