@@ -13,6 +13,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from mmscfs.engine.hooks import NonFiniteLossHook
+from mmscfs.engine.hooks.non_finite_loss_hook import IN_ROW
 
 NAN = math.nan
 
@@ -207,6 +208,21 @@ def test_a_resumed_run_goes_on_counting(runner):
     runner.message_hub = resumed
     with pytest.raises(FloatingPointError, match='3 steps in a row'):
         run(runner, [bad, good])
+
+
+def test_a_checkpoint_counts_the_steps_until_it(runner):
+    """mmengine copies the figures before its hooks can check them."""
+    hook, wrapper = NonFiniteLossHook(), runner.optim_wrapper
+    runner.message_hub.update_info(IN_ROW, 1)
+    wrapper.precision, wrapper.skipped = 'fp32', True
+    wrapper.should_update = lambda: True
+    outputs = dict(loss=torch.tensor(NAN))
+    hook.before_train(runner)
+    hook.after_train_iter(runner, 0, batch(1), outputs)
+    RuntimeInfoHook().after_train_iter(runner, 0, outputs=outputs)
+    checkpoint = dict(message_hub=runner.message_hub.state_dict())
+    hook.before_save_checkpoint(runner, checkpoint)
+    assert checkpoint['message_hub']['runtime_info'][IN_ROW] == 2
 
 
 def test_a_bad_batch_is_that_of_its_accumulated_step(runner):

@@ -122,8 +122,10 @@ class NonFiniteLossHook(Hook):
         self.check(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """The same before any other checkpoint."""
+        """The same before any other checkpoint, which has a copy already."""
         self.check(runner)
+        info = checkpoint['message_hub']['runtime_info']
+        info[IN_ROW] = runner.message_hub.runtime_info[IN_ROW]
 
     def check(self, runner: Runner) -> None:
         """Check the figures logged since the last check.
