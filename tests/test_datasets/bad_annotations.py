@@ -153,6 +153,8 @@ COCO = [
             '../../etc/passwd': ("'../../etc/passwd'", 'no path below'),
             'a/../../1.jpg': ("'a/../../1.jpg'", 'no path below'),
             '1.jpg\0': ('no path below',),
+            'http://127.0.0.1:9/1.jpg': ('no path below', '"://"'),
+            'x:s3://bucket/1.jpg': ('no path below',),
             '': ("''", 'no path below'),
             'gone.jpg': ('gone.jpg', 'do not exist'),
         }.items()

@@ -473,7 +473,14 @@ def test_every_voc_file_is_checked(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'name', ['../../../secret', '/etc/passwd', 'a/../../b', '']
+    'name',
+    [
+        '../../../secret',
+        '/etc/passwd',
+        'a/../../b',
+        'http://127.0.0.1:9/b',
+        '',
+    ],
 )
 def test_voc_list_cannot_leave_its_folder(tmp_path, name):
     listing = write_voc(tmp_path)
