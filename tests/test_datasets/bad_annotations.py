@@ -227,4 +227,18 @@ VOC = [
         swapped('<bndbox>', '<difficult>maybe</difficult><bndbox>'),
         ("difficult='maybe'",),
     ),
+    *(
+        Case(
+            f'difficult {text[:5]}',
+            swapped('<bndbox>', f'<difficult>{text}</difficult><bndbox>'),
+            words,
+        )
+        for text, words in {
+            ' 1 ': (),
+            '\xb2': ("difficult='\xb2'",),  # a digit, but no number
+            '1' * 5000: ('must be 0 or 1',),  # more digits than Python reads
+            '-1': ("difficult='-1'",),
+            '': ("difficult=''",),
+        }.items()
+    ),
 ]
