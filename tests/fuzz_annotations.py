@@ -10,10 +10,18 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 from mutations import fuzz, main
+from pycocotools import mask as coco_mask
 
 from mmscfs.datasets.annotation_check import check_coco, check_voc
 
 CLASSES = ('cat', 'dog')
+# Two of polygons, and one as run lengths, plain and packed.
+MASKS = (
+    [[2.5, 3, 12.5, 3, 12.5, 15.25]],
+    [[2, 3, 12, 3, 12, 15], [20, 20, 30, 20, 30, 29.5, 20, 29.5]],
+    dict(size=[30, 40], counts=[63, 12, 1125]),
+    dict(size=[30, 40], counts='o1<US1'),
+)
 COCO = dict(
     images=[
         dict(id=i, file_name=f'{i}.jpg', width=40, height=30) for i in (1, 2)
@@ -26,9 +34,9 @@ COCO = dict(
             bbox=[2.5, 3, 10, 12.25],
             area=122.5,
             iscrowd=0,
-            segmentation=[[2.5, 3, 12.5, 3, 12.5, 15.25]],
+            segmentation=mask,
         )
-        for i in range(4)
+        for i, mask in enumerate(MASKS)
     ],
     categories=[dict(id=1, name='cat'), dict(id=2, name='dog')],
 )
@@ -67,6 +75,32 @@ def read_coco(path):
             test_mode=False,
         ),
     )
+    draw_masks(path)
+
+
+def draw_masks(path):
+    """Draw the masks of a checked file as mmdet does, in small images.
+
+    Nothing catches what kills the process, nor memory that was never set.
+    """
+    coco = json.loads(path.read_text(encoding='utf-8'))
+    images = {image['id']: image for image in coco['images']}
+    for item in coco.get('annotations') or []:
+        image, mask = images.get(item['image_id']), item.get('segmentation')
+        if not mask or not image:
+            continue
+        size = int(image['height']), int(image['width'])
+        if min(size) < 1 or size[0] * size[1] > 1e7:
+            continue
+        if isinstance(mask, list):  # mmdet leaves out those of two points
+            mask = [polygon for polygon in mask if len(polygon) >= 6]
+            masks = coco_mask.frPyObjects(mask, *size) if mask else []
+        elif isinstance(mask['counts'], list):
+            masks = [coco_mask.frPyObjects(mask, *size)]
+        else:
+            masks = [mask]
+        for drawn in map(coco_mask.decode, masks):
+            assert drawn.max() <= 1
 
 
 def read_voc(path):

@@ -49,12 +49,20 @@ def flush_folder(folder: Path) -> None:
 def remove_unfinished(folder: str | Path) -> list[Path]:
     """Remove what killed processes were writing; return the files.
 
+    Folders of such names stay: another tool may still be filling them.
+
     To be called where no other process writes to the folder.
 
     Raises:
         OSError: One cannot be removed.
     """
-    found = sorted(Path(folder).glob(UNFINISHED.format(name='*', pid='*')))
+    found = [
+        path
+        for path in sorted(
+            Path(folder).glob(UNFINISHED.format(name='*', pid='*'))
+        )
+        if path.is_symlink() or not path.is_dir()
+    ]
     for path in found:
         path.unlink(missing_ok=True)
     return found

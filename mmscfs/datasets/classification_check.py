@@ -235,13 +235,15 @@ def read_images(dataset: Any, settings: Mapping, where: str) -> list[dict]:
             f'{where}: {damaged} label ({type(error).__name__}: {error}); '
             f'{remedy(kind, settings)}'
         ) from error
-    folder = dataset.data_prefix.get('img_path')
+    folder = dataset.data_prefix.get('img_path') or ''
+    start = osp.join(folder, '')
     for image in dataset.data_list:
         path = image.get('img_path')
-        if folder and path:
+        # Without a folder a list has whole paths, but no addresses.
+        if path and (folder or '://' in path):
             # An absolute name took the place of the folder.
-            inside = path.startswith(folder)
-            name = path[len(folder) :].lstrip('/') if inside else path
+            inside = path.startswith(start)
+            name = path[len(start) :].lstrip('/') if inside else path
             check_inside(name, f'{where}: the list of images', folder)
     return dataset.data_list
 

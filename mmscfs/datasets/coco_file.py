@@ -6,7 +6,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .text import short, warn
+import numpy as np
+
+from .text import cut, warn
+
+# What pycocotools can take, which may crash otherwise. It counts in 32 bits
+# and draws a boundary in steps of 1/5 px, with 80 B a px.
+MAX_SIDE = 2**20  # px; OpenCV reads no longer ones
+MAX_AREA = 2**29  # px
+MAX_BOUNDARY = 2**24  # px
+MAX_CHARACTERS = 6  # of a run length as text
+REACH = 10  # sides of an image that a polygon may lie outside of it
 
 
 def is_key(value: Any) -> bool:
@@ -234,7 +244,7 @@ def mask_problem(mask: Any, image: Mapping) -> str | None:
     if not mask:
         return None
     if isinstance(mask, list):
-        return polygons_problem(mask)
+        return polygons_problem(mask, image)
     if not isinstance(mask, dict):
         return 'is neither polygons nor run lengths'
     size, counts = mask.get('size'), mask.get('counts')
@@ -243,8 +253,10 @@ def mask_problem(mask: Any, image: Mapping) -> str | None:
             f'has size={cut(size)} instead of [height, width] of the image, '
             f'{[image["height"], image["width"]]}'
         )
+    if size[0] * size[1] >= MAX_AREA:
+        return f'is of {size[0] * size[1]} pixels, more than a mask can have'
     if isinstance(counts, str):
-        return None
+        counts = unpack(counts)
     if not isinstance(counts, list) or not all(
         type(run) is int and run >= 0 for run in counts
     ):
@@ -257,8 +269,33 @@ def mask_problem(mask: Any, image: Mapping) -> str | None:
     return None
 
 
-def polygons_problem(polygons: list) -> str | None:
+def unpack(text: str) -> list[int] | None:
+    """Return the run lengths in COCO's compressed text, None if it has none.
+
+    A character has six bits, from "0" on: five of a number, the lowest first,
+    and whether more follow. Numbers are signed. From the fourth on each is
+    the difference to the run before the last.
+    """
+    codes = np.frombuffer(text.encode('utf-8', 'surrogatepass'), np.uint8)
+    bits = codes.astype(np.int64) - ord('0')
+    ends = np.flatnonzero((bits & 32) == 0)
+    if not bits.size or bits.min() < 0 or bits.max() > 63 or bits[-1] & 32:
+        return None
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > MAX_CHARACTERS:
+        return None
+    places = np.arange(bits.size) - np.repeat(starts, lengths)
+    runs = np.add.reduceat((bits & 31) << 5 * places, starts)
+    runs -= np.where(bits[ends] & 16, 1 << 5 * lengths, 0)
+    for first in (1, 2):
+        runs[first::2] = runs[first::2].cumsum()
+    return runs.tolist()
+
+
+def polygons_problem(polygons: list, image: Mapping) -> str | None:
     """Say what is wrong with polygons [x, y, x, y, ...]."""
+    reach = REACH * min(max(image['width'], image['height']), MAX_SIDE)
     for polygon in polygons:
         if not isinstance(polygon, list):
             return 'is no list of polygons [[x, y, x, y, ...], ...]'
@@ -272,10 +309,25 @@ def polygons_problem(polygons: list) -> str | None:
             is_finite = False
         if not is_finite:
             return 'has a polygon whose coordinates are not finite numbers'
+        low, high = min(polygon, default=0), max(polygon, default=0)
+        if low < -reach or high > reach:
+            return (
+                f'has a polygon with the coordinate '
+                f'{high if high > reach else low}, far outside of the image '
+                f'({image["width"]}x{image["height"]})'
+            )
+        # It is at most half of this, so nearly none has to be measured.
+        if len(polygon) * (high - low) > 2 * MAX_BOUNDARY:
+            length = boundary(polygon)
+            if length > MAX_BOUNDARY:
+                return (
+                    f'has a polygon with a boundary of {length:.0f} pixels, '
+                    f'more than {MAX_BOUNDARY}'
+                )
     return None
 
 
-def cut(value: Any) -> str:
-    """Return the beginning of a value, for an error."""
-    text = short([value])
-    return text if len(text) <= 300 else f'{text[:300]}...'
+def boundary(polygon: Sequence[float]) -> float:
+    """Return a polygon's length in px, along the longer axis of each side."""
+    points = np.asarray(polygon, np.float64).reshape(-1, 2)
+    return float(np.abs(points - np.roll(points, 1, axis=0)).max(1).sum())

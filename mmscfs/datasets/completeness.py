@@ -148,7 +148,7 @@ def read_list(
     images, labels = [], defaultdict(set)
     for number, line in enumerate(read_text(path).splitlines(), 1):
         name, _, label = line.strip().rpartition(' ')
-        if not name or not label.isdigit():
+        if not name or not label.isdecimal():
             report.notes.append(
                 f'line {number} of {ann_file}, {line!r}, is not "FILE LABEL"'
             )

@@ -197,7 +197,7 @@ class ImageFiles(CustomDataset):
             ) from error
         names = [
             entry.rsplit(maxsplit=1)[0]
-            if entry.rsplit(maxsplit=1)[-1].lstrip('-').isdigit()
+            if entry.rsplit(maxsplit=1)[-1].lstrip('-').isdecimal()
             else entry
             for entry in entries
         ]

@@ -6,6 +6,8 @@ import os.path as osp
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+from .text import cut
+
 MAX_BYTES = 2**22  # VOC's own have a few thousand
 SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
 
@@ -70,12 +72,20 @@ def check_xml(path: str, classes: Sequence[str]) -> set[str]:
                 f'{problem}: correct or remove the object'
             )
         difficult = item.findtext('difficult', '0')
-        if not difficult.strip().isdigit():
+        if not is_flag(difficult):
             raise ValueError(
-                f'{path}: difficult={difficult!r} of a {name!r} in image '
+                f'{path}: difficult={cut(difficult)} of a {name!r} in image '
                 f'{image!r} must be 0 or 1'
             )
     return names
+
+
+def is_flag(text: str) -> bool:
+    """Tell whether ``int`` reads a text, as mmdet does, and finds no sign."""
+    try:
+        return int(text) >= 0
+    except ValueError:
+        return False
 
 
 def size_of(top: ElementTree.Element, path: str) -> tuple[float, float]:

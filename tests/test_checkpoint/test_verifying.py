@@ -184,6 +184,21 @@ def test_unfinished_files_are_removed_and_no_others(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ['a.pth']
 
 
+def test_unfinished_folders_stay(tmp_path):
+    """Such as those of shards that are still being packed."""
+    folder = tmp_path / '.shards.tmp-12'
+    folder.mkdir()
+    (folder / 'shard-00000.tar').touch()
+    (tmp_path / '.a.pth.tmp-12').touch()
+    (tmp_path / '.link.tmp-12').symlink_to(folder)
+    assert [path.name for path in remove_unfinished(tmp_path)] == [
+        '.a.pth.tmp-12',
+        '.link.tmp-12',
+    ]
+    assert (folder / 'shard-00000.tar').exists()
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_failed_flush_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / 'a.pth'
     write_atomically(path, b'old')

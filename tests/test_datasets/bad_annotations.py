@@ -56,6 +56,16 @@ def digits(content: dict) -> str:
     return text.replace('123456789', '9' * 5000)
 
 
+def packed(text: str) -> Callable[[dict], str]:
+    """Run lengths as COCO's compressed text."""
+    return mask(dict(size=[40, 60], counts=text))
+
+
+def zigzag(sides: int) -> Callable[[dict], str]:
+    """A polygon of that many sides of 1200 px."""
+    return mask([[-600, 2, 600, 2] * (sides // 2)])
+
+
 ENTRY = ("'annotations'", 'no object')
 SQUARE = [2, 2, 9, 2, 9, 9, 2, 9]
 # Of an image of 60 x 40 px.
@@ -126,10 +136,39 @@ COCO = [
     Case('polygon NaN', mask([[float('nan'), *SQUARE[1:]]]), ('not finite',)),
     Case('polygon of text', mask([['2', *SQUARE[1:]]]), ('not finite',)),
     Case('polygon of points', mask([[[2, 2], [9, 2]]]), ('not finite',)),
+    *(
+        Case(f'polygon up to {x}', mask([[x, *SQUARE[1:]]]), words)
+        for x, words in {
+            -5.5: (),
+            66: (),
+            600: (),  # ten sides
+            -600: (),
+            601: ('coordinate 601,', 'far outside', '(60x40)'),
+            -601: ('coordinate -601,', 'far outside'),
+            1e8: ('far outside',),
+            1e300: ('coordinate 1e+300,', 'far outside'),
+            10**400: ('not finite',),
+        }.items()
+    ),
+    # 2**24 / 1200 = 13981.01...
+    Case('polygon of 13980 sides', zigzag(13980), ()),
+    Case('polygon of 14000 sides', zigzag(14000), ('boundary of 16800000 p',)),
     Case('polygon not in a list', mask(SQUARE), ('no list of polygons',)),
     Case('mask is text', mask('2,2,9,2'), ('neither polygons nor',)),
     Case('runs', mask(dict(size=[40, 60], counts=[2395, 5])), ()),
-    Case('packed runs', mask(dict(size=[40, 60], counts='PPP')), ()),
+    # 2395 = (27, 10, 2) in fives of bits, from the lowest on; 27 + 32 is "k"
+    # from "0" on, 10 + 32 is "Z".
+    Case('packed runs', packed('kZ25'), ()),
+    Case('packed runs too long', packed('kZ26'), ('2401 pixels in all',)),
+    Case('packed run of zero', packed('0'), ('of 0 pixels in all',)),
+    Case('packed runs < 0', packed('Z[2F'), ('no run lengths',)),
+    Case('packed runs cut off', packed('kZ'), ('no run lengths',)),
+    Case('no packed runs', packed(''), ('no run lengths',)),
+    Case('packed garbage', packed('garbage!!!'), ('no run lengths',)),
+    Case('packed runs of more bits', packed('kZRPPPPPPP05'), ('no run len',)),
+    Case('packed runs and more', packed('kZ25\xb0'), ('no run lengths',)),
+    Case('packed runs and NUL', packed('kZ25\0'), ('no run lengths',)),
+    Case('packed runs, no text', packed('kZ25\ud800'), ('no run lengths',)),
     Case(
         'runs too long',
         mask(dict(size=[40, 60], counts=[2395, 10**9])),
@@ -153,6 +192,8 @@ COCO = [
             '../../etc/passwd': ("'../../etc/passwd'", 'no path below'),
             'a/../../1.jpg': ("'a/../../1.jpg'", 'no path below'),
             '1.jpg\0': ('no path below',),
+            'http://127.0.0.1:9/1.jpg': ('no path below', '"://"'),
+            'x:s3://bucket/1.jpg': ('no path below',),
             '': ("''", 'no path below'),
             'gone.jpg': ('gone.jpg', 'do not exist'),
         }.items()
@@ -224,5 +265,19 @@ VOC = [
         'difficult',
         swapped('<bndbox>', '<difficult>maybe</difficult><bndbox>'),
         ("difficult='maybe'",),
+    ),
+    *(
+        Case(
+            f'difficult {text[:5]}',
+            swapped('<bndbox>', f'<difficult>{text}</difficult><bndbox>'),
+            words,
+        )
+        for text, words in {
+            ' 1 ': (),
+            '\xb2': ("difficult='\xb2'",),  # a digit, but no number
+            '1' * 5000: ('must be 0 or 1',),  # more digits than Python reads
+            '-1': ("difficult='-1'",),
+            '': ("difficult=''",),
+        }.items()
     ),
 ]

@@ -287,7 +287,12 @@ def test_bad_files_in_shards(corpus, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'name', ['/etc/passwd', '../secret.jpg', 'a/../../x.jpg', 'a\0b.jpg']
+    'name',
+    [
+        *('/etc/passwd', '../secret.jpg', 'a/../../x.jpg', 'a\0b.jpg'),
+        *('http://127.0.0.1:9/b.jpg', 'x:http://127.0.0.1:9/b.jpg'),
+        *('x:tar:///etc/b.tar#x@512+3', 's3://bucket/b.jpg'),
+    ],
 )
 def test_a_list_cannot_leave_its_folder(tmp_path, name):
     (tmp_path / 'train').mkdir()
@@ -302,7 +307,7 @@ def test_a_list_cannot_leave_its_folder(tmp_path, name):
         ImageFiles(**settings)
     assert repr(name) in str(caught.value)
     assert str(tmp_path / 'list.txt') in str(caught.value)
-    for line in ('./a.jpg', 'a..b.jpg', '..a/b.jpg'):
+    for line in ('./a.jpg', 'a..b.jpg', '..a/b.jpg', 'a:b//c.jpg'):
         (tmp_path / 'list.txt').write_text(line)
         ImageFiles(**settings)
 
@@ -377,9 +382,33 @@ def test_before_an_evaluation(classes, tmp_path):
     with pytest.raises(ValueError, match='cut off') as caught:
         check_classification_data(classes, **check)
     assert str(path) in str(caught.value)
-    for name in ('/etc/passwd', '../secret.jpg'):
+    sibling = tmp_path / 'val_private/0.jpg'  # begins as the folder does
+    sibling.parent.mkdir()
+    sibling.write_bytes(jpeg())
+    names = ('/etc/passwd', '../secret.jpg', str(sibling), 'http://host/b.jpg')
+    for name in names:
         (tmp_path / 'list.txt').write_text(f'a/0.jpg 0\n{name} 1\n')
         classes.val_dataloader.dataset.ann_file = 'list.txt'
         with pytest.raises(ValueError, match='no path below') as caught:
             check_classification_data(classes, **check)
         assert name in str(caught.value)
+
+
+@pytest.mark.parametrize('slash', ['', '/'])
+def test_whole_paths_in_the_list_of_an_evaluation(classes, tmp_path, slash):
+    """Below the folder, or without one; an address neither way."""
+    settings = classes.val_dataloader.dataset
+    (tmp_path / 'list.txt').write_text(
+        f'{tmp_path}/val/a/0.jpg 0\n{tmp_path}/val/b/0.jpg 1\n'
+    )
+    settings.ann_file = str(tmp_path / 'list.txt')
+    settings.data_prefix = f'val{slash}'
+    check_classification_data(classes, ['val'])
+    settings.update(data_root='', data_prefix='')
+    check_classification_data(classes, ['val'])
+    lines = [f'{tmp_path}/val/a/0.jpg {i % 2}\n' for i in range(100)]
+    lines[1] = 'http://127.0.0.1:9/b.jpg 1\n'  # none of those looked at
+    (tmp_path / 'list.txt').write_text(''.join(lines))
+    with pytest.raises(ValueError, match='no path below') as caught:
+        check_classification_data(classes, ['val'])
+    assert 'http://127.0.0.1:9/b.jpg' in str(caught.value)

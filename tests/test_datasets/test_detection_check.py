@@ -18,7 +18,9 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
+from pycocotools import mask as coco_mask
 
+from mmscfs.datasets.coco_file import mask_problem, unpack
 from mmscfs.datasets.detection_check import check_detection_data
 
 CLASSES = ('cat', 'dog', 'owl')
@@ -427,6 +429,62 @@ def test_bad_coco_files(coco, tmp_path, case, warnings):
     assert len(text) < 2000
 
 
+def test_image_names_are_no_addresses_without_a_folder_either(coco, tmp_path):
+    """mmdet would fetch it, as the folder does not come before it."""
+
+    def rename(content):
+        for image in content['images']:
+            image['file_name'] = f'images/{image["file_name"]}'
+        content['images'][1]['file_name'] = 'http://127.0.0.1:9/1.jpg'
+
+    cfg = coco(rename)
+    cfg.train_dataloader.dataset.data_prefix = dict(img='')
+    text = refusal(cfg, splits=['train'])
+    assert "'http://127.0.0.1:9/1.jpg'" in text
+    assert str(tmp_path / 'boxes.json') in text
+
+
+def test_packed_masks_are_those_of_pycocotools():
+    rng = np.random.default_rng(0)
+    for fraction in (0, 0.01, 0.1, 0.5, 1):
+        for _ in range(10):
+            height, width = map(int, rng.integers(1, 90, 2))
+            image = dict(height=height, width=width)
+            drawn = rng.random((height, width)) < fraction
+            packed = coco_mask.encode(np.asfortranarray(drawn, np.uint8))
+            packed['counts'] = packed['counts'].decode()
+            assert mask_problem(packed, image) is None
+            # Column by column, and of background first.
+            flat = np.concatenate([[False], drawn.T.ravel()])
+            edges = np.flatnonzero(flat[1:] != flat[:-1])
+            runs = np.diff([0, *edges, drawn.size])
+            assert unpack(packed['counts']) == runs.tolist()
+
+
+def test_packed_masks_of_large_images():
+    image = dict(height=1, width=2**29 - 1)
+    half = 2**28
+    for runs in ([half, half - 1], [0, 2**29 - 2, 1], [1, 5, 9, half, 0, 0]):
+        runs[-1] += image['width'] - sum(runs)
+        mask = dict(size=[1, image['width']], counts=runs)
+        packed = coco_mask.frPyObjects(mask, 1, image['width'])
+        text = packed['counts'].decode()
+        assert unpack(text) == runs
+        for counts in (runs, text):
+            assert mask_problem(dict(mask, counts=counts), image) is None
+    image['width'] += 1
+    mask = dict(size=[1, 2**29], counts=[2**29])
+    assert '536870912 pixels' in mask_problem(mask, image)
+
+
+def test_polygons_around_images_of_any_claimed_size():
+    """pycocotools counts a boundary's fifths of a px in 32 bits."""
+    image = dict(height=10, width=10**12)
+    assert mask_problem([[0, 0, 2**20, 0, 9, 9]], image) is None
+    problem = mask_problem([[0, 0, 1e8, 0, 9, 9]], image)
+    assert 'far outside' in problem
+
+
 def test_text_that_is_no_text(coco, tmp_path):
     cfg = coco()
     (tmp_path / 'boxes.json').write_bytes(b'\xff\xfe\0\x80')
@@ -473,7 +531,14 @@ def test_every_voc_file_is_checked(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'name', ['../../../secret', '/etc/passwd', 'a/../../b', '']
+    'name',
+    [
+        '../../../secret',
+        '/etc/passwd',
+        'a/../../b',
+        'http://127.0.0.1:9/b',
+        '',
+    ],
 )
 def test_voc_list_cannot_leave_its_folder(tmp_path, name):
     listing = write_voc(tmp_path)

@@ -140,6 +140,17 @@ def test_names_in_a_list(tmp_path):
     assert np.abs(np.subtract(values, [0, 10, 20, 30, 40])).max() <= 1
 
 
+def test_what_is_no_number_is_no_label(tmp_path):
+    write_image(tmp_path / 'train/a.jpg')
+    (tmp_path / 'train/a.jpg').rename(tmp_path / 'train/area ²')
+    path = tmp_path / 'list.txt'
+    path.write_text('area ²\n', encoding='utf-8')
+    dataset = ImageFiles(
+        data_root=str(tmp_path), data_prefix='train', ann_file='list.txt'
+    )
+    assert found(dataset, tmp_path / 'train') == ['area ²']
+
+
 @pytest.mark.parametrize(
     'settings', [dict(), dict(data_prefix='train'), dict(ann_file='list.txt')]
 )

@@ -221,6 +221,7 @@ def test_list_with_labels_in_another_order_is_noticed(tmp_path):
     ('text', 'note'),
     [
         ('a.JPEG 0\nb.JPEG\n', 'line 2 of meta/list.txt'),
+        ('a.JPEG ²\n', 'line 1 of meta/list.txt'),
         ('a.JPEG 0\na.JPEG 0\n', 'names files twice (1)'),
     ],
 )
