@@ -227,7 +227,7 @@ def has_parent(cfg: Config, key: str) -> bool:
     part: Any = cfg
     for word in key.split('.')[:-1]:
         if isinstance(part, (list, tuple)):
-            known = word.isdigit() and int(word) < len(part)
+            known = word.isdecimal() and int(word) < len(part)
             part = part[int(word)] if known else None
         else:
             part = part.get(word) if hasattr(part, 'get') else None

@@ -212,7 +212,7 @@ def find_runs(
     if started:
         for path in args.work_dir.glob('*_seed-*'):
             text = path.name.rpartition('_seed-')[2]
-            seeds |= {int(text)} if text.isdigit() else set()
+            seeds |= {int(text)} if text.isdecimal() else set()
     runs = []
     for seed in sorted({*seeds, 0}):
         suffix = f'_seed-{seed}' if seed else ''

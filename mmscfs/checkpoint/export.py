@@ -18,6 +18,7 @@ from mmscfs.version import __version__
 
 from .config_text import parse_config
 from .layouts import FoundBackbone, mm_vit_to_timm, rename, resnet_stages
+from .plain import to_count
 
 # The suffixes of the files that each project reads.
 SUFFIXES = {
@@ -128,8 +129,8 @@ def describe_source(
     own = checkpoint.get('meta')
     own = own if isinstance(own, Mapping) else {}
     for name in ('epoch', 'world_size'):
-        if str(own.get(name)).isdigit():  # text in a safetensors file
-            meta[name] = int(own[name])
+        if (number := to_count(own.get(name))) is not None:
+            meta[name] = number
     cfg = own.get('cfg')
     if isinstance(cfg, str):
         meta['cfg'] = cfg

@@ -8,7 +8,7 @@ torchvision's.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -112,9 +112,15 @@ def find_backbone(
     layout = 'torchvision'
     if 'patch_embed.proj.weight' in state:
         layout = 'timm'
-    elif 'state_dict' in checkpoint and checkpoint.get('meta'):
+    elif 'state_dict' in checkpoint and has_meta(checkpoint):
         layout = 'OpenMMLab backbone'
     return _bare(state, layout, None, ())
+
+
+def has_meta(checkpoint: Mapping) -> bool:
+    """Whether a checkpoint says something of itself, as OpenMMLab's do."""
+    meta = checkpoint.get('meta')
+    return isinstance(meta, Mapping) and len(meta) > 0
 
 
 def _from_release(checkpoint: Mapping, network: str | None) -> FoundBackbone:
@@ -131,12 +137,17 @@ def _from_release(checkpoint: Mapping, network: str | None) -> FoundBackbone:
     return _bare(state, 'DINO release', chosen, ())
 
 
-def _flat_state(checkpoint: Mapping) -> dict[str, Tensor]:
+def _flat_state(checkpoint: Any) -> dict[str, Tensor]:
     """Return the tensors by name, without wrappers around model and names.
 
     Raises:
         ValueError: There are none.
     """
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(
+            f'the checkpoint holds a {type(checkpoint).__name__} in place of '
+            'tensors by name'
+        )
     for wrapper in ('state_dict', 'model'):
         if isinstance(checkpoint.get(wrapper), Mapping):
             checkpoint = checkpoint[wrapper]

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from .config_text import parse_config
 from .layouts import find_backbone
 from .loading import read_checkpoint
+from .plain import to_count
 
 # The paper's names of algorithms, by those in configs and in file names, lower
 # case.
@@ -166,10 +167,8 @@ def read_origin(path: str) -> Origin:
         )
     if re.match(TORCHVISION_FILE, source):
         origin = origin._replace(method='supervised')
-    epochs: Any = meta.get('epoch') or checkpoint.get('epoch')
-    if str(epochs).isdigit():  # text in a safetensors file
-        epochs = int(epochs)
-    else:
+    epochs = to_count(meta.get('epoch')) or to_count(checkpoint.get('epoch'))
+    if not epochs:
         found = re.search(r'epoch_(\d+)', name) or re.search(
             r'[-_](\d+)ep?(?![a-z0-9])', name
         )

@@ -59,3 +59,9 @@ def restore_histories(message_hub: dict) -> dict:
         for key, history in message_hub['log_scalars'].items()
     }
     return dict(message_hub, log_scalars=histories)
+
+
+def to_count(value: Any) -> int | None:
+    """Return a whole number from 0, text in a safetensors file; else None."""
+    is_number = isinstance(value, (int, str)) and str(value).isdecimal()
+    return int(value) if is_number else None

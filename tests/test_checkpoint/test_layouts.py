@@ -393,6 +393,11 @@ def test_detector_is_refused(keys, part, network):
             r'no backbone in this checkpoint \(parts: fc\)',
         ),
         (dict(mean=torch.ones(3)), r'no backbone .* \(parts: mean\)'),
+        (dict(teacher=1, student=2), 'holds a int in place of tensors'),
+        (
+            dict(teacher=torch.ones(2), student=torch.ones(2)),
+            'holds a Tensor in place of tensors by name',
+        ),
     ],
 )
 def test_checkpoint_without_backbone(checkpoint, message):

@@ -67,3 +67,23 @@ def test_versions_of_the_moco_releases(prefix, other, method, tmp_path):
 )
 def test_types_in_configs(model, method):
     assert origin_of(dict(model=model)).method == method
+
+
+@pytest.mark.parametrize(
+    ('epoch', 'epochs'),
+    [
+        (40, 40),
+        ('40', 40),  # as in a safetensors file
+        ('\u00b2', 7),  # a raised two: a digit, but no number
+        (torch.ones(2), 7),
+        (True, 7),
+        (-1, 7),
+        (None, 7),
+    ],
+)
+def test_epochs_are_those_of_the_file_else_of_its_name(
+    epoch, epochs, tmp_path
+):
+    path = tmp_path / 'epoch_7.pth'
+    torch.save(dict(state_dict={}, meta=dict(epoch=epoch)), path)
+    assert read_origin(str(path)).epochs == epochs

@@ -175,7 +175,7 @@ def read_val_list(listing: Path, source: Path) -> dict[str, list[str]]:
     lines = listing.read_text('utf-8', errors='replace').splitlines()
     for number, line in enumerate(lines, 1):
         file, _, label = line.strip().rpartition(' ')
-        if not file or not label.isdigit() or int(label) >= NUM_CLASSES:
+        if not file or not label.isdecimal() or int(label) >= NUM_CLASSES:
             raise ValueError(
                 f'{listing}, line {number}: {line[:80]!r} is not a file and '
                 f'a label from 0 to {NUM_CLASSES - 1}'
