@@ -404,6 +404,33 @@ def test_detections_of_two_checkpoints(scenes, tmp_path, capsys, monkeypatch):
     assert 'is no config of a detector' in message
 
 
+NAMED = {
+    'browse_views': ['{}'],
+    'vis_detections': ['{}', '--checkpoints', 'a=b.pth'],
+    'vis_search': ['dog.jpg', '--checkpoint', 'a.pth', '--config', '{}'],
+    'vis_tsne': ['{}', '--pretrained', 'a.pth'],
+}
+
+
+@pytest.mark.parametrize('tool', NAMED)
+def test_configs_are_named(tool, capsys):
+    words = [w.format(f'mmscfs::{DETECTOR.stem}') for w in NAMED[tool]]
+    assert 'the names are those below' in refused(capsys, tool, *words)
+    words = [w.format('mmdet::none.py') for w in NAMED[tool]]
+    assert "no config file 'mmdet::none.py'" in refused(capsys, tool, *words)
+    name = f'detection/digits/{DETECTOR.stem}'
+    words = [w.format(f'mmscfs::{name}') for w in NAMED[tool]]
+    args = importlib.import_module(tool).parse_args(words)
+    assert Path(args.config) == DETECTOR
+
+
+def test_a_named_config_is_read(tmp_path, capsys):
+    name = 'mmscfs::classification/knn/knn_resnet18-w16_digits'
+    words = [name, '--out', tmp_path / 'views.png']
+    message = refused(capsys, 'browse_views', *words)
+    assert 'has no train_dataloader' in message
+
+
 @pytest.mark.parametrize(
     'name', ['vis_search', 'browse_views', 'vis_tsne', 'vis_detections']
 )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+PREFIX = 'mmscfs::'
+
 
 def add_config_options(
     parser: argparse.ArgumentParser, what: str, example: str
@@ -41,9 +43,29 @@ def add_out_option(parser: argparse.ArgumentParser, default: str) -> None:
 def check_config(
     parser: argparse.ArgumentParser, args: argparse.Namespace
 ) -> None:
-    """Exit with code 2 if there is no config."""
-    if '::' not in args.config and not Path(args.config).is_file():
-        parser.error(f'no config file {args.config!r}')
+    """Make the config a file; exit with code 2 if there is none."""
+    args.config = config_file(parser, args.config)
+
+
+def config_file(parser: argparse.ArgumentParser, name: str) -> str:
+    """Return the file of a config, which may be named ``mmscfs::...``.
+
+    Exits with code 2 if there is none.
+    """
+    if name.startswith(PREFIX):
+        # Here, for its packages take seconds to import.
+        from mmscfs.hub import find_config
+
+        try:
+            return find_config(name)
+        except FileNotFoundError as error:
+            parser.error(str(error))
+    if not Path(name).is_file():
+        parser.error(
+            f'no config file {name!r}; those of mmscfs have names such as '
+            f'{PREFIX}scfs_r50.py'
+        )
+    return name
 
 
 def read_config(args: argparse.Namespace) -> 'Config':

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from picture_command import add_out_option, write_pictures
+from picture_command import add_out_option, config_file, write_pictures
 
 EXAMPLES = """
 examples:
@@ -69,7 +69,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--config',
-        help="config of the pre-training (default: the checkpoint's own)",
+        help='config of the pre-training, a file or mmscfs::NAME (default: '
+        "the checkpoint's own)",
     )
     parser.add_argument(
         '--size',
@@ -87,6 +88,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         )
     if args.size is not None and args.size < 32:
         parser.error(f'--size {args.size}: must be at least 32')
+    if args.config is not None:
+        args.config = config_file(parser, args.config)
     return args
 
 

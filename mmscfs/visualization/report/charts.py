@@ -243,7 +243,7 @@ def speed_charts(plotter: Plotter) -> list[Chart | None]:
         size, time = loader.get('batch_size'), line.get('time', 0)
         if not isinstance(size, int) or not time > 0:
             return math.nan
-        return size * run.world_size / time
+        return size * run.world_sizes[int(line['start'])] / time
 
     return [
         plotter.plot(

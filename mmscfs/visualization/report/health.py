@@ -117,6 +117,8 @@ def judge(run: RunLog, monitor: Monitor | None) -> Verdict:
     weight = _loss_weight(run)
     recent = [v for v in run.train if v['at'] > last['at'] - monitor.window]
     entropy, loss = means(recent, weight)
+    if math.isnan(entropy):
+        return _no_figures(run, monitor, weight)
     first = monitor.begin + monitor.window
     top = math.log(prototypes)
     figures = (
@@ -156,12 +158,17 @@ def judge(run: RunLog, monitor: Monitor | None) -> Verdict:
 
 
 def means(lines: Iterable[Line], weight: float) -> tuple[float, float]:
-    """Return teacher entropy and unweighted loss of lines; NaN of none."""
+    """Return teacher entropy and unweighted loss of lines; NaN of none.
+
+    Lines that are not finite, as of a step that mixed precision skipped, do
+    not count.
+    """
     pairs = [
         (line['teacher_entropy'], line['loss_dino'] / weight)
         for line in lines
         if 'teacher_entropy' in line and 'loss_dino' in line
     ]
+    pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
     if not pairs:
         return math.nan, math.nan
     entropy, loss = np.mean(pairs, axis=0)
@@ -183,6 +190,30 @@ def first_finding(
             if found:
                 return end
     return None
+
+
+def _no_figures(run: RunLog, monitor: Monitor, weight: float) -> Verdict:
+    """Say why there are no means of a run's last window."""
+    end = run.train[-1]['at']
+    figures = [
+        line['loss_dino']
+        for line in run.train
+        if line['at'] > end - monitor.window and 'loss_dino' in line
+    ]
+    if figures and not any(map(math.isfinite, figures)):
+        return Verdict(
+            'diverged',
+            f'The loss on the last layer is not finite in any line up to '
+            f'iteration {end:.0f}. Lower the learning rate, or turn mixed '
+            'precision off.',
+        )
+    missing = 'no loss on the last layer beside a finite teacher entropy'
+    if math.isnan(weight):
+        missing = 'no loss on the last layer: model.head.loss_weight is 0'
+    return Verdict(
+        'not judged',
+        f'The lines of its last {monitor.window} iterations have {missing}.',
+    )
 
 
 def _loss_weight(run: RunLog) -> float:

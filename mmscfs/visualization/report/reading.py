@@ -83,27 +83,25 @@ class RunLog:
         return 'pre-training'
 
     @cached_property
+    def environments(self) -> list[dict[str, str]]:
+        """What each start logged of its machine and libraries."""
+        return [_logged_environment(start.folder) for start in self.starts]
+
+    @property
     def environment(self) -> dict[str, str]:
-        """What the last start logged of its machine and libraries."""
-        log = self.starts[-1].folder / f'{self.starts[-1].folder.name}.log'
-        if not log.is_file():
-            return {}
-        with open(log, 'rb') as file:
-            head = file.read(LOG_PART).decode(errors='replace')
-        found = re.search(
-            r'^System environment:$(.*?)^-{20,}$', head, re.DOTALL | re.M
-        )
-        # Indented by four; the lists below some of them are left out.
-        pairs = re.findall(
-            r'^    (\S[^:\n]*): (.*\S)', found[1] if found else '', re.M
-        )
-        return dict(pairs)
+        """That of the last start that trained, not of a test after it."""
+        last = int(self.train[-1]['start']) if self.train else -1
+        return self.environments[last]
 
     @property
     def world_size(self) -> int:
-        """Number of processes."""
-        number = self.environment.get('GPU number', '')
-        return int(number) if re.fullmatch(r'[1-9]\d{0,5}', number) else 1
+        """Number of processes of the last start that trained."""
+        return _world_size(self.environment)
+
+    @cached_property
+    def world_sizes(self) -> list[int]:
+        """Number of processes of each start."""
+        return [_world_size(found) for found in self.environments]
 
     @cached_property
     def origin(self) -> Origin:
@@ -126,6 +124,9 @@ class RunLog:
         length = 1 if unit == 'iterations' else self.epoch_length or 1
         hooks = _mapping(self.cfg.get('default_hooks'))
         interval = _mapping(hooks.get('logger')).get('interval', 10)
+        if unit == 'epochs':
+            # Of one that is shorter, mmengine logs the end.
+            interval = min(interval, length)
         # What comes after the last line that there can be is not logged.
         if total and total * length - iteration < interval:
             return float(total)
@@ -234,6 +235,28 @@ def _logged_length(start: Path) -> int | None:
         tail = file.read().decode(errors='replace')
     found = re.findall(r'Epoch\(train\) +\[\d+\]\[ *\d+/(\d{1,12})\]', tail)
     return int(found[-1]) or None if found else None
+
+
+def _logged_environment(start: Path) -> dict[str, str]:
+    """Return what a start logged of its machine and libraries."""
+    log = start / f'{start.name}.log'
+    if not log.is_file():
+        return {}
+    with open(log, 'rb') as file:
+        head = file.read(LOG_PART).decode(errors='replace')
+    found = re.search(
+        r'^System environment:$(.*?)^-{20,}$', head, re.DOTALL | re.M
+    )
+    # Indented by four; the lists below some of them are left out.
+    pairs = re.findall(
+        r'^    (\S[^:\n]*): (.*\S)', found[1] if found else '', re.M
+    )
+    return dict(pairs)
+
+
+def _world_size(environment: Mapping[str, str]) -> int:
+    number = environment.get('GPU number', '')
+    return int(number) if re.fullmatch(r'[1-9]\d{0,5}', number) else 1
 
 
 def _mapping(value: Any) -> Mapping:
