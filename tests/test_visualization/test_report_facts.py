@@ -21,6 +21,7 @@ from report_runs import (
     write_start,
 )
 
+from mmscfs.checkpoint import Result, write_result
 from mmscfs.engine.hooks import CollapseMonitorHook
 from mmscfs.visualization.report import make_page, read_log
 from mmscfs.visualization.report.charts import (
@@ -42,6 +43,7 @@ from mmscfs.visualization.report.facts import (
     detections,
     differences,
     last_score,
+    machine,
     results,
 )
 from mmscfs.visualization.report.health import monitor_of
@@ -79,6 +81,58 @@ def test_bands_are_those_of_the_monitor(tmp_path):
     (edge,) = charts['Loss, last layer'].edges
     assert edge[:2] == (pytest.approx(0.98 * top), pytest.approx(1.02 * top))
     assert charts['Total loss'].edges == []
+
+
+def test_the_guess_s_loss_has_the_loss_s_weight(tmp_path):
+    model = scfs_cfg()['model'] | dict(head=dict(loss_weight=0.5))
+    log = run(tmp_path / 'a', scfs_cfg(model=model), healthy_lines())
+    plot = plotter(log)
+    (edge,) = by_title(loss_charts(plot))['Loss, last layer'].edges
+    guess = 0.5 * math.log(K)
+    assert edge[:2] == (
+        pytest.approx(0.995 * guess),
+        pytest.approx(1.005 * guess),
+    )
+    assert edge[2] == f'0.5 ln K = {guess:.2f}'
+    upper = by_title(health_charts(plot))['Teacher entropy'].edges[0]
+    assert upper[1] == pytest.approx(math.log(K))
+    # Beside one without a weight, both.
+    other = run(tmp_path / 'b', None, healthy_lines())
+    charts = by_title(loss_charts(plotter(log, other)))
+    assert len(charts['Loss, last layer'].edges) == 2
+    model['head']['loss_weight'] = 0
+    log = run(tmp_path / 'c', scfs_cfg(model=model), healthy_lines())
+    charts = by_title(loss_charts(plotter(log)))
+    assert charts['Loss, last layer'].edges == []
+
+
+def test_skipped_steps_are_told(tmp_path):
+    """The first 10 of 40 lines have 6 skipped steps of 10."""
+    lines = [
+        train_line(i, skipped=0.6 if i <= 100 else 0.0)
+        for i in range(10, 401, 10)
+    ]
+    log = run(tmp_path / 'a', None, lines)
+    (series,) = by_title(health_charts(plotter(log)))['Skipped steps'].series
+    assert series.curve.y.tolist() == [0.6] * 10 + [0.0] * 30
+    page = make_page([log], CollapseMonitorHook)
+    assert 'a: 15 % of its steps were skipped' in page
+    lines = [train_line(i, skipped=0.0) for i in range(10, 401, 10)]
+    log = run(tmp_path / 'b', None, lines)
+    assert 'were skipped' not in make_page([log], CollapseMonitorHook)
+
+
+def test_graphics_cards_of_a_machine(tmp_path):
+    log = write_start(tmp_path, scfs_cfg(), healthy_lines())
+    path = log.parent / '20260101_000000.log'
+    text = path.read_text()
+    text = text.replace('GPU 0:', 'GPU 0,1,3: A Card\n    GPU 2:')
+    path.write_text(text.replace('GPU 2: A', 'GPU 2: Another'))
+    found = machine(read_log(tmp_path))
+    assert [*found][:2] == ['GPU 0,1,3', 'GPU 2']
+    assert found['GPU 0,1,3'] == 'A Card'
+    assert found['GPU 2'] == 'Another Card'
+    assert found['GPU number'] == '4'
 
 
 def test_default_band(tmp_path):
@@ -228,6 +282,40 @@ def test_a_damaged_result_is_noted(tmp_path):
     path.write_text('{"format": "mmscfs-result-1", "protocol": 3}')
     assert results(log, 'mine', notes) == []
     assert notes[0].startswith(f'mine: result {str(path)!r}: entries missing')
+    good = Result(
+        protocol='svm',
+        dataset='voc07',
+        config='svm',
+        checkpoint=None,
+        network=None,
+        pretraining=dict(method=None, epochs=1, batch_size=8, dataset=None),
+        backbone='ResNet-18',
+        metrics={'svm/mAP': 55.0},
+        settings={},
+        work_dir='x',
+        epoch=1,
+    )
+    write_result(tmp_path / 'epoch_1.svm.json', good)
+    (tmp_path / 'other.json').write_text('{"images": [')
+    ((_, facts, _),) = results(log, 'mine', notes := [])
+    assert facts[-1] == 'mAP of the classifiers 55.00 %'
+    assert len(notes) == 1
+
+
+def test_an_unreadable_result_is_noted(tmp_path, monkeypatch):
+    log = run(tmp_path)
+    (tmp_path / 'a.json').write_text('{"format": "mmscfs-result-1"}')
+
+    def refuse(paths):
+        raise PermissionError(13, 'Permission denied', str(*paths))
+
+    monkeypatch.setattr(
+        'mmscfs.visualization.report.facts.find_results', refuse
+    )
+    notes = []
+    assert results(log, 'mine', notes) == []
+    assert 'Permission denied' in notes[0]
+    assert 'a.json' in notes[0]
 
 
 def test_a_test_has_its_scores(tmp_path):

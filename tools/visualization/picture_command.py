@@ -33,11 +33,26 @@ def add_out_option(parser: argparse.ArgumentParser, default: str) -> None:
     """Add the file to write."""
     parser.add_argument(
         '--out',
-        type=Path,
+        type=png,
         default=Path(default),
         metavar='FILE',
         help='PNG to write (default: %(default)s)',
     )
+
+
+def png(text: str) -> Path:
+    """Return the file that is named by ``--out``.
+
+    Raises:
+        argparse.ArgumentTypeError: Its name is not that of a PNG.
+    """
+    path = Path(text)
+    if path.suffix.lower() != '.png':
+        raise argparse.ArgumentTypeError(
+            f'{text!r} must end in .png, not to replace another file by '
+            'mistake'
+        )
+    return path
 
 
 def check_config(
@@ -72,16 +87,37 @@ def read_config(args: argparse.Namespace) -> 'Config':
     """Read the config with its overrides.
 
     Raises:
-        OSError, ValueError: It cannot be read.
+        ValueError: It cannot be read.
+    """
+    cfg = read_config_file(args.config)
+    if args.cfg_options:
+        try:
+            cfg.merge_from_dict(args.cfg_options)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f'--cfg-options do not fit {args.config} ({error}): name '
+                'settings that it has'
+            ) from error
+    return cfg
+
+
+def read_config_file(path: str) -> 'Config':
+    """Read a config.
+
+    Raises:
+        ValueError: It cannot be read.
     """
     from mmengine.config import Config
 
     import mmscfs  # noqa: F401  (makes names as mmscfs::NAME known)
 
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    return cfg
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # a config is code, which raises anything
+        raise ValueError(
+            f'config {path} cannot be read ({type(error).__name__}: {error}): '
+            'correct what this names'
+        ) from error
 
 
 def write_pictures(
@@ -114,5 +150,6 @@ def write_pictures(
         except OSError as error:
             print(f'error: cannot write {path}: {error}', file=sys.stderr)
             return 1
-        print(f'written: {path}')
+        # A name may have bytes that are no text.
+        print(f'written: {str(path).encode(errors="replace").decode()}')
     return 0

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from picture_command import add_out_option, config_file, write_pictures
 
+LARGEST = 2048  # px: the maps of more take all memory
 EXAMPLES = """
 examples:
   # a pre-training of your own, on two images
@@ -86,8 +87,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             f'--checkpoint: {len(args.checkpoint)} are too many to stand side '
             'by side; name one or two'
         )
-    if args.size is not None and args.size < 32:
-        parser.error(f'--size {args.size}: must be at least 32')
+    if args.size is not None and not 32 <= args.size <= LARGEST:
+        parser.error(f'--size {args.size}: must be 32 to {LARGEST}')
+    inputs = {Path(path).resolve() for path in args.images + args.checkpoint}
+    if args.out.resolve() in inputs:
+        parser.error(f'--out {args.out}: it is an input; name another file')
     if args.config is not None:
         args.config = config_file(parser, args.config)
     return args

@@ -94,8 +94,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     check_config(parser, args)
     if args.number < 3:
         parser.error(f'--number {args.number}: must be at least 3')
-    if args.out.suffix == '.csv':
-        parser.error(f'--out {args.out}: name the PNG, the CSV lies beside it')
     return args
 
 

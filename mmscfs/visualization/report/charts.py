@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..knn_curves import top1_by_layer
-from .health import Monitor, num_prototypes
+from .health import Monitor, loss_weight, num_prototypes
 from .reading import RunLog
 from .stitching import Curve, Line, make_curve
 from .words import CAPTIONS, SCORES, TITLES, UNITS
@@ -19,6 +19,7 @@ HEALTH = (
     'feature_std',
     'center_norm',
     'grad_norm',
+    'skipped',
 )
 SCHEDULES = ('lr', 'teacher_temp', 'teacher_momentum')
 
@@ -121,7 +122,9 @@ class Plotter:
 
     def edges(self, key: str) -> list[tuple[float, float, str]]:
         """Return the ranges of a figure that monitors take for collapse."""
-        tops: dict[tuple[float, float], None] = {}
+        # An entropy cannot be above ln K; a loss can, and has a weight.
+        is_loss = key == 'loss_dino'
+        tops: dict[tuple[float, float, str], None] = {}
         near_zero: dict[str, list[float]] = {}
         for number, run in self.runs.items():
             monitor, count = self.monitors[number], num_prototypes(run)
@@ -129,18 +132,20 @@ class Plotter:
                 continue
             top = math.log(count)
             near = monitor.tolerance * top
-            tops[top, near] = None
+            weight = loss_weight(run) if is_loss else 1.0
+            if weight > 0:  # not NaN either
+                words = f'{weight:g} ln K' if weight != 1 else 'ln K'
+                words += f' = {weight * top:.2f}'
+                tops[weight * top, weight * near, words] = None
             near_zero.setdefault('teacher_entropy', []).append(near)
             near_zero.setdefault('teacher_student_kl', []).append(
                 monitor.min_divergence * top
             )
         edges = []
         if key in ('teacher_entropy', 'loss_dino'):
-            # An entropy cannot be above ln K, a loss can.
-            above = key == 'loss_dino'
             edges = [
-                (top - near, top + near * above, f'ln K = {top:.2f}')
-                for top, near in tops
+                (top - near, top + near * is_loss, words)
+                for top, near, words in tops
             ]
         if highest := max(near_zero.get(key, [0.0])):
             edges.append((0.0, highest, '0'))
@@ -210,7 +215,11 @@ def health_charts(plotter: Plotter) -> list[Chart | None]:
     """Return the charts that collapse shows in."""
     charts = []
     for name in HEALTH:
-        charts.append(plotter.plot(name, edges=plotter.edges(name)))
+        charts.append(
+            plotter.plot(
+                name, edges=plotter.edges(name), from_zero=name == 'skipped'
+            )
+        )
     for name in plotter.names(r'\w+_teacher_entropy'):
         layer = name.removesuffix('_teacher_entropy')
         charts.append(

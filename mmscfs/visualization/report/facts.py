@@ -10,13 +10,12 @@ from mmscfs.checkpoint import backbone_name, find_results
 from ..transfer.runs import COCO_SCORES, VOC_SCORES
 from ..transfer.runs import read_run as read_detection
 from ..transfer.starts import read_start
-from .reading import RunLog
+from .reading import RunLog, is_result
 from .words import SCORES
 
 LONGEST = 160  # characters of a setting in a table
 MOST = 150  # differences
 MACHINE = (
-    'GPU 0',
     'CUDA available',
     'Python',
     'PyTorch',
@@ -198,7 +197,13 @@ def compare(parts: Sequence[Mapping[str, str]]) -> list[list[str]]:
 def machine(run: RunLog) -> dict[str, str]:
     """Return the environment's most telling lines."""
     found = run.environment
-    names = [name for name in MACHINE if name in found]
+    # mmengine puts GPUs of a kind together: "GPU 0,1,2,3".
+    names = [
+        name
+        for name in found
+        if name.startswith('GPU ') and name != 'GPU number'
+    ]
+    names += [name for name in MACHINE if name in found]
     return {name: to_text(found[name]) for name in names}
 
 
@@ -227,22 +232,24 @@ class Score(NamedTuple):
 
 def results(run: RunLog, name: str, notes: list[str]) -> list[Score]:
     """Return what evaluations and tests wrote; the unreadable is noted."""
-    try:
-        found = find_results([run.folder])
-    except ValueError as error:
-        found = {}
-        if not str(error).startswith('no results in'):
-            notes.append(f'{name}: {error}')
     scores = []
-    for result in found.values():
-        facts = [
-            result.protocol,
-            result.dataset,
-            result.checkpoint or '–',
-            result.network or '–',
-        ]
-        metrics = {k: v for k, v in result.metrics.items() if v is not None}
-        scores.append(_score(name, facts, metrics))
+    for path in sorted(run.folder.rglob('*.json')):
+        try:
+            found = find_results([path]) if is_result(path) else {}
+        except (ValueError, OSError) as error:
+            notes.append(f'{name}: {error}')
+            continue
+        for result in found.values():
+            facts = [
+                result.protocol,
+                result.dataset,
+                result.checkpoint or '–',
+                result.network or '–',
+            ]
+            metrics = {
+                k: v for k, v in result.metrics.items() if v is not None
+            }
+            scores.append(_score(name, facts, metrics))
     for start in run.starts if run.kind != 'detection' else ():
         if start.test:
             taken = ('time', 'data_time', 'step')

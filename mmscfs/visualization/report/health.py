@@ -114,7 +114,7 @@ def judge(run: RunLog, monitor: Monitor | None) -> Verdict:
             if prototypes is None
             else f'Its config has settings that {MONITOR} does not take.',
         )
-    weight = _loss_weight(run)
+    weight = loss_weight(run)
     recent = [v for v in run.train if v['at'] > last['at'] - monitor.window]
     entropy, loss = means(recent, weight)
     if math.isnan(entropy):
@@ -216,7 +216,8 @@ def _no_figures(run: RunLog, monitor: Monitor, weight: float) -> Verdict:
     )
 
 
-def _loss_weight(run: RunLog) -> float:
+def loss_weight(run: RunLog) -> float:
+    """Return the weight of the loss on the last layer, NaN instead of 0."""
     head: Any = (run.cfg.get('model') or {}).get('head')
     weight = head.get('loss_weight', 1) if isinstance(head, Mapping) else 1
     if not isinstance(weight, (int, float)):

@@ -19,6 +19,7 @@ from ..transfer.runs import schedule
 from .stitching import Line, iterations_per_epoch, read_scalars, stitch
 
 LOG_PART = 2**16  # bytes of a log, its environment or latest lines
+RESULT = b'"format": "mmscfs-result-'  # how one begins
 QUIET = 600  # seconds without a sign of life of a run that is not running
 
 
@@ -204,6 +205,18 @@ def read_log(folder: str | Path) -> RunLog:
             '(name the folder given as --work-dir)'
         )
     return RunLog(folder, starts)
+
+
+def is_result(path: Path) -> bool:
+    """Tell an evaluation's result by its beginning: others may be large.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    if not path.is_file():
+        return False
+    with open(path, 'rb') as file:
+        return RESULT in file.read(100)
 
 
 def watched_files(folder: Path) -> list[tuple[Path, int, int]]:
