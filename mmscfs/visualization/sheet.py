@@ -152,7 +152,9 @@ class Sheet:
         self.pixels[top : top + inner_height, left : left + inner_width] = (
             resize(image, inner_width, inner_height)
         )
-        return left, top, inner_width / image.shape[1]
+        # By the longer side: the other may be rounded up to a px.
+        scales = inner_width / image.shape[1], inner_height / image.shape[0]
+        return left, top, min(scales)
 
     def text(
         self, x: float, y: float, text: str, size: int = BODY, **style: Any

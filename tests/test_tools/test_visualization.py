@@ -185,6 +185,31 @@ def test_search_executes_nothing_of_a_checkpoint(
         assert not mark.exists()
 
 
+def test_networks_that_have_diverged_are_refused(
+    scfs_cfg, demo_checkpoint, image, image_folder, tmp_path, capsys
+):
+    path, out = tmp_path / 'nan.pth', tmp_path / 'out.png'
+    save(scfs_cfg, path)
+    for source, words in (
+        (path, ['vis_search', image, '--checkpoint', path]),
+        (demo_checkpoint, ['vis_tsne', KNN, '--pretrained', path]),
+    ):
+        content = torch.load(source, weights_only=True)
+        for value in content['state_dict'].values():
+            if value.is_floating_point():
+                value.fill_(torch.nan)
+        torch.save(content, path)
+        root = f'test_dataloader.dataset.data_root={image_folder}'
+        if words[0] == 'vis_tsne':
+            words += ['--cfg-options', root]
+            words += ['test_dataloader.dataset.data_prefix=train']
+            words += ['test_dataloader.num_workers=0']
+        message = refused(capsys, *words, '--out', out)
+        assert 'nan.pth: ' in message
+        assert 'not finite' in message
+        assert not out.exists()
+
+
 def test_search_refuses_what_it_cannot_draw(
     checkpoint, dino_cfg, image, tmp_path, capsys
 ):
@@ -348,11 +373,14 @@ def test_tsne_refuses(demo_checkpoint, checkpoint, tmp_path, capsys):
     out = ['--out', tmp_path / 'plane.png']
     good = [KNN, '--pretrained', demo_checkpoint]
     gone = 'test_dataloader.dataset.data_root=gone'
+    other = tmp_path / 'other.pth'
+    torch.save(dict(state_dict=dict(weight=torch.ones(2))), other)
     for words, expected in (
         ([*good, *out, '--number', '2'], 'must be at least 3'),
         ([*good, '--out', 'a.csv'], "'a.csv' must end in .png"),
         ([*good, *out, '--cfg-options', gone], 'gone'),
         ([KNN, '--pretrained', checkpoint, *out], 'does not fit'),
+        ([KNN, '--pretrained', other, *out], 'other.pth: '),
         ([KNN, '--pretrained', 'no.pth', *out], "no checkpoint 'no.pth'"),
         (
             [ROOT / 'configs/scfs_r50.py', '--pretrained', checkpoint, *out],
@@ -427,6 +455,8 @@ def test_detections_of_two_checkpoints(scenes, tmp_path, capsys, monkeypatch):
     pairs = ['--checkpoints', f'a={paths[0]}']
     message = refused(capsys, 'vis_detections', *good, *pairs)
     assert 'one.pth: the checkpoint is not one of this MaskRCNN' in message
+    assert 'Name the config that wrote it' in message
+    assert 'resume' not in message.lower()
     message = refused(capsys, 'vis_detections', KNN, *pairs, '--out', out)
     assert 'is no config of a detector' in message
 

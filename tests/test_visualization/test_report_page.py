@@ -245,6 +245,20 @@ def test_a_page_stops_reloading(pages):
     assert stop_reloading(page) == still
 
 
+@pytest.mark.parametrize('viewport', [PHONE, DESKTOP])
+def test_long_names_of_folders_fit(pages, show, viewport, tmp_path):
+    names = 'x' * 200, 'y' * 200
+    for name in names:
+        write_start(tmp_path / name, scfs_cfg(seed=name), healthy_lines(100))
+    for part in (names[:1], names):
+        logs = [read_log(tmp_path / name) for name in part]
+        path = tmp_path / f'{len(part)}.html'
+        path.write_text(make_page(logs, CollapseMonitorHook))
+        page = show(path, viewport)
+        width = page.evaluate('document.documentElement.scrollWidth')
+        assert width == viewport['width']
+
+
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_text_stands_out(pages, show, scheme, tmp_path):
     page = show(pages.three, color_scheme=scheme)

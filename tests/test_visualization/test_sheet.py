@@ -15,3 +15,16 @@ def test_names_of_any_bytes_can_be_drawn(name):
     dark = np.argwhere(sheet.render().min(axis=2) < 128)
     assert len(dark) > 20
     assert dark[:, 0].max() < 30  # one line
+
+
+@pytest.mark.parametrize(
+    ('height', 'width', 'scale'),
+    [(1000, 1, 0.1), (1, 1000, 0.1), (50, 25, 2), (300, 200, 1 / 3)],
+)
+def test_scale_of_an_image_in_its_cell(height, width, scale):
+    """100 px; a narrow image is wider there than its scale has it."""
+    sheet = Sheet(120, 120)
+    image = np.zeros((height, width, 3), np.uint8)
+    assert sheet.image(image, 10, 10, 100, 100)[2] == pytest.approx(
+        scale, rel=0.01
+    )

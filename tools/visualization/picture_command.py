@@ -3,7 +3,8 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,6 +119,21 @@ def read_config_file(path: str) -> 'Config':
             f'config {path} cannot be read ({type(error).__name__}: {error}): '
             'correct what this names'
         ) from error
+
+
+@contextmanager
+def naming(checkpoint: str) -> Iterator[None]:
+    """Name the checkpoint in what is wrong with it.
+
+    Raises:
+        ValueError: The same as inside.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if checkpoint in str(error):
+            raise
+        raise ValueError(f'checkpoint {checkpoint}: {error}') from error
 
 
 def write_pictures(

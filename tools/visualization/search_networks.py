@@ -189,6 +189,9 @@ def search(
     Returns:
         tuple: The global view and the local views, BGR uint8, and the maps by
         layer.
+
+    Raises:
+        ValueError: The network has diverged.
     """
     whole, tile = network.sizes.values()
     if size is not None:
@@ -209,4 +212,11 @@ def search(
     maps = compute_search_maps(
         network.backbone, network.layers, global_view, local_views
     )
+    if not all(
+        torch.isfinite(part).all() for found in maps.values() for part in found
+    ):
+        raise ValueError(
+            'its features are not finite (NaN or infinite): the network has '
+            'diverged; take an earlier checkpoint'
+        )
     return (*views, maps)

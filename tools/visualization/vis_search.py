@@ -14,7 +14,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from picture_command import add_out_option, config_file, write_pictures
+from picture_command import (
+    add_out_option,
+    config_file,
+    naming,
+    write_pictures,
+)
 
 LARGEST = 2048  # px: the maps of more take all memory
 EXAMPLES = """
@@ -159,17 +164,16 @@ def draw(args: argparse.Namespace) -> list[partial]:
     ]
     networks = []
     for path in args.checkpoint:
-        try:
+        with naming(path):
             networks.append(load_network(path, args.config, args.network))
-        except ValueError as error:
-            raise ValueError(f'checkpoint {path}: {error}') from error
     samples = []
     for path, image, shares in track(
         list(zip(args.images, images, boxes, strict=True)), 'searching'
     ):
         found = {}
-        for network in networks:
-            whole, tiles, maps = search(network, image, shares, args.size)
+        for checkpoint, network in zip(args.checkpoint, networks, strict=True):
+            with naming(checkpoint):
+                whole, tiles, maps = search(network, image, shares, args.size)
             # The same checkpoint twice is a pair, too.
             name = network.name + ' ' * (network.name in found)
             found[name] = maps

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..knn_curves import top1_by_layer
 from .health import Monitor, loss_weight, num_prototypes
-from .reading import RunLog
+from .reading import RunLog, get_mapping
 from .stitching import Curve, Line, make_curve
 from .words import CAPTIONS, SCORES, TITLES, UNITS
 
@@ -200,6 +200,10 @@ def loss_charts(plotter: Plotter) -> list[Chart | None]:
         term = re.fullmatch(r'loss_(\w+)_(global|search)', name)
         title = TITLES.get(name, name)
         caption = CAPTIONS.get(name, CAPTIONS['loss_'])
+        if name == 'loss' and all(
+            run.kind != 'pre-training' for run in plotter.runs.values()
+        ):
+            caption = CAPTIONS['supervised_loss']
         if term:
             title = f'{term[1]}, {term[2]} term'
             caption = CAPTIONS[term[2]]
@@ -248,7 +252,7 @@ def speed_charts(plotter: Plotter) -> list[Chart | None]:
     """Return the charts of time and memory."""
 
     def images(run: RunLog, line: Line) -> float:
-        loader = run.cfg.get('train_dataloader') or {}
+        loader = get_mapping(run.cfg, 'train_dataloader')
         size, time = loader.get('batch_size'), line.get('time', 0)
         if not isinstance(size, int) or not time > 0:
             return math.nan

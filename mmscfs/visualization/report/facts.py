@@ -10,7 +10,7 @@ from mmscfs.checkpoint import backbone_name, find_results
 from ..transfer.runs import COCO_SCORES, VOC_SCORES
 from ..transfer.runs import read_run as read_detection
 from ..transfer.starts import read_start
-from .reading import RunLog, is_result
+from .reading import UNUSABLE, RunLog, get_mapping, is_result
 from .words import SCORES
 
 LONGEST = 160  # characters of a setting in a table
@@ -117,7 +117,10 @@ def describe(run: RunLog) -> dict[str, str]:
 def _start(run: RunLog) -> str | None:
     if run.kind == 'pre-training' or not run.cfg.get('model'):
         return None
-    label = read_start([start.cfg for start in run.starts]).label
+    try:
+        label = read_start([start.cfg for start in run.starts]).label
+    except UNUSABLE:
+        return None
     return None if label == '-' else label
 
 
@@ -154,13 +157,6 @@ def _range(temperature: Mapping) -> str | None:
         return None if start is None else str(start)
     epochs = temperature.get('warmup_epochs')
     return f'{start} to {end}' + (f' over {epochs} epochs' if epochs else '')
-
-
-def get_mapping(cfg: Any, *names: str) -> Mapping:
-    """Return a part of a config; an empty one if there is none."""
-    for name in names:
-        cfg = cfg.get(name) if isinstance(cfg, Mapping) else None
-    return cfg if isinstance(cfg, Mapping) else {}
 
 
 def to_text(value: Any) -> str:
@@ -232,7 +228,8 @@ class Score(NamedTuple):
 
 def results(run: RunLog, name: str, notes: list[str]) -> list[Score]:
     """Return what evaluations and tests wrote; the unreadable is noted."""
-    scores = []
+    scores: list[Score] = []
+    evaluated: list[Mapping[str, float]] = []
     for path in sorted(run.folder.rglob('*.json')):
         try:
             found = find_results([path]) if is_result(path) else {}
@@ -249,11 +246,14 @@ def results(run: RunLog, name: str, notes: list[str]) -> list[Score]:
             metrics = {
                 k: v for k, v in result.metrics.items() if v is not None
             }
+            evaluated.append(metrics)
             scores.append(_score(name, facts, metrics))
     for start in run.starts if run.kind != 'detection' else ():
         if start.test:
             taken = ('time', 'data_time', 'step')
             metrics = {k: v for k, v in start.test.items() if k not in taken}
+            if any(metrics.items() <= known.items() for known in evaluated):
+                continue  # its evaluation wrote the same, and more, above
             facts = ['test', run.origin.data or '–', '–', '–']
             scores.append(_score(name, facts, metrics))
     return scores
@@ -272,7 +272,7 @@ def detections(run: RunLog, name: str) -> list[str] | None:
         return None
     try:
         found = read_detection(run.folder)
-    except ValueError as error:
+    except (ValueError, *UNUSABLE) as error:
         return [name, '–', *['–'] * len(COCO_SCORES), str(error)]
     # VOC has the first three.
     columns = dict(COCO_SCORES, **VOC_SCORES)

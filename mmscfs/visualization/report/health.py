@@ -3,11 +3,11 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from .reading import RunLog
+from .reading import RunLog, get_mapping
 from .stitching import Line
 
 MONITOR = 'CollapseMonitorHook'
@@ -218,8 +218,7 @@ def _no_figures(run: RunLog, monitor: Monitor, weight: float) -> Verdict:
 
 def loss_weight(run: RunLog) -> float:
     """Return the weight of the loss on the last layer, NaN instead of 0."""
-    head: Any = (run.cfg.get('model') or {}).get('head')
-    weight = head.get('loss_weight', 1) if isinstance(head, Mapping) else 1
+    weight = get_mapping(run.cfg, 'model', 'head').get('loss_weight', 1)
     if not isinstance(weight, (int, float)):
         return 1
     return float(weight) or math.nan  # as the hook has it

@@ -26,6 +26,9 @@ CAPTIONS = {
         'targets move with the teacher, so that a level loss does not mean '
         'that nothing is learnt: see the scores.'
     ),
+    'supervised_loss': (
+        'The sum of all terms. Healthy: a fast fall, then a slow one.'
+    ),
     'loss_dino': (
         'Cross-entropy between teacher and student on the last layer, in '
         'nats, times its weight in the loss. It begins near the shaded edge '
