@@ -152,9 +152,10 @@ class Sheet:
         self.pixels[top : top + inner_height, left : left + inner_width] = (
             resize(image, inner_width, inner_height)
         )
-        # By the longer side: the other may be rounded up to a px.
-        scales = inner_width / image.shape[1], inner_height / image.shape[0]
-        return left, top, min(scales)
+        # By the longer side: the other may be about a px wide, rounded.
+        longer = int(inner_width > inner_height)
+        scale = (inner_height, inner_width)[longer] / image.shape[longer]
+        return left, top, scale
 
     def text(
         self, x: float, y: float, text: str, size: int = BODY, **style: Any

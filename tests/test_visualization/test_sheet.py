@@ -19,7 +19,13 @@ def test_names_of_any_bytes_can_be_drawn(name):
 
 @pytest.mark.parametrize(
     ('height', 'width', 'scale'),
-    [(1000, 1, 0.1), (1, 1000, 0.1), (50, 25, 2), (300, 200, 1 / 3)],
+    [
+        (1000, 1, 0.1),
+        (1, 1000, 0.1),
+        (4000, 50, 1 / 40),
+        (50, 25, 2),
+        (300, 200, 1 / 3),
+    ],
 )
 def test_scale_of_an_image_in_its_cell(height, width, scale):
     """100 px; a narrow image is wider there than its scale has it."""
