@@ -38,7 +38,8 @@ def find_config(name: str) -> str:
     """
     configs = ROOT / 'configs'
     path = configs / f'{name.removeprefix(PREFIX).removesuffix(".py")}.py'
-    if not path.is_file():
+    # A name, and no path: not one that leads elsewhere.
+    if '..' in path.parts or configs not in path.parents or not path.is_file():
         raise FileNotFoundError(
             f'no config {name!r}: the names are those below {configs}, e.g. '
             f'{PREFIX}scfs_r50.py'

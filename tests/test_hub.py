@@ -123,6 +123,14 @@ def test_an_unknown_name_is_refused():
         mmengine.hub.get_config('mmscfs::none')
 
 
+@pytest.mark.parametrize('name', ['../setup.py', 'scfs/../../setup', '{}'])
+def test_a_name_leads_to_configs_alone(name, tmp_path):
+    path = tmp_path / 'other.py'
+    path.write_text('')
+    with pytest.raises(FileNotFoundError, match='the names are those below'):
+        hub.find_config(f'mmscfs::{name.format(path)}')
+
+
 def test_models_are_listed_once_among_those_of_mmpretrain():
     before = list_models()
     assert set(list_models('scfs')) == {

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from command_line import add_cfg_options
+from command_line import CONFIGS, PREFIX, add_cfg_options
 from doctor_findings import MISSING, NOTE, OK, ROOT, Finding
 
 EXAMPLES = """
@@ -45,17 +45,23 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        'config', nargs='?', help='check that this config would run here'
+        'config',
+        nargs='?',
+        help='check that this config would run here; a file, or mmscfs:: and '
+        'a name below configs',
     )
     parser.add_argument(
         '--json', type=Path, metavar='FILE', help='write all findings here too'
     )
     add_cfg_options(parser, 'train_dataloader.batch_size=64')
     args = parser.parse_args(argv)
-    if args.config and not Path(args.config).is_file():
+    name = args.config
+    if name and name.startswith(PREFIX):
+        args.config = str(CONFIGS / name.removeprefix(PREFIX))
+    if name and not Path(args.config).is_file():
         parser.error(
-            f'no config file {args.config!r}: name one, e.g. '
-            'configs/scfs_r50.py'
+            f'no config file {name!r}: name one, e.g. configs/scfs_r50.py or '
+            f'{PREFIX}scfs_r50.py'
         )
     if args.cfg_options and not args.config:
         parser.error('--cfg-options are of a config: name it first')

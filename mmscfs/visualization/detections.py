@@ -90,8 +90,9 @@ def draw_objects(
     height: int,
 ) -> None:
     """Draw an image with boxes, masks, names and scores."""
-    width = fit(image, PANEL, height)[0]
-    factor = width / image.shape[1]
+    width, height = fit(image, PANEL, height)
+    # They differ where an image is narrower than a px of the picture.
+    across, down = width / image.shape[1], height / image.shape[0]
     picture = resize(image, width, height)
     if found.masks is not None:
         for mask, label in zip(found.masks, found.labels, strict=True):
@@ -101,7 +102,7 @@ def draw_objects(
         zip(found.boxes, found.labels, strict=True)
     ):
         color = color_of(int(label))
-        x1, y1, x2, y2 = np.asarray(box, float) * factor
+        x1, y1, x2, y2 = np.asarray(box, float) * ([across, down] * 2)
         # Nothing is drawn beyond the image.
         x1, x2 = (left + min(max(x, 2), width - 2) for x in (x1, x2))
         y1, y2 = (top + min(max(y, 2), height - 2) for y in (y1, y2))

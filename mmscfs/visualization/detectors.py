@@ -88,7 +88,12 @@ def load_detector(cfg: Config, path: str | Path) -> nn.Module:
     try:
         check_same_model(model.state_dict(), checkpoint, type(model).__name__)
     except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
+        # The rest of it is for who resumes.
+        problem = str(error).partition('. Resume with')[0]
+        raise ValueError(
+            f'{path}: {problem}. Name the config that wrote it: it lies in '
+            'the work directory'
+        ) from error
     model.load_state_dict(checkpoint['state_dict'])
     model.to(get_device())
     model.cfg = cfg  # inference_detector takes the pipeline from it

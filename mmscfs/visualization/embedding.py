@@ -16,6 +16,7 @@ from mmscfs.checkpoint import write_atomically
 from .sheet import (
     BODY,
     HEAD,
+    HEADING,
     MARGIN,
     PALETTE,
     SMALL,
@@ -47,7 +48,9 @@ def embed(
     """Put features on a plane, by their directions.
 
     They are L2-normalised, as k-NN compares them. t-SNE starts from their
-    first 50 principal components; features that are all alike stay so.
+    first 50 principal components. Features that are all alike, as those of a
+    network that has collapsed, become one point: what rounding leaves between
+    them is no structure.
 
     Args:
         features (np.ndarray): Finite, of shape (N, C), N >= 3.
@@ -80,9 +83,10 @@ def embed(
     components = 2 if method == 'pca' else min(COMPONENTS, count, channels)
     points = PCA(components, random_state=seed).fit_transform(points)
     spread = points[:, 0].std()
-    # scikit-learn's t-SNE ends the process on features that are all alike,
-    # which are those of a network that has collapsed.
-    if method == 'pca' or spread < ALIKE:
+    # scikit-learn's t-SNE ends the process on them, too.
+    if spread < ALIKE:
+        return np.zeros((count, 2))
+    if method == 'pca':
         return points[:, :2]
     points /= spread
     perplexity = min(PERPLEXITY, (count - 1) / 3)
@@ -100,7 +104,8 @@ def draw_embedding(
     """Draw points in the colours of their classes.
 
     Up to 100 classes each have a mark of their own, by colour and shape, and
-    their place in the legend.
+    their place in the legend. Both directions have one scale. Of points that
+    are all the same one is drawn, and what that means.
 
     Args:
         points (np.ndarray): Shape (N, 2).
@@ -114,6 +119,9 @@ def draw_embedding(
     Returns:
         np.ndarray: RGB uint8 picture.
     """
+    alike = len(points) > 1 and not np.ptp(points, axis=0).any()
+    if alike:
+        points, labels = points[:1], None
     found = [] if labels is None else np.unique(labels).tolist()
     names = {
         k: shorten(str(classes[k] if 0 <= k < len(classes) else k), NAME, BODY)
@@ -132,6 +140,17 @@ def draw_embedding(
     axes.spines[:].set_color('#cccccc')
     scatter(axes, points, labels, found)
     axes.margins(0.04)
+    axes.set_aspect('equal', adjustable='datalim')
+    if alike:
+        axes.annotate(
+            'all features are alike: the network has collapsed',
+            points[0],
+            (0, -20),
+            textcoords='offset points',
+            ha='center',
+            va='top',
+            fontsize=points_of(HEADING),
+        )
     if listed:
         add_legend(axes, [names[k] for k in listed], columns, len(found))
     return sheet.render()
@@ -208,4 +227,5 @@ def write_points(
         if label is not None and 0 <= label < len(classes):
             name = classes[label]
         writer.writerow([image, label, name, f'{x:.6g}', f'{y:.6g}'])
-    write_atomically(path, text.getvalue().encode())
+    # Names of files have the bytes that they have.
+    write_atomically(path, text.getvalue().encode(errors='surrogateescape'))

@@ -151,6 +151,8 @@ def cut_views(
     """
     height, width = image.shape[:2]
     edges = np.rint(boxes * [width, height, width, height]).astype(int)
+    # Less than a pixel at an edge is that pixel.
+    edges[:, :2] = np.minimum(edges[:, :2], [width - 1, height - 1])
     tiles = [
         scale(
             image[top : max(bottom, top + 1), left : max(right, left + 1)],

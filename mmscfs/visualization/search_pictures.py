@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Draw search maps over their images."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import cv2
@@ -20,6 +21,7 @@ from .sheet import (
     fit,
     resize,
     shorten,
+    text_width,
     title_width,
 )
 
@@ -33,6 +35,11 @@ NAME = 26  # px, above the panels of a network and an image
 SPACE = 12  # px, between images
 FOOT = 42  # px
 WIDEST = 1500  # px, of images side by side
+RAMP = 120  # px, of the key's colours
+KEY = (
+    'cosine similarity, from lowest to highest in each map (the numbers '
+    'below it)'
+)
 # An image, a network's name, and what this finds by name of layer.
 Cell = tuple[SearchSample, str, Mapping[str, SearchMaps]]
 
@@ -89,7 +96,9 @@ def draw_search_maps(
         cells[i : i + side_by_side] for i in range(0, len(cells), side_by_side)
     ]
     heights = [row_heights(row) for row in rows]
-    width = 2 * MARGIN + side_by_side * (block + GAP)
+    # Drawn on whole pixels, small letters are a little wider.
+    key = RAMP + 10 + math.ceil(1.05 * text_width(KEY, SMALL))
+    width = 2 * MARGIN + max(side_by_side * (block + GAP), key)
     steps = [NAME + sum(row) + SPACE for row in heights]
     height = HEAD + sum(steps) - SPACE + FOOT
     sheet = Sheet(max(width, title_width(title, subtitle)), height)
@@ -181,14 +190,7 @@ def caption(sheet: Sheet, left: int, top: int, text: str) -> None:
 
 def draw_key(sheet: Sheet, left: int, top: int) -> None:
     """Draw what the colours mean."""
-    ramp = COLORS(np.linspace(0, BRIGHTEST, 120))[None, :, :3]
+    ramp = COLORS(np.linspace(0, BRIGHTEST, RAMP))[None, :, :3]
     ramp = np.repeat((255 * ramp).astype(np.uint8), 12, axis=0)
-    sheet.image(ramp, left, top, 120, 12)
-    sheet.text(
-        left + 130,
-        top - 1,
-        'cosine similarity, from lowest to highest in each map (the numbers '
-        'below it)',
-        SMALL,
-        color=GREY,
-    )
+    sheet.image(ramp, left, top, RAMP, 12)
+    sheet.text(left + RAMP + 10, top - 1, KEY, SMALL, color=GREY)

@@ -2,6 +2,7 @@
 """Lay out pictures in px, with one typography and one palette."""
 
 import math
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ PALETTE = (
 GREY = '#595959'
 # Heights of text in px.
 TITLE, HEADING, BODY, SMALL = 18, 14, 12, 11
+# Control characters, and halves of pairs: bytes that are no text.
+UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 TAG = 16  # px, the height of a tag
 HEAD = 68  # px, the height of the title and what is below it
 
@@ -51,9 +54,18 @@ def points_of(size: float) -> float:
     return 72 * size / DPI
 
 
+def printable(text: str) -> str:
+    """Return a text with a mark for what has no glyph.
+
+    Names of files may have control characters, and bytes that are no text.
+    """
+    return UNPRINTABLE.sub('\ufffd', text)
+
+
 @cache
 def text_width(text: str, size: int, weight: str = 'normal') -> float:
     """Return how wide a text of ``size`` px is, in px."""
+    text = printable(text)
     font = FontProperties(size=points_of(size), weight=weight)
     width, _, _ = TextToPath().get_text_width_height_descent(text, font, False)
     return width * DPI / 72
@@ -61,6 +73,7 @@ def text_width(text: str, size: int, weight: str = 'normal') -> float:
 
 def shorten(text: str, width: float, size: int, weight: str = 'normal') -> str:
     """Return a text of at most ``width`` px, its middle left out."""
+    text = printable(text)
     length, short = len(text), text
     while length > 1 and text_width(short, size, weight) > width:
         length -= 1
@@ -139,14 +152,17 @@ class Sheet:
         self.pixels[top : top + inner_height, left : left + inner_width] = (
             resize(image, inner_width, inner_height)
         )
-        return left, top, inner_width / image.shape[1]
+        # By the longer side: the other may be about a px wide, rounded.
+        longer = int(inner_width > inner_height)
+        scale = (inner_height, inner_width)[longer] / image.shape[longer]
+        return left, top, scale
 
     def text(
         self, x: float, y: float, text: str, size: int = BODY, **style: Any
     ) -> None:
         """Write a text whose upper left corner is (x, y)."""
         # A "$" is one, and begins no formula.
-        text = text.replace('$', r'\$')
+        text = printable(text).replace('$', r'\$')
         style = dict(va='top', color='black') | style
         self.axes.text(x, y, text, fontsize=points_of(size), **style)
 

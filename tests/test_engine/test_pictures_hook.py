@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import copy
 import random
+import re
 from pathlib import Path
 
 import cv2
@@ -126,17 +127,24 @@ def test_the_views_are_those_of_the_coming_epoch(tiny_run, monkeypatch):
                 image = data_batch['inputs'][2][i]  # the first local view
                 seen[runner.epoch, sample.img_path] = image
 
-    drawn = []
+    drawn, words = [], []
     monkeypatch.setattr(
         'mmscfs.engine.hooks.pictures_hook.draw_views',
-        lambda samples, *_: drawn.append(samples) or np.zeros((2, 2, 3), 'u1'),
+        lambda samples, _, text: (
+            drawn.append(samples)
+            or words.append(text)
+            or np.zeros((2, 2, 3), 'u1')
+        ),
     )
     tiny_run.custom_hooks = [Keep()]
     train(tiny_run, dict(interval=1, num_images=2))
     assert [len(samples) for samples in drawn] == [2, 2, 2]
+    # After the second and last epoch none is to come.
+    found = [re.search(r'in epoch (\d+)', text)[1] for text in words]
+    assert found == ['1', '2', '2']
     folder = tiny_run.train_dataloader.dataset.data_root
-    for epoch in (0, 1):
-        for sample in drawn[epoch]:
+    for picture, epoch in enumerate((0, 1, 1)):
+        for sample in drawn[picture]:
             path = str(Path(folder, 'train', sample.name))
             view = seen[epoch, path].flip(0).permute(1, 2, 0).numpy()
             assert np.array_equal(sample.views[2].image, view)

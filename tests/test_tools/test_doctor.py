@@ -266,6 +266,7 @@ def test_data_sets_are_found(tool, tmp_path):
     ('words', 'message'),
     [
         (['none.py'], "no config file 'none.py'"),
+        (['mmscfs::none.py'], "no config file 'mmscfs::none.py'"),
         (['--cfg-options', 'a=1'], 'name it first'),
         (['--json', 'none/report.json'], 'make it first'),
         (['configs/scfs_r50.py', '--cfg-options', 'a'], 'is not KEY=VALUE'),
@@ -276,6 +277,11 @@ def test_wrong_calls(tool, words, message, capsys):
         tool.doctor.main(words)
     assert end.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_config_has_a_name(tool):
+    args = tool.doctor.parse_args(['mmscfs::scfs_r50.py'])
+    assert Path(args.config) == ROOT / 'configs/scfs_r50.py'
 
 
 def test_plain_lines_without_rich(tool, monkeypatch, capsys):

@@ -4,6 +4,7 @@
 import importlib.util
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -160,6 +161,63 @@ def test_watching_writes_when_there_is_something_new(
     assert found.out.count('written: ') == 5
     assert 'stopped watching' in found.out
     assert f'not written this time: {str(config)!r}' in found.err
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+def test_a_watched_page_is_left_still(runs, monkeypatch, number):
+    """Also by what ends a process, and then as Ctrl-C would leave it."""
+    before = signal.getsignal(number)
+    monkeypatch.setattr(
+        tool.time, 'sleep', lambda _: signal.raise_signal(number)
+    )
+    assert report('a', '--watch', '5') == 0
+    assert 'data-reload' not in Path('a/report.html').read_text()
+    assert signal.getsignal(number) is before
+
+
+def test_under_nohup_a_hang_up_ends_nothing(runs, monkeypatch):
+    naps = []
+
+    def sleep(_):
+        naps.append(signal.raise_signal(signal.SIGHUP))
+        if len(naps) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tool.time, 'sleep', sleep)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert report('a', '--watch', '5') == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert len(naps) == 3
+
+
+@pytest.mark.parametrize('how', ['moved', 'damaged'])
+def test_a_run_that_is_gone_leaves_its_last_page(
+    runs, monkeypatch, capsys, how
+):
+    def sleep(_):
+        if how == 'moved':
+            Path('a').rename('elsewhere')
+        else:
+            scalars('a').with_name('config.py').write_text('model = dict(')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tool.time, 'sleep', sleep)
+    assert report('a', '--watch', '5', '--out', 'page.html') == 0
+    text = Path('page.html').read_text()
+    assert '<h1>a</h1>' in text
+    assert 'data-reload' not in text
+    assert 'the page is as it was: ' in capsys.readouterr().err
+
+
+def test_a_run_that_is_damaged_meanwhile(runs, monkeypatch, capsys):
+    def read(folder):
+        raise ValueError('it is torn')
+
+    monkeypatch.setattr(tool, 'write', lambda *_: read(None))
+    assert report('a') == 1
+    assert capsys.readouterr().err == 'error: it is torn\n'
 
 
 def test_watching_ends_with_the_runs(runs, monkeypatch, capsys):

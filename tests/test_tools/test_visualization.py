@@ -3,6 +3,7 @@
 
 import importlib
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -184,9 +185,39 @@ def test_search_executes_nothing_of_a_checkpoint(
         assert not mark.exists()
 
 
+def test_networks_that_have_diverged_are_refused(
+    scfs_cfg, demo_checkpoint, image, image_folder, tmp_path, capsys
+):
+    path, out = tmp_path / 'nan.pth', tmp_path / 'out.png'
+    save(scfs_cfg, path)
+    for source, words in (
+        (path, ['vis_search', image, '--checkpoint', path]),
+        (demo_checkpoint, ['vis_tsne', KNN, '--pretrained', path]),
+    ):
+        content = torch.load(source, weights_only=True)
+        for value in content['state_dict'].values():
+            if value.is_floating_point():
+                value.fill_(torch.nan)
+        torch.save(content, path)
+        root = f'test_dataloader.dataset.data_root={image_folder}'
+        if words[0] == 'vis_tsne':
+            words += ['--cfg-options', root]
+            words += ['test_dataloader.dataset.data_prefix=train']
+            words += ['test_dataloader.num_workers=0']
+        message = refused(capsys, *words, '--out', out)
+        assert 'nan.pth: ' in message
+        assert 'not finite' in message
+        assert not out.exists()
+
+
 def test_search_refuses_what_it_cannot_draw(
     checkpoint, dino_cfg, image, tmp_path, capsys
 ):
+    broken = tmp_path / 'broken.py'
+    broken.write_text('x = (import nothere')
+    own = tmp_path / 'own.png'
+    own.write_bytes(image.read_bytes())
+    (folder := tmp_path / 'folder.png').mkdir()
     text = tmp_path / 'text.jpg'
     text.write_text('no image')
     damaged = tmp_path / 'damaged.pth'
@@ -207,7 +238,11 @@ def test_search_refuses_what_it_cannot_draw(
             'leaves .*00.jpg, which has 80 x 72 px',
         ),
         ([image, *good, '--boxes', '9,9,9,20'], 'is no box'),
-        ([image, *good, '--size', '8'], 'must be at least 32'),
+        ([image, *good, '--size', '8'], '--size 8: must be 32 to 2048'),
+        ([image, *good, '--size', '100000'], 'must be 32 to 2048'),
+        ([image, *good, '--config', broken], 'SyntaxError.*correct what'),
+        ([image, *good[:2], '--out', checkpoint], 'must end in .png'),
+        ([own, *good[:2], '--out', own], 'own.png: it is an input'),
         (
             [image, '--checkpoint', *[checkpoint] * 3],
             '3 are too many',
@@ -225,7 +260,7 @@ def test_search_refuses_what_it_cannot_draw(
             [image, *good[:2], '--out', Path(image, 'maps.png')],
             'File exists',
         ),
-        ([image, *good[:2], '--out', tmp_path], 'is a folder'),
+        ([image, *good[:2], '--out', folder], 'is a folder'),
     ):
         message = refused(capsys, 'vis_search', *words)
         assert re.search(expected, message), message
@@ -233,7 +268,7 @@ def test_search_refuses_what_it_cannot_draw(
         capsys, 'vis_search', image, '--checkpoint', flat, *good[2:]
     )
     assert 'flat.pth: its VisionTransformer has no search layers' in message
-    assert not list(tmp_path.glob('*.png'))
+    assert not [p for p in tmp_path.glob('*.png') if p not in (own, folder)]
 
 
 def test_browse_views(tiny_run, tmp_path, capsys):
@@ -253,12 +288,16 @@ def test_browse_views(tiny_run, tmp_path, capsys):
 
 def test_browse_views_refuses(tiny_run, tmp_path, capsys):
     config, out = tmp_path / 'config.py', tmp_path / 'views.png'
+    broken = tmp_path / 'broken.py'
+    broken.write_text('x = (import nothere')
     del tiny_run.train_dataloader.dataset.pipeline[1]
     tiny_run.dump(config)
     for words, expected in (
         ([config], 'has no MultiCrop and makes no list'),
         ([KNN], 'has no train_dataloader'),
         ([config, '--number', '0'], '--number 0: must be >= 1'),
+        ([broken], f'config {broken} cannot be read (SyntaxError'),
+        ([KNN, '--cfg-options', 'model.type.x=1'], 'do not fit'),
         ([tmp_path / 'no.py'], 'no config file'),
         (
             [
@@ -275,6 +314,19 @@ def test_browse_views_refuses(tiny_run, tmp_path, capsys):
         capsys, 'browse_views', config, '--out', config / 'a.png'
     )
     assert 'File exists' in message
+
+
+def test_images_of_any_name(tiny_run, image_folder, tmp_path):
+    """Bytes that are no text, and a line's end."""
+    folder = image_folder / 'train' / 'class'
+    for path, name in zip(
+        sorted(folder.iterdir()), (b'bad\xff.jpg', b'a\nb.jpg'), strict=False
+    ):
+        path.rename(os.fsdecode(os.path.join(os.fsencode(folder), name)))
+    config, out = tmp_path / 'config.py', tmp_path / 'views.png'
+    tiny_run.dump(config)
+    assert run('browse_views', config, '--out', out) == 0
+    assert out.is_file()
 
 
 @pytest.fixture
@@ -321,11 +373,14 @@ def test_tsne_refuses(demo_checkpoint, checkpoint, tmp_path, capsys):
     out = ['--out', tmp_path / 'plane.png']
     good = [KNN, '--pretrained', demo_checkpoint]
     gone = 'test_dataloader.dataset.data_root=gone'
+    other = tmp_path / 'other.pth'
+    torch.save(dict(state_dict=dict(weight=torch.ones(2))), other)
     for words, expected in (
         ([*good, *out, '--number', '2'], 'must be at least 3'),
-        ([*good, '--out', 'a.csv'], 'name the PNG'),
+        ([*good, '--out', 'a.csv'], "'a.csv' must end in .png"),
         ([*good, *out, '--cfg-options', gone], 'gone'),
         ([KNN, '--pretrained', checkpoint, *out], 'does not fit'),
+        ([KNN, '--pretrained', other, *out], 'other.pth: '),
         ([KNN, '--pretrained', 'no.pth', *out], "no checkpoint 'no.pth'"),
         (
             [ROOT / 'configs/scfs_r50.py', '--pretrained', checkpoint, *out],
@@ -400,8 +455,37 @@ def test_detections_of_two_checkpoints(scenes, tmp_path, capsys, monkeypatch):
     pairs = ['--checkpoints', f'a={paths[0]}']
     message = refused(capsys, 'vis_detections', *good, *pairs)
     assert 'one.pth: the checkpoint is not one of this MaskRCNN' in message
+    assert 'Name the config that wrote it' in message
+    assert 'resume' not in message.lower()
     message = refused(capsys, 'vis_detections', KNN, *pairs, '--out', out)
     assert 'is no config of a detector' in message
+
+
+NAMED = {
+    'browse_views': ['{}'],
+    'vis_detections': ['{}', '--checkpoints', 'a=b.pth'],
+    'vis_search': ['dog.jpg', '--checkpoint', 'a.pth', '--config', '{}'],
+    'vis_tsne': ['{}', '--pretrained', 'a.pth'],
+}
+
+
+@pytest.mark.parametrize('tool', NAMED)
+def test_configs_are_named(tool, capsys):
+    words = [w.format(f'mmscfs::{DETECTOR.stem}') for w in NAMED[tool]]
+    assert 'the names are those below' in refused(capsys, tool, *words)
+    words = [w.format('mmdet::none.py') for w in NAMED[tool]]
+    assert "no config file 'mmdet::none.py'" in refused(capsys, tool, *words)
+    name = f'detection/digits/{DETECTOR.stem}'
+    words = [w.format(f'mmscfs::{name}') for w in NAMED[tool]]
+    args = importlib.import_module(tool).parse_args(words)
+    assert Path(args.config) == DETECTOR
+
+
+def test_a_named_config_is_read(tmp_path, capsys):
+    name = 'mmscfs::classification/knn/knn_resnet18-w16_digits'
+    words = [name, '--out', tmp_path / 'views.png']
+    message = refused(capsys, 'browse_views', *words)
+    assert 'has no train_dataloader' in message
 
 
 @pytest.mark.parametrize(

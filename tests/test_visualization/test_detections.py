@@ -38,6 +38,19 @@ def test_nothing_is_drawn_beyond_an_image():
     assert picture[336:].min() > 250
 
 
+def test_boxes_of_a_very_narrow_image_lie_in_it(monkeypatch):
+    """2 x 6000 px become 1 x 300; the box is its middle third."""
+    frames = []
+    monkeypatch.setattr(
+        Sheet, 'frame', lambda self, box, color: frames.append(box)
+    )
+    image = np.zeros((6000, 2, 3), np.uint8)
+    found = Detections(np.array([[0, 2000, 2, 4000]]), np.array([0]))
+    draw_detections([(image, dict(found=found))], ['cat'])
+    ((_, top, _, bottom),) = frames
+    assert bottom - top == pytest.approx(100)
+
+
 def test_annotations_become_masks():
     square = [2, 1, 6, 1, 6, 5, 2, 5]
     info = dict(

@@ -46,6 +46,33 @@ def test_few_or_equal_features(method):
     assert np.isfinite(embed(np.ones((6, 4)), method)).all()
 
 
+@pytest.mark.parametrize('method', ['tsne', 'pca'])
+def test_a_collapsed_network_is_one_point(method):
+    """Features that differ by rounding alone, and their picture."""
+    generator = np.random.default_rng(0)
+    noise = 1e-7 * generator.standard_normal((60, 32))
+    points = embed((1 + noise).astype(np.float32), method)
+    assert not points.any()
+    picture = draw_embedding(points, np.arange(60) % 3, title='A title')
+    coloured = np.argwhere(np.ptp(picture, axis=2) > 100)
+    assert 10 < len(coloured) < 500
+    assert np.ptp(coloured, axis=0).max() < 20  # px
+    # What it means stands below it.
+    y, x = coloured.mean(0).astype(int)
+    assert (picture[y + 12 : y + 40, x - 150 : x + 150] < 100).sum() > 500
+
+
+def test_directions_have_one_scale():
+    """1000 on 100: ten times as wide as high."""
+    points = np.stack(np.meshgrid(np.arange(11.0), [0.0, 1.0])).reshape(2, -1)
+    picture = draw_embedding(points.T)
+    found = np.argwhere(np.ptp(picture, axis=2) > 100)
+    height, width = np.ptp(found, axis=0)
+    assert width > 500
+    # The points themselves have a size.
+    assert 60 < height < 100
+
+
 @pytest.mark.parametrize(
     ('shape', 'method', 'message'),
     [
@@ -95,5 +122,7 @@ def test_points_are_written_as_a_table(tmp_path):
             {'image': 'c.jpg', 'label': '0', 'class': 'cat'}
             | {'x': '2', 'y': '3'},
         ]
+    write_points(path, points[:1], ['bad\udcff.jpg'])
+    assert b'bad\xff.jpg' in path.read_bytes()
     write_points(path, points, ['a', 'c'])
     assert path.read_text() == 'image,label,class,x,y\na,,,0.5,-1\nc,,,2,3\n'

@@ -17,10 +17,12 @@ from report_runs import (
     healthy_lines,
     scfs_cfg,
     train_line,
+    val_line,
     write_picture,
     write_start,
 )
 
+from mmscfs.checkpoint import Result, write_result
 from mmscfs.engine.hooks import CollapseMonitorHook
 from mmscfs.visualization.report import make_page, read_log
 from mmscfs.visualization.report.charts import (
@@ -42,6 +44,7 @@ from mmscfs.visualization.report.facts import (
     detections,
     differences,
     last_score,
+    machine,
     results,
 )
 from mmscfs.visualization.report.health import monitor_of
@@ -52,6 +55,22 @@ from mmscfs.visualization.report.pictures import choose, find_pictures, show
 def run(folder, cfg=None, lines=(), **kwargs):
     write_start(folder, cfg or scfs_cfg(), lines, **kwargs)
     return read_log(folder)
+
+
+def make_result(protocol, metrics):
+    return Result(
+        protocol=protocol,
+        dataset='digits',
+        config=protocol,
+        checkpoint=None,
+        network=None,
+        pretraining=dict(method=None, epochs=1, batch_size=8, dataset=None),
+        backbone='ResNet-18',
+        metrics=metrics,
+        settings={},
+        work_dir='x',
+        epoch=1,
+    )
 
 
 def plotter(*logs):
@@ -79,6 +98,58 @@ def test_bands_are_those_of_the_monitor(tmp_path):
     (edge,) = charts['Loss, last layer'].edges
     assert edge[:2] == (pytest.approx(0.98 * top), pytest.approx(1.02 * top))
     assert charts['Total loss'].edges == []
+
+
+def test_the_guess_s_loss_has_the_loss_s_weight(tmp_path):
+    model = scfs_cfg()['model'] | dict(head=dict(loss_weight=0.5))
+    log = run(tmp_path / 'a', scfs_cfg(model=model), healthy_lines())
+    plot = plotter(log)
+    (edge,) = by_title(loss_charts(plot))['Loss, last layer'].edges
+    guess = 0.5 * math.log(K)
+    assert edge[:2] == (
+        pytest.approx(0.995 * guess),
+        pytest.approx(1.005 * guess),
+    )
+    assert edge[2] == f'0.5 ln K = {guess:.2f}'
+    upper = by_title(health_charts(plot))['Teacher entropy'].edges[0]
+    assert upper[1] == pytest.approx(math.log(K))
+    # Beside one without a weight, both.
+    other = run(tmp_path / 'b', None, healthy_lines())
+    charts = by_title(loss_charts(plotter(log, other)))
+    assert len(charts['Loss, last layer'].edges) == 2
+    model['head']['loss_weight'] = 0
+    log = run(tmp_path / 'c', scfs_cfg(model=model), healthy_lines())
+    charts = by_title(loss_charts(plotter(log)))
+    assert charts['Loss, last layer'].edges == []
+
+
+def test_skipped_steps_are_told(tmp_path):
+    """The first 10 of 40 lines have 6 skipped steps of 10."""
+    lines = [
+        train_line(i, skipped=0.6 if i <= 100 else 0.0)
+        for i in range(10, 401, 10)
+    ]
+    log = run(tmp_path / 'a', None, lines)
+    (series,) = by_title(health_charts(plotter(log)))['Skipped steps'].series
+    assert series.curve.y.tolist() == [0.6] * 10 + [0.0] * 30
+    page = make_page([log], CollapseMonitorHook)
+    assert 'a: 15 % of its steps were skipped' in page
+    lines = [train_line(i, skipped=0.0) for i in range(10, 401, 10)]
+    log = run(tmp_path / 'b', None, lines)
+    assert 'were skipped' not in make_page([log], CollapseMonitorHook)
+
+
+def test_graphics_cards_of_a_machine(tmp_path):
+    log = write_start(tmp_path, scfs_cfg(), healthy_lines())
+    path = log.parent / '20260101_000000.log'
+    text = path.read_text()
+    text = text.replace('GPU 0:', 'GPU 0,1,3: A Card\n    GPU 2:')
+    path.write_text(text.replace('GPU 2: A', 'GPU 2: Another'))
+    found = machine(read_log(tmp_path))
+    assert [*found][:2] == ['GPU 0,1,3', 'GPU 2']
+    assert found['GPU 0,1,3'] == 'A Card'
+    assert found['GPU 2'] == 'Another Card'
+    assert found['GPU number'] == '4'
 
 
 def test_default_band(tmp_path):
@@ -169,6 +240,76 @@ def test_a_constant_and_a_single_value_can_be_drawn(tmp_path):
         assert chart is None or '<use' in draw_chart(chart, 'k', 1)
 
 
+def test_a_single_place_has_whole_ticks(tmp_path):
+    """One line, in the middle of the first epoch, and one validation."""
+    log = run(tmp_path, None, [train_line(20), val_line(1, 30)])
+    for chart in (loss_charts(plotter(log))[0], score_charts(plotter(log))[0]):
+        ticks = re.findall(
+            r'<text[^>]*>([^<]+)</text>', draw_chart(chart, 'k', 1)
+        )
+        assert {'0', '1'} <= {*ticks}
+        assert '0.95' not in ticks
+        assert '0.975' not in ticks
+
+
+def test_positions_beyond_a_hundred_thousand_are_whole(tmp_path):
+    cfg = detector_cfg()
+    cfg['train_cfg']['max_iters'] = 180000
+    lines = [dict(loss=1.0, iter=i, step=i) for i in range(1000, 180001, 1000)]
+    log = run(tmp_path, cfg, lines)
+    rows = [row[0] for row in to_rows(plotter(log).plot('loss'))[1]]
+    assert (rows[0], rows[-1]) == ('1000', '180000')
+    assert all(re.fullmatch(r'\d+', row) for row in rows)
+
+
+def test_the_loss_of_a_detector_has_no_teacher(tmp_path):
+    log = run(tmp_path / 'a', detector_cfg(), detector_lines())
+    assert 'teacher' not in loss_charts(plotter(log))[0].caption
+    log = run(tmp_path / 'b', None, healthy_lines(100))
+    assert 'teacher' in loss_charts(plotter(log))[0].caption
+
+
+HOSTILE = {
+    'model': dict(model=[1]),
+    'train_cfg': dict(train_cfg=[1]),
+    'loader': dict(train_dataloader=[1]),
+    'parts': dict(model=dict(type='SCFS', head=[1], neck=[2])),
+    'hooks': dict(default_hooks=[1]),
+    'interval': dict(default_hooks=dict(logger=dict(interval=None))),
+    'word': dict(default_hooks=dict(logger=dict(interval='x'))),
+    'endless': dict(train_cfg=dict(max_epochs=10**400)),
+    'negative': dict(train_cfg=dict(max_epochs=-1)),
+    'wrapper': dict(optim_wrapper=[1], param_scheduler='x', auto_scale_lr=7),
+    'load_from': dict(
+        load_from=3,
+        model=dict(type='ImageClassifier', backbone=dict(type='ResNet')),
+    ),
+    'backbone': dict(model=dict(type='ImageClassifier', backbone='x')),
+}
+
+
+@pytest.mark.parametrize('name', HOSTILE)
+def test_settings_of_the_wrong_kind_end_no_report(tmp_path, name):
+    log = run(tmp_path, scfs_cfg(**HOSTILE[name]), healthy_lines(100))
+    assert 'Total loss' in make_page([log], CollapseMonitorHook)
+
+
+@pytest.mark.parametrize(
+    ('line', 'words'),
+    [
+        ('5', 'damaged (no json object)'),
+        ('null', 'damaged (no json object)'),
+        ('{"pascal_voc/mAP": null, "step": 3}', 'has no AP'),
+        ('{"pascal_voc/mAP": "x"}', 'has no AP'),
+    ],
+)
+def test_a_detector_s_lines_of_another_kind(tmp_path, line, words):
+    log = write_start(tmp_path, detector_cfg(), detector_lines())
+    with open(log / 'scalars.json', 'a') as file:
+        file.write(f'{line}\n{line}\n')
+    assert words in detections(read_log(tmp_path), 'mine')[-1]
+
+
 def test_drawing_has_the_colours_of_the_page_alone(tmp_path):
     log = run(tmp_path, None, healthy_lines())
     chart = by_title(health_charts(plotter(log)))['Teacher entropy']
@@ -228,6 +369,42 @@ def test_a_damaged_result_is_noted(tmp_path):
     path.write_text('{"format": "mmscfs-result-1", "protocol": 3}')
     assert results(log, 'mine', notes) == []
     assert notes[0].startswith(f'mine: result {str(path)!r}: entries missing')
+    good = make_result('svm', {'svm/mAP': 55.0})
+    write_result(tmp_path / 'epoch_1.svm.json', good)
+    (tmp_path / 'other.json').write_text('{"images": [')
+    ((_, facts, _),) = results(log, 'mine', notes := [])
+    assert facts[-1] == 'mAP of the classifiers 55.00 %'
+    assert len(notes) == 1
+
+
+def test_an_evaluation_in_the_run_s_folder_is_told_once(tmp_path):
+    """Its test writes the scores, too, without all that they are of."""
+    log = write_start(tmp_path, scfs_cfg(), [])
+    test = {'knn/top1': 61.25, 'knn/k': None, 'time': 0.5}
+    path = log.parent / '20260101_000000.json'
+    path.write_text(json.dumps(test))
+    metrics = {'knn/top1': 61.25, 'knn/k': None}
+    write_result(tmp_path / 'epoch_1.knn.json', make_result('knn', metrics))
+    ((_, facts, _),) = results(read_log(tmp_path), 'mine', [])
+    assert facts[0] == 'knn'
+    path.write_text(json.dumps(test | {'knn/top1': 61.5}))
+    assert len(results(read_log(tmp_path), 'mine', [])) == 2
+
+
+def test_an_unreadable_result_is_noted(tmp_path, monkeypatch):
+    log = run(tmp_path)
+    (tmp_path / 'a.json').write_text('{"format": "mmscfs-result-1"}')
+
+    def refuse(paths):
+        raise PermissionError(13, 'Permission denied', str(*paths))
+
+    monkeypatch.setattr(
+        'mmscfs.visualization.report.facts.find_results', refuse
+    )
+    notes = []
+    assert results(log, 'mine', notes) == []
+    assert 'Permission denied' in notes[0]
+    assert 'a.json' in notes[0]
 
 
 def test_a_test_has_its_scores(tmp_path):

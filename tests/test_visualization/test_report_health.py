@@ -130,3 +130,27 @@ def test_what_cannot_be_judged(tmp_path):
 def test_diverged(tmp_path):
     bad = lines(100) + [train_line(110, loss=math.nan)]
     assert verdict(tmp_path, bad).word == 'diverged'
+
+
+@pytest.mark.parametrize('bad', [ALL_ALIKE, NOTHING_LEARNT, {}])
+def test_a_line_of_a_skipped_step_changes_no_verdict(tmp_path, bad):
+    """One that is not finite, among those of the last window."""
+    found = lines(400, bad)
+    before = verdict(tmp_path / 'a', found)
+    found[-3] |= dict(loss_dino=math.nan)
+    after = verdict(tmp_path / 'b', found)
+    assert after.word == before.word
+    assert 'nan' not in after.reason
+
+
+def test_a_window_without_finite_figures(tmp_path):
+    bad = dict(loss_dino=math.nan)
+    found = verdict(tmp_path / 'a', lines(400, bad, since=350))
+    assert found.word == 'diverged'
+    assert 'up to iteration 400' in found.reason
+    bad = dict(teacher_entropy=math.nan)
+    assert verdict(tmp_path / 'b', lines(400, bad)).word == 'not judged'
+    model = scfs_cfg()['model'] | dict(head=dict(loss_weight=0))
+    found = verdict(tmp_path / 'c', lines(400), model=model)
+    assert found.word == 'not judged'
+    assert 'loss_weight is 0' in found.reason

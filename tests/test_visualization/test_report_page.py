@@ -20,7 +20,7 @@ from report_runs import (
 
 from mmscfs.checkpoint import Result, write_result
 from mmscfs.engine.hooks import CollapseMonitorHook
-from mmscfs.visualization.report import make_page, read_log
+from mmscfs.visualization.report import make_page, read_log, stop_reloading
 
 PHONE, DESKTOP = dict(width=360, height=800), dict(width=1280, height=900)
 HOSTILE = "<img src=x onerror=document.title='owned'>"
@@ -211,6 +211,52 @@ def test_nothing_is_wider_than_the_screen(pages, show, name, viewport):
         fold.evaluate('(fold) => { fold.open = true; }')
     width = page.evaluate('document.documentElement.scrollWidth')
     assert width == viewport['width']
+
+
+def test_row_headings_break_between_words(pages, show):
+    """On a phone, where values leave them little room."""
+    page = show(pages.three, PHONE)
+    for fold in page.locator('details').all():
+        fold.evaluate('(fold) => { fold.open = true; }')
+    # For each word of a heading whether it stands in one line.
+    broken = page.evaluate("""() => {
+      const found = [];
+      for (const head of document.querySelectorAll('#settings tbody th')) {
+        const text = head.firstChild;
+        for (const word of text.data.matchAll(/[^\\s.]{2,12}/g)) {
+          const range = document.createRange();
+          range.setStart(text, word.index);
+          range.setEnd(text, word.index + word[0].length);
+          if (range.getClientRects().length > 1) found.push(word[0]);
+        }
+      }
+      return found;
+    }""")
+    assert 'Learning' not in broken
+    assert 'Backbone' not in broken
+    assert 'momentum' not in broken
+
+
+def test_a_page_stops_reloading(pages):
+    """As if it had never begun to."""
+    settings = dict(make_monitor=CollapseMonitorHook, now=1.8e9)
+    page = make_page(pages.logs, reload=30, **settings)
+    assert page != (still := make_page(pages.logs, **settings))
+    assert stop_reloading(page) == still
+
+
+@pytest.mark.parametrize('viewport', [PHONE, DESKTOP])
+def test_long_names_of_folders_fit(pages, show, viewport, tmp_path):
+    names = 'x' * 200, 'y' * 200
+    for name in names:
+        write_start(tmp_path / name, scfs_cfg(seed=name), healthy_lines(100))
+    for part in (names[:1], names):
+        logs = [read_log(tmp_path / name) for name in part]
+        path = tmp_path / f'{len(part)}.html'
+        path.write_text(make_page(logs, CollapseMonitorHook))
+        page = show(path, viewport)
+        width = page.evaluate('document.documentElement.scrollWidth')
+        assert width == viewport['width']
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])

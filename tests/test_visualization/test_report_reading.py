@@ -16,6 +16,7 @@ from report_runs import (
 )
 
 from mmscfs.visualization.report import read_log
+from mmscfs.visualization.report.charts import Plotter, speed_charts
 from mmscfs.visualization.report.stitching import (
     POINTS,
     iterations_per_epoch,
@@ -167,6 +168,44 @@ def test_the_last_line_that_there_can_be_is_the_end(tmp_path):
     cfg = scfs_cfg(train_cfg=dict(max_epochs=14))
     write_start(tmp_path, cfg, lines)
     assert read_log(tmp_path).reached == 14
+
+
+@pytest.mark.parametrize(
+    ('last', 'reached', 'state'),
+    [(60, 5, 'running'), (108, 9, 'running'), (120, 10, 'finished')],
+)
+def test_epochs_shorter_than_the_log_s_interval(
+    tmp_path, last, reached, state
+):
+    """Of 10 epochs of 12 iterations every end is logged."""
+    lines = [train_line(i, length=12) for i in range(12, last + 1, 12)]
+    hooks = dict(logger=dict(type='LoggerHook', interval=50))
+    write_start(tmp_path, scfs_cfg(default_hooks=hooks), lines)
+    log = read_log(tmp_path)
+    assert log.reached == reached
+    assert log.state(time.time()) == state
+
+
+def test_processes_are_those_of_the_start_that_trained(tmp_path):
+    """4, then 2 from iteration 210 on; a test of 1; and a start too young."""
+    for number, lines, time_ in (
+        (4, healthy_lines(240), '20260101_000000'),
+        (2, healthy_lines(first=210), '20260102_000000'),
+        (1, [], '20260103_000000'),
+        (3, [], '20260104_000000'),
+    ):
+        log = write_start(tmp_path, scfs_cfg(), lines, time_)
+        path = log.parent / f'{time_}.log'
+        text = path.read_text().replace('number: 4', f'number: {number}')
+        path.write_text(text)
+    found = read_log(tmp_path)
+    assert found.environment['GPU number'] == '2'
+    assert found.origin.batch_size == 16  # 2 processes of 8 images
+    chart = speed_charts(Plotter({0: found}, {0: None}))[1]
+    (series,) = chart.series
+    rates = dict(zip(series.curve.x * 40, series.curve.y, strict=True))
+    # Steps of 0.5 s, of 32 and of 16 images.
+    assert (rates[200], rates[210], rates[400]) == (64, 32, 32)
 
 
 def test_environment_and_batch(tmp_path):

@@ -103,6 +103,26 @@ def test_views_keep_their_shape_in_whole_patches():
     assert tile.shape == (128, 96, 3)
 
 
+def test_less_than_a_pixel_at_the_edge_is_that_pixel():
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:, 59], image[39] = 7, 9
+    boxes = np.array([[59.6, 3, 60, 9], [3, 39.8, 9, 40]])
+    boxes /= [60, 40, 60, 40]
+    _, tiles = cut_views(image, boxes, 64, 32)
+    assert [np.unique(tile).tolist() for tile in tiles] == [[7], [9]]
+
+
+def test_the_key_is_whole():
+    """With one local view the maps need less room than it."""
+    one = sample()._replace(local_views=[np.zeros((8, 8, 3), np.uint8)])
+    maps = SearchMaps(torch.zeros(2, 2), torch.rand(1, 2, 2))
+    picture = draw_search_maps(
+        [one._replace(found={'': dict(layer2=maps)}, boxes=None)]
+    )
+    assert picture[:, -8:].min() == 255
+    assert (picture[-35:, -40:] < 200).any()  # its last letters
+
+
 def test_overlay_is_brightest_where_the_map_is():
     grey = np.full((40, 40, 3), 100, np.uint8)
     heat = np.zeros((4, 4))
@@ -115,13 +135,13 @@ def test_overlay_is_brightest_where_the_map_is():
 
 
 def sample(networks=('',), layers=('layer2', 'layer3')):
-    maps = SearchMaps(torch.zeros(2, 2), torch.rand(2, 2, 2))
+    maps = SearchMaps(torch.zeros(2, 2), torch.rand(4, 2, 2))
     maps.mean[0, 1] = 1
     return SearchSample(
         np.full((16, 16, 3), 128, np.uint8),
-        [np.full((8, 8, 3), 255, np.uint8)] * 2,
+        [np.full((8, 8, 3), 255, np.uint8)] * 4,
         {name: dict.fromkeys(layers, maps) for name in networks},
-        jigsaw(1, 2),
+        jigsaw(1, 4),
         'dog.jpg',
     )
 

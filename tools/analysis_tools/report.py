@@ -14,10 +14,13 @@ anywhere. Nothing in a work directory is executed.
 """
 
 import argparse
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 WATCH = 30.0  # seconds
 EXAMPLES = """
@@ -79,7 +82,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         const=WATCH,
         metavar='SECONDS',
         help='go on, look this often for something new (default: '
-        f'{WATCH:g}), and stop when all runs have finished, or on Ctrl-C',
+        f'{WATCH:g}), and stop when all runs have finished, or on Ctrl-C or '
+        'another end',
     )
     args = parser.parse_args(argv)
     args.runs = list({run.resolve(): run for run in args.runs}.values())
@@ -100,8 +104,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code.
 
-    0: written, 1: writing failed, 2: there is nothing to report on, or the
-    page cannot be written where it should be.
+    0: written, 1: writing failed, or a run was damaged meanwhile, 2: there is
+    nothing to report on, or the page cannot be written where it should be.
     """
     args = parse_args(argv)
 
@@ -122,24 +126,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             write(args.runs, args.out)
         else:
             watch(args.runs, args.out, args.watch)
-    except OSError as error:
-        print(f'error: --out {args.out}: {error}', file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
         return 1
     return 0
 
 
-def write(folders: Sequence[Path], out: Path, reload: float | None = None):
-    """Write the page, and say so.
+def write(
+    folders: Sequence[Path], out: Path, reload: float | None = None
+) -> str:
+    """Write the page, and say so; return it.
 
     Raises:
-        OSError: It cannot be written.
-        ValueError: A run cannot be read.
+        OSError: It cannot be written, or a run cannot be read.
+        ValueError: A run is damaged.
     """
     from functools import partial
 
     from rich.progress import track
 
-    from mmscfs.checkpoint import write_atomically
     from mmscfs.engine.hooks import CollapseMonitorHook
     from mmscfs.visualization.report import make_page, read_log
 
@@ -155,41 +160,99 @@ def write(folders: Sequence[Path], out: Path, reload: float | None = None):
         reload,
         drawing,
     )
+    save(page, out)
+    return page
+
+
+def save(page: str, out: Path) -> None:
+    """Write a page that is made, and say so.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    from mmscfs.checkpoint import write_atomically
+
     # A name may have bytes that are no text.
     content = page.encode(errors='replace')
-    write_atomically(out, content)
-    print(f'written: {out} ({len(content) / 1e6:.1f} MB)', flush=True)
+    try:
+        write_atomically(out, content)
+    except OSError as error:
+        raise OSError(f'--out {out}: {error}') from error
+    name = str(out).encode(errors='replace').decode()
+    print(f'written: {name} ({len(content) / 1e6:.1f} MB)', flush=True)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Have what ends a process come as Ctrl-C does, not to be left as it is.
+
+    A second one ends it at once.
+    """
+    before = {}
+
+    def interrupt(*_: Any) -> None:
+        restore()
+        raise KeyboardInterrupt
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for name in ('SIGTERM', 'SIGHUP'):
+        number = getattr(signal, name, None)
+        # Under nohup a hang-up is ignored, and stays so.
+        if number and signal.getsignal(number) is signal.SIG_DFL:
+            before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        restore()
 
 
 def watch(folders: Sequence[Path], out: Path, interval: float) -> None:
     """Write the page whenever there is something new.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: It cannot be written, or no run could ever be read.
+        ValueError: No run could ever be read.
     """
-    from mmscfs.visualization.report import read_log, watched_files
+    from mmscfs.visualization.report import (
+        read_log,
+        stop_reloading,
+        watched_files,
+    )
 
-    seen = None
+    seen, page, end = None, None, 'stopped watching'
     try:
-        while True:
-            try:
-                logs = [read_log(folder) for folder in folders]
-                if all(log.is_over(time.time()) for log in logs):
-                    print('all runs have finished')
-                    break
-                states = [log.state(time.time()) for log in logs]
-                files = [watched_files(folder) for folder in folders]
-                if (states, files) != seen:
-                    write(folders, out, interval)
-                    seen = states, files
-            except (ValueError, OSError) as error:
-                # A file that is being written or replaced is whole next time.
-                print(f'not written this time: {error}', file=sys.stderr)
-            time.sleep(interval)
+        with ended_by_signals():
+            while True:
+                try:
+                    logs = [read_log(folder) for folder in folders]
+                    if all(log.is_over(time.time()) for log in logs):
+                        end = 'all runs have finished'
+                        break
+                    states = [log.state(time.time()) for log in logs]
+                    files = [watched_files(folder) for folder in folders]
+                    if (states, files) != seen:
+                        page = write(folders, out, interval)
+                        seen = states, files
+                except (ValueError, OSError) as error:
+                    # A file that is being written is whole next time.
+                    print(f'not written this time: {error}', file=sys.stderr)
+                time.sleep(interval)
     except KeyboardInterrupt:
-        print('\nstopped watching')
-    # Once more, as a page that reloads itself no longer.
-    write(folders, out)
+        pass
+    # Once more, as a page that reloads itself no longer. Before a word, which
+    # fails if the terminal is gone.
+    try:
+        write(folders, out)
+    except (ValueError, OSError) as error:
+        if page is None:
+            raise
+        # A run was moved or damaged: its last page, with what it had.
+        save(stop_reloading(page), out)
+        print(f'the page is as it was: {error}', file=sys.stderr)
+    print(end)
 
 
 if __name__ == '__main__':

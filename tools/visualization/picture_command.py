@@ -3,12 +3,15 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mmengine.config import Config
+
+PREFIX = 'mmscfs::'
 
 
 def add_config_options(
@@ -31,35 +34,106 @@ def add_out_option(parser: argparse.ArgumentParser, default: str) -> None:
     """Add the file to write."""
     parser.add_argument(
         '--out',
-        type=Path,
+        type=png,
         default=Path(default),
         metavar='FILE',
         help='PNG to write (default: %(default)s)',
     )
 
 
+def png(text: str) -> Path:
+    """Return the file that is named by ``--out``.
+
+    Raises:
+        argparse.ArgumentTypeError: Its name is not that of a PNG.
+    """
+    path = Path(text)
+    if path.suffix.lower() != '.png':
+        raise argparse.ArgumentTypeError(
+            f'{text!r} must end in .png, not to replace another file by '
+            'mistake'
+        )
+    return path
+
+
 def check_config(
     parser: argparse.ArgumentParser, args: argparse.Namespace
 ) -> None:
-    """Exit with code 2 if there is no config."""
-    if '::' not in args.config and not Path(args.config).is_file():
-        parser.error(f'no config file {args.config!r}')
+    """Make the config a file; exit with code 2 if there is none."""
+    args.config = config_file(parser, args.config)
+
+
+def config_file(parser: argparse.ArgumentParser, name: str) -> str:
+    """Return the file of a config, which may be named ``mmscfs::...``.
+
+    Exits with code 2 if there is none.
+    """
+    if name.startswith(PREFIX):
+        # Here, for its packages take seconds to import.
+        from mmscfs.hub import find_config
+
+        try:
+            return find_config(name)
+        except FileNotFoundError as error:
+            parser.error(str(error))
+    if not Path(name).is_file():
+        parser.error(
+            f'no config file {name!r}; those of mmscfs have names such as '
+            f'{PREFIX}scfs_r50.py'
+        )
+    return name
 
 
 def read_config(args: argparse.Namespace) -> 'Config':
     """Read the config with its overrides.
 
     Raises:
-        OSError, ValueError: It cannot be read.
+        ValueError: It cannot be read.
+    """
+    cfg = read_config_file(args.config)
+    if args.cfg_options:
+        try:
+            cfg.merge_from_dict(args.cfg_options)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f'--cfg-options do not fit {args.config} ({error}): name '
+                'settings that it has'
+            ) from error
+    return cfg
+
+
+def read_config_file(path: str) -> 'Config':
+    """Read a config.
+
+    Raises:
+        ValueError: It cannot be read.
     """
     from mmengine.config import Config
 
     import mmscfs  # noqa: F401  (makes names as mmscfs::NAME known)
 
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    return cfg
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # a config is code, which raises anything
+        raise ValueError(
+            f'config {path} cannot be read ({type(error).__name__}: {error}): '
+            'correct what this names'
+        ) from error
+
+
+@contextmanager
+def naming(checkpoint: str) -> Iterator[None]:
+    """Name the checkpoint in what is wrong with it.
+
+    Raises:
+        ValueError: The same as inside.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if checkpoint in str(error):
+            raise
+        raise ValueError(f'checkpoint {checkpoint}: {error}') from error
 
 
 def write_pictures(
@@ -92,5 +166,6 @@ def write_pictures(
         except OSError as error:
             print(f'error: cannot write {path}: {error}', file=sys.stderr)
             return 1
-        print(f'written: {path}')
+        # A name may have bytes that are no text.
+        print(f'written: {str(path).encode(errors="replace").decode()}')
     return 0

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
+from picture_command import read_config_file
 from torch import nn
 
 from mmscfs.checkpoint import (
@@ -72,7 +72,7 @@ def load_network(path: str, config: str | None, which: str | None) -> Network:
     checkpoint = read_checkpoint(path)
     found = find_backbone(checkpoint, which)
     if config is not None:
-        settings = Config.fromfile(config).to_dict()
+        settings = read_config_file(config).to_dict()
     else:
         meta = checkpoint.get('meta')
         text = meta.get('cfg') if isinstance(meta, Mapping) else None
@@ -189,6 +189,9 @@ def search(
     Returns:
         tuple: The global view and the local views, BGR uint8, and the maps by
         layer.
+
+    Raises:
+        ValueError: The network has diverged.
     """
     whole, tile = network.sizes.values()
     if size is not None:
@@ -209,4 +212,11 @@ def search(
     maps = compute_search_maps(
         network.backbone, network.layers, global_view, local_views
     )
+    if not all(
+        torch.isfinite(part).all() for found in maps.values() for part in found
+    ):
+        raise ValueError(
+            'its features are not finite (NaN or infinite): the network has '
+            'diverged; take an earlier checkpoint'
+        )
     return (*views, maps)

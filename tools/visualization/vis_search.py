@@ -14,8 +14,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from picture_command import add_out_option, write_pictures
+from picture_command import (
+    add_out_option,
+    config_file,
+    naming,
+    write_pictures,
+)
 
+LARGEST = 2048  # px: the maps of more take all memory
 EXAMPLES = """
 examples:
   # a pre-training of your own, on two images
@@ -69,7 +75,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--config',
-        help="config of the pre-training (default: the checkpoint's own)",
+        help='config of the pre-training, a file or mmscfs::NAME (default: '
+        "the checkpoint's own)",
     )
     parser.add_argument(
         '--size',
@@ -85,8 +92,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             f'--checkpoint: {len(args.checkpoint)} are too many to stand side '
             'by side; name one or two'
         )
-    if args.size is not None and args.size < 32:
-        parser.error(f'--size {args.size}: must be at least 32')
+    if args.size is not None and not 32 <= args.size <= LARGEST:
+        parser.error(f'--size {args.size}: must be 32 to {LARGEST}')
+    inputs = {Path(path).resolve() for path in args.images + args.checkpoint}
+    if args.out.resolve() in inputs:
+        parser.error(f'--out {args.out}: it is an input; name another file')
+    if args.config is not None:
+        args.config = config_file(parser, args.config)
     return args
 
 
@@ -152,17 +164,16 @@ def draw(args: argparse.Namespace) -> list[partial]:
     ]
     networks = []
     for path in args.checkpoint:
-        try:
+        with naming(path):
             networks.append(load_network(path, args.config, args.network))
-        except ValueError as error:
-            raise ValueError(f'checkpoint {path}: {error}') from error
     samples = []
     for path, image, shares in track(
         list(zip(args.images, images, boxes, strict=True)), 'searching'
     ):
         found = {}
-        for network in networks:
-            whole, tiles, maps = search(network, image, shares, args.size)
+        for checkpoint, network in zip(args.checkpoint, networks, strict=True):
+            with naming(checkpoint):
+                whole, tiles, maps = search(network, image, shares, args.size)
             # The same checkpoint twice is a pair, too.
             name = network.name + ' ' * (network.name in found)
             found[name] = maps

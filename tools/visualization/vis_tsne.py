@@ -18,6 +18,7 @@ from picture_command import (
     add_config_options,
     add_out_option,
     check_config,
+    naming,
     read_config,
     write_pictures,
 )
@@ -94,8 +95,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     check_config(parser, args)
     if args.number < 3:
         parser.error(f'--number {args.number}: must be at least 3')
-    if args.out.suffix == '.csv':
-        parser.error(f'--out {args.out}: name the PNG, the CSV lies beside it')
     return args
 
 
@@ -123,7 +122,8 @@ def load_config(args: argparse.Namespace):
             'evaluates, e.g. one below configs/classification/knn'
         )
     prepare_config(cfg)
-    start_from(cfg, args.pretrained, args.network)
+    with naming(args.pretrained):
+        start_from(cfg, args.pretrained, args.network)
     return cfg
 
 
@@ -179,14 +179,15 @@ def draw(args: argparse.Namespace) -> list[partial]:
     cfg = load_config(args)
     loader = build_loader(cfg, args.number)
     layers = args.layer if args.layer == 'last' else [args.layer]
-    found = extract_features(
-        # All that it asks of a runner.
-        SimpleNamespace(model=build_model(cfg)),
-        loader,
-        'images',
-        layers,
-        read=label_or_none,
-    )
+    with naming(args.pretrained):
+        found = extract_features(
+            # All that it asks of a runner.
+            SimpleNamespace(model=build_model(cfg)),
+            loader,
+            'images',
+            layers,
+            read=label_or_none,
+        )
     ((layer, features),) = found.layers.items()
     with Console().status(f'{args.method} of {len(features)} features'):
         points = embed(features.numpy(), args.method, args.seed)

@@ -54,7 +54,8 @@ class PicturesHook(Hook):
     ``vis_data/vis_image/<name>_<iteration>.png`` and TensorBoard shows:
 
     - ``views``: some training images with the boxes of their crops, and
-      the crops as the network gets them in the epoch to come;
+      the crops as the network gets them in the epoch to come, at the end
+      in the last one;
     - ``search_maps``, of SCFS: where the teacher finds the quarters of the
       same images in the whole;
     - ``embedding``, if asked for: the teacher's features of validation images
@@ -121,7 +122,9 @@ class PicturesHook(Hook):
             or self.every_n_epochs(runner, self.interval)
             or self.is_last_train_epoch(runner)
         ):
-            self.draw(runner, runner.iter, runner.epoch + 1)
+            # After the last epoch none is to come: it is shown once more.
+            coming = min(runner.epoch + 1, runner.max_epochs - 1)
+            self.draw(runner, runner.iter, coming)
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Draw if it is due, by iterations."""

@@ -2,7 +2,7 @@
 """One page of html that says how runs are doing."""
 
 from .health import Monitor
-from .page import make_page
+from .page import make_page, stop_reloading
 from .reading import RunLog, Start, read_log, watched_files
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     'Start',
     'make_page',
     'read_log',
+    'stop_reloading',
     'watched_files',
 ]

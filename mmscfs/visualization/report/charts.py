@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..knn_curves import top1_by_layer
-from .health import Monitor, num_prototypes
-from .reading import RunLog
+from .health import Monitor, loss_weight, num_prototypes
+from .reading import RunLog, get_mapping
 from .stitching import Curve, Line, make_curve
 from .words import CAPTIONS, SCORES, TITLES, UNITS
 
@@ -19,6 +19,7 @@ HEALTH = (
     'feature_std',
     'center_norm',
     'grad_norm',
+    'skipped',
 )
 SCHEDULES = ('lr', 'teacher_temp', 'teacher_momentum')
 
@@ -121,7 +122,9 @@ class Plotter:
 
     def edges(self, key: str) -> list[tuple[float, float, str]]:
         """Return the ranges of a figure that monitors take for collapse."""
-        tops: dict[tuple[float, float], None] = {}
+        # An entropy cannot be above ln K; a loss can, and has a weight.
+        is_loss = key == 'loss_dino'
+        tops: dict[tuple[float, float, str], None] = {}
         near_zero: dict[str, list[float]] = {}
         for number, run in self.runs.items():
             monitor, count = self.monitors[number], num_prototypes(run)
@@ -129,18 +132,20 @@ class Plotter:
                 continue
             top = math.log(count)
             near = monitor.tolerance * top
-            tops[top, near] = None
+            weight = loss_weight(run) if is_loss else 1.0
+            if weight > 0:  # not NaN either
+                words = f'{weight:g} ln K' if weight != 1 else 'ln K'
+                words += f' = {weight * top:.2f}'
+                tops[weight * top, weight * near, words] = None
             near_zero.setdefault('teacher_entropy', []).append(near)
             near_zero.setdefault('teacher_student_kl', []).append(
                 monitor.min_divergence * top
             )
         edges = []
         if key in ('teacher_entropy', 'loss_dino'):
-            # An entropy cannot be above ln K, a loss can.
-            above = key == 'loss_dino'
             edges = [
-                (top - near, top + near * above, f'ln K = {top:.2f}')
-                for top, near in tops
+                (top - near, top + near * is_loss, words)
+                for top, near, words in tops
             ]
         if highest := max(near_zero.get(key, [0.0])):
             edges.append((0.0, highest, '0'))
@@ -195,6 +200,10 @@ def loss_charts(plotter: Plotter) -> list[Chart | None]:
         term = re.fullmatch(r'loss_(\w+)_(global|search)', name)
         title = TITLES.get(name, name)
         caption = CAPTIONS.get(name, CAPTIONS['loss_'])
+        if name == 'loss' and all(
+            run.kind != 'pre-training' for run in plotter.runs.values()
+        ):
+            caption = CAPTIONS['supervised_loss']
         if term:
             title = f'{term[1]}, {term[2]} term'
             caption = CAPTIONS[term[2]]
@@ -210,7 +219,11 @@ def health_charts(plotter: Plotter) -> list[Chart | None]:
     """Return the charts that collapse shows in."""
     charts = []
     for name in HEALTH:
-        charts.append(plotter.plot(name, edges=plotter.edges(name)))
+        charts.append(
+            plotter.plot(
+                name, edges=plotter.edges(name), from_zero=name == 'skipped'
+            )
+        )
     for name in plotter.names(r'\w+_teacher_entropy'):
         layer = name.removesuffix('_teacher_entropy')
         charts.append(
@@ -239,11 +252,11 @@ def speed_charts(plotter: Plotter) -> list[Chart | None]:
     """Return the charts of time and memory."""
 
     def images(run: RunLog, line: Line) -> float:
-        loader = run.cfg.get('train_dataloader') or {}
+        loader = get_mapping(run.cfg, 'train_dataloader')
         size, time = loader.get('batch_size'), line.get('time', 0)
         if not isinstance(size, int) or not time > 0:
             return math.nan
-        return size * run.world_size / time
+        return size * run.world_sizes[int(line['start'])] / time
 
     return [
         plotter.plot(

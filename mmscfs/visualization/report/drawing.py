@@ -64,6 +64,10 @@ def draw_chart(chart: Chart, key: str, runs: int) -> Markup:
         low = min(low, np.nanmin(series.curve.low))
         high = max(high, np.nanmax(series.curve.high))
         _draw_series(axes, chart, series, runs)
+    places = {x for series in chart.series for x in series.curve.x}
+    if len(places) == 1:  # of which a whole one is marked
+        (place,) = places
+        axes.set_xlim(max(place - 1, 0), place + 1)
     for bottom, top, _ in chart.edges:
         low, high = min(low, bottom), max(high, top)
     if chart.from_zero:
@@ -237,5 +241,6 @@ def to_rows(
     for x in positions:
         values = [column.get(x, math.nan) for column in columns]
         texts = [f'{v:.5g}' if v == v else '–' for v in values]
-        rows.append((f'{x:.5g}', texts))
+        # Of epochs a few digits, of iterations all.
+        rows.append((f'{x:.5g}' if x < 10000 else f'{x:.0f}', texts))
     return [series.run for series in chart.series], rows

@@ -10,13 +10,12 @@ from mmscfs.checkpoint import backbone_name, find_results, flatten
 from ..transfer.runs import COCO_SCORES, VOC_SCORES
 from ..transfer.runs import read_run as read_detection
 from ..transfer.starts import read_start
-from .reading import RunLog
+from .reading import UNUSABLE, RunLog, get_mapping, is_result
 from .words import SCORES
 
 LONGEST = 160  # characters of a setting in a table
 MOST = 150  # differences
 MACHINE = (
-    'GPU 0',
     'CUDA available',
     'Python',
     'PyTorch',
@@ -101,7 +100,10 @@ def describe(run: RunLog) -> dict[str, str]:
 def _start(run: RunLog) -> str | None:
     if run.kind == 'pre-training' or not run.cfg.get('model'):
         return None
-    label = read_start([start.cfg for start in run.starts]).label
+    try:
+        label = read_start([start.cfg for start in run.starts]).label
+    except UNUSABLE:
+        return None
     return None if label == '-' else label
 
 
@@ -140,13 +142,6 @@ def _range(temperature: Mapping) -> str | None:
     return f'{start} to {end}' + (f' over {epochs} epochs' if epochs else '')
 
 
-def get_mapping(cfg: Any, *names: str) -> Mapping:
-    """Return a part of a config; an empty one if there is none."""
-    for name in names:
-        cfg = cfg.get(name) if isinstance(cfg, Mapping) else None
-    return cfg if isinstance(cfg, Mapping) else {}
-
-
 def to_text(value: Any) -> str:
     """Return a setting as text for a table's cell."""
     text = value if isinstance(value, str) else repr(value)
@@ -181,7 +176,13 @@ def compare(parts: Sequence[Mapping[str, str]]) -> list[list[str]]:
 def machine(run: RunLog) -> dict[str, str]:
     """Return the environment's most telling lines."""
     found = run.environment
-    names = [name for name in MACHINE if name in found]
+    # mmengine puts GPUs of a kind together: "GPU 0,1,2,3".
+    names = [
+        name
+        for name in found
+        if name.startswith('GPU ') and name != 'GPU number'
+    ]
+    names += [name for name in MACHINE if name in found]
     return {name: to_text(found[name]) for name in names}
 
 
@@ -210,26 +211,32 @@ class Score(NamedTuple):
 
 def results(run: RunLog, name: str, notes: list[str]) -> list[Score]:
     """Return what evaluations and tests wrote; the unreadable is noted."""
-    try:
-        found = find_results([run.folder])
-    except ValueError as error:
-        found = {}
-        if not str(error).startswith('no results in'):
+    scores: list[Score] = []
+    evaluated: list[Mapping[str, float]] = []
+    for path in sorted(run.folder.rglob('*.json')):
+        try:
+            found = find_results([path]) if is_result(path) else {}
+        except (ValueError, OSError) as error:
             notes.append(f'{name}: {error}')
-    scores = []
-    for result in found.values():
-        facts = [
-            result.protocol,
-            result.dataset,
-            result.checkpoint or '–',
-            result.network or '–',
-        ]
-        metrics = {k: v for k, v in result.metrics.items() if v is not None}
-        scores.append(_score(name, facts, metrics))
+            continue
+        for result in found.values():
+            facts = [
+                result.protocol,
+                result.dataset,
+                result.checkpoint or '–',
+                result.network or '–',
+            ]
+            metrics = {
+                k: v for k, v in result.metrics.items() if v is not None
+            }
+            evaluated.append(metrics)
+            scores.append(_score(name, facts, metrics))
     for start in run.starts if run.kind != 'detection' else ():
         if start.test:
             taken = ('time', 'data_time', 'step')
             metrics = {k: v for k, v in start.test.items() if k not in taken}
+            if any(metrics.items() <= known.items() for known in evaluated):
+                continue  # its evaluation wrote the same, and more, above
             facts = ['test', run.origin.data or '–', '–', '–']
             scores.append(_score(name, facts, metrics))
     return scores
@@ -248,7 +255,7 @@ def detections(run: RunLog, name: str) -> list[str] | None:
         return None
     try:
         found = read_detection(run.folder)
-    except ValueError as error:
+    except (ValueError, *UNUSABLE) as error:
         return [name, '–', *['–'] * len(COCO_SCORES), str(error)]
     # VOC has the first three.
     columns = dict(COCO_SCORES, **VOC_SCORES)

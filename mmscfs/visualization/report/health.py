@@ -3,11 +3,11 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from .reading import RunLog
+from .reading import RunLog, get_mapping
 from .stitching import Line
 
 MONITOR = 'CollapseMonitorHook'
@@ -114,9 +114,11 @@ def judge(run: RunLog, monitor: Monitor | None) -> Verdict:
             if prototypes is None
             else f'Its config has settings that {MONITOR} does not take.',
         )
-    weight = _loss_weight(run)
+    weight = loss_weight(run)
     recent = [v for v in run.train if v['at'] > last['at'] - monitor.window]
     entropy, loss = means(recent, weight)
+    if math.isnan(entropy):
+        return _no_figures(run, monitor, weight)
     first = monitor.begin + monitor.window
     top = math.log(prototypes)
     figures = (
@@ -156,12 +158,17 @@ def judge(run: RunLog, monitor: Monitor | None) -> Verdict:
 
 
 def means(lines: Iterable[Line], weight: float) -> tuple[float, float]:
-    """Return teacher entropy and unweighted loss of lines; NaN of none."""
+    """Return teacher entropy and unweighted loss of lines; NaN of none.
+
+    Lines that are not finite, as of a step that mixed precision skipped, do
+    not count.
+    """
     pairs = [
         (line['teacher_entropy'], line['loss_dino'] / weight)
         for line in lines
         if 'teacher_entropy' in line and 'loss_dino' in line
     ]
+    pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
     if not pairs:
         return math.nan, math.nan
     entropy, loss = np.mean(pairs, axis=0)
@@ -185,9 +192,33 @@ def first_finding(
     return None
 
 
-def _loss_weight(run: RunLog) -> float:
-    head: Any = (run.cfg.get('model') or {}).get('head')
-    weight = head.get('loss_weight', 1) if isinstance(head, Mapping) else 1
+def _no_figures(run: RunLog, monitor: Monitor, weight: float) -> Verdict:
+    """Say why there are no means of a run's last window."""
+    end = run.train[-1]['at']
+    figures = [
+        line['loss_dino']
+        for line in run.train
+        if line['at'] > end - monitor.window and 'loss_dino' in line
+    ]
+    if figures and not any(map(math.isfinite, figures)):
+        return Verdict(
+            'diverged',
+            f'The loss on the last layer is not finite in any line up to '
+            f'iteration {end:.0f}. Lower the learning rate, or turn mixed '
+            'precision off.',
+        )
+    missing = 'no loss on the last layer beside a finite teacher entropy'
+    if math.isnan(weight):
+        missing = 'no loss on the last layer: model.head.loss_weight is 0'
+    return Verdict(
+        'not judged',
+        f'The lines of its last {monitor.window} iterations have {missing}.',
+    )
+
+
+def loss_weight(run: RunLog) -> float:
+    """Return the weight of the loss on the last layer, NaN instead of 0."""
+    weight = get_mapping(run.cfg, 'model', 'head').get('loss_weight', 1)
     if not isinstance(weight, (int, float)):
         return 1
     return float(weight) or math.nan  # as the hook has it

@@ -3,6 +3,7 @@
 
 import base64
 import hashlib
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -113,6 +114,18 @@ def make_page(
     )
 
 
+def stop_reloading(page: str) -> str:
+    """Return a page as it would be without ``reload``."""
+    for pattern in (
+        r'<noscript><meta http-equiv="refresh"[^>]*></noscript>\n',
+        r' data-reload="[^"]*"',
+        r'<span class="needs-script" hidden>, reloaded [^<]*</span>',
+        r'<button type="button" id="pause"[^>]*>[^<]*</button>\n',
+    ):
+        page = re.sub(pattern, '', page, count=1)
+    return page
+
+
 def name_runs(logs: Sequence[RunLog]) -> list[str]:
     """Return the names of the folders, or the paths where these agree."""
     names = [log.folder.resolve().name for log in logs]
@@ -184,6 +197,13 @@ def damages(run: Run) -> list[str]:
                 f'{run.name}: {start.damaged} damaged lines of '
                 f'{start.folder.name}/vis_data/scalars.json are left out.'
             )
+    skipped = [line.get('skipped', 0.0) for line in run.log.train]
+    if share := sum(skipped) / max(len(skipped), 1):
+        notes.append(
+            f'{run.name}: {100 * share:.2g} % of its steps were skipped, as '
+            'their loss or gradient was not finite: see Skipped steps, in '
+            'Health.'
+        )
     if not run.log.train and run.log.state(0) != 'tested':
         notes.append(
             f'{run.name}: nothing is logged of its training yet; the first '

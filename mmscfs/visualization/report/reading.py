@@ -19,6 +19,10 @@ from ..transfer.runs import schedule
 from .stitching import Line, iterations_per_epoch, read_scalars, stitch
 
 LOG_PART = 2**16  # bytes of a log, its environment or latest lines
+LONGEST = 10**12  # epochs or iterations of a training that is one
+# What reading settings of the wrong kind raises.
+UNUSABLE = (AttributeError, LookupError, TypeError)
+RESULT = b'"format": "mmscfs-result-'  # how one begins
 QUIET = 600  # seconds without a sign of life of a run that is not running
 
 
@@ -75,7 +79,7 @@ class RunLog:
     @cached_property
     def kind(self) -> str:
         """ "pre-training", "classification" or "detection"."""
-        model = _mapping(self.cfg.get('model'))
+        model = get_mapping(self.cfg, 'model')
         if any(str(name).endswith('_head') for name in model):
             return 'detection'
         if re.search('Classifier|Probe', str(model.get('type'))):
@@ -83,38 +87,40 @@ class RunLog:
         return 'pre-training'
 
     @cached_property
+    def environments(self) -> list[dict[str, str]]:
+        """What each start logged of its machine and libraries."""
+        return [_logged_environment(start.folder) for start in self.starts]
+
+    @property
     def environment(self) -> dict[str, str]:
-        """What the last start logged of its machine and libraries."""
-        log = self.starts[-1].folder / f'{self.starts[-1].folder.name}.log'
-        if not log.is_file():
-            return {}
-        with open(log, 'rb') as file:
-            head = file.read(LOG_PART).decode(errors='replace')
-        found = re.search(
-            r'^System environment:$(.*?)^-{20,}$', head, re.DOTALL | re.M
-        )
-        # Indented by four; the lists below some of them are left out.
-        pairs = re.findall(
-            r'^    (\S[^:\n]*): (.*\S)', found[1] if found else '', re.M
-        )
-        return dict(pairs)
+        """That of the last start that trained, not of a test after it."""
+        last = int(self.train[-1]['start']) if self.train else -1
+        return self.environments[last]
 
     @property
     def world_size(self) -> int:
-        """Number of processes."""
-        number = self.environment.get('GPU number', '')
-        return int(number) if re.fullmatch(r'[1-9]\d{0,5}', number) else 1
+        """Number of processes of the last start that trained."""
+        return _world_size(self.environment)
+
+    @cached_property
+    def world_sizes(self) -> list[int]:
+        """Number of processes of each start."""
+        return [_world_size(found) for found in self.environments]
 
     @cached_property
     def origin(self) -> Origin:
-        """Method, data and batch size."""
-        return origin_of(self.cfg, self.world_size)
+        """Method, data and batch size; unknown of an unusable config."""
+        try:
+            return origin_of(self.cfg, self.world_size)
+        except (ValueError, *UNUSABLE):
+            return Origin()
 
     @property
     def planned(self) -> tuple[int, str]:
         """Length of the training, 0 if unknown; "epochs" or "iterations"."""
         total, unit = schedule(self.cfg)
-        return (total if isinstance(total, int) else 0), unit
+        usable = type(total) is int and 0 <= total < LONGEST
+        return (total if usable else 0), unit
 
     @property
     def reached(self) -> float:
@@ -124,8 +130,13 @@ class RunLog:
         iteration = self.train[-1]['at']
         total, unit = self.planned
         length = 1 if unit == 'iterations' else self.epoch_length or 1
-        hooks = _mapping(self.cfg.get('default_hooks'))
-        interval = _mapping(hooks.get('logger')).get('interval', 10)
+        logger = get_mapping(self.cfg, 'default_hooks', 'logger')
+        interval = logger.get('interval', 10)
+        if type(interval) is not int or interval < 1:
+            interval = 10
+        if unit == 'epochs':
+            # Of one that is shorter, mmengine logs the end.
+            interval = min(interval, length)
         # What comes after the last line that there can be is not logged.
         if total and total * length - iteration < interval:
             return float(total)
@@ -160,8 +171,8 @@ class RunLog:
         length = self.epoch_length
         if 'iter' in line:
             return line['at'] / length if by_epoch and length else line['at']
-        hooks = _mapping(self.cfg.get('default_hooks'))
-        steps = _mapping(hooks.get('logger')).get('log_metric_by_epoch', True)
+        logger = get_mapping(self.cfg, 'default_hooks', 'logger')
+        steps = logger.get('log_metric_by_epoch', True)
         step = line.get('step', 0)
         if length is None:  # then mmengine says step 0, or the iteration
             return step or line['at']
@@ -205,6 +216,25 @@ def read_log(folder: str | Path) -> RunLog:
     return RunLog(folder, starts)
 
 
+def get_mapping(cfg: Any, *names: str) -> Mapping:
+    """Return a part of a config; an empty one if there is none."""
+    for name in names:
+        cfg = cfg.get(name) if isinstance(cfg, Mapping) else None
+    return cfg if isinstance(cfg, Mapping) else {}
+
+
+def is_result(path: Path) -> bool:
+    """Tell an evaluation's result by its beginning: others may be large.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    if not path.is_file():
+        return False
+    with open(path, 'rb') as file:
+        return RESULT in file.read(100)
+
+
 def watched_files(folder: Path) -> list[tuple[Path, int, int]]:
     """Return the files that a report depends on, their sizes and times."""
     found = []
@@ -236,5 +266,23 @@ def _logged_length(start: Path) -> int | None:
     return int(found[-1]) or None if found else None
 
 
-def _mapping(value: Any) -> Mapping:
-    return value if isinstance(value, Mapping) else {}
+def _logged_environment(start: Path) -> dict[str, str]:
+    """Return what a start logged of its machine and libraries."""
+    log = start / f'{start.name}.log'
+    if not log.is_file():
+        return {}
+    with open(log, 'rb') as file:
+        head = file.read(LOG_PART).decode(errors='replace')
+    found = re.search(
+        r'^System environment:$(.*?)^-{20,}$', head, re.DOTALL | re.M
+    )
+    # Indented by four; the lists below some of them are left out.
+    pairs = re.findall(
+        r'^    (\S[^:\n]*): (.*\S)', found[1] if found else '', re.M
+    )
+    return dict(pairs)
+
+
+def _world_size(environment: Mapping[str, str]) -> int:
+    number = environment.get('GPU number', '')
+    return int(number) if re.fullmatch(r'[1-9]\d{0,5}', number) else 1

@@ -92,16 +92,17 @@ def stitch(sessions: Sequence[Sequence[Line]]) -> list[Line]:
 
     Returns:
         list[Line]: The lines with their iteration as "at": that of a
-        validation is the last one logged before it.
+        validation is the last one logged before it; and as "start" which
+        session they are of.
     """
     kept: list[Line] = []
-    for lines in sessions:
+    for number, lines in enumerate(sessions):
         first = next((v['iter'] for v in lines if 'iter' in v), math.inf)
         kept = [line for line in kept if line['at'] < first]
         at = kept[-1]['at'] if kept else 0.0
         for line in lines:
             at = line.get('iter', at)
-            kept.append(line | {'at': at})
+            kept.append(line | {'at': at, 'start': number})
     return kept
 
 

@@ -26,9 +26,13 @@ CAPTIONS = {
         'targets move with the teacher, so that a level loss does not mean '
         'that nothing is learnt: see the scores.'
     ),
+    'supervised_loss': (
+        'The sum of all terms. Healthy: a fast fall, then a slow one.'
+    ),
     'loss_dino': (
         'Cross-entropy between teacher and student on the last layer, in '
-        'nats. It begins near ln K and must leave it.'
+        'nats, times its weight in the loss. It begins near the shaded edge '
+        'and must leave it.'
     ),
     'global': (
         'The global views of an image against each other, as seen by this '
@@ -62,6 +66,11 @@ CAPTIONS = {
         'Healthy: moving early, then level. Without an end to its growth the '
         'outputs drift.'
     ),
+    'skipped': (
+        'Share of steps that were left out, as their loss or gradient was '
+        'not finite. Healthy: 0; with fp16 a few now and then. A run stops '
+        'after 20 in a row.'
+    ),
     'grad_norm': 'Healthy: level. Peaks come before a loss that diverges.',
     'lr': 'Healthy: as the schedule of the config wants it.',
     'weight_decay': 'As the schedule of the config wants it.',
@@ -88,6 +97,7 @@ TITLES = {
     'feature_std': 'Spread of features',
     'center_norm': 'Norm of the centre',
     'grad_norm': 'Norm of the gradient',
+    'skipped': 'Skipped steps',
     'lr': 'Learning rate',
     'weight_decay': 'Weight decay',
     'teacher_temp': 'Teacher temperature',

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmscfs.checkpoint import parse_config
 
@@ -159,8 +159,8 @@ def read_lines(path: Path) -> list[dict]:
     lines = []
     for number, text in enumerate(texts, 1):
         try:
-            lines.append(json.loads(text))
-        except (json.JSONDecodeError, RecursionError) as error:
+            lines.append(_object(json.loads(text)))
+        except (ValueError, RecursionError) as error:  # json's are such
             if number < len(texts):
                 raise ValueError(
                     f'{path}, line {number}: damaged ({error})'
@@ -168,9 +168,17 @@ def read_lines(path: Path) -> list[dict]:
     return lines
 
 
+def _object(content: Any) -> dict:
+    if not isinstance(content, dict):
+        raise ValueError('no json object')
+    return content
+
+
 def schedule(cfg: Mapping) -> tuple[int, str]:
     """Return the length of the training, in "epochs" or "iterations"."""
-    train_cfg = cfg.get('train_cfg') or {}
+    train_cfg = cfg.get('train_cfg')
+    if not isinstance(train_cfg, Mapping):
+        return 0, 'iterations'
     if 'max_epochs' in train_cfg:
         return train_cfg['max_epochs'], 'epochs'
     return train_cfg.get('max_iters', 0), 'iterations'
@@ -194,7 +202,7 @@ def last_validation(
         logger = (cfg.get('default_hooks') or {}).get('logger') or {}
         by_epoch = logger.get('log_metric_by_epoch', True)
         if by_epoch == (unit == 'epochs'):
-            reached = validations[-1]['step']
+            reached = validations[-1].get('step', 0)
         elif unit == 'iterations':
             # The line does not tell: validations come at every multiple of
             # the interval, and at the end.
@@ -221,7 +229,7 @@ def read_scores(
         column: 100 * metrics[name]
         for column, name in names.items()
         # COCO's API says -1, or not a number, where there is nothing.
-        if name in metrics and metrics[name] >= 0
+        if type(metrics.get(name)) in (int, float) and metrics[name] >= 0
     }
     if isinstance(evaluator, Mapping):
         evaluator = [evaluator]

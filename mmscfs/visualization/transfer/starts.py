@@ -34,9 +34,10 @@ def read_start(configs: Sequence[Mapping]) -> Start:
     cfg = next((c for c in reversed(configs) if not c.get('resume')), None)
     cfg = cfg or configs[0]
     if cfg.get('load_from') and not cfg.get('resume'):
-        return Start('-', f'all of {Path(cfg["load_from"]).name}')
-    backbone = cfg['model'].get('backbone')
-    if backbone is None:
+        return Start('-', f'all of {Path(str(cfg["load_from"])).name}')
+    model = cfg.get('model')
+    backbone = model.get('backbone') if isinstance(model, Mapping) else None
+    if not isinstance(backbone, Mapping):
         return Start('-', '-')
     if backbone.get('pretrained'):  # mmdet's older setting
         backbone = dict(
