@@ -97,7 +97,12 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     args = parser.parse_args()
     name = args.config
     if name.startswith(PREFIX):
-        args.config = str(CONFIGS / name.removeprefix(PREFIX))
+        from mmscfs.hub import find_config
+
+        try:
+            args.config = find_config(name)
+        except FileNotFoundError as error:
+            parser.error(str(error))
     if not Path(args.config).is_file():
         parser.error(
             f'no config file {name!r}; those of mmscfs are below {CONFIGS}, '

@@ -213,7 +213,11 @@ def _read_safetensors(path: Path) -> dict:
 
 
 def check_same_model(
-    model_state: Mapping[str, Tensor], checkpoint: Mapping, name: str
+    model_state: Mapping[str, Tensor],
+    checkpoint: Mapping,
+    name: str,
+    remedy: str = 'Resume with the config that wrote it (it lies in the work '
+    'directory), or start anew without --resume and load_from',
 ) -> None:
     """Check that a checkpoint holds exactly the tensors of a model.
 
@@ -221,6 +225,7 @@ def check_same_model(
         model_state (Mapping[str, Tensor]): The model's state dict.
         checkpoint (Mapping): A checkpoint, or a bare state dict.
         name (str): The model's name for the error.
+        remedy (str): What to do, for the error. Defaults to that of a run.
 
     Raises:
         ValueError: A tensor is missing, left over, or of another shape.
@@ -247,7 +252,5 @@ def check_same_model(
     if found:
         raise ValueError(
             f'the checkpoint is not one of this {name}: tensors '
-            f'{"; ".join(found)}. Resume with the config that wrote it '
-            '(it lies in the work directory), or start anew without '
-            '--resume and load_from'
+            f'{"; ".join(found)}. {remedy}'
         )

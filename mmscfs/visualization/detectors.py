@@ -85,15 +85,13 @@ def load_detector(cfg: Config, path: str | Path) -> nn.Module:
     settings = cfg.model.copy()
     settings.pop('init_cfg', None)
     model = MODELS.build(settings).eval()
+    remedy = 'Name the config that wrote it: it lies in the work directory'
     try:
-        check_same_model(model.state_dict(), checkpoint, type(model).__name__)
+        check_same_model(
+            model.state_dict(), checkpoint, type(model).__name__, remedy
+        )
     except ValueError as error:
-        # The rest of it is for who resumes.
-        problem = str(error).partition('. Resume with')[0]
-        raise ValueError(
-            f'{path}: {problem}. Name the config that wrote it: it lies in '
-            'the work directory'
-        ) from error
+        raise ValueError(f'{path}: {error}') from error
     model.load_state_dict(checkpoint['state_dict'])
     model.to(get_device())
     model.cfg = cfg  # inference_detector takes the pipeline from it
