@@ -23,6 +23,7 @@ import sys
 
 SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of an interface
 REQUEUE = 75  # of train.py: saved, start it again with --resume
+SAVE_FAILED = 'MMSCFS_SAVE_FAILED'  # as preemption_hook.py has it
 # Sent on to the processes, which save the run on two of them.
 SIGNALS = ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1')
 ENDS_WELL = (signal.SIGTERM, signal.SIGUSR1)
@@ -86,7 +87,8 @@ def torchrun_options(processes: str, arguments: list[str]) -> list[str]:
         )
     if rank >= nodes:
         raise ValueError(f'NODE_RANK={rank} must be below NNODES={nodes}')
-    if restarts and '--resume' not in arguments:
+    resumes = any(word.split('=')[0] == '--resume' for word in arguments)
+    if restarts and not resumes:
         raise ValueError(
             f'MAX_RESTARTS={restarts} would start the run from its beginning '
             'again: add --resume'
@@ -134,6 +136,10 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    # Where a process notes whether its save failed: in memory, as it is a
+    # full disk that fails most, and for as long as the run may take.
+    note = os.memfd_create('save_failed')
+    os.environ[SAVE_FAILED] = f'/proc/{os.getpid()}/fd/{note}'
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import (
@@ -144,7 +150,11 @@ def main(argv: list[str]) -> int:
     try:
         run.run(run.parse_args([*options, script, *arguments]))
     except SignalException as error:
-        print(f'ended by {error.sigval.name}', file=sys.stderr)
+        ended = f'ended by {error.sigval.name}'
+        if os.pread(note, 1, 0) == b'1':
+            print(f'error: {ended}, and not saved', file=sys.stderr)
+            return 1
+        print(ended, file=sys.stderr)
         if error.sigval in ENDS_WELL:
             return REQUEUE
         return 128 + error.sigval

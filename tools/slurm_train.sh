@@ -61,8 +61,8 @@ job) ;; # inside the batch job: below
     ;;
 esac
 
-# From the checkpoint that the user named at first, then from the newest.
-if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || [[ " $* " != *' --resume'* ]]; then
+# train.py takes a checkpoint that the user named at first, then the newest.
+if [[ " $* " != *' --resume'* ]]; then
     TRAIN+=(--resume)
 fi
 code=0

@@ -3,6 +3,7 @@
 """Train any config: pre-training here, or one of mmpretrain's or mmdet's."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,13 @@ examples:
 Ctrl-C saves the run at the next iteration and ends it: start it again with
 --resume. So do SIGTERM and SIGUSR1, with exit code 75 (docs/en/clusters.md).
 """
+# How often torchrun or Slurm has started the run again.
+RESTARTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
+
+
+def is_restart() -> bool:
+    """Whether a launcher started the same command before."""
+    return any(int(os.environ.get(name) or 0) > 0 for name in RESTARTS)
 
 
 def parse_args() -> argparse.Namespace:
@@ -59,7 +67,8 @@ def parse_args() -> argparse.Namespace:
         const='auto',
         metavar='CHECKPOINT',
         help='go on from a checkpoint, or without a name from the newest '
-        'whole one in the work directory (from the start if it has none)',
+        'whole one in the work directory (from the start if it has none). A '
+        'launcher that starts the run again has the newest go first',
     )
     parser.add_argument(
         '--overwrite',
@@ -86,7 +95,9 @@ def parse_args() -> argparse.Namespace:
         'train_dataloader.batch_size=64 model.search_layers="[2,3]"',
     )
     args = parse(parser)
-    if args.resume not in (None, 'auto') and not Path(args.resume).is_file():
+    is_named = args.resume not in (None, 'auto')
+    # A restarted run may have removed it, as an outdated one.
+    if is_named and not is_restart() and not Path(args.resume).is_file():
         parser.error(f'--resume: no checkpoint {args.resume!r}')
     if args.overwrite and args.resume:
         parser.error('--overwrite begins anew, --resume does not: leave one')
@@ -119,6 +130,22 @@ def merge_args(cfg: 'Config', args: argparse.Namespace) -> None:
     merge_common(cfg, args)  # last: --cfg-options have the last word
 
 
+def resume_again(cfg: 'Config') -> None:
+    """Set ``load_from`` of a restart: its newest, else what the user named.
+
+    Raises:
+        ValueError: The checkpoint is damaged, or no run's.
+        OSError: It cannot be read.
+    """
+    from mmscfs.engine import choose_checkpoint
+
+    named, cfg.load_from = cfg.get('load_from'), None
+    choose_checkpoint(cfg)
+    if cfg.load_from is None:
+        cfg.load_from = named
+        choose_checkpoint(cfg)
+
+
 def main() -> None:
     """Train."""
     args = parse_args()
@@ -146,7 +173,10 @@ def main() -> None:
             start_from(cfg, args.pretrained, args.network)
         check_detection_data(cfg)
         check_classification_data(cfg)
-        choose_checkpoint(cfg)
+        if cfg.get('resume') and is_restart():
+            resume_again(cfg)
+        else:
+            choose_checkpoint(cfg)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
     with naming_images():

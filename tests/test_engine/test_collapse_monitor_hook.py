@@ -1,8 +1,10 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import math
+import multiprocessing
 from types import SimpleNamespace
 
 import pytest
+import torch.distributed as dist
 from mmengine.logging import MessageHub
 
 from mmscfs.engine.hooks import CollapseMonitorHook
@@ -124,6 +126,41 @@ def test_may_stop_the_run_after_the_warning(monkeypatch):
     assert 'the teacher gives every image the same prototype' in text
     assert 'Last checkpoint: epoch_2.pth' in text
     assert 'collapse_monitor.stop=False' in text
+
+
+def member(rank, path, figures):
+    """Exit with code 1 if this process of two was stopped."""
+    dist.init_process_group(
+        'gloo', init_method=f'file://{path}', rank=rank, world_size=2
+    )
+    hook = CollapseMonitorHook(begin=10, window=5, stop=True)
+    try:
+        run(hook, [figures[rank]] * 20)
+    except RuntimeError as error:
+        raise SystemExit('stopped at iteration 15' in str(error)) from error
+
+
+@pytest.mark.parametrize(
+    ('figures', 'codes'),
+    [
+        ((HEALTHY, ONE_PROTOTYPE), [0, 0]),
+        ((ONE_PROTOTYPE, ONE_PROTOTYPE), [1, 1]),
+        # Divergences of 0.3, which is healthy, and 0.1: 0.2 is not.
+        ((dict(teacher_entropy=10.0, loss=10.3), NOTHING_LEFT), [1, 1]),
+    ],
+)
+def test_processes_stop_together(figures, codes, tmp_path):
+    """One alone would leave the others waiting for it."""
+    context = multiprocessing.get_context('fork')
+    processes = [
+        context.Process(target=member, args=(rank, tmp_path / 'at', figures))
+        for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == codes
 
 
 def test_healthy_run_is_not_warned_of():

@@ -3,10 +3,14 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.dataset import DefaultSampler
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from toy_runs import ToyData, assert_same_state, run, toy_cfg
 
@@ -88,13 +92,21 @@ def test_full_disk_does_not_ask_to_be_queued_again(tmp_path, monkeypatch):
             raise OSError(28, 'No space left on device')
         original(backend, obj, filepath)
 
-    monkeypatch.setattr(AtomicBackend, 'put', put)
     cfg = toy_cfg(tmp_path / 'work')
-    with pytest.raises(SystemExit) as end:
-        run(cfg, Notice(5))
+    # What tools/processes.py reads.
+    note = tmp_path / 'note'
+    monkeypatch.setenv(preemption_hook.SAVE_FAILED, str(note))
+    with monkeypatch.context() as patch:
+        patch.setattr(AtomicBackend, 'put', put)
+        with pytest.raises(SystemExit) as end:
+            run(cfg, Notice(5))
     assert end.value.code == 1
+    assert note.read_text() == '1'
     last = Path(cfg.work_dir, 'last_checkpoint').read_text()
     assert last.endswith('iter_4.pth')
+    with pytest.raises(SystemExit):  # room again
+        run(cfg, Notice(5))
+    assert note.read_text() == '0'
 
 
 def test_second_signal_stops_at_once_but_an_echo_does_not(monkeypatch):
@@ -166,12 +178,169 @@ def test_killed_worker_ends_the_run_and_not_its_checkpoint(tmp_path):
     assert_same_state(resumed, whole)
 
 
-def test_workers_do_not_hear_the_launchers_signals(tmp_path):
+class Count(BaseMetric):
+    """A validation's number of batches."""
+
+    def process(self, data_batch, data_samples):
+        self.results.append(1)
+
+    def compute_metrics(self, results):
+        return dict(batches=len(results))
+
+
+def validate(cfg, dataset):
+    """Have a config validate after each epoch, with a worker that stays."""
+    cfg.val_dataloader = dict(
+        batch_size=2,
+        num_workers=1,
+        persistent_workers=True,
+        dataset=dataset,
+        sampler=dict(type=DefaultSampler, shuffle=False),
+    )
+    cfg.val_cfg, cfg.val_evaluator = dict(), dict(type=Count)
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_workers_do_not_hear_the_launchers_signals(split, tmp_path):
     """SIGUSR1 to a worker would end it; here one gets it at an image."""
-    cfg = toy_cfg(tmp_path / 'work', **{'train_dataloader.num_workers': 1})
-    cfg.train_dataloader.dataset.update(type=Mortal, number=signal.SIGUSR1)
+    cfg = toy_cfg(tmp_path / 'work')
+    dataset = dict(type=Mortal, number=signal.SIGUSR1)
+    if split == 'val':
+        validate(cfg, dataset)
+    else:
+        cfg.train_dataloader.update(num_workers=1, dataset=dataset)
     _, losses = run(cfg)
     assert len(losses.values) == 15
+
+
+def signal_run(number):
+    """Send what a launcher does to the run that has forked this process."""
+    os.killpg(os.getpgid(os.getppid()), number)
+
+
+class Warned(ToyData):
+    """A data set whose run is sent a signal as a worker loads an image."""
+
+    def __init__(self, number, **kwargs):
+        super().__init__(**kwargs)
+        self.number = number
+
+    def __getitem__(self, index):
+        if index == 3:
+            signal_run(self.number)
+        return super().__getitem__(index)
+
+
+class WarnedPool(Hook):
+    """Have a pool at work after an epoch, as mmdet's VOC metric has one."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def after_train_epoch(self, runner):
+        with multiprocessing.get_context('fork').Pool(2) as pool:
+            pool.map(signal_run, [self.number] * 3)
+
+
+def in_own_group(target, *args):
+    """Call a function in a process of its own group; return its exit code."""
+
+    def call():
+        os.setpgid(0, 0)
+        target(*args)
+
+    process = multiprocessing.get_context('fork').Process(target=call)
+    process.start()
+    process.join(60)
+    code = process.exitcode
+    if code is None:  # it hangs
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+    return code
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize('place', ['train', 'val', 'pool'])
+def test_signal_to_the_group_spares_what_the_run_needs(
+    place, number, tmp_path
+):
+    """torchrun sends one to the group of each of its processes."""
+    cfg = toy_cfg(tmp_path / 'work')
+    dataset = dict(type=Warned, number=number)
+    if place == 'train':
+        cfg.train_dataloader.update(num_workers=1, dataset=dataset)
+    elif place == 'val':
+        validate(cfg, dataset)
+    hooks = [WarnedPool(number)] if place == 'pool' else []
+    assert in_own_group(run, cfg, *hooks) == 75
+    done = read_checkpoint(tmp_path / 'work/interrupted.pth')['meta']['iter']
+    if place != 'train':  # the first iteration of the second epoch
+        assert done == 6
+
+
+class KilledAtWork(Hook):
+    """Kill the run while processes work for it, and note these."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def after_train_iter(self, runner, *_, **__):
+        context = multiprocessing.get_context('fork')
+        processes = [context.Process(target=signal.pause) for _ in '01']
+        for process in processes:
+            process.start()
+        self.path.write_text(' '.join(str(p.pid) for p in processes))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def is_alive(pid):
+    """Whether a process has neither ended nor waits to be reaped."""
+    try:
+        stat = Path(f'/proc/{pid}/stat').read_text()
+    except OSError:
+        return False
+    return stat.rpartition(')')[2].split()[0] not in 'ZX'
+
+
+def test_killed_run_leaves_no_process_behind(tmp_path):
+    """A launcher's SIGKILL to the run's group does not reach them."""
+    path = tmp_path / 'pids'
+    code = in_own_group(run, toy_cfg(tmp_path / 'work'), KilledAtWork(path))
+    assert code == -signal.SIGKILL
+    pids = [int(pid) for pid in path.read_text().split()]
+    assert len(pids) == 2
+    end = time.monotonic() + 20
+    while any(map(is_alive, pids)) and time.monotonic() < end:
+        time.sleep(0.05)
+    left = [pid for pid in pids if is_alive(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
+
+
+def test_process_outlives_the_thread_that_started_it(tmp_path):
+    codes = []
+
+    class Threaded(Hook):
+        def after_train_iter(self, runner, batch_idx, *_, **__):
+            if runner.iter:
+                return
+            context = multiprocessing.get_context('fork')
+            event = context.Event()
+            process = context.Process(target=event.wait)
+            thread = threading.Thread(target=process.start)
+            thread.start()
+            task = Path(f'/proc/self/task/{thread.native_id}')
+            thread.join()
+            while task.exists():  # the kernel's part of it
+                time.sleep(0.01)
+            event.set()
+            process.join(20)
+            codes.append(process.exitcode)
+            process.kill()
+
+    run(toy_cfg(tmp_path / 'work'), Threaded())
+    assert codes == [0]
 
 
 def test_processes_that_the_run_starts_can_be_ended(tmp_path):

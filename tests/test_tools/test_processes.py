@@ -141,6 +141,37 @@ def test_a_signal_ends_the_run_in_good_order(two_processes, to):
     assert not marked(launcher.mark)
 
 
+@pytest.mark.parametrize(('note', 'code'), [('1', 1), ('0', 75)])
+def test_a_run_that_could_not_save_is_not_started_again(
+    note, code, start, tmp_path
+):
+    """What a process exits with is not known after a signal."""
+    ended = f"(Path(os.environ['MMSCFS_SAVE_FAILED']).write_text({note!r})"
+    script = tmp_path / 'worker.py'
+    script.write_text(
+        WORKER.replace('sys.exit(75)', f'{ended}, sys.exit({code}))')
+    )
+    launcher = start(
+        [sys.executable, 'tools/processes.py', '1', script, tmp_path],
+        PORT=free_port(),
+    )
+    started = tmp_path / '0'
+    wait_for(lambda: started.is_file() and started.read_text(), 120)
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.wait(45) == code
+    told = 'error: ended by SIGTERM, and not saved' in launcher.log.read_text()
+    assert told is (code == 1)
+
+
+@pytest.mark.parametrize('words', [['--resume'], ['--resume=a.pth']])
+def test_restarts_take_any_way_to_resume(load_tool, words, monkeypatch):
+    monkeypatch.setenv('MAX_RESTARTS', '2')
+    for name in ('NNODES', 'NODE_RANK', 'MASTER_ADDR', 'PORT'):
+        monkeypatch.delenv(name, raising=False)
+    options = load_tool('processes').torchrun_options('2', words)
+    assert '--max-restarts=2' in options
+
+
 @pytest.mark.parametrize(
     ('environment', 'message'),
     [

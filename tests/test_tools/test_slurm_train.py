@@ -139,9 +139,12 @@ def test_job_that_ended_otherwise_is_not(slurm, code):
     assert [call[0] for call in calls] == ['srun']
 
 
-def test_checkpoint_of_the_user_comes_first_and_the_newest_later(slurm):
-    options = ['--resume', 'mine.pth']
-    _, ((*_, last, name),) = slurm(*options, **JOB)
-    assert [last, name] == options
-    _, ((*words,),) = slurm(*options, **JOB, SLURM_RESTART_COUNT='1')
-    assert words[-3:] == [*options, '--resume']
+@pytest.mark.parametrize(
+    'options', [['--resume', 'mine.pth'], ['--resume=mine.pth'], ['--resume']]
+)
+def test_checkpoint_of_the_user_stays_named(slurm, options):
+    """train.py takes the newest in its place, if the run has saved one."""
+    for restart in (dict(), dict(SLURM_RESTART_COUNT='1')):
+        _, (words,) = slurm(*options, **JOB, **restart)
+        start = words.index('--launcher=slurm') + 1
+        assert words[start:] == options

@@ -1,13 +1,17 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """The launchers as a user types them."""
 
+import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import toy_runs
 from mmengine.config import Config
 
 ROOT = Path(__file__).parent.parent.parent
@@ -164,6 +168,59 @@ def test_missing_config_and_missing_data_are_named(small_options, tmp_path):
         r"no folder '.*missing/train' .*point train_dataloader\.dataset\.",
         process.stderr,
     )
+
+
+COUNTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
+
+
+@pytest.fixture
+def chosen(tmp_path, monkeypatch):
+    """Return what train.py would resume from, in tmp_path/work."""
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    train = importlib.import_module('train')
+    cfgs = []
+
+    def keep(cfg):
+        cfgs.append(cfg)
+        return SimpleNamespace(train=list)
+
+    monkeypatch.setattr(train, 'build_runner', keep)
+    config = tmp_path / 'config.py'
+    config.write_text("default_scope = 'mmpretrain'\nmodel = dict(type='A')")
+
+    def choose(*options, **counts):
+        words = [config, '--work-dir', tmp_path / 'work', *options]
+        monkeypatch.setattr(sys, 'argv', ['train.py', *map(str, words)])
+        for name in COUNTS:
+            monkeypatch.setenv(name, counts.get(name, '0'))
+        train.main()
+        return cfgs[-1].resume, cfgs[-1].load_from
+
+    return choose
+
+
+@pytest.mark.parametrize('count', COUNTS)
+def test_restart_goes_on_from_the_newest_or_from_what_was_named(
+    count, chosen, tmp_path
+):
+    whole, _ = toy_runs.run(toy_runs.toy_cfg(tmp_path / 'whole'))
+    named, work = tmp_path / 'named.pth', tmp_path / 'work'
+    shutil.copy(f'{whole.work_dir}/iter_4.pth', named)
+    restart = {count: '1'}
+    # Lost before its first save.
+    assert chosen('--resume', named) == (True, str(named))
+    assert chosen('--resume', named, **restart) == (True, str(named))
+    assert chosen('--resume', **restart) == (True, None)
+    work.mkdir()
+    newest = shutil.copy(f'{whole.work_dir}/iter_8.pth', work)
+    (work / 'last_checkpoint').write_text(str(newest))
+    assert chosen('--resume', named) == (True, str(named))
+    assert chosen('--resume', named, **restart) == (True, str(newest))
+    named.unlink()  # an outdated one may be removed
+    assert chosen('--resume', named, **restart) == (True, str(newest))
+    with pytest.raises(SystemExit) as error:
+        chosen('--resume', named)
+    assert error.value.code == 2
 
 
 @pytest.mark.parametrize('script', ['dist_train.sh', 'slurm_train.sh'])

@@ -2,6 +2,8 @@
 import math
 from typing import Any
 
+import torch
+from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
@@ -13,6 +15,7 @@ from ..runner_access import unwrapped_model
 class CollapseMonitorHook(Hook):
     """Warn once, in plain words, when the logged figures show collapse.
 
+    Of several processes it takes the mean, so that all find the same.
     Looks at the last ``window`` iterations every ``window`` iterations, in
     the log's history, so it waits for the device then and no oftener. With K
     prototypes, collapse is a teacher whose entropy stays at 0 (all images on
@@ -117,10 +120,19 @@ class CollapseMonitorHook(Hook):
             return
         head = unwrapped_model(runner).head
         hub = runner.message_hub
+        figures = torch.tensor(
+            [
+                hub.get_scalar(f'train/{name}').mean(self.window)
+                for name in ('teacher_entropy', 'loss_dino')
+            ],
+            dtype=torch.float64,
+        )
+        # Each has logged its own images: one alone must not stop.
+        all_reduce(figures, 'mean')
+        entropy, loss = figures.tolist()
         finding = self.diagnose(
-            hub.get_scalar('train/teacher_entropy').mean(self.window),
-            hub.get_scalar('train/loss_dino').mean(self.window)
-            / (head.loss_weight or math.nan),  # not trained: not judged
+            entropy,
+            loss / (head.loss_weight or math.nan),  # not trained: not judged
             head.num_prototypes,
         )
         if finding:

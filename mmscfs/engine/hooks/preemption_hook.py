@@ -1,9 +1,14 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import ctypes
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -13,6 +18,7 @@ from mmengine.dist import is_distributed, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
+from torch.utils.data import DataLoader
 
 from ..saving import ATOMIC, is_local, save_run, window_is_closed
 
@@ -20,8 +26,13 @@ REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 BY_HAND = 128 + signal.SIGINT  # as shells have it
 FILENAME = 'interrupted.pth'
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+# Names the file in which tools/processes.py wants to know how a save ended.
+SAVE_FAILED = 'MMSCFS_SAVE_FAILED'
+PR_SET_PDEATHSIG = 1  # Linux: the signal that comes when the parent ends
+_prctl = ctypes.CDLL(None).prctl if sys.platform.startswith('linux') else None
 # What the signals did before the run.
 _before: dict[int, Any] = {}
+_forking = threading.local()
 
 
 def stop_listening() -> None:
@@ -34,6 +45,9 @@ def hold_signals() -> None:
     """Have the signals wait while the process forks."""
     if _before:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        _forking.in_main = (
+            threading.current_thread() is threading.main_thread()
+        )
 
 
 def release_signals(child: bool) -> None:
@@ -41,9 +55,23 @@ def release_signals(child: bool) -> None:
     if _before:
         if child:
             stop_listening()
-            # A terminal's Ctrl-C is for all: the run still needs its loaders.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            stand_apart()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def stand_apart() -> None:
+    """Keep what launchers send to the run's process group from a child.
+
+    The run still needs its loaders' workers and its pools to get to the
+    iteration that it is saved after, or out of a validation.
+    """
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Neither does a launcher's SIGKILL reach it, and not all notice that the
+    # run has gone. To the kernel the parent is the thread that forks, which
+    # may end before the run.
+    if _prctl is not None and getattr(_forking, 'in_main', False):
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 # A child that inherited the hook's answer to SIGTERM could not be ended: a
@@ -53,6 +81,39 @@ os.register_at_fork(
     after_in_parent=partial(release_signals, child=False),
     after_in_child=partial(release_signals, child=True),
 )
+
+
+def keep_workers_apart(runner: Runner) -> None:
+    """Have the workers of all loaders start with :func:`start_apart`."""
+    for loop in (runner.train_loop, runner.val_loop):
+        for name in ('dataloader', 'bank_dataloader'):
+            loader = getattr(loop, name, None)
+            if isinstance(loader, DataLoader):
+                loader.worker_init_fn = partial(
+                    start_apart, loader.worker_init_fn
+                )
+
+
+def start_apart(start: Callable | None, worker: int) -> None:
+    """Start a loader's worker where no signal to the run ends it.
+
+    One that is forked is in a process group of its own already, one that is
+    spawned is not; and some schedulers send SIGUSR1 to every process.
+    """
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if start is not None:
+        start(worker)
+
+
+def tell_launcher(failed: bool) -> None:
+    """Tell tools/processes.py whether the save before the end failed.
+
+    torchrun, once it was sent a signal, says no more how processes ended.
+    """
+    if path := os.environ.get(SAVE_FAILED):
+        with suppress(OSError):
+            Path(path).write_text(str(int(failed)))
 
 
 @HOOKS.register_module()
@@ -90,7 +151,8 @@ class PreemptionHook(Hook):
         self._exchange: tuple[torch.Tensor, dist.Work] | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Listen to the signals."""
+        """Listen to the signals, and keep them from the loaders' workers."""
+        keep_workers_apart(runner)
         # Of its own: what it waits for must not wait for other work.
         self._group = (
             dist.new_group(backend='gloo') if is_distributed() else None
@@ -175,7 +237,8 @@ class PreemptionHook(Hook):
         if self._group is not None:
             dist.all_reduce(failed, dist.ReduceOp.MAX, self._group)
         code = BY_HAND if self._signal == signal.SIGINT else REQUEUE
-        sys.exit(1 if failed.item() else code)
+        tell_launcher(bool(failed))
+        sys.exit(1 if failed else code)
 
     def _save(self, runner: Runner) -> str:
         out_dir = next(

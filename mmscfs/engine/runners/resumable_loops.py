@@ -2,10 +2,7 @@
 """mmengine's training loops, which go on in the middle of an epoch."""
 
 import copy
-import os
-import signal
-from collections.abc import Callable, Iterator, Sized
-from functools import partial
+from collections.abc import Iterator, Sized
 from itertools import islice
 from typing import Any, cast
 
@@ -50,7 +47,6 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         super().__init__(runner, dataloader, *args, **kwargs)
         # Now: mmengine's schedules would fail on epochs of no iteration.
         check_not_empty(self.dataloader)
-        keep_workers_apart(self.dataloader)
         # Batches of this epoch that were trained on.
         self.position = 0
         self._between: dict[str, Any] | None = None
@@ -106,7 +102,6 @@ class ResumableIterLoop(IterBasedTrainLoop):
     ) -> None:
         # Not that of mmengine's loop: it would begin to load at once.
         BaseLoop.__init__(self, runner, dataloader)
-        keep_workers_apart(self.dataloader)
         if int(max_iters) != max_iters:
             raise ValueError(f'train_cfg.max_iters={max_iters} must be whole')
         self._max_iters = int(max_iters)
@@ -301,19 +296,3 @@ def check_not_empty(loader: DataLoader) -> None:
             f'{images} images{share}, not one batch; lower the batch size, '
             'or add images'
         )
-
-
-def keep_workers_apart(loader: DataLoader) -> None:
-    """Keep the signals that launchers send away from worker processes.
-
-    A worker that SIGTERM ends would end the run before it is saved.
-    """
-    loader.worker_init_fn = partial(start_apart, loader.worker_init_fn)
-
-
-def start_apart(start: Callable | None, worker: int) -> None:
-    """Start a worker in a process group of its own."""
-    os.setpgid(0, 0)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if start is not None:
-        start(worker)
