@@ -185,8 +185,8 @@ def test_a_name_that_is_not_there_is_refused():
     )
     assert process.returncode == 2
     error = process.stderr.splitlines()[-1]
-    assert "error: no config file 'mmscfs::none.py'" in error
-    assert error.endswith('names such as mmscfs::scfs_r50.py')
+    assert "error: no config 'mmscfs::none.py': the names are " in error
+    assert error.endswith('e.g. mmscfs::scfs_r50.py')
 
 
 def test_mim_starts_training_without_options_that_are_not_there():

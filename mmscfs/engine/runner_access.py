@@ -1,6 +1,11 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from collections.abc import Sized
+from typing import cast
+
+from mmengine.dist import get_world_size
 from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch.utils.data import DataLoader
 
 
 def unwrapped_model(runner: Runner) -> BaseModel:
@@ -21,4 +26,21 @@ def require_epochs(runner: Runner, hook: str) -> None:
             f'{hook} counts epochs, but train_cfg.type={type(loop).__name__} '
             'has none: use EpochBasedTrainLoop, or remove the hook from '
             'default_hooks'
+        )
+
+
+def check_not_empty(loader: DataLoader) -> None:
+    """Check that an epoch has a batch.
+
+    Raises:
+        ValueError: It has none.
+    """
+    if len(loader) == 0:
+        images, size = len(cast(Sized, loader.sampler)), loader.batch_size
+        processes = get_world_size()
+        share = f' for each of {processes} processes' * (processes > 1)
+        raise ValueError(
+            f'train_dataloader.batch_size={size}: the data set has only '
+            f'{images} images{share}, not one batch; lower the batch size, '
+            'or add images'
         )

@@ -19,7 +19,7 @@ from mmscfs.models.utils import (
     has_batch_norm,
 )
 
-from ..runner_access import unwrapped_model
+from ..runner_access import check_not_empty, unwrapped_model
 
 # Further views these would ignore, or take for other images.
 TAKE_TWO_VIEWS = (
@@ -59,6 +59,7 @@ class PreflightHook(Hook):
         """Check batches and views."""
         loader = runner.train_dataloader
         model = unwrapped_model(runner)
+        check_not_empty(loader)  # mmengine's own loops do not
         check_batches(model, loader)
         check_queue(model, loader)
         sample = loader.dataset[next(iter(loader.sampler))]

@@ -2,7 +2,7 @@
 """mmengine's training loops, which go on in the middle of an epoch."""
 
 import copy
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from ..random_states import (
     kept_random_states,
     set_random_states,
 )
+from ..runner_access import check_not_empty
 from ..saving import POSITION, RANDOM_STATES
 
 
@@ -278,21 +279,4 @@ def check_agreement(iteration: int) -> None:
             f'the {get_world_size()} processes resumed at the iterations '
             f'{iterations}: they see different files in the work directory; '
             'wait until all nodes see the same, or name the checkpoint'
-        )
-
-
-def check_not_empty(loader: DataLoader) -> None:
-    """Check that an epoch has a batch.
-
-    Raises:
-        ValueError: It has none.
-    """
-    if len(loader) == 0:
-        images, size = len(cast(Sized, loader.sampler)), loader.batch_size
-        processes = get_world_size()
-        share = f' for each of {processes} processes' * (processes > 1)
-        raise ValueError(
-            f'train_dataloader.batch_size={size}: the data set has only '
-            f'{images} images{share}, not one batch; lower the batch size, '
-            'or add images'
         )
