@@ -25,7 +25,7 @@ def install(folder, free):
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(('MAKE', 'MFLAGS'))
+        if not name.startswith(('MAKE', 'MFLAGS', 'STACK'))
     }
     return subprocess.run(
         ('make', 'install', 'PYTHON=python-of-the-test'),
