@@ -1,11 +1,11 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import math
 import multiprocessing
-import socket
 
 import pytest
 import torch
 import torch.distributed as dist
+from free_ports import free_port
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS, OPTIM_WRAPPERS
 from torch import nn
@@ -330,9 +330,7 @@ def step_of_one_process(rank, port, queue):
 def test_all_processes_skip_alike():
     context = multiprocessing.get_context('fork')
     queue = context.Queue()
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
+    port = free_port()
     processes = [
         context.Process(target=step_of_one_process, args=(rank, port, queue))
         for rank in range(2)

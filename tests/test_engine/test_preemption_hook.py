@@ -2,13 +2,13 @@
 import multiprocessing
 import os
 import signal
-import socket
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from free_ports import free_port
 from mmengine.dataset import DefaultSampler
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
@@ -374,9 +374,7 @@ def two_processes(cfg, resume=None, notice=None):
         notice (int, optional): Iteration in which the second one alone gets
             the signal.
     """
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
+    port = free_port()
     context = multiprocessing.get_context('fork')
     processes = [
         context.Process(target=member, args=(rank, port, cfg, resume, notice))

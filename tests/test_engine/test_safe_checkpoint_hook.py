@@ -3,13 +3,13 @@ import errno
 import json
 import multiprocessing
 import os
-import socket
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from free_ports import free_port
 from mmengine.dataset import DefaultSampler, pseudo_collate
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
@@ -507,9 +507,7 @@ def member(rank, port, folder, fails, scores):
     ],
 )
 def test_two_processes_go_on_alike(tmp_path, fails, scores, files, error):
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
+    port = free_port()
     context = multiprocessing.get_context('fork')
     processes = [
         context.Process(

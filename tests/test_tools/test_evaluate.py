@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from free_ports import free_port
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
@@ -31,7 +32,7 @@ def run(*command, **kwargs):
             **os.environ,
             'OMP_NUM_THREADS': '1',
             'PYTHON': sys.executable,
-            'PORT': '29547',
+            'PORT': str(free_port()),
         },
         capture_output=True,
         text=True,

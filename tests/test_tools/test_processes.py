@@ -6,7 +6,6 @@ import importlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
+from free_ports import free_port
 from mmengine.runner import Runner
 
 from mmscfs.checkpoint import read_checkpoint
@@ -32,12 +32,6 @@ for number in (signal.SIGTERM, signal.SIGUSR1):
 Path(sys.argv[1], os.environ['RANK']).write_text(str(os.getpid()))
 time.sleep(600)
 """
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        return str(free.getsockname()[1])
 
 
 def wait_for(condition, seconds):
@@ -110,7 +104,7 @@ def two_processes(start, tmp_path):
     script.write_text(WORKER)
     launcher = start(
         [sys.executable, 'tools/processes.py', '2', script, tmp_path],
-        PORT=free_port(),
+        PORT=str(free_port()),
     )
     files = [tmp_path / rank for rank in '01']
     wait_for(lambda: all(file.is_file() for file in files), 120)
@@ -153,7 +147,7 @@ def test_a_run_that_could_not_save_is_not_started_again(
     )
     launcher = start(
         [sys.executable, 'tools/processes.py', '1', script, tmp_path],
-        PORT=free_port(),
+        PORT=str(free_port()),
     )
     started = tmp_path / '0'
     wait_for(lambda: started.is_file() and started.read_text(), 120)
@@ -257,11 +251,11 @@ def test_a_lost_node_comes_back_and_the_run_ends_as_if_it_had_not(
     whole = copy.deepcopy(tiny_run)
     whole.work_dir = str(tmp_path / 'whole')
     mp.start_processes(
-        train_part, (whole, free_port()), 2, start_method='fork'
+        train_part, (whole, str(free_port())), 2, start_method='fork'
     )
     config = tmp_path / 'config.py'
     tiny_run.dump(config)
-    port = free_port()
+    port = str(free_port())
 
     def start_node(rank):
         inside, _ = nodes[rank]

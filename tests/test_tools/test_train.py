@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import toy_runs
+from free_ports import free_port
 from mmengine.config import Config
 
 ROOT = Path(__file__).parent.parent.parent
@@ -111,7 +112,7 @@ def test_two_processes_on_cpu(small_options, tmp_path):
             *small_options,
         ],
         PYTHON=sys.executable,
-        PORT='29611',
+        PORT=str(free_port()),
     )
     assert process.returncode == 0, process.stderr[-3000:]
     # 16 images, 2 processes with 4 each: two iterations.

@@ -11,6 +11,7 @@ from pathlib import Path
 import mmdet
 import pytest
 import torch
+from free_ports import free_port
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
@@ -43,7 +44,7 @@ def launch(script, *words):
             **os.environ,
             'OMP_NUM_THREADS': '1',
             'PYTHON': sys.executable,
-            'PORT': '29533',
+            'PORT': str(free_port()),
         },
         capture_output=True,
         text=True,
