@@ -54,8 +54,8 @@ class ImageFiles(CustomDataset):
         **kwargs: Those of :class:`mmpretrain.datasets.CustomDataset`.
 
     Raises:
-        ValueError: ``on_error`` or ``max_errors`` is not valid, no folder is
-            named, or the list has a name that leaves it.
+        ValueError: A setting is not valid, no folder is named, or the list
+            has a name that leaves it.
         FileNotFoundError: The folder does not exist or holds no image, or
             shards lack an image of the list.
         ShardError: Shards or their index are damaged.
@@ -82,6 +82,13 @@ class ImageFiles(CustomDataset):
         if not (data_root or data_prefix or ann_file):
             raise ValueError(
                 "ImageFiles: data_root='' must name the folder of the images"
+            )
+        if isinstance(extensions, str) or not all(
+            isinstance(ending, str) for ending in extensions
+        ):
+            raise ValueError(
+                f'ImageFiles: extensions={extensions!r} must be a list of '
+                "endings, e.g. ['.jpg', '.png']"
             )
         self.on_error = on_error
         self.max_errors = max_errors

@@ -1,6 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import json
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,7 +94,7 @@ def replaced_settings(cfg: Config, saved: SavedRun) -> Iterator[str]:
     except ValueError:
         return  # only the comparison is lost
     # As plain as what is read from text.
-    plain = json.loads(json.dumps(cfg.to_dict(), default=str))
+    plain = json.loads(json.dumps(cfg.to_dict(), default=str, skipkeys=True))
     now = dict(flatten(plain))
     changes = [
         f'{name}={value!r} (saved: {before[name]!r})'
@@ -110,9 +109,15 @@ def replaced_settings(cfg: Config, saved: SavedRun) -> Iterator[str]:
             'To train with them begin a new run, in a --work-dir of its own'
         )
     for name in ('train_cfg.max_epochs', 'train_cfg.max_iters'):
-        if now.get(name, 0) > before.get(name, math.inf):
+        length, old = now.get(name), before.get(name)
+        # A file may say anything.
+        if (
+            isinstance(length, (int, float))
+            and isinstance(old, (int, float))
+            and length > old
+        ):
             yield (
-                f'{name}={now[name]} is more than the {before[name]} that '
+                f'{name}={length} is more than the {old} that '
                 "the checkpoint's schedules were made for: from there on the "
                 'learning rate stays at its last value'
             )

@@ -421,6 +421,8 @@ def test_workers_share_the_limit(tmp_path):
         ('on_error', 'ignore', "on_error='ignore'"),
         ('on_error', None, 'on_error=None'),
         ('max_errors', -1, 'max_errors=-1'),
+        ('extensions', '.jpg', "extensions='.jpg' must be a list"),
+        ('extensions', [1], 'extensions=[1] must be a list'),
     ],
 )
 def test_invalid_setting_is_named(tmp_path, name, value, text):

@@ -5,9 +5,9 @@ import multiprocessing
 import pytest
 import torch
 import torch.distributed as dist
-from free_ports import free_port
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS, OPTIM_WRAPPERS
+from processes_that_meet import free_port
 from torch import nn
 from torch.testing import assert_close
 

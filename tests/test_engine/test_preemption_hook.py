@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from free_ports import free_port
 from mmengine.dataset import DefaultSampler
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
+from processes_that_meet import become_rank, free_port
 from toy_runs import ToyData, assert_same_state, run, toy_cfg
 
 import mmscfs.engine.hooks.preemption_hook as preemption_hook
@@ -388,14 +388,7 @@ def two_processes(cfg, resume=None, notice=None):
 
 
 def member(rank, port, changes, resume, notice):
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE='2',
-        MASTER_ADDR='127.0.0.1',
-        MASTER_PORT=str(port),
-    )
-    torch.set_num_threads(1)
+    become_rank(rank, port)
     cfg = toy_cfg(**changes, launcher='pytorch')
     hooks = [Notice(notice)] if notice and rank == 1 else []
     run(cfg, *hooks, resume=resume)

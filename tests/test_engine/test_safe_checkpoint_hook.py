@@ -2,17 +2,15 @@
 import errno
 import json
 import multiprocessing
-import os
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
-import torch
-from free_ports import free_port
 from mmengine.dataset import DefaultSampler, pseudo_collate
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
+from processes_that_meet import become_rank, free_port
 from toy_runs import ToyData, ToyModel, assert_same_state, run, toy_cfg
 
 import mmscfs.engine.saving as saving
@@ -432,14 +430,7 @@ def test_best_within_a_window_is_noted_at_its_end(best_cfg):
 
 def member(rank, port, folder, fails, scores):
     """Run as one of two processes; write down how it ended."""
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE='2',
-        MASTER_ADDR='127.0.0.1',
-        MASTER_PORT=str(port),
-    )
-    torch.set_num_threads(1)
+    become_rank(rank, port)
     cfg = val_cfg(
         folder / 'work',
         {},

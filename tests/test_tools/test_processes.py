@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
-from free_ports import free_port
 from mmengine.runner import Runner
+from processes_that_meet import free_port
 
 from mmscfs.checkpoint import read_checkpoint
 from mmscfs.engine import prepare_config

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 import toy_runs
-from free_ports import free_port
 from mmengine.config import Config
+from processes_that_meet import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 LOSS = re.compile(r'Epoch\(train\).*\[(\d+)\]\[(\d+)/\d+\].* loss: (\S+)')

@@ -11,10 +11,10 @@ from pathlib import Path
 import mmdet
 import pytest
 import torch
-from free_ports import free_port
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
+from processes_that_meet import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 PRETRAIN = 'configs/scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py'
