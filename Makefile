@@ -1,29 +1,56 @@
 # make install | demo | test | lint | docs | doctor    all in .venv
-# make test STACK=onedl                                the same in .venv-onedl
-PYTHON ?= python3
+#   PYTHON=python3.12    Python 3.10 to 3.13; the newest found by default
+#   OPS=compiled         compile mmcv's own operators; torchvision's by default
+#   STACK=onedl          the OneDL forks, in .venv-onedl
+# make matrix            a part of the tests on every Python, torch and stack
 STACK ?= upstream
 ifeq ($(STACK),upstream)
-VENV := .venv
+VENV ?= .venv
 OPENMMLAB := requirements/mminstall.txt
+MMCV := mmcv
 else ifeq ($(STACK),onedl)
-VENV := .venv-onedl
+VENV ?= .venv-onedl
 OPENMMLAB := requirements/onedl.txt
-# Their metadata are of a newer form than the one that comes with Python reads.
-SETUPTOOLS := 'setuptools>=77,<81'
+MMCV := onedl-mmcv
 else
 $(error STACK=$(STACK) must be upstream or onedl)
 endif
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
 STAMP := $(VENV)/.installed
+CONSTRAINTS ?= requirements/constraints.txt
 REQUIREMENTS := $(wildcard requirements/*.txt) setup.py
 
-.PHONY: install demo doctor test lint format docs clean
+# What is installed stays, unless something else is asked for.
+INSTALLED := $(shell cat $(STAMP) 2>/dev/null)
+OPS ?= $(or $(INSTALLED),torchvision)
+ifeq ($(filter torchvision compiled,$(OPS)),)
+$(error OPS=$(OPS) must be torchvision or compiled)
+endif
+ifneq ($(INSTALLED),)
+ifneq ($(OPS),$(INSTALLED))
+$(error OPS=$(OPS), but $(VENV) has OPS=$(INSTALLED): run make clean first)
+endif
+ifneq ($(and $(PYTHON),$(shell $(PYTHON) -V)),)
+ifneq ($(shell $(PYTHON) -V),$(shell $(BIN)/python -V))
+$(error PYTHON=$(PYTHON) is $(shell $(PYTHON) -V), but $(VENV) has \
+$(shell $(BIN)/python -V): run make clean first)
+endif
+endif
+endif
+
+# With venv and pip, and of a supported version.
+SUITABLE := import sys, ensurepip, venv; \
+	sys.exit(not (3, 10) <= sys.version_info < (3, 14))
+PYTHONS = $(or $(PYTHON),$(foreach minor,13 12 11 10,python3.$(minor)) python3)
+
+.PHONY: install demo doctor test matrix lint format docs clean
 
 install: $(STAMP)
 
-# torch first, then mmcv's ops compiled against it (8 minutes on 2 cores the
-# first time; pip keeps the wheel), then the rest. Wheels and what comes out of
-# them take 6.5 GB while pip installs torch, which would stop it half-way.
+# Wheels and what comes out of them take 6.5 GB while pip installs torch, which
+# would stop it half-way. A compiled mmcv comes before the rest, and pip's
+# cached wheel of it may be for another torch.
 $(STAMP): $(REQUIREMENTS)
 	@free=$$(df -Pm . | awk 'NR == 2 {print $$4}'); \
 	test "$$free" -ge 7000 || { \
@@ -31,29 +58,46 @@ $(STAMP): $(REQUIREMENTS)
 			'free some, or clone to another disk' >&2; \
 		exit 1; \
 	}
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --upgrade 'pip<27'
-	$(BIN)/python -m pip install -r requirements/build.txt $(SETUPTOOLS)
-	MMCV_WITH_OPS=1 $(BIN)/python -m pip install --no-build-isolation \
-		-r $(OPENMMLAB)
-	$(BIN)/python -m pip install -r requirements/runtime.txt \
+	@for python in $(PYTHONS); do \
+		"$$python" -c '$(SUITABLE)' 2>/dev/null || continue; \
+		echo "$$python -m venv $(VENV)"; \
+		exec "$$python" -m venv $(VENV); \
+	done; \
+	echo 'No Python 3.10 to 3.13 with venv and pip among: $(PYTHONS).' \
+		'Install one (Debian, Ubuntu: python3-venv), or name it:' \
+		'make install PYTHON=/path/to/python3.12' >&2; \
+	exit 1
+ifeq ($(OPS),compiled)
+	$(PIP) uninstall -y mmcv-lite
+	$(PIP) install -c $(CONSTRAINTS) -r requirements/build.txt ninja psutil
+	MMCV_WITH_OPS=1 $(PIP) install -c $(CONSTRAINTS) --no-build-isolation \
+		--no-cache-dir $(MMCV)
+	grep -v '^mmcv-lite' $(OPENMMLAB) >$(VENV)/openmmlab.txt
+else
+	$(PIP) uninstall -y mmcv
+	cp $(OPENMMLAB) $(VENV)/openmmlab.txt
+endif
+	$(PIP) install -c $(CONSTRAINTS) -r requirements/build.txt \
+		-r $(VENV)/openmmlab.txt -r requirements/runtime.txt \
 		-r requirements/optional.txt -r requirements/tests.txt \
 		-r requirements/docs.txt
-	$(BIN)/python -m pip install --no-build-isolation --no-deps -e .
-	touch $@
+	$(PIP) install --no-build-isolation --no-deps -e .
+	echo $(OPS) >$@
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py $(ARGS)
 
 # Before an installation too: it says what is missing.
 doctor:
-	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) \
-		tools/doctor.py $(ARGS)
+	$(or $(wildcard $(BIN)/python),$(PYTHON),python3) tools/doctor.py $(ARGS)
 
 # The run report's pages are opened in a browser.
 test: $(STAMP)
 	tests/install_browser.sh $(BIN)/python
 	$(BIN)/python -m pytest tests $(ARGS)
+
+matrix: $(STAMP)
+	$(BIN)/python tests/matrix.py $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

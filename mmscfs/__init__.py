@@ -10,6 +10,10 @@ from .version import __version__
 
 check_stack()
 
+from .ops import install_operators  # noqa: E402
+
+install_operators()  # before anything imports mmcv.ops, as mmdet does
+
 from . import checkpoint, datasets, engine, hub, models  # noqa: E402, F401
 
 hub.register()

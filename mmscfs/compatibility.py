@@ -2,13 +2,14 @@
 """The range of OpenMMLab packages that this version is made for."""
 
 from importlib import import_module
+from importlib.metadata import packages_distributions
 
 # package -> (lowest supported, first unsupported, what to install)
 SUPPORTED = {
-    'mmengine': ('0.10.7', '0.11.0', '0.10.7'),
-    'mmcv': ('2.1.0', '2.4.0', '2.1.0'),
-    'mmpretrain': ('1.2.0', '1.4.0', '1.2.0'),
-    'mmdet': ('3.3.0', '3.6.0', '3.3.0'),
+    'mmengine': ('0.10.7', '0.11.0', 'mmengine==0.10.7'),
+    'mmcv': ('2.1.0', '2.4.0', 'mmcv-lite==2.1.0'),
+    'mmpretrain': ('1.2.0', '1.4.0', 'mmpretrain==1.2.0'),
+    'mmdet': ('3.3.0', '3.6.0', 'mmdet==3.3.0'),
 }
 
 
@@ -21,7 +22,7 @@ def check_version(package: str, version: str) -> None:
     # Here, so that a missing mmengine is reported like any other package.
     from mmengine.utils import digit_version
 
-    lowest, limit, tested = SUPPORTED[package]
+    lowest, limit, requirement = SUPPORTED[package]
     if (
         not digit_version(lowest)
         <= digit_version(version)
@@ -29,8 +30,35 @@ def check_version(package: str, version: str) -> None:
     ):
         raise ImportError(
             f'mmscfs needs {package} >= {lowest}, < {limit} but found '
-            f'{version}: run `pip install {package}=={tested}`.'
+            f'{version}: run `{replace(package, requirement)}`.'
         )
+
+
+def replace(package: str, requirement: str, pip: str = 'pip') -> str:
+    """Return the command that installs another version of a package.
+
+    mmcv and mmcv-lite share their files: pip must remove the one first.
+    """
+    install = f'{pip} install {requirement}'
+    if requirement.startswith(f'{package}=='):
+        return install
+    return f'{pip} uninstall -y {package} && {install}'
+
+
+def compile_mmcv(pip: str = 'pip') -> str:
+    """Return the command that compiles mmcv in place of what is installed.
+
+    pip may have cached a wheel that was made for another torch, or without
+    operators.
+    """
+    requirement = 'mmcv==2.1.0'
+    if 'onedl-mmcv' in packages_distributions().get('mmcv', ()):
+        requirement = 'onedl-mmcv==2.3.6'
+    return (
+        f'{pip} uninstall -y mmcv-lite && MMCV_WITH_OPS=1 {pip} install '
+        '--no-build-isolation --no-cache-dir --no-deps --force-reinstall '
+        f'{requirement}'
+    )
 
 
 def check_package(package: str) -> None:
@@ -39,14 +67,14 @@ def check_package(package: str) -> None:
     Raises:
         ImportError: It is missing, or outside the supported range.
     """
-    tested = SUPPORTED[package][2]
+    requirement = SUPPORTED[package][2]
     try:
         module = import_module(package)
     except ModuleNotFoundError as error:
         if error.name != package:
             raise
         raise ImportError(
-            f'mmscfs needs {package}: run `pip install {package}=={tested}`.'
+            f'mmscfs needs {package}: run `pip install {requirement}`.'
         ) from error
     check_version(package, module.__version__)
 

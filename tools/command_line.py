@@ -3,6 +3,7 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,10 +134,22 @@ def merge_common(cfg: 'Config', args: argparse.Namespace) -> None:
 
 
 def build_runner(cfg: 'Config') -> 'Runner':
-    """Build the runner, of a type of its own if the config names one."""
+    """Build the runner, of a type of its own if the config names one.
+
+    Exits if its model needs operators of mmcv that are not installed.
+    """
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
 
+    from mmscfs.ops import check_operators, describe_operators
+
     if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
+        runner = RUNNERS.build(cfg)
+    else:
+        runner = Runner.from_cfg(cfg)
+    runner.logger.info(describe_operators())
+    try:
+        check_operators(runner.model)
+    except ValueError as error:
+        sys.exit(f'error: {error}')
+    return runner

@@ -15,6 +15,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
 
 from mmscfs.checkpoint import check_same_model, read_checkpoint
+from mmscfs.ops import check_operators
 
 from .detections import Detections
 from .views import bgr_to_rgb
@@ -79,12 +80,14 @@ def load_detector(cfg: Config, path: str | Path) -> nn.Module:
     """Return a detector with the weights of a checkpoint, to test it.
 
     Raises:
-        OSError, ValueError: It cannot be read, or is another model's.
+        OSError, ValueError: It cannot be read, is another model's, or needs
+            operators of mmcv that are not installed.
     """
     checkpoint = read_checkpoint(path)
     settings = cfg.model.copy()
     settings.pop('init_cfg', None)
     model = MODELS.build(settings).eval()
+    check_operators(model)
     remedy = 'Name the config that wrote it: it lies in the work directory'
     try:
         check_same_model(

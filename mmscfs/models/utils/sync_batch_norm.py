@@ -1,9 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import sys
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from mmcv.ops import SyncBatchNorm as MMCVSyncBatchNorm
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
 from torch.autograd import Function
@@ -14,8 +14,11 @@ from ..losses.functional import at_least_fp32
 
 def synchronise_on_cpu(model: nn.Module) -> nn.Module:
     """Make a model's synchronised batch norms, in place, ones for a CPU."""
+    kinds: tuple[type[nn.Module], ...] = (nn.SyncBatchNorm,)
+    if 'mmcv.ops' in sys.modules:  # else nothing can be of its kind
+        kinds += (sys.modules['mmcv.ops'].SyncBatchNorm,)
     for module in model.modules():
-        if isinstance(module, (nn.SyncBatchNorm, MMCVSyncBatchNorm)):
+        if isinstance(module, kinds):
             module.__class__ = CPUSyncBatchNorm
     return model
 

@@ -1,0 +1,321 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""mmcv's operators by torchvision's, where mmcv is not compiled.
+
+mmdet imports every operator of mmcv when it is loaded, and its common
+detectors call three: NMS, RoIAlign and the sigmoid focal loss. torchvision has
+these, compiled for every platform. So ``mmcv-lite``, which needs no compiler,
+is enough for Mask R-CNN, Faster R-CNN, RetinaNet, FCOS, ATSS and DETR.
+``import mmscfs`` installs the stand-in. A compiled ``mmcv._ext`` always wins.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any, NoReturn
+
+import mmcv
+import torch
+from torch import Tensor, nn
+from torchvision.ops import nms as torchvision_nms
+from torchvision.ops import roi_align, sigmoid_focal_loss
+
+from .compatibility import compile_mmcv
+
+EXTENSION = 'mmcv._ext'
+OURS = "torchvision's: NMS, RoIAlign and sigmoid focal loss"
+# What in mmcv.ops calls these operators only.
+SUPPORTED = (
+    'RoIAlign',
+    'RoIAlignFunction',
+    'SigmoidFocalLoss',
+    'SigmoidFocalLossFunction',
+)
+
+
+def install_operators() -> None:
+    """Install the stand-in if mmcv has no compiled extension."""
+    if EXTENSION not in sys.modules and find_spec(EXTENSION) is None:
+        stand_in = TorchvisionOperators()
+        sys.modules[EXTENSION] = stand_in
+        mmcv._ext = stand_in
+
+
+def is_compiled() -> bool:
+    """Return whether mmcv's operators are its own."""
+    return not isinstance(sys.modules.get(EXTENSION), TorchvisionOperators)
+
+
+def describe_operators() -> str:
+    """Return the log line that says which operators are in use."""
+    return f'Operators of mmcv: {"compiled" if is_compiled() else OURS}'
+
+
+def check_operators(model: nn.Module) -> None:
+    """Check that a model needs no operator that is missing here.
+
+    Args:
+        model (nn.Module): A detector of mmdet, or any other model.
+
+    Raises:
+        ValueError: Names the parts that do, the operators, and how to
+            install compiled mmcv.
+
+    Example:
+        >>> check_operators(MODELS.build(cfg.model))
+    """
+    if is_compiled():
+        return
+    parts = [
+        f'{name} ({operator})'
+        for name, module in model.named_modules()
+        for operator in [missing_operator(module)]
+        if operator
+    ]
+    if parts:
+        more = f' and {len(parts) - 1} more' if parts[1:] else ''
+        raise ValueError(
+            f'the model needs compiled operators of mmcv: {parts[0]}{more}. '
+            f'{how_to_compile()}, or use a model without these parts'
+        )
+
+
+def missing_operator(module: nn.Module) -> str:
+    """Return the class of mmcv.ops, or the NMS, that a module lacks here."""
+    for kind in type(module).__mro__:
+        file = sys.modules[kind.__module__]
+        names = {kind.__name__} if hasattr(file, 'ext_module') else set()
+        # An operator as a function: deform_conv2d = DeformConv2dFunction.apply
+        owners = [getattr(value, '__self__', 0) for value in vars(file).values()]
+        names |= {
+            owner.__name__
+            for owner in owners
+            if isinstance(owner, type)
+            and owner.__module__.startswith('mmcv.ops.')
+            and owner.__module__ != kind.__module__
+        }
+        for name in sorted(names.difference(SUPPORTED)):
+            return name
+    settings = [getattr(module, f'{split}_cfg', 0) for split in ('test', 'train')]
+    return next(other_nms(settings), '')
+
+
+def other_nms(settings: Any) -> Iterator[str]:
+    """Yield the types of NMS in nested settings, but for the plain one."""
+    if isinstance(settings, Mapping):
+        nms = settings.get('nms')
+        if isinstance(nms, Mapping) and nms.get('type', 'nms') != 'nms':
+            yield nms['type']
+        settings = settings.values()
+    elif not isinstance(settings, (list, tuple)):
+        return
+    for value in settings:
+        yield from other_nms(value)
+
+
+def how_to_compile() -> str:
+    """Return what is here, and the command that installs the rest."""
+    return f'Here they are {OURS}. Install mmcv with its own: {compile_mmcv()}'
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """Return fp32 for half precision: torchvision's CPU kernels lack it."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+class TorchvisionOperators(ModuleType):
+    """A module with the functions of ``mmcv._ext`` that detectors call.
+
+    The signatures are those of mmcv's bindings: results are written into the
+    given tensors. Half precisions are computed in fp32. Each other name is a
+    function that raises.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(EXTENSION, __doc__)
+        self.__spec__ = ModuleSpec(EXTENSION, None, origin=__name__)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a function that raises: mmcv asks for each at import."""
+        if name.startswith('__'):
+            raise AttributeError(name)
+
+        def missing(*_: Any, **__: Any) -> NoReturn:
+            raise_missing(name)
+
+        return missing
+
+    @staticmethod
+    def get_compiling_cuda_version() -> str:
+        """Return what mmcv returns without CUDA."""
+        return 'not available'
+
+    @staticmethod
+    def get_compiler_version() -> str:
+        """Return what collected environments show."""
+        return "not compiled, torchvision's operators"
+
+    @staticmethod
+    def nms(
+        boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int
+    ) -> Tensor:
+        """Return the indices of the boxes to keep, by falling score.
+
+        Args:
+            boxes (Tensor): (N, 4), x1, y1, x2, y2.
+            scores (Tensor): (N).
+            iou_threshold (float): A box is dropped if its overlap with a
+                kept one is larger.
+            offset (int): 0, or 1 where x2 and y2 are pixels of the box.
+        """
+        boxes = boxes.to(compute_dtype(boxes))
+        if offset:
+            far = boxes.new_tensor([0, 0, offset, offset])
+            boxes = boxes + far
+        return torchvision_nms(boxes, scores.to(boxes), iou_threshold)
+
+    @staticmethod
+    def roi_align_forward(
+        input: Tensor,
+        rois: Tensor,
+        output: Tensor,
+        argmax_y: Tensor,
+        argmax_x: Tensor,
+        aligned_height: int,
+        aligned_width: int,
+        spatial_scale: float,
+        sampling_ratio: int,
+        pool_mode: int,
+        aligned: bool,
+    ) -> None:
+        """Write the pooled (R, C, h, w) of (B, C, H, W) into ``output``.
+
+        ``rois`` are (R, 5): image, x1, y1, x2, y2; ``argmax_*`` are of
+        maximum pooling.
+
+        Raises:
+            NotImplementedError: ``pool_mode`` is 0, maximum pooling.
+        """
+        if pool_mode == 0:
+            raise_missing("roi_align_forward with pool_mode='max'")
+        dtype = compute_dtype(input)
+        output.copy_(
+            roi_align(
+                input.to(dtype),
+                rois.to(dtype),
+                (aligned_height, aligned_width),
+                spatial_scale,
+                sampling_ratio,
+                aligned,
+            )
+        )
+
+    @staticmethod
+    def roi_align_backward(
+        grad_output: Tensor,
+        rois: Tensor,
+        argmax_y: Tensor,
+        argmax_x: Tensor,
+        grad_input: Tensor,
+        aligned_height: int,
+        aligned_width: int,
+        spatial_scale: float,
+        sampling_ratio: int,
+        pool_mode: int,
+        aligned: bool,
+    ) -> None:
+        """Write the gradient of the (B, C, H, W) into ``grad_input``."""
+        dtype = compute_dtype(grad_output)
+        grad_input.copy_(
+            torch.ops.torchvision._roi_align_backward(
+                grad_output.to(dtype),
+                rois.to(dtype),
+                spatial_scale,
+                aligned_height,
+                aligned_width,
+                *grad_input.shape,
+                sampling_ratio,
+                aligned,
+            )
+        )
+
+    @staticmethod
+    def sigmoid_focal_loss_forward(
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor,
+        output: Tensor,
+        gamma: float,
+        alpha: float,
+    ) -> None:
+        """Write the loss of each of (N, C) logits into ``output``.
+
+        Args:
+            input (Tensor): (N, C), logits.
+            target (Tensor): (N), the class; C is background.
+            weight (Tensor): (C), of each target's class; or empty.
+            output (Tensor): (N, C).
+            gamma (float): The exponent.
+            alpha (float): The weight of positives, 0 to 1.
+        """
+        output.copy_(focal_loss(input, target, weight, gamma, alpha))
+
+    @staticmethod
+    def sigmoid_focal_loss_backward(
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor,
+        grad_input: Tensor,
+        gamma: float,
+        alpha: float,
+    ) -> None:
+        """Write the gradient of the summed loss into ``grad_input``."""
+        with torch.enable_grad():
+            logits = input.detach().requires_grad_()
+            loss = focal_loss(logits, target, weight, gamma, alpha).sum()
+        (grad,) = torch.autograd.grad(loss, logits)
+        grad_input.copy_(grad)
+
+
+def focal_loss(
+    logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float
+) -> Tensor:
+    """Return the sigmoid focal loss (N, C), at least in fp32."""
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    logits = logits.to(compute_dtype(logits))
+    labels = (target[:, None] == classes).to(logits)
+    loss = sigmoid_focal_loss(logits, labels, alpha, gamma)
+    if weight.numel():
+        loss = loss * weight.to(loss)[target][:, None]
+    return loss
+
+
+def raise_missing(operator: str) -> NoReturn:
+    """Raise for an operator that is called, but not here.
+
+    Raises:
+        NotImplementedError: Names it, the detector's part that called it,
+            and how to install compiled mmcv.
+    """
+    raise NotImplementedError(
+        f"mmcv's operator {operator}{calling_part()} is not installed. "
+        f'{how_to_compile()}'
+    )
+
+
+def calling_part() -> str:
+    """Return the innermost module on the stack by its name in the model."""
+    modules: list[nn.Module] = []
+    frame = sys._getframe()
+    while frame:
+        caller = frame.f_locals.get('self')
+        if isinstance(caller, nn.Module):
+            modules.append(caller)
+        frame = frame.f_back
+    if not modules:
+        return ''
+    part, model = modules[0], modules[-1]
+    names = {module: name for name, module in model.named_modules()}
+    name = names.get(part) or 'the model'
+    return f', which {name} ({type(part).__name__}) calls,'

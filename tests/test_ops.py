@@ -1,0 +1,548 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""The operators over torchvision's, against plain loops, and mmdet on them."""
+
+import math
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import mmdet
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from torch import nn
+
+from mmscfs import ops
+from mmscfs.ops import TorchvisionOperators
+
+EXTENSION = TorchvisionOperators()
+CONFIGS = Path(mmdet.__file__).parent / '.mim' / 'configs'
+HALF = (torch.float16, torch.bfloat16)
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """torchvision's operators, also where mmcv is compiled."""
+    monkeypatch.setitem(sys.modules, 'mmcv._ext', EXTENSION)
+
+
+# Non-maximum suppression
+
+
+def plain_nms(boxes, scores, threshold, offset):
+    """Indices of the kept boxes: of equal scores the first comes first."""
+    kept = []
+    for i in sorted(range(len(boxes)), key=lambda i: (-scores[i], i)):
+        if all(
+            overlap(boxes[i], boxes[j], offset) <= threshold for j in kept
+        ):
+            kept.append(i)
+    return kept
+
+
+def overlap(a, b, offset):
+    """Intersection over union of two boxes."""
+    width = min(a[2], b[2]) - max(a[0], b[0]) + offset
+    height = min(a[3], b[3]) - max(a[1], b[1]) + offset
+    shared = max(width, 0) * max(height, 0)
+    areas = [
+        (box[2] - box[0] + offset) * (box[3] - box[1] + offset)
+        for box in (a, b)
+    ]
+    return shared / (sum(areas) - shared)
+
+
+@pytest.mark.parametrize('offset', [0, 1])
+@pytest.mark.parametrize('threshold', [0.1, 0.5, 0.7])
+def test_nms_is_that_of_plain_loops(offset, threshold):
+    corners = torch.rand(200, 2, dtype=torch.float64) * 40
+    sizes = torch.rand(200, 2, dtype=torch.float64) * 30 + 0.5
+    boxes = torch.cat([corners, corners + sizes], dim=1)
+    scores = torch.randint(8, (200,)).double() / 8  # many are equal
+    kept = EXTENSION.nms(boxes, scores, threshold, offset)
+    assert kept.tolist() == plain_nms(
+        boxes.tolist(), scores.tolist(), threshold, offset
+    )
+    assert 0 < len(kept) < 200
+
+
+@pytest.mark.parametrize(
+    ('offset', 'kept'),
+    [
+        # 10 * 5 shared of 10 * 10: exactly a half, which is not more.
+        (0, [0, 1]),
+        # 11 * 6 shared of 2 * 11 * 11 - 66.
+        (1, [0, 1]),
+    ],
+)
+def test_nms_keeps_an_overlap_of_exactly_the_threshold(offset, kept):
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5]])
+    threshold = 0.5 if offset == 0 else 66 / 121
+    scores = torch.tensor([0.9, 0.8])
+    assert EXTENSION.nms(boxes, scores, threshold, offset).tolist() == kept
+    below = EXTENSION.nms(boxes, scores, threshold - 1e-6, offset)
+    assert below.tolist() == [0]
+
+
+def test_nms_offset_makes_neighbors_overlap():
+    boxes = torch.tensor([[0.0, 0, 9, 9], [0, 9, 9, 18]])
+    scores = torch.tensor([0.1, 0.2])
+    # As pixels, row 9 is in both: 10 of 190.
+    assert EXTENSION.nms(boxes, scores, 0.05, 1).tolist() == [1]
+    assert EXTENSION.nms(boxes, scores, 0.05, 0).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize('dtype', [*HALF, torch.float32, torch.float64])
+def test_nms_of_every_precision(dtype):
+    boxes = torch.tensor([[0, 0, 8, 8], [1, 0, 8, 8], [9, 9, 12, 12]])
+    scores = torch.tensor([0.25, 0.5, 0.125])
+    kept = EXTENSION.nms(boxes.to(dtype), scores.to(dtype), 0.5, 0)
+    assert kept.tolist() == [1, 2]
+
+
+def test_nms_of_no_boxes():
+    kept = EXTENSION.nms(torch.zeros(0, 4), torch.zeros(0), 0.5, 0)
+    assert kept.shape == (0,)
+    assert kept.dtype == torch.long
+
+
+# RoIAlign
+
+
+def plain_roi_align(shape, rois, size, scale, ratio, aligned):
+    """Return the weight of each pixel in each bin of a plain RoIAlign.
+
+    Args:
+        shape (tuple): (B, H, W) of the maps.
+        rois (list): image, x1, y1, x2, y2 of each.
+
+    Returns:
+        Tensor: (R, h, w, B, H, W).
+    """
+    weights = torch.zeros(len(rois), *size, *shape, dtype=torch.float64)
+    shift = 0.5 if aligned else 0.0
+    for roi, (image, *box) in enumerate(rois):
+        x1, y1, x2, y2 = (value * scale - shift for value in box)
+        width, height = x2 - x1, y2 - y1
+        if not aligned:
+            width, height = max(width, 1.0), max(height, 1.0)
+        bins = height / size[0], width / size[1]
+        samples = [ratio if ratio > 0 else math.ceil(b) for b in bins]
+        count = max(samples[0] * samples[1], 1)
+        for row in range(size[0]):
+            for column in range(size[1]):
+                to = weights[roi, row, column, int(image)]
+                for i in range(samples[0]):
+                    y = y1 + (row + (i + 0.5) / samples[0]) * bins[0]
+                    for j in range(samples[1]):
+                        x = x1 + (column + (j + 0.5) / samples[1]) * bins[1]
+                        add_bilinear(to, y, x, 1 / count)
+    return weights
+
+
+def add_bilinear(to, y, x, weight):
+    """Add a sample's weights of its four pixels to (H, W)."""
+    height, width = to.shape
+    if not (-1 <= y <= height and -1 <= x <= width):
+        return  # zero outside
+    y, x = max(y, 0.0), max(x, 0.0)
+    y, x = min(y, height - 1.0), min(x, width - 1.0)
+    top, left = int(y), int(x)
+    for row, near in ((top, 1 - (y - top)), (top + 1, y - top)):
+        for column, close in ((left, 1 - (x - left)), (left + 1, x - left)):
+            if near * close:
+                to[row, column] += weight * near * close
+
+
+ROIS = [
+    [0, 2.0, 3.0, 21.0, 17.5],
+    [1, 0.0, 0.0, 31.0, 23.0],  # all of the map
+    [1, 5.3, 6.1, 5.9, 6.4],  # smaller than a pixel
+    [0, -9.0, -7.5, 12.0, 9.0],  # partly outside
+    [1, 25.0, 15.0, 60.0, 44.0],
+    [0, 100.0, 90.0, 130.0, 120.0],  # wholly outside
+    [0, 7.0, 7.0, 7.0, 7.0],  # a point
+]
+
+
+def align(maps, rois, size, scale, ratio, aligned, pool_mode=1):
+    """Call the extension's forward pass as mmcv does."""
+    output = maps.new_zeros(len(rois), maps.shape[1], *size)
+    empty = maps.new_zeros(0)
+    EXTENSION.roi_align_forward(
+        maps,
+        rois,
+        output,
+        empty,
+        empty,
+        aligned_height=size[0],
+        aligned_width=size[1],
+        spatial_scale=scale,
+        sampling_ratio=ratio,
+        pool_mode=pool_mode,
+        aligned=aligned,
+    )
+    return output
+
+
+def align_backward(grad, rois, shape, size, scale, ratio, aligned):
+    """Call the extension's backward pass as mmcv does."""
+    grad_input = grad.new_zeros(shape)
+    empty = grad.new_zeros(0)
+    EXTENSION.roi_align_backward(
+        grad,
+        rois,
+        empty,
+        empty,
+        grad_input,
+        aligned_height=size[0],
+        aligned_width=size[1],
+        spatial_scale=scale,
+        sampling_ratio=ratio,
+        pool_mode=1,
+        aligned=aligned,
+    )
+    return grad_input
+
+
+@pytest.mark.parametrize('aligned', [True, False])
+@pytest.mark.parametrize('ratio', [0, 2])
+def test_roi_align_is_that_of_plain_loops(aligned, ratio):
+    size, scale = (3, 2), 0.5
+    maps = torch.randn(2, 3, 12, 16, dtype=torch.float64)
+    rois = torch.tensor(ROIS, dtype=torch.float64)
+    weights = plain_roi_align((2, 12, 16), ROIS, size, scale, ratio, aligned)
+
+    found = align(maps, rois, size, scale, ratio, aligned)
+    expected = torch.einsum('rhwbyx,bcyx->rchw', weights, maps)
+    assert expected[:5].abs().sum(dim=(1, 2, 3)).min() > 0
+    assert not expected[5].any()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+    grad = torch.randn_like(found)
+    found = align_backward(
+        grad, rois, maps.shape, size, scale, ratio, aligned
+    )
+    expected = torch.einsum('rhwbyx,rchw->bcyx', weights, grad)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'tolerance'),
+    [
+        (torch.float16, 2e-3),
+        (torch.bfloat16, 2e-2),
+        (torch.float32, 1e-5),
+    ],
+)
+def test_roi_align_of_every_precision(dtype, tolerance):
+    size = (2, 2)
+    maps = torch.randn(2, 3, 12, 16).to(dtype)
+    # mmdet hands over boxes of fp32, under autocast beside maps of fp16.
+    rois = torch.tensor(ROIS)
+    expected = align(maps.double(), rois.double(), size, 0.5, 0, True)
+    found = align(maps, rois, size, 0.5, 0, True)
+    assert found.dtype == dtype
+    torch.testing.assert_close(
+        found.double(), expected, rtol=tolerance, atol=tolerance
+    )
+    grad = torch.randn_like(found)
+    settings = (maps.shape, size, 0.5, 0, True)
+    expected = align_backward(grad.double(), rois.double(), *settings)
+    found = align_backward(grad, rois, *settings)
+    assert found.dtype == dtype
+    torch.testing.assert_close(
+        found.double(), expected, rtol=tolerance, atol=tolerance
+    )
+
+
+@pytest.mark.parametrize('images', [0, 2])
+def test_roi_align_of_no_boxes(images):
+    maps, rois = torch.randn(images, 3, 12, 16), torch.zeros(0, 5)
+    assert align(maps, rois, (7, 7), 1.0, 0, True).shape == (0, 3, 7, 7)
+    grad = torch.zeros(0, 3, 7, 7)
+    settings = (maps.shape, (7, 7), 1.0, 0, True)
+    found = align_backward(grad, rois, *settings)
+    assert found.shape == maps.shape
+    assert not found.any()
+
+
+def test_roi_align_by_maximum_is_refused():
+    maps, rois = torch.zeros(1, 1, 4, 4), torch.zeros(1, 5)
+    with pytest.raises(NotImplementedError, match="pool_mode='max'"):
+        align(maps, rois, (2, 2), 1.0, 0, True, pool_mode=0)
+
+
+# Sigmoid focal loss
+
+
+def plain_focal_loss(logits, target, weight, gamma, alpha):
+    """The loss of each logit, and its derivative, by the formulas."""
+    losses, slopes = [], []
+    for row, label in zip(logits, target, strict=True):
+        of_class = weight[label] if weight else 1.0
+        for number, logit in enumerate(row):
+            p = 1 / (1 + math.exp(-logit))
+            if number == label:
+                loss = -alpha * (1 - p) ** gamma * math.log(p)
+                slope = (
+                    -alpha
+                    * (1 - p) ** gamma
+                    * (1 - p - gamma * p * math.log(p))
+                )
+            else:
+                loss = -(1 - alpha) * p**gamma * math.log(1 - p)
+                slope = (
+                    -(1 - alpha)
+                    * p**gamma
+                    * (gamma * (1 - p) * math.log(1 - p) - p)
+                )
+            losses.append(of_class * loss)
+            slopes.append(of_class * slope)
+    return losses, slopes
+
+
+@pytest.mark.parametrize('gamma', [2.0, 1.5])
+@pytest.mark.parametrize('weight', [[], [1.0, 0.5, 2.0, 0.0]])
+def test_focal_loss_is_that_of_the_formulas(gamma, weight):
+    logits = torch.randn(6, 4, dtype=torch.float64) * 3
+    # 4 is background, which has no weight of its own.
+    target = torch.tensor([0, 1, 2, 3, 0, 2 if weight else 4])
+    weights = logits.new_tensor(weight)
+    found = torch.zeros_like(logits)
+    EXTENSION.sigmoid_focal_loss_forward(
+        logits, target, weights, found, gamma=gamma, alpha=0.25
+    )
+    slopes = torch.zeros_like(logits)
+    EXTENSION.sigmoid_focal_loss_backward(
+        logits, target, weights, slopes, gamma=gamma, alpha=0.25
+    )
+    expected = plain_focal_loss(
+        logits.tolist(), target.tolist(), weight, gamma, 0.25
+    )
+    for one, other in zip((found, slopes), expected, strict=True):
+        other = logits.new_tensor(other).view_as(logits)
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize('dtype', HALF)
+def test_focal_loss_in_half_precision(dtype):
+    logits = (torch.randn(50, 4) * 4).to(dtype)
+    target = torch.randint(5, (50,))
+    found, expected = torch.zeros_like(logits), torch.zeros(50, 4).double()
+    for inputs, to in ((logits, found), (logits.double(), expected)):
+        EXTENSION.sigmoid_focal_loss_forward(
+            inputs, target, inputs.new_zeros(0), to, gamma=2.0, alpha=0.25
+        )
+    torch.testing.assert_close(
+        found.double(), expected, rtol=0.01, atol=1e-6
+    )
+
+
+def test_focal_loss_of_nothing():
+    empty = torch.zeros(0, 4)
+    target = torch.zeros(0, dtype=torch.long)
+    for call in (
+        EXTENSION.sigmoid_focal_loss_forward,
+        EXTENSION.sigmoid_focal_loss_backward,
+    ):
+        found = torch.zeros(0, 4)
+        call(empty, target, torch.zeros(0), found, gamma=2.0, alpha=0.25)
+        assert found.shape == (0, 4)
+
+
+# Through mmcv, and in place of it
+
+
+def test_mmcv_calls_them(monkeypatch):
+    from mmcv.ops import focal_loss, nms, roi_align
+
+    file = sys.modules[nms.__module__]
+    for module in (file, sys.modules[roi_align.__self__.__module__]):
+        monkeypatch.setattr(module, 'ext_module', EXTENSION)
+    focal = sys.modules['mmcv.ops.focal_loss']
+    monkeypatch.setattr(focal, 'ext_module', EXTENSION)
+
+    maps = torch.randn(2, 3, 12, 16, dtype=torch.float64).requires_grad_()
+    rois = torch.tensor(ROIS, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda maps: roi_align(maps, rois, (2, 2), 0.5, 2, 'avg', True), maps
+    )
+    logits = torch.randn(5, 3, dtype=torch.float64).requires_grad_()
+    target = torch.tensor([0, 1, 2, 3, 1])
+    loss = focal.sigmoid_focal_loss
+    assert torch.autograd.gradcheck(
+        lambda x: loss(x, target, 2.0, 0.25, None, 'mean'), logits
+    )
+    boxes = torch.tensor([[0.0, 0, 8, 8], [1, 0, 8, 8], [9, 9, 12, 12]])
+    dets, kept = nms(boxes, torch.tensor([0.2, 0.5, 0.1]), 0.5, max_num=1)
+    assert kept.tolist() == [1]
+    assert dets[0, 4] == 0.5
+    assert focal_loss  # the module is part of mmcv.ops
+
+
+@pytest.mark.parametrize('found', [None, 'a compiled extension'])
+def test_a_compiled_extension_wins(monkeypatch, found):
+    monkeypatch.delitem(sys.modules, 'mmcv._ext', raising=False)
+    monkeypatch.setattr(ops, 'find_spec', lambda name: found)
+    monkeypatch.setattr('mmcv._ext', None, raising=False)
+    ops.install_operators()
+    assert ops.is_compiled() == (found is not None)
+    text = ops.describe_operators()
+    assert text.endswith('compiled') == (found is not None)
+    assert ('torchvision' in text) == (found is None)
+
+
+def test_an_extension_that_is_loaded_stays(monkeypatch):
+    theirs = ModuleType('mmcv._ext')
+    monkeypatch.setitem(sys.modules, 'mmcv._ext', theirs)
+    monkeypatch.setattr(ops, 'find_spec', lambda name: None)
+    ops.install_operators()
+    assert sys.modules['mmcv._ext'] is theirs
+
+
+# What is missing
+
+
+def test_a_missing_operator_is_named_with_its_part(stand_in, monkeypatch):
+    from mmcv.ops import ModulatedDeformConv2dPack
+
+    file = sys.modules['mmcv.ops.modulated_deform_conv']
+    monkeypatch.setattr(file, 'ext_module', EXTENSION)
+    layer = ModulatedDeformConv2dPack(3, 4, 3, padding=1)
+    model = nn.Sequential(nn.Identity(), nn.Sequential(layer))
+    with pytest.raises(NotImplementedError) as error:
+        model(torch.zeros(1, 3, 8, 8))
+    text = str(error.value)
+    assert "operator modulated_deform_conv_forward, which 1.0 (" in text
+    assert '(ModulatedDeformConv2dPack) calls, is not installed' in text
+    assert 'MMCV_WITH_OPS=1 pip install ' in text
+
+
+def test_a_missing_operator_without_a_model_is_named():
+    with pytest.raises(NotImplementedError) as error:
+        EXTENSION.softnms()
+    assert "mmcv's operator softnms is not installed" in str(error.value)
+
+
+def test_a_part_of_mmcv_that_needs_none_is_no_obstacle(stand_in):
+    from mmcv.ops import RoIAlign, SigmoidFocalLoss, SimpleRoIAlign
+
+    model = nn.Sequential(
+        RoIAlign(7), SigmoidFocalLoss(2.0, 0.25), SimpleRoIAlign(7, 1.0)
+    )
+    ops.check_operators(model)
+
+
+def test_other_nms_is_refused_before_the_first_validation(stand_in):
+    model = nn.Module()
+    model.roi_head = nn.Module()
+    model.roi_head.test_cfg = Config(
+        dict(rcnn=[dict(nms=dict(type='soft_nms', iou_threshold=0.5))])
+    )._cfg_dict
+    with pytest.raises(ValueError, match=r'roi_head \(soft_nms\)\.'):
+        ops.check_operators(model)
+    model.roi_head.test_cfg.rcnn[0].nms.type = 'nms'
+    ops.check_operators(model)
+
+
+def test_nothing_is_refused_where_mmcv_is_compiled(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'mmcv._ext', ModuleType('mmcv._ext'))
+    model = SimpleNamespace(named_modules=lambda: 1 / 0)
+    ops.check_operators(model)
+
+
+# mmdet's own configs
+
+
+def build(name):
+    """Return a detector of mmdet's own config; nothing is downloaded."""
+    cfg = Config.fromfile(CONFIGS / f'{name}.py')
+    init_default_scope('mmdet')
+    cfg.model.backbone.init_cfg = None
+    cfg.model.pop('init_cfg', None)
+    return MODELS.build(cfg.model)
+
+
+def make_batch():
+    """Two images of noise, with a box and its mask each."""
+    batch = dict(inputs=[], data_samples=[])
+    for label in range(2):
+        sample = DetDataSample(metainfo=dict(img_id=label))
+        masks = torch.zeros(1, 64, 96).numpy().astype('uint8')
+        masks[:, 10:50, 20:70] = 1
+        sample.gt_instances = InstanceData(
+            bboxes=torch.tensor([[20.0, 10, 70, 50]]),
+            labels=torch.tensor([label]),
+            masks=mmdet.structures.mask.BitmapMasks(masks, 64, 96),
+        )
+        size = dict(img_shape=(64, 96), ori_shape=(64, 96))
+        sample.set_metainfo(
+            dict(size, scale_factor=(1.0, 1.0), batch_input_shape=(64, 96))
+        )
+        batch['inputs'].append(
+            torch.randint(256, (3, 64, 96), dtype=torch.uint8)
+        )
+        batch['data_samples'].append(sample)
+    return batch
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mask_rcnn/mask-rcnn_r50_fpn_1x_coco',
+        'faster_rcnn/faster-rcnn_r50_fpn_1x_coco',
+        'faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco',
+        'retinanet/retinanet_r50_fpn_1x_coco',
+        'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco',
+        'atss/atss_r50_fpn_1x_coco',
+        'detr/detr_r50_8xb2-150e_coco',
+    ],
+)
+def test_detectors_of_mmdet_train_and_detect(name, stand_in):
+    model = build(name)
+    ops.check_operators(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+    data = model.data_preprocessor(make_batch(), training=True)
+    losses, _ = model.parse_losses(model(**data, mode='loss'))
+    losses.backward()
+    optimizer.step()
+    assert losses.isfinite()
+    grads = [p.grad for p in model.backbone.layer4.parameters()]
+    assert any(grad is not None and grad.any() for grad in grads)
+    model.eval()
+    with torch.no_grad():
+        found = model.test_step(make_batch())
+    assert len(found) == 2
+    assert found[0].pred_instances.bboxes.shape[1] == 4
+
+
+@pytest.mark.parametrize(
+    ('name', 'part'),
+    [
+        (
+            'dcn/mask-rcnn_r50-dconv-c3-c5_fpn_1x_coco',
+            'backbone.layer2.0.conv2 (DeformConv2d) and 12 more',
+        ),
+        (
+            'dcnv2/faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco',
+            'backbone.layer2.0.conv2 (ModulatedDeformConv2d) and 12 more',
+        ),
+        (
+            'deformable_detr/deformable-detr_r50_16xb2-50e_coco',
+            'encoder.layers.0.self_attn (MultiScaleDeformableAttention) and',
+        ),
+        # Calls its operator as a function.
+        ('tood/tood_r50_fpn_1x_coco', 'bbox_head (DeformConv2dFunction). '),
+    ],
+)
+def test_deformable_detectors_are_refused_by_name(name, part, stand_in):
+    with pytest.raises(ValueError, match='compiled operators') as error:
+        ops.check_operators(build(name))
+    text = str(error.value)
+    assert part in text
+    assert 'MMCV_WITH_OPS=1 pip install ' in text
