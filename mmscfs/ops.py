@@ -87,7 +87,9 @@ def missing_operator(module: nn.Module) -> str:
         file = sys.modules[kind.__module__]
         names = {kind.__name__} if hasattr(file, 'ext_module') else set()
         # An operator as a function: deform_conv2d = DeformConv2dFunction.apply
-        owners = [getattr(value, '__self__', 0) for value in vars(file).values()]
+        owners = [
+            getattr(value, '__self__', 0) for value in vars(file).values()
+        ]
         names |= {
             owner.__name__
             for owner in owners
@@ -97,7 +99,9 @@ def missing_operator(module: nn.Module) -> str:
         }
         for name in sorted(names.difference(SUPPORTED)):
             return name
-    settings = [getattr(module, f'{split}_cfg', 0) for split in ('test', 'train')]
+    settings = [
+        getattr(module, f'{split}_cfg', 0) for split in ('test', 'train')
+    ]
     return next(other_nms(settings), '')
 
 

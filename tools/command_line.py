@@ -141,6 +141,7 @@ def build_runner(cfg: 'Config') -> 'Runner':
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
 
+    from mmscfs.engine.runner_access import unwrapped_model
     from mmscfs.ops import check_operators, describe_operators
 
     if 'runner_type' in cfg:
@@ -149,7 +150,7 @@ def build_runner(cfg: 'Config') -> 'Runner':
         runner = Runner.from_cfg(cfg)
     runner.logger.info(describe_operators())
     try:
-        check_operators(runner.model)
+        check_operators(unwrapped_model(runner))
     except ValueError as error:
         sys.exit(f'error: {error}')
     return runner
