@@ -68,13 +68,13 @@ $(STAMP): $(REQUIREMENTS)
 		'make install PYTHON=/path/to/python3.12' >&2; \
 	exit 1
 ifeq ($(OPS),compiled)
-	$(PIP) uninstall -y mmcv-lite
+	$(PIP) -qq uninstall -y mmcv-lite
 	$(PIP) install -c $(CONSTRAINTS) -r requirements/build.txt ninja psutil
 	MMCV_WITH_OPS=1 $(PIP) install -c $(CONSTRAINTS) --no-build-isolation \
 		--no-cache-dir $(MMCV)
 	grep -v '^mmcv-lite' $(OPENMMLAB) >$(VENV)/openmmlab.txt
 else
-	$(PIP) uninstall -y mmcv
+	$(PIP) -qq uninstall -y mmcv
 	cp $(OPENMMLAB) $(VENV)/openmmlab.txt
 endif
 	$(PIP) install -c $(CONSTRAINTS) -r requirements/build.txt \

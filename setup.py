@@ -1,8 +1,8 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Install the package; torch and the mm packages are the user's choice.
 
-`requirements/build.txt` and `requirements/mminstall.txt` name the tested
-stack; `make install` puts it into `.venv`.
+`requirements/build.txt` and `requirements/mminstall.txt` name their ranges;
+`make install` puts the tested ones (`constraints.txt`) into `.venv`.
 """
 
 import shutil
@@ -70,10 +70,13 @@ setup(
         'Intended Audience :: Science/Research',
         'Operating System :: POSIX :: Linux',
         'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
         'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
-    python_requires='>=3.10',
+    python_requires='>=3.10,<3.14',
     packages=find_packages(include=['mmscfs', 'mmscfs.*']),
     package_data={'': ['py.typed', '*.css', '*.html', '*.j2', '*.js']},
     cmdclass={'build_py': BuildWithMim},

@@ -39,6 +39,11 @@ OUTSIDE = [
 ]
 
 
+INSTALL = {
+    package: f'{package}=={version}' for package, version in TESTED.items()
+}
+INSTALL['mmcv'] = 'mmcv-lite==2.1.0'
+
 # Imports mmscfs where mmengine is not installed.
 WITHOUT_MMENGINE = """
 import sys
@@ -87,7 +92,7 @@ def test_versions_outside_the_range_are_refused(package, version):
     text = str(error.value)
     assert_one_sentence(text)
     assert f'found {version}:' in text
-    assert f'pip install {package}=={TESTED[package]}' in text
+    assert f'pip install {INSTALL[package]}`.' in text
 
 
 @pytest.mark.parametrize('package', TESTED)
@@ -100,7 +105,33 @@ def test_missing_package_names_what_to_install(monkeypatch, package):
         compatibility.check_package(package)
     text = str(error.value)
     assert_one_sentence(text)
-    assert f'pip install {package}=={TESTED[package]}' in text
+    assert f'pip install {INSTALL[package]}`.' in text
+
+
+def test_mmcv_is_removed_before_mmcv_lite_takes_its_files():
+    with pytest.raises(ImportError) as error:
+        compatibility.check_version('mmcv', '2.4.0')
+    assert str(error.value).endswith(
+        'run `pip uninstall -y mmcv && pip install mmcv-lite==2.1.0`.'
+    )
+
+
+@pytest.mark.parametrize(
+    ('installed', 'requirement'),
+    [('mmcv-lite', 'mmcv==2.1.0'), ('onedl-mmcv', 'onedl-mmcv==2.3.6')],
+)
+def test_mmcv_is_compiled_from_the_stack_in_use(
+    monkeypatch, installed, requirement
+):
+    monkeypatch.setattr(
+        compatibility,
+        'packages_distributions',
+        lambda: {'mmcv': [installed]},
+    )
+    words = compatibility.compile_mmcv('pip').split()
+    assert words[:4] == ['pip', 'uninstall', '-y', 'mmcv-lite']
+    assert words[-1] == requirement
+    assert {'MMCV_WITH_OPS=1', '--no-cache-dir'} <= {*words}
 
 
 def test_missing_dependency_of_a_package_keeps_its_own_error(monkeypatch):

@@ -6,40 +6,51 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
+PYTHONS = ('python3.13', 'python3.12', 'python3.11', 'python3.10', 'python3')
+# Answers the question for a suitable version, and begins nothing.
+SUITABLE = '[ "$1" = -c ] && exit 0\necho "began: ${0##*/} $*"\nexit 3'
+UNSUITABLE = 'exit 1'
 
 
-def install(folder, free):
-    """Run `make install` where `df` finds so many MB free."""
-    shutil.copy(ROOT / 'Makefile', folder)
-    (folder / 'setup.py').touch()
-    (folder / 'bin').mkdir()
-    for name, script in {
-        'df': f'echo header\necho "/dev/sda 252000 1 {free} 97% /"',
-        'python-of-the-test': 'echo "began: $*"\nexit 3',
-    }.items():
-        program = folder / 'bin' / name
-        program.write_text(f'#!/bin/sh\n{script}\n')
-        program.chmod(0o755)
-    # Not what an outer make was told to do.
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(('MAKE', 'MFLAGS', 'STACK'))
-    }
-    return subprocess.run(
-        ('make', 'install', 'PYTHON=python-of-the-test'),
-        cwd=folder,
-        env=environment
-        | {'PATH': f'{folder / "bin"}{os.pathsep}{os.environ["PATH"]}'},
-        capture_output=True,
-        text=True,
-    )
+@pytest.fixture
+def install(tmp_path):
+    """Run `make install` with such programs, where so many MB are free."""
+    for name in ('Makefile', 'requirements'):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    (tmp_path / 'setup.py').touch()
+    (tmp_path / 'bin').mkdir()
+
+    def install(*words, free=7000, **programs):
+        programs['df'] = f'echo header\necho "/dev/sda 252000 1 {free} 97% /"'
+        for name, script in programs.items():
+            program = tmp_path / 'bin' / name
+            program.write_text(f'#!/bin/sh\n{script}\n')
+            program.chmod(0o755)
+        # Not what an outer make was told to do.
+        outer = ('MAKE', 'MFLAGS', 'STACK', 'OPS', 'PYTHON', 'VENV')
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(outer)
+        }
+        path = f'{tmp_path / "bin"}{os.pathsep}{os.environ["PATH"]}'
+        return subprocess.run(
+            ('make', 'install', *words),
+            cwd=tmp_path,
+            env=environment | {'PATH': path},
+            capture_output=True,
+            text=True,
+        )
+
+    return install
 
 
-def test_a_full_disk_is_named_before_the_installation(tmp_path):
-    done = install(tmp_path, 4096)
-
+def test_a_full_disk_is_named_before_the_installation(install, tmp_path):
+    done = install(free=4096, **dict.fromkeys(PYTHONS, SUITABLE))
     assert done.returncode == 2
     assert (
         f'.venv/.installed: 4096 MB are free in {tmp_path}, 7000 are needed: '
@@ -48,8 +59,80 @@ def test_a_full_disk_is_named_before_the_installation(tmp_path):
     assert 'began' not in done.stdout
 
 
-def test_enough_space_is_not_mentioned(tmp_path):
-    done = install(tmp_path, 7000)
-
-    assert 'began: -m venv .venv\n' in done.stdout
+@pytest.mark.parametrize('place', range(len(PYTHONS)))
+def test_the_newest_suitable_python_is_taken(install, place):
+    programs = dict.fromkeys(PYTHONS[:place], UNSUITABLE)
+    programs |= dict.fromkeys(PYTHONS[place:], SUITABLE)
+    done = install(**programs)
+    assert f'began: {PYTHONS[place]} -m venv .venv\n' in done.stdout
     assert 'needed' not in done.stderr
+
+
+def test_no_suitable_python_is_one_sentence(install):
+    done = install(**dict.fromkeys(PYTHONS, UNSUITABLE))
+    assert done.returncode == 2
+    first = done.stderr.splitlines()[0]
+    assert first == (
+        'No Python 3.10 to 3.13 with venv and pip among: '
+        f'{" ".join(PYTHONS)}. Install one (Debian, Ubuntu: python3-venv), '
+        'or name it: make install PYTHON=/path/to/python3.12'
+    )
+
+
+def test_a_python_that_is_named_is_the_only_one(install):
+    programs = dict.fromkeys(PYTHONS, SUITABLE)
+    done = install('PYTHON=mine', mine=SUITABLE, **programs)
+    assert 'began: mine -m venv .venv\n' in done.stdout
+    done = install('PYTHON=mine', mine=UNSUITABLE, **programs)
+    assert done.returncode == 2
+    assert 'venv and pip among: mine. ' in done.stderr
+    assert 'began' not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ('version', 'is_suitable'),
+    [
+        ((3, 9, 18), False),
+        ((3, 10, 0), True),
+        ((3, 13, 9), True),
+        ((3, 14, 0), False),
+    ],
+)
+def test_the_supported_versions(version, is_suitable, monkeypatch):
+    text = (ROOT / 'Makefile').read_text()
+    code = text.partition('SUITABLE := ')[2].partition('\n\n')[0]
+    code = code.partition('\nPYTHONS')[0].replace('\\\n', ' ')
+    monkeypatch.setattr('sys.version_info', version)
+    with pytest.raises(SystemExit) as end:
+        exec(code, {})
+    assert (not end.value.code) == is_suitable
+
+
+def test_operators_are_one_of_two(install):
+    done = install('OPS=fast')
+    assert done.returncode == 2
+    assert 'OPS=fast must be torchvision or compiled' in done.stderr
+
+
+def test_what_is_installed_is_not_mixed(install, tmp_path):
+    stamp = tmp_path / '.venv' / '.installed'
+    (tmp_path / '.venv' / 'bin').mkdir(parents=True)
+    python = tmp_path / '.venv' / 'bin' / 'python'
+    python.write_text('#!/bin/sh\necho Python 3.11.7\n')
+    python.chmod(0o755)
+    stamp.write_text('compiled\n')
+    done = install('OPS=torchvision')
+    assert done.returncode == 2
+    assert (
+        'OPS=torchvision, but .venv has OPS=compiled: run make clean first'
+    ) in done.stderr
+    done = install('PYTHON=mine', mine='echo Python 3.12.1')
+    assert done.returncode == 2
+    assert (
+        'PYTHON=mine is Python 3.12.1, but .venv has Python 3.11.7: run make '
+        'clean first'
+    ) in done.stderr
+    # Without either, it stays as it is.
+    assert install().returncode == 0
+    assert stamp.read_text() == 'compiled\n'
+    assert install('PYTHON=mine', mine='echo Python 3.11.7').returncode == 0

@@ -8,9 +8,12 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 DEMO = 'scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits'
@@ -199,10 +202,35 @@ def test_mim_starts_training_without_options_that_are_not_there():
 
 def test_image_has_the_tested_versions():
     text = (ROOT / 'docker' / 'Dockerfile').read_text()
-    build = (ROOT / 'requirements' / 'build.txt').read_text()
-    (torch,) = re.findall(r'^ARG TORCH=(\S+)$', text, re.M)
-    assert f'torch=={torch}\n' in build
-    # All else it installs from the same files as `make install`.
-    installed = set(re.findall(r'-r requirements/(\w+)\.txt', text))
-    assert installed == {'build', 'mminstall', 'runtime', 'optional'}
+    assert 'FROM python:3.12-slim\n' in text
+    # All that it installs is from the same files as `make install`.
+    installed = set(re.findall(r'-[rc] requirements/(\w+)\.txt', text))
+    assert installed == {
+        'build',
+        'constraints',
+        'mminstall',
+        'runtime',
+        'optional',
+    }
     assert '==' not in text
+
+
+def test_everything_that_is_installed_is_pinned():
+    """One version of each, inside the range that is stated."""
+    files = {
+        path.stem: [
+            Requirement(line)
+            for line in path.read_text().splitlines()
+            if line and not line.startswith('#')
+        ]
+        for path in (ROOT / 'requirements').glob('*.txt')
+    }
+    pins = {r.name: r for r in files.pop('constraints')}
+    for requirement in sum(files.values(), []):
+        (pin,) = pins[requirement.name].specifier
+        assert pin.operator == '=='
+        assert requirement.specifier.contains(pin.version), requirement
+    installed = metadata.version('torch').partition('+')[0]
+    assert Version(installed) in next(
+        r.specifier for r in files['build'] if r.name == 'torch'
+    )

@@ -28,10 +28,15 @@ def python_command() -> str:
     return shlex.quote(command)
 
 
+def pip_command() -> str:
+    """Return how to call this Python's pip, whoever made it."""
+    return f'{python_command()} -m pip'
+
+
 def pip_install(*words: str) -> str:
-    """Return the command that installs into this Python, whoever made it."""
+    """Return the command that installs into this Python."""
     quoted = ' '.join(shlex.quote(word) for word in words)
-    return f'{python_command()} -m pip install {quoted}'
+    return f'{pip_command()} install {quoted}'
 
 
 def gib(number: float) -> str:

@@ -124,13 +124,12 @@ def check_gpus() -> Iterator[Finding]:
         remedy = 'unset CUDA_VISIBLE_DEVICES'
         yield Finding('GPU', f'{driver[0]}, hidden', NOTE, remedy)
     elif cuda is None:
-        both = [f'{name}=={version}' for name, version in TESTED.items()]
         yield Finding(
             'GPU',
             f'{driver[0]}, but torch {torch.__version__} is built without '
             'CUDA',
             MISSING,
-            pip_install('--force-reinstall', '--no-deps', *both),
+            pip_install('--force-reinstall', '--no-deps', *TESTED),
         )
     else:
         yield Finding(

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from doctor_findings import (
@@ -18,12 +18,15 @@ from doctor_findings import (
     ROOT,
     Finding,
     first_line,
+    pip_command,
     pip_install,
     python_command,
 )
 
-# As in requirements/build.txt and runtime.txt: import name -> package.
-TESTED = {'torch': '2.11.0', 'torchvision': '0.26.0'}
+# The lowest versions, as in requirements/build.txt, and what is tested.
+LOWEST = {'torch': '2.6', 'torchvision': '0.21'}
+TESTED = ('torch==2.14.1', 'torchvision==0.29.1')
+# As in requirements/runtime.txt: import name -> package.
 RUNTIME = {
     'cv2': 'opencv-python',
     'jinja2': 'jinja2',
@@ -43,19 +46,17 @@ OPTIONAL = {
     'playwright': 'the tests of the report in a browser',
 }
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
-# A wheel that pip has kept may have been built without the ops.
-MMCV_FLAGS = ('--no-build-isolation', '--no-cache-dir')
 
 
-def read_supported() -> dict[str, tuple[str, str, str]]:
-    """Return the table of mmscfs/compatibility.py without the package.
+def compatibility() -> SimpleNamespace:
+    """Return mmscfs/compatibility.py without the package.
 
     ``import mmscfs`` needs all of what may be missing.
     """
     spec = importlib.util.find_spec('mmscfs')
     folders = spec.submodule_search_locations if spec else None
     folder = folders[0] if folders else ROOT / 'mmscfs'
-    return runpy.run_path(f'{folder}/compatibility.py')['SUPPORTED']
+    return SimpleNamespace(**runpy.run_path(f'{folder}/compatibility.py'))
 
 
 def load(name: str) -> tuple[ModuleType | None, str]:
@@ -82,12 +83,6 @@ def version_of(module: Any, package: str) -> str:
         return '?'
 
 
-def install_mmcv(*flags: str) -> str:
-    """Return the command that compiles mmcv with its ops."""
-    words = (*flags, *MMCV_FLAGS, f'mmcv=={read_supported()["mmcv"][2]}')
-    return f'MMCV_WITH_OPS=1 {pip_install(*words)}'
-
-
 def check_packages() -> Iterator[Finding]:
     """Yield a finding for Python and each package, in order of need."""
     python = '.'.join(map(str, sys.version_info[:3]))
@@ -108,30 +103,34 @@ def check_packages() -> Iterator[Finding]:
 
 def check_torch() -> Iterator[Finding]:
     """Yield torch and torchvision, which must fit each other."""
-    both = [f'{name}=={version}' for name, version in TESTED.items()]
-    for name, tested in TESTED.items():
+    for name, lowest in LOWEST.items():
         module, problem = load(name)
         if problem:
-            # Of different builds they break each other: both anew.
+            # Builds of different kinds break each other: replace both.
             flags = ['--force-reinstall'] * problem.startswith('broken')
-            yield Finding(name, problem, MISSING, pip_install(*flags, *both))
+            remedy = pip_install(*flags, *TESTED)
+            yield Finding(name, problem, MISSING, remedy)
             continue
         version = version_of(module, name)
-        if version.partition('+')[0] == tested:
+        if numbers(version) >= numbers(lowest):
             yield Finding(name, version)
         else:
-            text = f'{version}, tested is {tested}'
-            yield Finding(name, text, NOTE, pip_install(*both))
+            text = f'{version}, needed is >= {lowest}'
+            yield Finding(name, text, MISSING, pip_install(*TESTED))
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Return the first two numbers of a version, to compare it."""
+    return tuple(int(number) for number in version.split('.')[:2])
 
 
 def check_openmmlab() -> Iterator[Finding]:
     """Yield the mm* packages against the range of mmscfs/compatibility.py."""
-    for name, (lowest, limit, tested) in read_supported().items():
-        remedy = pip_install(f'{name}=={tested}')
-        if name == 'mmcv':
-            remedy = install_mmcv()
+    stack = compatibility()
+    for name, (lowest, limit, requirement) in stack.SUPPORTED.items():
         module, problem = load(name)
         if problem:
+            remedy = pip_install(requirement)
             yield Finding(name, problem, MISSING, remedy)
             continue
         version = version_of(module, name)
@@ -144,28 +143,30 @@ def check_openmmlab() -> Iterator[Finding]:
             yield Finding(name, version)
         else:
             text = f'{version}, needed is >= {lowest}, < {limit}'
+            remedy = stack.replace(name, requirement, pip_command())
             yield Finding(name, text, MISSING, remedy)
         if name == 'mmcv':
-            yield check_ops()
+            yield check_operators()
 
 
-def check_ops() -> Finding:
-    """Check mmcv's compiled ops, which mmdet imports."""
+def check_operators() -> Finding:
+    """Check mmcv's operators, which detectors call.
+
+    Without compiled ones mmscfs takes torchvision's.
+    """
+    name = "mmcv's operators"
+    if importlib.util.find_spec('mmcv._ext') is None:
+        return Finding(name, "torchvision's: NMS, RoIAlign and focal loss")
+    remedy = compatibility().compile_mmcv(pip_command())
     ops, problem = load('mmcv.ops')
     if ops is None:
-        remedy = install_mmcv('--force-reinstall', '--no-deps')
-        return Finding("mmcv's ops", problem, MISSING, remedy)
+        return Finding(name, problem, MISSING, remedy)
     cuda = ops.get_compiling_cuda_version()
     torch, _ = load('torch')
     if torch and torch.cuda.is_available() and cuda == 'not available':
-        remedy = install_mmcv('--force-reinstall', '--no-deps')
-        return Finding(
-            "mmcv's ops",
-            'compiled without CUDA: detectors cannot use the GPU',
-            MISSING,
-            f'FORCE_CUDA=1 {remedy}',
-        )
-    return Finding("mmcv's ops", f'compiled, CUDA {cuda}')
+        text = 'compiled without CUDA: detectors cannot use the GPU'
+        return Finding(name, text, MISSING, f'export FORCE_CUDA=1; {remedy}')
+    return Finding(name, f'compiled, CUDA {cuda}')
 
 
 def check_mmscfs() -> Finding:

@@ -10,7 +10,6 @@ names stand without a link.
 import os
 import re
 import runpy
-from importlib.util import find_spec
 from pathlib import Path
 
 from docutils import nodes
@@ -49,8 +48,6 @@ myst_enable_extensions = ['amsmath', 'dollarmath']
 myst_heading_anchors = 4
 
 autodoc_default_options = {'members': True, 'show-inheritance': True}
-# Compiled ops, which take longer to install than the pages to build.
-autodoc_mock_imports = [] if find_spec('mmcv._ext') else ['mmcv.ops']
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'signature'
 python_maximum_signature_line_length = 72
@@ -63,7 +60,7 @@ napoleon_use_ivar = True
 nitpick_ignore_regex = [
     (
         'py:.*',
-        r'(collections|io|mmcv|mmengine|mmpretrain|modelindex|nn|np|numpy|pathlib|'
+        r'(collections|_?io|mmcv|mmengine|mmpretrain|modelindex|nn|np|numpy|pathlib|'
         r'torch)'
         r'\..*',
     ),

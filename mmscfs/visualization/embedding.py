@@ -169,7 +169,7 @@ def add_legend(
                 linestyle='',
                 marker=marker_of(i),
                 color=color_of(i),
-                markersize=7,
+                markersize=points_of(10),
                 label=name,
             )
             for i, name in enumerate(names)
@@ -196,8 +196,13 @@ def scatter(
     axes: Axes, points: np.ndarray, labels: np.ndarray | None, found: Sequence
 ) -> None:
     """Draw the points."""
-    size = float(np.clip(40000 / len(points), 10, 45))
-    style = dict(s=size, alpha=0.75, linewidths=0.3, edgecolors='white')
+    area = float(np.clip(77000 / len(points), 19, 87))  # px
+    style = dict(
+        s=area * points_of(1) ** 2,
+        alpha=0.75,
+        linewidths=points_of(0.4),
+        edgecolors='white',
+    )
     if labels is None:
         axes.scatter(*points.T, color=PALETTE[0], **style)
     for i, k in enumerate(found):

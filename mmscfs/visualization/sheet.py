@@ -19,7 +19,7 @@ from matplotlib.textpath import TextToPath
 
 from mmscfs.checkpoint import write_atomically
 
-DPI = 100
+DPI = 128  # a power of two: pixels become inches and back without rounding
 MARGIN = 16  # px
 # Okabe and Ito's colours and more of their kind: told apart by people with
 # any colour vision, and by the labels beside them.
@@ -241,7 +241,7 @@ class Sheet:
             SMALL,
             color='white',
             weight='bold',
-            bbox=dict(facecolor=color, edgecolor='none', pad=1.2),
+            bbox=dict(facecolor=color, edgecolor='none', pad=points_of(1.7)),
         )
 
     def add_axes(self, left: int, top: int, width: int, height: int) -> Axes:

@@ -3,6 +3,7 @@
 
 import importlib
 import json
+import re
 import shutil
 import sys
 from collections import namedtuple
@@ -56,16 +57,18 @@ def requirements(name):
 
 
 def test_packages_are_those_of_the_requirements(tool):
-    tested = {f'{n}=={v}' for n, v in tool.packages.TESTED.items()}
-    assert tested <= requirements('build')
+    lowest = {f'{n}>={v}' for n, v in tool.packages.LOWEST.items()}
+    assert lowest <= requirements('build')
+    assert {*tool.packages.TESTED} <= requirements('constraints')
+    names = {re.split('[<>=]', line)[0] for line in requirements('runtime')}
     needed = {*tool.packages.RUNTIME.values()}
-    assert requirements('runtime') <= needed
-    assert needed - requirements('runtime') == {'setuptools<81'}
+    assert names <= needed
+    assert needed - names == {'setuptools<81'}
 
 
 def test_this_environment_is_whole(tool):
     found = by_name(tool.packages.check_packages())
-    assert {'torch', 'mmcv', "mmcv's ops", 'mmdet', 'mmscfs'} <= {*found}
+    assert {'torch', 'mmcv', "mmcv's operators", 'mmdet', 'mmscfs'} <= {*found}
     assert not [f for f in found.values() if f.state == 'missing']
 
 
@@ -77,11 +80,10 @@ def test_without_torch_and_mmcv(tool, without, capsys, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     place = lines.index('missing: torch: not installed')
     assert lines[place + 1].endswith(
-        ' -m pip install torch==2.11.0 torchvision==0.26.0'
+        ' -m pip install torch==2.14.1 torchvision==0.29.1'
     )
     place = lines.index(f'missing: mmcv: broken: {reason}')
-    assert lines[place + 1].strip().startswith('MMCV_WITH_OPS=1 ')
-    assert lines[place + 1].endswith('mmcv==2.1.0')
+    assert lines[place + 1].endswith(' -m pip install mmcv-lite==2.1.0')
     assert any(line.endswith(f'make -C {ROOT} install') for line in lines)
     sections = json.loads(path.read_text())
     states = {f['name']: f['state'] for f in sections['packages']}
@@ -98,6 +100,61 @@ def test_a_stack_out_of_range(tool, monkeypatch):
     assert '3.6.0, needed is >= 3.3.0, < 3.6.0' in found['mmdet'].value
     assert found['mmdet'].remedy.endswith('pip install mmdet==3.3.0')
     assert found['mmcv'].state == 'ok'
+
+
+def test_an_mmcv_out_of_range_is_removed_first(tool, monkeypatch):
+    import mmcv
+
+    monkeypatch.setattr(mmcv, '__version__', '2.0.1')
+    found = by_name(tool.packages.check_openmmlab())
+    remedy = found['mmcv'].remedy
+    assert ' -m pip uninstall -y mmcv && ' in remedy
+    assert remedy.endswith(' -m pip install mmcv-lite==2.1.0')
+
+
+def test_a_torch_that_is_too_old(tool, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch, '__version__', '2.5.1+cu124')
+    found = by_name(tool.packages.check_torch())
+    assert found['torch'].state == 'missing'
+    assert found['torch'].value == '2.5.1+cu124, needed is >= 2.6'
+    monkeypatch.setattr(torch, '__version__', '2.10.0')  # after 2.6
+    found = by_name(tool.packages.check_torch())
+    assert found['torch'].state == 'ok'
+
+
+def mmcv_ops(tool, monkeypatch, spec, ops, has_gpu=False):
+    """What doctor says of an extension, where it is and what it holds."""
+
+    def load(name):
+        if name == 'mmcv.ops':
+            return ops, '' if ops else 'broken: undefined symbol'
+        return SimpleNamespace(
+            cuda=SimpleNamespace(is_available=lambda: has_gpu)
+        ), ''
+
+    monkeypatch.setattr(tool.packages.importlib.util, 'find_spec', spec)
+    monkeypatch.setattr(tool.packages, 'load', load)
+    return tool.packages.check_operators()
+
+
+def test_the_operators_in_use(tool, monkeypatch):
+    text = "torchvision's: NMS, RoIAlign and focal loss"
+    stack = tool.packages.compatibility()
+    monkeypatch.setattr(tool.packages, 'compatibility', lambda: stack)
+    ops = SimpleNamespace(get_compiling_cuda_version=lambda: '12.8')
+    found = mmcv_ops(tool, monkeypatch, lambda _: None, None)
+    assert (found.value, found.state) == (text, 'ok')
+    found = mmcv_ops(tool, monkeypatch, lambda _: 'there', ops)
+    assert (found.value, found.state) == ('compiled, CUDA 12.8', 'ok')
+    found = mmcv_ops(tool, monkeypatch, lambda _: 'there', None)
+    assert found.state == 'missing'
+    assert 'MMCV_WITH_OPS=1 ' in found.remedy
+    ops.get_compiling_cuda_version = lambda: 'not available'
+    found = mmcv_ops(tool, monkeypatch, lambda _: 'there', ops, True)
+    assert found.state == 'missing'
+    assert found.remedy.startswith('export FORCE_CUDA=1; ')
 
 
 def test_a_module_that_fails_to_load(tool, tmp_path, monkeypatch):

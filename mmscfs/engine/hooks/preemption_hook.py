@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -154,9 +154,10 @@ class PreemptionHook(Hook):
         """Listen to the signals, and keep them from the loaders' workers."""
         keep_workers_apart(runner)
         # Of its own: what it waits for must not wait for other work.
-        self._group = (
-            dist.new_group(backend='gloo') if is_distributed() else None
-        )
+        self._group: dist.ProcessGroup | None = None
+        if is_distributed():  # of all processes: each is a member
+            group = dist.new_group(backend='gloo')
+            self._group = cast(dist.ProcessGroup, group)
         for number in SIGNALS:
             # Shells have background jobs ignore Ctrl-C: so do we.
             if signal.getsignal(number) != signal.SIG_IGN:
@@ -209,7 +210,7 @@ class PreemptionHook(Hook):
                 return True
         flag = torch.tensor([int(asked)])
         work = dist.all_reduce(
-            flag, dist.ReduceOp.MAX, self._group, async_op=True
+            flag, op=dist.ReduceOp.MAX, group=self._group, async_op=True
         )
         self._exchange = flag, work
         return False
