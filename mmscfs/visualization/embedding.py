@@ -145,7 +145,7 @@ def draw_embedding(
         axes.annotate(
             'all features are alike: the network has collapsed',
             points[0],
-            (0, -20),
+            (0, -points_of(28)),
             textcoords='offset points',
             ha='center',
             va='top',
