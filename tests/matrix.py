@@ -125,27 +125,26 @@ def version_of(python: str) -> str:
 
 
 def constrain(versions: str) -> str:
-    """Return a constraints file: the lowest version that is allowed, or none.
+    """Return a constraints file: our lowest versions, or none.
 
-    What has no lowest version is as `make install` has it.
+    What our requirements require themselves is as pip chooses.
     """
     if versions == 'newest':
         return ''
-    pins = {}
-    for name in ('constraints', 'build', 'runtime'):
+    lines = []
+    for name in ('build', 'runtime'):
         for line in (REQUIREMENTS / f'{name}.txt').read_text().splitlines():
             if line and not line.startswith('#'):
                 requirement = Requirement(line)
-                for bound in requirement.specifier:
-                    if bound.operator == '==':
-                        pins[requirement.name] = line
-                    elif bound.operator == '>=':
-                        lowest = f'{requirement.name}=={bound.version}.*'
-                        pins[requirement.name] = lowest
-    return '\n'.join(pins.values())
+                lines += [
+                    f'{requirement.name}=={bound.version}.*\n'
+                    for bound in requirement.specifier
+                    if bound.operator == '>='
+                ]
+    return ''.join(lines)
 
 
-def test_cell(
+def run_cell(
     python: str, versions: str, stack: str, folder: Path, commit: str
 ) -> dict:
     """Make an environment, test and remove it; return its row.
@@ -234,7 +233,7 @@ def main() -> None:
     rows = []
     for python, versions, stack in track(cells, 'environments'):
         folder = work_dir / f'{version_of(python)}-{versions}-{stack}'
-        rows.append(test_cell(python, versions, stack, folder, commit))
+        rows.append(run_cell(python, versions, stack, folder, commit))
     columns = ('Python', 'stack', *COLUMNS, 'result')
     print(f'Commit {commit}:\n')
     print('|', ' | '.join(columns), '|')
