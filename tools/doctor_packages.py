@@ -36,7 +36,7 @@ RUNTIME = {
     'rich': 'rich',
     'safetensors': 'safetensors',
     'sklearn': 'scikit-learn',
-    'pkg_resources': 'setuptools<80.9',  # newer ones lack it, mmengine needs it
+    'pkg_resources': 'setuptools<80.9',  # mmengine needs it
 }
 # What each is for; none is needed.
 OPTIONAL = {
