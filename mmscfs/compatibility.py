@@ -1,8 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""The range of OpenMMLab packages that this version is made for."""
+"""The range of packages that this version is made for."""
 
 from importlib import import_module
 from importlib.metadata import packages_distributions
+from pathlib import Path
 
 # package -> (lowest supported, first unsupported, what to install)
 SUPPORTED = {
@@ -87,3 +88,13 @@ def check_stack() -> None:
     """
     for package in ('mmengine', 'mmcv', 'mmpretrain'):
         check_package(package)
+
+
+def has_fast_bf16() -> bool:
+    """Return whether the CPU has instructions for products of bf16.
+
+    torch.cpu.get_capabilities, which tells it, is missing before torch 2.11.
+    """
+    cpu = Path('/proc/cpuinfo')
+    words = cpu.read_text().split() if cpu.is_file() else []
+    return not {'amx_bf16', 'avx512_bf16'}.isdisjoint(words)

@@ -2,6 +2,8 @@
 """The operators over torchvision's, against plain loops, and mmdet on them."""
 
 import math
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -13,6 +15,7 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -437,6 +440,53 @@ def test_nothing_is_refused_where_mmcv_is_compiled(monkeypatch):
     monkeypatch.setitem(sys.modules, 'mmcv._ext', ModuleType('mmcv._ext'))
     model = SimpleNamespace(named_modules=lambda: 1 / 0)
     ops.check_operators(model)
+
+
+# Our commands
+
+TOOLS = Path(__file__).parents[1] / 'tools'
+# How a spawned process imports the command that has started it.
+WORKER = """
+import runpy
+import sys
+
+runpy.run_path(sys.argv[1], run_name='__mp_main__')
+import mmdet.datasets
+"""
+
+
+def test_commands_log_the_operators_and_refuse_the_model(
+    stand_in, monkeypatch
+):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    from command_line import build_runner
+
+    lines = []
+    runner = SimpleNamespace(
+        model=build('dcn/mask-rcnn_r50-dconv-c3-c5_fpn_1x_coco'),
+        logger=SimpleNamespace(info=lines.append),
+    )
+    monkeypatch.setattr(Runner, 'from_cfg', lambda cfg: runner)
+    with pytest.raises(SystemExit) as end:
+        build_runner(Config())
+    assert str(end.value).startswith('error: the model needs compiled')
+    assert lines == [
+        "Operators of mmcv: torchvision's: NMS, RoIAlign and sigmoid focal "
+        'loss'
+    ]
+
+
+@pytest.mark.parametrize('tool', ['train.py', 'test.py'])
+def test_spawned_workers_have_the_operators(tool):
+    """They unpickle mmdet's data set before anything else is imported."""
+    done = subprocess.run(
+        (sys.executable, '-c', WORKER, TOOLS / tool),
+        cwd=TOOLS,
+        env=os.environ | {'PYTHONPATH': str(TOOLS.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 # mmdet's own configs

@@ -3,8 +3,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+
+from mmscfs.compatibility import has_fast_bf16
 
 # A query that one leaves open goes to the next.
 PRECISIONS = {
@@ -37,18 +40,14 @@ def resolve_precision(precision: str, device: torch.device) -> str:
         raise ValueError(
             "precision='fp16' needs a GPU: use 'auto', 'fp32' or 'bf16'"
         )
-    if precision == 'bf16' and is_cpu and not _has_fast_bf16():
+    if precision == 'bf16' and is_cpu and not sums_bf16_in_fp32():
         return 'fp32'
     return precision
 
 
-def _has_fast_bf16() -> bool:
-    """Whether the CPU multiplies bf16, and sums in float32."""
-    able = torch.cpu.get_capabilities()
-    names = ('amx_bf16', 'avx512_bf16')
-    return torch.backends.mkldnn.is_available() and any(
-        able.get(name, False) for name in names
-    )
+def sums_bf16_in_fp32() -> bool:
+    """Return whether the CPU multiplies bf16, and sums in float32."""
+    return torch.backends.mkldnn.is_available() and has_fast_bf16()
 
 
 @contextmanager
@@ -57,18 +56,23 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
     And CPUs multiply float32 as it is.
     """
-    settings = torch.backends.cuda.matmul
+    settings: Any = torch.backends.cuda.matmul
     values = dict(
         allow_fp16_reduced_precision_reduction=False,
         allow_bf16_reduced_precision_reduction=False,
         allow_fp16_accumulation=False,
     )
     if device.type == 'cpu':
-        settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+        settings = getattr(torch.backends.mkldnn, 'matmul', None)
         values = dict(fp32_precision='ieee')
-    before = {name: getattr(settings, name) for name in values}
-    for name, value in values.items():
-        setattr(settings, name, value)
+    # Releases of torch before a setting compute as it says.
+    before = {
+        name: getattr(settings, name)
+        for name in values
+        if hasattr(settings, name)
+    }
+    for name in before:
+        setattr(settings, name, values[name])
     try:
         yield
     finally:

@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import math
 import multiprocessing
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,14 +99,11 @@ def test_autocast_follows_the_precision():
 def test_auto_precision_on_cpu_follows_the_processor(monkeypatch):
     model = nn.Linear(2, 2)
     for features, expected in (
-        (dict(avx512_bf16=True), 'bf16'),
-        (dict(amx_bf16=True), 'bf16'),
-        (dict(avx512_bf16=False, amx_bf16=False), 'fp32'),
-        ({}, 'fp32'),
+        ('fpu avx512_bf16', 'bf16'),
+        ('fpu amx_bf16 avx2', 'bf16'),
+        ('fpu avx2 avx512_bf16x', 'fp32'),
     ):
-        monkeypatch.setattr(
-            torch.cpu, 'get_capabilities', lambda features=features: features
-        )
+        monkeypatch.setattr(Path, 'read_text', lambda _, f=features: f)
         assert wrapper(model).precision == expected
 
 

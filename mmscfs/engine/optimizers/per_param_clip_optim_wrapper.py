@@ -10,6 +10,8 @@ from mmengine.optim import OptimWrapper
 from mmpretrain.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
+from mmscfs.compatibility import has_fast_bf16
+
 DTYPES = {'fp32': None, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
 
@@ -21,9 +23,7 @@ def default_precision() -> str:
     """
     if get_device() != 'cpu':
         return 'fp16'
-    features = torch.cpu.get_capabilities()
-    has_bf16 = features.get('amx_bf16') or features.get('avx512_bf16')
-    return 'bf16' if has_bf16 else 'fp32'
+    return 'bf16' if has_fast_bf16() else 'fp32'
 
 
 @torch.no_grad()
