@@ -94,7 +94,7 @@ doctor:
 # The run report's pages are opened in a browser.
 test: $(STAMP)
 	tests/install_browser.sh $(BIN)/python
-	$(BIN)/python -m pytest tests $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 matrix: $(STAMP)
 	$(BIN)/python tests/matrix.py $(ARGS)

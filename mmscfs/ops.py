@@ -231,18 +231,27 @@ class TorchvisionOperators(ModuleType):
     ) -> None:
         """Write the gradient of the (B, C, H, W) into ``grad_input``."""
         dtype = compute_dtype(grad_output)
-        grad_input.copy_(
-            torch.ops.torchvision._roi_align_backward(
-                grad_output.to(dtype),
-                rois.to(dtype),
+        grad, rois = grad_output.to(dtype), rois.to(dtype)
+        size = aligned_height, aligned_width
+        if torch.are_deterministic_algorithms_enabled():
+            # The kernel refuses on GPUs: through torchvision's own way then.
+            maps = grad.new_zeros(grad_input.shape).requires_grad_()
+            with torch.enable_grad():
+                pooled = roi_align(
+                    maps, rois, size, spatial_scale, sampling_ratio, aligned
+                )
+            (grad,) = torch.autograd.grad(pooled, maps, grad)
+        else:
+            grad = torch.ops.torchvision._roi_align_backward(
+                grad,
+                rois,
                 spatial_scale,
-                aligned_height,
-                aligned_width,
+                *size,
                 *grad_input.shape,
                 sampling_ratio,
                 aligned,
             )
-        )
+        grad_input.copy_(grad)
 
     @staticmethod
     def sigmoid_focal_loss_forward(

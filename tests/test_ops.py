@@ -202,6 +202,15 @@ def align_backward(grad, rois, shape, size, scale, ratio, aligned):
     return grad_input
 
 
+@pytest.fixture(params=[False, True], ids=['fast', 'deterministic'])
+def _algorithms(request):
+    """torch's setting, for which the backward pass has two ways."""
+    torch.use_deterministic_algorithms(request.param)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures('_algorithms')
 @pytest.mark.parametrize('aligned', [True, False])
 @pytest.mark.parametrize('ratio', [0, 2])
 def test_roi_align_is_that_of_plain_loops(aligned, ratio):
@@ -251,6 +260,7 @@ def test_roi_align_of_every_precision(dtype, tolerance):
     )
 
 
+@pytest.mark.usefixtures('_algorithms')
 @pytest.mark.parametrize('images', [0, 2])
 def test_roi_align_of_no_boxes(images):
     maps, rois = torch.randn(images, 3, 12, 16), torch.zeros(0, 5)
