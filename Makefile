@@ -48,13 +48,13 @@ PYTHONS = $(or $(PYTHON),$(foreach minor,13 12 11 10,python3.$(minor)) python3)
 
 install: $(STAMP)
 
-# Wheels and what comes out of them take 6.5 GB while pip installs torch, which
-# would stop it half-way. A compiled mmcv comes before the rest, and pip's
-# cached wheel of it may be for another torch.
+# Wheels and what comes out of them take 9.5 GB while pip installs torch, which
+# would stop it half-way. A compiled mmcv comes before the rest; pip's cached
+# wheel of it may be for another torch. Python compiles what it imports.
 $(STAMP): $(REQUIREMENTS)
 	@free=$$(df -Pm . | awk 'NR == 2 {print $$4}'); \
-	test "$$free" -ge 7000 || { \
-		echo "$@: $$free MB are free in $(CURDIR), 7000 are needed:" \
+	test "$$free" -ge 10000 || { \
+		echo "$@: $$free MB are free in $(CURDIR), 10000 are needed:" \
 			'free some, or clone to another disk' >&2; \
 		exit 1; \
 	}
@@ -77,10 +77,10 @@ else
 	$(PIP) -qq uninstall -y mmcv
 	cp $(OPENMMLAB) $(VENV)/openmmlab.txt
 endif
-	$(PIP) install -c $(CONSTRAINTS) -r requirements/build.txt \
-		-r $(VENV)/openmmlab.txt -r requirements/runtime.txt \
-		-r requirements/optional.txt -r requirements/tests.txt \
-		-r requirements/docs.txt
+	$(PIP) install --no-compile -c $(CONSTRAINTS) \
+		-r requirements/build.txt -r $(VENV)/openmmlab.txt \
+		-r requirements/runtime.txt -r requirements/optional.txt \
+		-r requirements/tests.txt -r requirements/docs.txt
 	$(PIP) install --no-build-isolation --no-deps -e .
 	echo $(OPS) >$@
 

@@ -24,7 +24,7 @@ def install(tmp_path):
     (tmp_path / 'setup.py').touch()
     (tmp_path / 'bin').mkdir()
 
-    def install(*words, free=7000, **programs):
+    def install(*words, free=10000, **programs):
         programs['df'] = f'echo header\necho "/dev/sda 252000 1 {free} 97% /"'
         for name, script in programs.items():
             program = tmp_path / 'bin' / name
@@ -53,7 +53,7 @@ def test_a_full_disk_is_named_before_the_installation(install, tmp_path):
     done = install(free=4096, **dict.fromkeys(PYTHONS, SUITABLE))
     assert done.returncode == 2
     assert (
-        f'.venv/.installed: 4096 MB are free in {tmp_path}, 7000 are needed: '
+        f'.venv/.installed: 4096 MB are free in {tmp_path}, 10000 are needed: '
         'free some, or clone to another disk\n'
     ) in done.stderr
     assert 'began' not in done.stdout
