@@ -56,6 +56,7 @@ def compile_mmcv(pip: str = 'pip') -> str:
     if 'onedl-mmcv' in packages_distributions().get('mmcv', ()):
         requirement = 'onedl-mmcv==2.3.6'
     return (
+        f'{pip} install ninja psutil wheel && '
         f'{pip} uninstall -y mmcv-lite && MMCV_WITH_OPS=1 {pip} install '
         '--no-build-isolation --no-cache-dir --no-deps --force-reinstall '
         f'{requirement}'

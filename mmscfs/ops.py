@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
-from types import ModuleType
+from types import BuiltinMethodType, MethodType, ModuleType
 from typing import Any, NoReturn
 
 import mmcv
@@ -24,7 +24,7 @@ from torchvision.ops import roi_align, sigmoid_focal_loss
 from .compatibility import compile_mmcv
 
 EXTENSION = 'mmcv._ext'
-OURS = "torchvision's: NMS, RoIAlign and sigmoid focal loss"
+OURS = "torchvision's NMS, RoIAlign and sigmoid focal loss"
 # What in mmcv.ops calls these operators only.
 SUPPORTED = (
     'RoIAlign',
@@ -77,28 +77,29 @@ def check_operators(model: nn.Module) -> None:
         more = f' and {len(parts) - 1} more' if parts[1:] else ''
         raise ValueError(
             f'the model needs compiled operators of mmcv: {parts[0]}{more}. '
-            f'{how_to_compile()}, or use a model without these parts'
+            f'{how_to_compile()}; or use a model without these parts'
         )
 
 
 def missing_operator(module: nn.Module) -> str:
     """Return the class of mmcv.ops, or the NMS, that a module lacks here."""
     for kind in type(module).__mro__:
-        file = sys.modules[kind.__module__]
-        names = {kind.__name__} if hasattr(file, 'ext_module') else set()
+        file = getattr(sys.modules.get(kind.__module__), '__dict__', {})
+        used = [kind] if 'ext_module' in file else []
         # An operator as a function: deform_conv2d = DeformConv2dFunction.apply
-        owners = [
-            getattr(value, '__self__', 0) for value in vars(file).values()
+        used += [
+            value.__self__
+            for value in file.values()
+            if isinstance(value, MethodType | BuiltinMethodType)
+            and isinstance(value.__self__, type)
+            and value.__self__.__module__ != kind.__module__
         ]
-        names |= {
-            owner.__name__
-            for owner in owners
-            if isinstance(owner, type)
-            and owner.__module__.startswith('mmcv.ops.')
-            and owner.__module__ != kind.__module__
-        }
-        for name in sorted(names.difference(SUPPORTED)):
-            return name
+        for operator in used:
+            if (
+                operator.__module__.startswith('mmcv.ops.')
+                and operator.__name__ not in SUPPORTED
+            ):
+                return operator.__name__
     settings = [
         getattr(module, f'{split}_cfg', 0) for split in ('test', 'train')
     ]
@@ -120,7 +121,9 @@ def other_nms(settings: Any) -> Iterator[str]:
 
 def how_to_compile() -> str:
     """Return what is here, and the command that installs the rest."""
-    return f'Here they are {OURS}. Install mmcv with its own: {compile_mmcv()}'
+    return (
+        f'This environment has {OURS} only. To compile mmcv: {compile_mmcv()}'
+    )
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:

@@ -481,8 +481,7 @@ def test_commands_log_the_operators_and_refuse_the_model(
         build_runner(Config())
     assert str(end.value).startswith('error: the model needs compiled')
     assert lines == [
-        "Operators of mmcv: torchvision's: NMS, RoIAlign and sigmoid focal "
-        'loss'
+        "Operators of mmcv: torchvision's NMS, RoIAlign and sigmoid focal loss"
     ]
 
 
