@@ -50,7 +50,7 @@ install: $(STAMP)
 
 # Wheels and what comes out of them take 9.5 GB while pip installs torch, which
 # would stop it half-way. A compiled mmcv comes before the rest; pip's cached
-# wheel of it may be for another torch. Python compiles what it imports.
+# wheel of it may be for another torch.
 $(STAMP): $(REQUIREMENTS)
 	@free=$$(df -Pm . | awk 'NR == 2 {print $$4}'); \
 	test "$$free" -ge 10000 || { \
@@ -77,7 +77,7 @@ else
 	$(PIP) -qq uninstall -y mmcv
 	cp $(OPENMMLAB) $(VENV)/openmmlab.txt
 endif
-	$(PIP) install --no-compile -c $(CONSTRAINTS) \
+	$(PIP) install -c $(CONSTRAINTS) \
 		-r requirements/build.txt -r $(VENV)/openmmlab.txt \
 		-r requirements/runtime.txt -r requirements/optional.txt \
 		-r requirements/tests.txt -r requirements/docs.txt
