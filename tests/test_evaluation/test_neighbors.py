@@ -121,7 +121,7 @@ def test_queries_that_stay_open_are_searched_in_finer_precision(monkeypatch):
         return original(queries, bank, k, precision, is_first)
 
     monkeypatch.setattr(neighbors, '_search', search)
-    monkeypatch.setattr(precision, '_has_fast_bf16', lambda: True)
+    monkeypatch.setattr(precision, 'has_fast_bf16', lambda: True)
     # More equals than there is room for: only float64 is certain of them.
     queries, bank = torch.ones(25, 6), torch.ones(120, 6)
     bank[::2] *= 3
