@@ -175,6 +175,9 @@ class TorchvisionOperators(ModuleType):
             iou_threshold (float): A box is dropped if its overlap with a
                 kept one is larger.
             offset (int): 0, or 1 where x2 and y2 are pixels of the box.
+
+        Of equal scores the first box comes first, on every machine. mmcv's
+        own leaves their order to torch's sort, which may depend on the CPU.
         """
         boxes = boxes.to(compute_dtype(boxes))
         if offset:
