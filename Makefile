@@ -27,13 +27,14 @@ OPS ?= $(or $(INSTALLED),torchvision)
 ifeq ($(filter torchvision compiled,$(OPS)),)
 $(error OPS=$(OPS) must be torchvision or compiled)
 endif
-ifneq ($(INSTALLED),)
+# Neither `make clean` nor `make doctor` depends on it.
+ifneq ($(and $(INSTALLED),$(filter-out clean doctor,$(or $(MAKECMDGOALS),install))),)
 ifneq ($(OPS),$(INSTALLED))
 $(error OPS=$(OPS), but $(VENV) has OPS=$(INSTALLED): run make clean first)
 endif
-ifneq ($(and $(PYTHON),$(shell $(PYTHON) -V)),)
-ifneq ($(shell $(PYTHON) -V),$(shell $(BIN)/python -V))
-$(error PYTHON=$(PYTHON) is $(shell $(PYTHON) -V), but $(VENV) has \
+ifneq ($(and $(PYTHON),$(shell "$(PYTHON)" -V)),)
+ifneq ($(shell "$(PYTHON)" -V),$(shell $(BIN)/python -V))
+$(error PYTHON=$(PYTHON) is $(shell "$(PYTHON)" -V), but $(VENV) has \
 $(shell $(BIN)/python -V): run make clean first)
 endif
 endif
@@ -42,7 +43,7 @@ endif
 # With venv and pip, and of a supported version.
 SUITABLE := import sys, ensurepip, venv; \
 	sys.exit(not (3, 10) <= sys.version_info < (3, 14))
-PYTHONS = $(or $(PYTHON),$(foreach minor,13 12 11 10,python3.$(minor)) python3)
+PYTHONS = $(if $(PYTHON),"$(PYTHON)",$(foreach minor,13 12 11 10,python3.$(minor)) python3)
 
 .PHONY: install demo doctor test matrix lint format docs clean
 
@@ -63,7 +64,7 @@ $(STAMP): $(REQUIREMENTS)
 		echo "$$python -m venv $(VENV)"; \
 		exec "$$python" -m venv $(VENV); \
 	done; \
-	echo 'No Python 3.10 to 3.13 with venv and pip among: $(PYTHONS).' \
+	echo 'No Python 3.10 to 3.13 with venv and pip among: $(subst ",,$(PYTHONS)).' \
 		'Install one (Debian, Ubuntu: python3-venv), or name it:' \
 		'make install PYTHON=/path/to/python3.12' >&2; \
 	exit 1

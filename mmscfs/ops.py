@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import mmcv
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.ops import nms as torchvision_nms
 from torchvision.ops import roi_align, sigmoid_focal_loss
 
@@ -68,7 +69,7 @@ def check_operators(model: nn.Module) -> None:
     if is_compiled():
         return
     parts = [
-        f'{name} ({operator})'
+        f'{name or "the model"} ({operator})'
         for name, module in model.named_modules()
         for operator in [missing_operator(module)]
         if operator
@@ -100,6 +101,8 @@ def missing_operator(module: nn.Module) -> str:
                 and operator.__name__ not in SUPPORTED
             ):
                 return operator.__name__
+    if getattr(module, 'pool_mode', 'avg') == 'max':
+        return "RoIAlign with pool_mode='max'"
     settings = [
         getattr(module, f'{split}_cfg', 0) for split in ('test', 'train')
     ]
@@ -110,8 +113,13 @@ def other_nms(settings: Any) -> Iterator[str]:
     """Yield the types of NMS in nested settings, but for the plain one."""
     if isinstance(settings, Mapping):
         nms = settings.get('nms')
-        if isinstance(nms, Mapping) and nms.get('type', 'nms') != 'nms':
-            yield nms['type']
+        if isinstance(nms, Mapping):
+            kind: Any = nms.get('type', 'nms')
+            kind = getattr(kind, '__name__', kind)  # or the function itself
+            if kind != 'nms':
+                yield kind
+        if settings.get('type') == 'ScoreHLRSampler':  # PISA's
+            yield 'nms_match'
         settings = settings.values()
     elif not isinstance(settings, (list, tuple)):
         return
@@ -290,24 +298,36 @@ class TorchvisionOperators(ModuleType):
         alpha: float,
     ) -> None:
         """Write the gradient of the summed loss into ``grad_input``."""
-        with torch.enable_grad():
-            logits = input.detach().requires_grad_()
-            loss = focal_loss(logits, target, weight, gamma, alpha).sum()
-        (grad,) = torch.autograd.grad(loss, logits)
-        grad_input.copy_(grad)
+        logits, labels = focal_inputs(input, target)
+        # Not by autograd, whose 0 times infinity is no number where p is 1.
+        p, q = logits.sigmoid(), (-logits).sigmoid()
+        positive = q**gamma * (gamma * p * F.logsigmoid(logits) - q) * alpha
+        negative = p**gamma * (p - gamma * q * F.logsigmoid(-logits))
+        grad = torch.where(labels > 0, positive, (1 - alpha) * negative)
+        grad_input.copy_(grad * focal_weights(weight, target, grad))
 
 
 def focal_loss(
     logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float
 ) -> Tensor:
     """Return the sigmoid focal loss (N, C), at least in fp32."""
+    logits, labels = focal_inputs(logits, target)
+    loss = sigmoid_focal_loss(logits, labels, alpha, gamma)
+    return loss * focal_weights(weight, target, loss)
+
+
+def focal_inputs(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return logits and labels (N, C), 0 or 1, at least in fp32."""
     classes = torch.arange(logits.shape[1], device=logits.device)
     logits = logits.to(compute_dtype(logits))
-    labels = (target[:, None] == classes).to(logits)
-    loss = sigmoid_focal_loss(logits, labels, alpha, gamma)
-    if weight.numel():
-        loss = loss * weight.to(loss)[target][:, None]
-    return loss
+    return logits, (target[:, None] == classes).to(logits)
+
+
+def focal_weights(weight: Tensor, target: Tensor, like: Tensor) -> Tensor:
+    """Return each target's weight (N, 1), or 1; that of background is 1."""
+    if not weight.numel():
+        return like.new_ones(())
+    return F.pad(weight.to(like), (0, 1), value=1.0)[target][:, None]
 
 
 def raise_missing(operator: str) -> NoReturn:

@@ -24,7 +24,7 @@ def install(tmp_path):
     (tmp_path / 'setup.py').touch()
     (tmp_path / 'bin').mkdir()
 
-    def install(*words, free=10000, **programs):
+    def install(*words, free=10000, is_install=True, **programs):
         programs['df'] = f'echo header\necho "/dev/sda 252000 1 {free} 97% /"'
         for name, script in programs.items():
             program = tmp_path / 'bin' / name
@@ -39,7 +39,7 @@ def install(tmp_path):
         }
         path = f'{tmp_path / "bin"}{os.pathsep}{os.environ["PATH"]}'
         return subprocess.run(
-            ('make', 'install', *words),
+            ('make', *['install'] * is_install, *words),
             cwd=tmp_path,
             env=environment | {'PATH': path},
             capture_output=True,
@@ -108,6 +108,13 @@ def test_the_supported_versions(version, is_suitable, monkeypatch):
     assert (not end.value.code) == is_suitable
 
 
+def test_a_python_may_lie_in_a_folder_with_spaces(install, tmp_path):
+    (tmp_path / 'bin' / 'a b').mkdir()
+    python = f'{tmp_path}/bin/a b/mine'
+    done = install(f'PYTHON={python}', **{'a b/mine': SUITABLE})
+    assert 'began: mine -m venv .venv\n' in done.stdout
+
+
 def test_operators_are_one_of_two(install):
     done = install('OPS=fast')
     assert done.returncode == 2
@@ -132,6 +139,10 @@ def test_what_is_installed_is_not_mixed(install, tmp_path):
         'PYTHON=mine is Python 3.12.1, but .venv has Python 3.11.7: run make '
         'clean first'
     ) in done.stderr
+    # What it recommends is not refused for the same reason.
+    for goal in ('clean', 'doctor'):
+        done = install('-n', goal, 'OPS=torchvision', is_install=False)
+        assert done.returncode == 0, done.stderr
     # Without either, it stays as it is.
     assert install().returncode == 0
     assert stamp.read_text() == 'compiled\n'

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import mmcv.ops
 import mmdet
 import pytest
 import torch
@@ -285,7 +286,7 @@ def plain_focal_loss(logits, target, weight, gamma, alpha):
     """The loss of each logit, and its derivative, by the formulas."""
     losses, slopes = [], []
     for row, label in zip(logits, target, strict=True):
-        of_class = weight[label] if weight else 1.0
+        of_class = [*weight, 1.0][label] if weight else 1.0
         for number, logit in enumerate(row):
             p = 1 / (1 + math.exp(-logit))
             if number == label:
@@ -307,12 +308,11 @@ def plain_focal_loss(logits, target, weight, gamma, alpha):
     return losses, slopes
 
 
-@pytest.mark.parametrize('gamma', [2.0, 1.5])
+@pytest.mark.parametrize('gamma', [2.0, 1.5, 0.5, 0.0])
 @pytest.mark.parametrize('weight', [[], [1.0, 0.5, 2.0, 0.0]])
 def test_focal_loss_is_that_of_the_formulas(gamma, weight):
     logits = torch.randn(6, 4, dtype=torch.float64) * 3
-    # 4 is background, which has no weight of its own.
-    target = torch.tensor([0, 1, 2, 3, 0, 2 if weight else 4])
+    target = torch.tensor([0, 1, 2, 3, 0, 4])  # 4 is background
     weights = logits.new_tensor(weight)
     found = torch.zeros_like(logits)
     EXTENSION.sigmoid_focal_loss_forward(
@@ -328,6 +328,22 @@ def test_focal_loss_is_that_of_the_formulas(gamma, weight):
     for one, other in zip((found, slopes), expected, strict=True):
         other = logits.new_tensor(other).view_as(logits)
         torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize('gamma', [0.5, 2.0])
+def test_focal_gradient_of_certain_logits_is_finite(gamma):
+    logits = torch.tensor([[200.0, -200.0], [-200.0, 200.0]])
+    found = torch.full_like(logits, torch.nan)
+    EXTENSION.sigmoid_focal_loss_backward(
+        logits,
+        torch.tensor([0, 0]),
+        logits.new_zeros(0),
+        found,
+        gamma=gamma,
+        alpha=0.25,
+    )
+    # Right for sure: no gradient. Wrong for sure: that of the bare logit.
+    assert found.tolist() == [[0.0, 0.0], [-0.25, 0.75]]
 
 
 @pytest.mark.parametrize('dtype', HALF)
@@ -442,8 +458,19 @@ def test_other_nms_is_refused_before_the_first_validation(stand_in):
     )._cfg_dict
     with pytest.raises(ValueError, match=r'roi_head \(soft_nms\)\.'):
         ops.check_operators(model)
-    model.roi_head.test_cfg.rcnn[0].nms.type = 'nms'
-    ops.check_operators(model)
+    settings = model.roi_head.test_cfg.rcnn[0]
+    for plain in ('nms', mmcv.ops.nms):
+        settings.nms.type = plain
+        ops.check_operators(model)
+    model.train_cfg = dict(sampler=dict(type='ScoreHLRSampler'))
+    with pytest.raises(ValueError, match=r'the model \(nms_match\)\.'):
+        ops.check_operators(model)
+
+
+def test_pooling_by_maximum_is_refused_before_the_run(stand_in):
+    model = nn.Sequential(mmcv.ops.RoIAlign(7, pool_mode='max'))
+    with pytest.raises(ValueError, match=r"0 \(RoIAlign with pool_mode='max'"):
+        ops.check_operators(model)
 
 
 def test_nothing_is_refused_where_mmcv_is_compiled(monkeypatch):
