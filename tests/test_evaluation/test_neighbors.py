@@ -213,13 +213,14 @@ def search_part(rank, world, folder):
     )
     queries, bank = torch.load(f'{folder}/features.pth', weights_only=True)
     own = torch.arange(rank, 120, world)
-    if world == 4:  # fewer than k features, and none at all
+    if world == 4:  # some have fewer than k features, one has none
         own = torch.arange(120).tensor_split([70, 75, 120])[rank]
-    # So many that some point the other way.
-    found = find_sharded_neighbors(queries[rank::world], bank[own], own, 100)
+    parts = queries[rank::world], bank[own], own
+    # Of a hundred neighbors some point the other way.
+    found = {k: tuple(find_sharded_neighbors(*parts, k)) for k in (K, 100)}
     with pytest.raises(ValueError, match='at most the 120 features'):
-        find_sharded_neighbors(queries[rank::world], bank[own], own, 121)
-    torch.save(tuple(found), f'{folder}/{rank}.pth')
+        find_sharded_neighbors(*parts, 121)
+    torch.save(found, f'{folder}/{rank}.pth')
     dist.destroy_process_group()
 
 
@@ -234,8 +235,9 @@ def test_several_processes_find_what_one_finds(world, tmp_path, monkeypatch):
     )
     for rank in range(world):
         found = torch.load(tmp_path / f'{rank}.pth', weights_only=True)
-        found = neighbors.Neighbors(*found)
-        check_neighbors(found, queries[rank::world], bank, 100)
+        for k, values in found.items():
+            values = neighbors.Neighbors(*values)
+            check_neighbors(values, queries[rank::world], bank, k)
 
 
 def test_one_process_returns_places_in_the_whole_bank():
