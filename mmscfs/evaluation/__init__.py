@@ -16,11 +16,13 @@ from .linear_svm import (
     svm_average_precision,
 )
 from .linear_sweep import LinearClassifiers, check_training, train_linear
-from .neighbors import find_neighbors
-from .precision import resolve_precision
-from .refinement import Neighbors
+from .neighbors import (
+    Neighbors,
+    find_neighbors,
+    find_sharded_neighbors,
+    resolve_precision,
+)
 from .retrieval import view_retrieval
-from .sharded import find_sharded_neighbors
 
 __all__ = [
     'LinearClassifiers',

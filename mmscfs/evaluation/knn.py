@@ -25,9 +25,9 @@ def weighted_knn(
 
     Args:
         queries (Tensor): Features of shape (Q, C), of any length.
-        bank (Tensor): Labelled features of shape (M, C).
+        bank (Tensor): Labeled features of shape (M, C).
         bank_labels (Tensor): Their classes, int64 of shape (M,).
-        k (int): Number of neighbours. Defaults to 20.
+        k (int): Number of neighbors. Defaults to 20.
         temperature (float): Defaults to 0.07.
         num_classes (int, optional): Defaults to one more than the largest
             label.
@@ -52,10 +52,10 @@ def vote(
     num_classes: int,
     temperature: float = 0.07,
 ) -> Tensor:
-    """Let neighbours vote for their classes.
+    """Let neighbors vote for their classes.
 
     Args:
-        similarity (Tensor): Cosines of the neighbours, (Q, k).
+        similarity (Tensor): Cosines of the neighbors, (Q, k).
         labels (Tensor): Their classes, int64 of shape (Q, k).
         num_classes (int): Number of classes.
         temperature (float): Defaults to 0.07.

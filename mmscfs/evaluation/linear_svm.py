@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch.nn.functional as F
 from torch import Tensor
-
-from .bank import unit
 
 if TYPE_CHECKING:
     from sklearn.svm import LinearSVC
@@ -166,4 +165,5 @@ def check_examples(labels: Tensor, least: int, name: str) -> None:
 def _known(features: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Return features of length 1 and labels, without those labelled 0."""
     known = labels != 0
-    return unit(features[known]).numpy(), labels[known].numpy()
+    features = F.normalize(features[known].double(), dim=-1)
+    return features.numpy(), labels[known].numpy()

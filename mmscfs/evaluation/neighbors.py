@@ -1,72 +1,96 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Exact nearest neighbours by cosine similarity, in bounded memory.
+"""Nearest neighbors by cosine similarity, in bounded memory.
 
-A fast pass finds candidates, in half precision where that is faster; their
-similarities are then computed in float64. A bound on the fast pass's error
-tells of each query whether any other feature could belong among its
-neighbours; if so, the query is searched again in a finer precision. So block
-sizes, precision and the number of processes change the time, not the result.
+Matrix products by blocks, in half precision where that is faster, choose some
+more candidates than neighbors are wanted; their similarities, computed in
+float32, rank them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
-from .bank import (
-    Bank,
-    check_finite,
-    check_shape,
-    measure_bank,
-    row_norms,
-    unit,
-)
-from .bounds import find_above
-from .coarse import find_largest
-from .precision import HALF, PRECISIONS, full_precision, resolve_precision
-from .refinement import (
-    Neighbors,
-    can_read,
-    merge_neighbors,
-    refine,
-    refine_above,
-)
+from mmscfs.compatibility import has_fast_bf16
 
-# A CPU compares in float64 at once with a bank of so many features, or of so
-# many times k: that takes less time than to find candidates.
-SMALL, SMALL_TIMES_K = 2048, 16
-# Similarities that are computed in float64 at a time.
-COMPARED = 1 << 20
+PRECISIONS = {
+    'fp16': torch.float16,
+    'bf16': torch.bfloat16,
+    'fp32': torch.float32,
+    'fp64': torch.float64,
+}
+BLOCK = 4096  # queries, and features of the bank, compared at a time
+MARGIN = 32  # candidates beyond k, as half precision ranks roughly
+AVERAGED = 256  # features of the bank whose mean stands for that of all
+RERANKED = 1 << 13  # candidates that a GPU fetches at a time
 
 
+class Neighbors(NamedTuple):
+    """The nearest features of each query, best first.
+
+    Attributes:
+        similarity (Tensor): Cosines, float32 (float64 if the precision was
+            "fp64") of shape (Q, k).
+        index (Tensor): Their places in the bank, int64 of shape (Q, k).
+    """
+
+    similarity: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Return the precision that "auto" means on a device.
+
+    A CPU without instructions for bf16 takes fp32 in its place.
+
+    Raises:
+        ValueError: It is unknown, or "fp16" on a CPU.
+    """
+    is_cpu = device.type == 'cpu'
+    if precision == 'auto':
+        precision = 'bf16' if is_cpu else 'fp16'
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f'precision={precision!r} must be '
+            f"{', '.join(map(repr, PRECISIONS))} or 'auto'"
+        )
+    if precision == 'fp16' and is_cpu:
+        raise ValueError(
+            "precision='fp16' needs a GPU: use 'auto', 'fp32' or 'bf16'"
+        )
+    if precision == 'bf16' and is_cpu and not has_fast_bf16():
+        return 'fp32'
+    return precision
+
+
+@torch.no_grad()
 def find_neighbors(
     queries: Tensor,
     bank: Tensor,
     k: int,
     precision: str = 'auto',
-    query_block: int = 4096,
-    bank_block: int = 8192,
     track: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> Neighbors:
     """Find the k features of a bank that are nearest to each query.
 
-    Nearness is the cosine similarity, rounded to float32; among equals the
-    one earlier in the bank comes first. A feature of zeros has similarity 0
-    to all.
+    Nearness is the cosine similarity; a feature of zeros has similarity 0 to
+    all. Similarities that float32 cannot tell apart come in any order, and
+    half precision may miss a few neighbors at the end of the list where many
+    features are nearly as near; "fp32" does not.
 
     Args:
         queries (Tensor): Features of shape (Q, C), of any length and
             floating type, on the device that computes.
         bank (Tensor): Features of shape (M, C); they may lie elsewhere, also
             in a memory-mapped file, and are fetched a block at a time.
-        k (int): Number of neighbours.
-        precision (str): Of the pass that finds candidates: "fp16" (GPU
-            only), "bf16", "fp32", "fp64", or "auto": fp16 on a GPU, on a CPU
-            bf16 if it has instructions for it and else fp32. It changes the
-            time, not the result. Defaults to "auto".
-        query_block (int): Queries compared at a time. Defaults to 4096.
-        bank_block (int): Features of the bank compared at a time. Defaults
-            to 8192.
+        k (int): Number of neighbors.
+        precision (str): Of the products that choose candidates: "fp16" (GPU
+            only), "bf16", "fp32", "fp64" (then all is computed in it), or
+            "auto": fp16 on a GPU, on a CPU bf16 if it has instructions for it
+            and else fp32. Defaults to "auto".
         track (Callable): Wraps the blocks of queries, for a progress bar.
             Defaults to ``iter``.
 
@@ -76,135 +100,180 @@ def find_neighbors(
     Raises:
         ValueError: k is not in [1, M], the precision is unknown, the shapes
             do not fit, or a feature is not finite.
+
+    Example:
+        >>> bank = torch.tensor([[2.0, 0], [3, 4], [0, 5]])
+        >>> found = find_neighbors(torch.tensor([[1.0, 0]]), bank, k=2)
+        >>> found.similarity, found.index
+        (tensor([[1.0000, 0.6000]]), tensor([[0, 1]]))
     """
-    precision = resolve_precision(precision, queries.device)
-    bank = measure_bank(bank, precision, bank_block, queries.device)
-    return search_bank(queries, bank, k, precision, query_block, track)
-
-
-def search_bank(
-    queries: Tensor,
-    bank: Bank,
-    k: int,
-    precision: str,
-    query_block: int,
-    track: Callable[[Sequence[int]], Iterable[int]] = iter,
-) -> Neighbors:
-    """Find neighbours in a bank that is measured, as find_neighbors does."""
-    check_shape(queries, 'queries')
-    if queries.shape[1] != bank.features.shape[1]:
+    for name, features in (('queries', queries), ('bank', bank)):
+        if features.ndim != 2 or 0 in features.shape:
+            raise ValueError(
+                f'{name}: features of shape {tuple(features.shape)} must be '
+                '(N, C), at least one of each'
+            )
+    if queries.shape[1] != bank.shape[1]:
         raise ValueError(
             f'queries have {queries.shape[1]} channels, the bank '
-            f'{bank.features.shape[1]}: take both from the same layer'
+            f'{bank.shape[1]}: take both from the same layer'
         )
-    if not 1 <= k <= len(bank.features):
-        raise ValueError(
-            f'k={k} must be at least 1 and at most the {len(bank.features)} '
-            'features of the bank'
-        )
-    norms = [row_norms(block) for block in queries.split(query_block)]
-    check_finite(torch.cat(norms), 'queries')
-    parts = []
-    for start in track(range(0, len(queries), query_block)):
-        block = unit(queries[start : start + query_block])
-        parts.append(_search(block, bank, k, precision))
+    _check_k(k, len(bank))
+    dtype = PRECISIONS[resolve_precision(precision, queries.device)]
+    bank = _bring_near(bank, queries.device)
+    parts = [
+        _search(queries[start : start + BLOCK], bank, k, dtype)
+        for start in track(range(0, len(queries), BLOCK))
+    ]
     return Neighbors(*map(torch.cat, zip(*parts, strict=True)))
 
 
-def _search(
+@torch.no_grad()
+def find_sharded_neighbors(
     queries: Tensor,
-    bank: Bank,
+    bank: Tensor,
+    bank_index: Tensor,
     k: int,
-    precision: str,
-    is_first: bool = True,
+    precision: str = 'auto',
+    track: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> Neighbors:
-    """Search a block of queries, the open ones again in finer precision.
+    """Find neighbors in the banks of all processes.
+
+    Queries travel, the bank stays where it is. Every process must call it;
+    without a process group it searches the one bank.
 
     Args:
-        queries (Tensor): Of length 1, float64 (Q, C).
-        bank (Bank): The bank.
-        k (int): Number of neighbours.
-        precision (str): A key of ``PRECISIONS``.
-        is_first (bool): Whether no other search has left them open. Defaults
-            to True.
-    """
-    on_cpu = queries.device.type == 'cpu'
-    is_small = len(bank.features) <= max(SMALL, SMALL_TIMES_K * k)
-    if precision == 'fp64' or (on_cpu and is_small):
-        return _search_all(queries, bank, k)
-    if on_cpu and is_first and can_read(bank.features):
-        found, limit = _search_above(queries, bank, k, precision)
-        finer = 'fp32'
-    else:
-        # NumPy has no bfloat16; and what the guess has left open.
-        precision = 'fp32' if on_cpu else precision
-        found, limit = _search_top(queries, bank, k, precision)
-        finer = 'fp32' if precision in HALF else 'fp64'
-    # Nothing else is nearer than the limit.
-    is_open = found.similarity[:, -1].float() <= limit
-    if is_open.any():
-        again = _search(queries[is_open], bank, k, finer, is_first=False)
-        for values, new in zip(found, again, strict=True):
-            values[is_open] = new
-    return found
-
-
-def _search_above(
-    queries: Tensor, bank: Bank, k: int, precision: str
-) -> tuple[Neighbors, Tensor]:
-    """Search on a CPU; returns what was found and limits, as _search_top.
-
-    Where too few were found, the last similarity is minus infinity.
-    """
-    with full_precision(queries.device):
-        candidates = find_above(
-            queries,
-            bank.features,
-            bank.norms,
-            bank.centre,
-            k,
-            PRECISIONS[precision],
-            bank.block,
-        )
-    return refine_above(queries, bank, candidates, k), candidates.limit
-
-
-def _search_top(
-    queries: Tensor, bank: Bank, k: int, precision: str
-) -> tuple[Neighbors, Tensor]:
-    """Search by the largest similarities in a coarse precision.
+        queries (Tensor): This process's queries, (Q, C), on the device that
+            the process group communicates on.
+        bank (Tensor): This process's part of the bank, (M, C).
+        bank_index (Tensor): The places of its features in the whole bank,
+            int64 of shape (M,).
+        k, precision, track: As for :func:`find_neighbors`.
 
     Returns:
-        tuple[Neighbors, Tensor]: The best of those, and for each query the
-        similarity (Q,) that no other feature exceeds.
+        Neighbors: Of this process's queries, (Q, k); ``index`` holds places
+        in the whole bank.
+
+    Raises:
+        ValueError: As :func:`find_neighbors`, k counted over all processes.
     """
-    # Some more than k, so that what is just out of reach is seen as such.
-    kept = min(k + k // 4 + 32, len(bank.features))
-    candidates, limit = find_largest(queries, bank, kept, precision)
-    similarity = refine(queries, bank, candidates)
-    if kept == len(bank.features):
-        limit = torch.full_like(limit, -torch.inf)
-    return merge_neighbors(similarity, candidates, k), limit
-
-
-def _search_all(queries: Tensor, bank: Bank, k: int) -> Neighbors:
-    """Compare queries with all the bank in float64."""
-    width = min(bank.block, len(bank.features))
-    parts = queries.split(max(1, COMPARED // width))
-    found: list[Neighbors | None] = [None] * len(parts)
-    for start, features, norms in bank.blocks():
-        features = features.to(torch.float64, copy=True)
-        features = features.div_(norms[:, None]).T
-        places = torch.arange(
-            start, start + features.shape[1], device=queries.device
+    device = queries.device
+    bank_index = bank_index.to(device)
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    if world == 1:
+        found = find_neighbors(queries, bank, k, precision, track)
+        return Neighbors(found.similarity, bank_index[found.index])
+    sizes = torch.tensor([len(queries), len(bank)], device=device)
+    everywhere = [torch.empty_like(sizes) for _ in range(world)]
+    dist.all_gather(everywhere, sizes)
+    query_counts, bank_counts = torch.stack(everywhere).T.tolist()
+    _check_k(k, sum(bank_counts))
+    dtype = PRECISIONS[resolve_precision(precision, device)]
+    bank = _bring_near(bank, device)
+    own_k = min(k, len(bank))
+    share = max(1, BLOCK // world)
+    parts = []
+    for start in track(range(0, max(query_counts), share)):
+        own = queries[start : start + share]
+        # Collectives need one size: what is short is filled, and cut again.
+        filled = F.pad(own, (0, 0, 0, share - len(own)))
+        blocks = [torch.empty_like(filled) for _ in range(world)]
+        dist.all_gather(blocks, filled)
+        found = _search(torch.cat(blocks), bank, own_k, dtype)
+        similarity, index = (
+            _exchange(F.pad(values, (0, k - own_k), value=fill), world)
+            for values, fill in (
+                (found.similarity, -torch.inf),
+                (bank_index[found.index], -1),
+            )
         )
-        for i, part in enumerate(parts):
-            similarity, index = part @ features, places
-            best = found[i]
-            if best is not None:
-                similarity = torch.cat([best.similarity, similarity], -1)
-                index = index.expand(len(part), -1)
-                index = torch.cat([best.index, index], -1)
-            kept = min(k, similarity.shape[1])
-            found[i] = merge_neighbors(similarity, index, kept)
-    return Neighbors(*map(torch.cat, zip(*found, strict=True)))
+        best, order = similarity[: len(own)].topk(k)
+        parts.append((best, index[: len(own)].gather(-1, order)))
+    return Neighbors(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def _check_k(k: int, size: int) -> None:
+    if not 1 <= k <= size:
+        raise ValueError(
+            f'k={k} must be at least 1 and at most the {size} features of '
+            'the bank'
+        )
+
+
+def _bring_near(bank: Tensor, device: torch.device) -> Tensor:
+    """Send a bank to a GPU once, if it fills at most half of what is free."""
+    if device.type != 'cuda':
+        return bank
+    free, _ = torch.cuda.mem_get_info(device)
+    return bank.to(device) if 2 * bank.nbytes < free else bank
+
+
+def _search(
+    queries: Tensor, bank: Tensor, k: int, dtype: torch.dtype
+) -> Neighbors:
+    """Search all of a bank (M, C) for a block of queries (Q, C)."""
+    queries = queries.to(torch.promote_types(dtype, torch.float32))
+    queries = F.normalize(queries, dim=-1)
+    kept = min(k + MARGIN, len(bank))
+    index = torch.zeros(
+        (len(queries), kept), dtype=torch.int64, device=queries.device
+    )
+    if not kept:  # this process has no part of the bank
+        return Neighbors(queries.new_zeros(index.shape), index)
+    # q (b - c) ranks features b as q b does. Where these are much alike, it
+    # is small if c is their mean, and so is its error in half precision.
+    sample = bank[:: -(-len(bank) // AVERAGED)].to(queries)
+    center = F.normalize(sample, dim=-1).mean(0)
+    lengths = queries.new_empty(len(bank))
+    coarse = queries.to(dtype)
+    # The best so far, and after them the similarities to a block.
+    values = coarse.new_empty(len(queries), kept + min(BLOCK, len(bank)))
+    values[:, :kept] = -torch.inf
+    for start in range(0, len(bank), BLOCK):
+        part = bank[start : start + BLOCK].to(queries)
+        length = part.norm(dim=-1).clamp_min(1e-12)
+        lengths[start : start + BLOCK] = length
+        part = (part / length[:, None]).sub_(center).to(dtype)
+        end = kept + len(part)
+        torch.mm(coarse, part.T, out=values[:, kept:end])
+        best, order = values[:, :end].topk(kept, sorted=False)
+        values[:, :kept] = best
+        before = index.gather(-1, order.clamp_max(kept - 1))
+        index = torch.where(order < kept, before, order - kept + start)
+    similarity = _products(queries, bank, index) / lengths[index]
+    similarity, order = similarity.topk(k)
+    if similarity.isnan().any():
+        name = 'bank' if queries.isfinite().all() else 'queries'
+        raise ValueError(
+            f'{name}: a feature is not finite (NaN or infinite): the network '
+            'has diverged, or ran in a precision whose range it exceeds'
+        )
+    return Neighbors(similarity, index.gather(-1, order))
+
+
+def _products(queries: Tensor, bank: Tensor, index: Tensor) -> Tensor:
+    """Return the products (Q, n) of queries and their candidates (Q, n)."""
+    products = torch.empty_like(index, dtype=queries.dtype)
+    # Those of one query fit the cache of a CPU's core.
+    on_cpu = queries.device.type == 'cpu'
+    rows = 1 if on_cpu else max(1, RERANKED // index.shape[1])
+    for query, places, product in zip(
+        queries.split(rows),
+        index.split(rows),
+        products.split(rows),
+        strict=True,
+    ):
+        features = bank.index_select(0, places.flatten().to(bank.device))
+        features = features.to(queries).unflatten(0, places.shape)
+        torch.bmm(features, query[..., None], out=product[..., None])
+    return products
+
+
+def _exchange(values: Tensor, world: int) -> Tensor:
+    """Turn this bank's answers to all queries (W B, n) into all W banks'.
+
+    Those to this process's queries, (B, W n).
+    """
+    received = torch.empty_like(values)
+    dist.all_to_all_single(received, values)
+    return received.unflatten(0, (world, -1)).transpose(0, 1).flatten(1)

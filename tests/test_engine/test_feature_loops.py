@@ -93,6 +93,9 @@ def knn_cfg(labelled_folder, tmp_path):
                 bank_dataloader=loader(labelled_folder, 'train'),
                 ks=[3, 10],
                 layers='all',
+                # Of a network that is random, float32 cannot tell some
+                # features apart.
+                precision='fp64',
             ),
             randomness=dict(seed=0),
             log_level='WARNING',

@@ -26,7 +26,7 @@ def plain_knn(queries, bank, labels, k, temperature, num_classes):
 
     scores = []
     for query in queries.tolist():
-        neighbours = sorted(
+        neighbors = sorted(
             zip(
                 (cosine(query, row) for row in bank.tolist()),
                 labels.tolist(),
@@ -35,7 +35,7 @@ def plain_knn(queries, bank, labels, k, temperature, num_classes):
             reverse=True,
         )
         row = [0.0] * num_classes
-        for similarity, label in neighbours[:k]:
+        for similarity, label in neighbors[:k]:
             row[label] += math.exp(similarity / temperature)
         scores.append(row)
     return torch.tensor(scores, dtype=torch.float64)
@@ -43,17 +43,25 @@ def plain_knn(queries, bank, labels, k, temperature, num_classes):
 
 @pytest.mark.parametrize('k', [1, 7, 80])
 @pytest.mark.parametrize('temperature', [0.07, 0.5])
-def test_scores_equal_a_plain_loop(features, k, temperature):
-    scores = weighted_knn(*features, k=k, temperature=temperature)
-    expected = plain_knn(*features, k, temperature, 5)
-    torch.testing.assert_close(scores, expected, rtol=1e-10, atol=0)
-
-
-def test_defaults_are_twenty_neighbours_at_temperature_007(features):
-    expected = plain_knn(*features, 20, 0.07, 5)
-    torch.testing.assert_close(
-        weighted_knn(*features), expected, rtol=1e-10, atol=0
+@pytest.mark.parametrize(
+    ('precision', 'tolerance'),
+    # A cosine in float32 is wrong by 1e-7, a vote by exp(1e-7 / 0.07).
+    [('fp64', 1e-10), ('fp32', 1e-5), ('auto', 1e-5)],
+)
+def test_scores_equal_a_plain_loop(
+    features, k, temperature, precision, tolerance
+):
+    scores = weighted_knn(
+        *features, k=k, temperature=temperature, precision=precision
     )
+    expected = plain_knn(*features, k, temperature, 5)
+    torch.testing.assert_close(scores, expected, rtol=tolerance, atol=0)
+
+
+def test_defaults_are_twenty_neighbors_at_temperature_007(features):
+    expected = plain_knn(*features, 20, 0.07, 5)
+    scores = weighted_knn(*features, precision='fp64')
+    torch.testing.assert_close(scores, expected, rtol=1e-10, atol=0)
 
 
 @pytest.mark.parametrize('k', [1, 10, 80])
@@ -65,7 +73,7 @@ def test_equals_scikit_learn(features, k):
         algorithm='brute',
         weights=lambda distance: np.exp((1 - distance) / 0.07),
     ).fit(bank.numpy(), labels.numpy())
-    scores = weighted_knn(queries, bank, labels, k=k).numpy()
+    scores = weighted_knn(queries, bank, labels, k=k, precision='fp64').numpy()
     np.testing.assert_array_equal(
         scores.argmax(1), classifier.predict(queries.numpy())
     )
@@ -80,10 +88,14 @@ def test_equals_scikit_learn(features, k):
 def test_length_of_features_changes_nothing(features):
     queries, bank, labels = features
     lengths = torch.linspace(0.1, 9, len(bank), dtype=torch.float64)
-    scaled = weighted_knn(5 * queries, lengths[:, None] * bank, labels)
-    torch.testing.assert_close(
-        scaled, weighted_knn(queries, bank, labels), rtol=1e-10, atol=0
+    scaled, expected = (
+        weighted_knn(*pair, labels, precision='fp64')
+        for pair in (
+            (5 * queries, lengths[:, None] * bank),
+            (queries, bank),
+        )
     )
+    torch.testing.assert_close(scaled, expected, rtol=1e-10, atol=0)
 
 
 def test_votes_by_hand():
@@ -94,7 +106,7 @@ def test_votes_by_hand():
     scores = weighted_knn(query, bank, labels, k=3, temperature=0.5)
     expected = [[math.exp(1.2) + 1, math.exp(2)]]
     assert scores.tolist() == [pytest.approx(expected[0], rel=1e-6)]
-    # exp(1.2) + 1 = 4.32 < exp(2) = 7.39: one near neighbour beats two far.
+    # exp(1.2) + 1 = 4.32 < exp(2) = 7.39: one near neighbor beats two far.
     assert scores.argmax().item() == 1
 
 

@@ -1,11 +1,22 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import math
+import os
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmscfs.evaluation import find_neighbors, neighbors, precision
+from mmscfs.evaluation import (
+    find_neighbors,
+    find_sharded_neighbors,
+    neighbors,
+    resolve_precision,
+)
+
+K = 9
 
 
 def plain_neighbors(queries, bank, k):
@@ -22,8 +33,23 @@ def plain_neighbors(queries, bank, k):
     return torch.tensor(expected)
 
 
+def check_neighbors(found, queries, bank, k):
+    """Compare with a plain loop, but for the order of what is equally near."""
+    cosines = torch.cosine_similarity(
+        queries.double()[:, None], bank.double(), dim=-1
+    )
+    best = cosines.gather(1, plain_neighbors(queries, bank, k))
+    for index in found.index.tolist():
+        assert len(set(index)) == k
+    close = dict(rtol=0, atol=1e-6, check_dtype=False)
+    torch.testing.assert_close(cosines.gather(1, found.index), best, **close)
+    torch.testing.assert_close(found.similarity, best, **close)
+
+
 def random_features():
-    return torch.randn(25, 6), 3 * torch.randn(120, 6)
+    """Features of any length."""
+    lengths = torch.logspace(-3, 3, 120)[:, None]
+    return torch.randn(25, 6), lengths * torch.randn(120, 6)
 
 
 def tied_features():
@@ -34,126 +60,108 @@ def tied_features():
     )
 
 
-def collapsed_features():
+def like_features():
     """Cosines that differ by less than half precision can tell."""
-    direction = torch.randn(6)
+    common = torch.randn(6)
     return (
-        direction + 1e-3 * torch.randn(25, 6),
-        direction + 1e-3 * torch.randn(120, 6),
+        common + 1e-2 * torch.randn(25, 6),
+        common + 1e-2 * torch.randn(120, 6),
     )
 
 
-@pytest.fixture
-def no_bank_is_small(monkeypatch):
-    """Also these few features go through the fast pass."""
-    monkeypatch.setattr(neighbors, 'SMALL', 0)
-    monkeypatch.setattr(neighbors, 'SMALL_TIMES_K', 0)
-
-
-SETTINGS = [
-    dict(precision=precision, query_block=queries, bank_block=bank)
-    for precision in ('fp64', 'fp32', 'bf16')
-    for queries, bank in ((4096, 8192), (7, 11), (25, 1), (1, 120))
-]
-
-
-@pytest.mark.parametrize('settings', SETTINGS)
+@pytest.mark.parametrize('k', [K, 120])
+@pytest.mark.parametrize('block', [4096, 50, 7])
+@pytest.mark.parametrize('precision', ['bf16', 'fp32', 'fp64'])
 @pytest.mark.parametrize(
-    'features', [random_features, tied_features, collapsed_features]
+    'features', [random_features, tied_features, like_features]
 )
-@pytest.mark.usefixtures('no_bank_is_small')
-def test_neighbors_are_those_of_a_plain_loop(features, settings):
+def test_neighbors_are_those_of_a_plain_loop(
+    features, precision, block, k, monkeypatch
+):
+    monkeypatch.setattr(neighbors, 'BLOCK', block)
     queries, bank = features()
-    expected = plain_neighbors(queries, bank, 9)
-    found = find_neighbors(queries, bank, 9, **settings)
-    torch.testing.assert_close(found.index, expected, rtol=0, atol=0)
+    found = find_neighbors(queries, bank, k, precision)
+    check_neighbors(found, queries, bank, k)
 
 
-@pytest.mark.parametrize(
-    'features', [random_features, tied_features, collapsed_features]
-)
-@pytest.mark.parametrize('bank_block', [8192, 50, 7])
-def test_neighbors_in_a_small_bank(features, bank_block):
-    queries, bank = features()
-    expected = plain_neighbors(queries, bank, 9)
-    found = find_neighbors(queries, bank, 9, bank_block=bank_block)
-    torch.testing.assert_close(found.index, expected, rtol=0, atol=0)
+@pytest.mark.parametrize('alike', [0, 3])
+def test_half_precision_finds_what_single_precision_finds(alike):
+    """It is wrong by more than the last neighbors differ."""
+    queries, bank = torch.randn(40, 64), torch.randn(3000, 64)
+    queries, bank = alike + queries, alike + bank
+    found = find_neighbors(queries, bank, 50, 'bf16')
+    queries, bank = (
+        x.double() / x.double().norm(dim=-1, keepdim=True)
+        for x in (queries, bank)
+    )
+    best = (queries @ bank.T).topk(50)
+    torch.testing.assert_close(
+        found.similarity, best.values, rtol=0, atol=1e-6, check_dtype=False
+    )
+    assert (found.index == best.indices).double().mean() > 0.99
 
 
-def test_the_bank_stays_as_it_is():
-    queries, bank = (features.double() for features in random_features())
-    before = bank.clone()
-    find_neighbors(queries, bank, 9)
-    assert torch.equal(bank, before)
-
-
-@pytest.mark.parametrize('settings', SETTINGS)
-@pytest.mark.usefixtures('no_bank_is_small')
-def test_similarities_are_the_cosines(settings):
+def test_double_precision_is_double_throughout():
     queries, bank = random_features()
-    found = find_neighbors(queries, bank, 4, **settings)
+    found = find_neighbors(queries, bank, K, 'fp64')
     expected = torch.cosine_similarity(
         queries.double()[:, None], bank.double()[found.index], dim=-1
     )
     torch.testing.assert_close(found.similarity, expected, rtol=0, atol=1e-14)
 
 
-def test_of_equals_the_earlier_comes_first():
-    bank = torch.eye(3).repeat(50, 1)
-    found = find_neighbors(torch.eye(3)[1:2], bank, 6)
-    assert found.index.tolist() == [[1, 4, 7, 10, 13, 16]]
-    assert found.similarity.tolist() == [[1.0] * 6]
+def test_the_bank_stays_as_it_is():
+    queries, bank = random_features()
+    before = bank.clone()
+    find_neighbors(queries, bank, K)
+    assert torch.equal(bank, before)
 
 
 def test_a_feature_of_zeros_is_like_none():
-    found = find_neighbors(torch.zeros(1, 3), torch.randn(5, 3), 2)
-    assert found.index.tolist() == [[0, 1]]
+    bank = torch.randn(5, 3)
+    bank[2] = 0
+    found = find_neighbors(torch.zeros(1, 3), bank, 2)
     assert found.similarity.tolist() == [[0, 0]]
+    found = find_neighbors(torch.randn(1, 3), bank, 5)
+    assert found.similarity[found.index == 2].tolist() == [0]
 
 
-@pytest.mark.usefixtures('no_bank_is_small')
-def test_queries_that_stay_open_are_searched_in_finer_precision(monkeypatch):
-    searched = []
-    original = neighbors._search
+class LargestTensor(TorchDispatchMode):
+    """Remembers the most bytes that an operator has returned."""
 
-    def search(queries, bank, k, precision, is_first=True):
-        searched.append((precision, len(queries)))
-        return original(queries, bank, k, precision, is_first)
+    bytes = 0
 
-    monkeypatch.setattr(neighbors, '_search', search)
-    monkeypatch.setattr(precision, 'has_fast_bf16', lambda: True)
-    # More equals than there is room for: only float64 is certain of them.
-    queries, bank = torch.ones(25, 6), torch.ones(120, 6)
-    bank[::2] *= 3
-    find_neighbors(queries, bank, 9, 'bf16', bank_block=20)
-    assert searched == [('bf16', 25), ('fp32', 25), ('fp64', 25)]
-    searched.clear()
-    # Cosines far apart are certain at once.
-    angles = torch.linspace(0, 3, 120)
-    bank = torch.stack([angles.cos(), angles.sin()], -1)
-    find_neighbors(torch.tensor([[0.5, 0.5]]), bank, 2, 'bf16', bank_block=20)
-    assert searched == [('bf16', 1)]
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.bytes = max(self.bytes, result.nbytes)
+        return result
 
 
-@pytest.mark.usefixtures('no_bank_is_small')
-def test_a_bank_in_a_memory_mapped_file(tmp_path):
+def test_memory_does_not_grow_with_bank_and_queries(monkeypatch):
+    monkeypatch.setattr(neighbors, 'BLOCK', 64)
+    largest = []
+    for count in (1000, 3000):
+        queries, bank = torch.randn(count // 4, 128), torch.randn(count, 128)
+        with LargestTensor() as mode:
+            find_neighbors(queries, bank, 2, 'fp32')
+        largest.append(mode.bytes)
+    # The sample of the bank, the largest part: 250 features of 128 channels.
+    assert largest == [4 * 128 * 250] * 2
+
+
+def test_a_bank_in_a_memory_mapped_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(neighbors, 'BLOCK', 13)
     queries, bank = random_features()
     np.save(tmp_path / 'bank.npy', bank.numpy())
     mapped = torch.from_numpy(np.load(tmp_path / 'bank.npy', mmap_mode='c'))
-    found = find_neighbors(queries, mapped, 5, bank_block=13)
-    torch.testing.assert_close(
-        found.index, plain_neighbors(queries, bank, 5), rtol=0, atol=0
-    )
+    check_neighbors(find_neighbors(queries, mapped, K), queries, bank, K)
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.float64])
-@pytest.mark.usefixtures('no_bank_is_small')
 def test_features_of_other_types(dtype):
     queries, bank = (x.to(dtype) for x in random_features())
-    found = find_neighbors(queries, bank, 5)
-    torch.testing.assert_close(
-        found.index, plain_neighbors(queries, bank, 5), rtol=0, atol=0
-    )
+    check_neighbors(find_neighbors(queries, bank, K), queries, bank, K)
 
 
 @pytest.mark.parametrize(
@@ -176,8 +184,65 @@ def test_bad_input_is_refused(change, message):
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_features_that_are_not_finite_are_refused(value):
+@pytest.mark.parametrize('name', ['queries', 'bank'])
+def test_features_that_are_not_finite_are_refused(name, value, monkeypatch):
+    monkeypatch.setattr(neighbors, 'AVERAGED', 2)  # not this one
+    features = dict(zip(('queries', 'bank'), random_features(), strict=True))
+    features[name][11, 2] = value
+    with pytest.raises(ValueError, match=f'{name}: a feature is not finite'):
+        find_neighbors(**features, k=3)
+
+
+@pytest.mark.parametrize(('able', 'expected'), [(1, 'bf16'), (0, 'fp32')])
+@pytest.mark.parametrize('precision', ['auto', 'bf16'])
+def test_auto_is_the_fastest_that_a_cpu_has(
+    precision, able, expected, monkeypatch
+):
+    monkeypatch.setattr(neighbors, 'has_fast_bf16', lambda: able)
+    assert resolve_precision(precision, torch.device('cpu')) == expected
+
+
+def search_part(rank, world, folder):
+    """Search as one of several processes, and save what was found."""
+    os.environ.update(MASTER_ADDR='127.0.0.1')
+    dist.init_process_group(
+        'gloo',
+        init_method=f'file://{folder}/rendezvous',
+        rank=rank,
+        world_size=world,
+    )
+    queries, bank = torch.load(f'{folder}/features.pth', weights_only=True)
+    own = torch.arange(rank, 120, world)
+    if world == 4:  # some have fewer than k features, one has none
+        own = torch.arange(120).tensor_split([70, 75, 120])[rank]
+    parts = queries[rank::world], bank[own], own
+    # Of a hundred neighbors some point the other way.
+    found = {k: tuple(find_sharded_neighbors(*parts, k)) for k in (K, 100)}
+    with pytest.raises(ValueError, match='at most the 120 features'):
+        find_sharded_neighbors(*parts, 121)
+    torch.save(found, f'{folder}/{rank}.pth')
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize('world', [2, 4])
+def test_several_processes_find_what_one_finds(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(neighbors, 'BLOCK', 10)
     queries, bank = random_features()
-    bank[[3, 50, 50], [0, 1, 2]] = value
-    with pytest.raises(ValueError, match='bank: 2 of 120 features are not fi'):
-        find_neighbors(queries, bank, 3)
+    torch.save((queries, bank), tmp_path / 'features.pth')
+    # Forked, they need not import everything again.
+    mp.start_processes(
+        search_part, (world, str(tmp_path)), world, start_method='fork'
+    )
+    for rank in range(world):
+        found = torch.load(tmp_path / f'{rank}.pth', weights_only=True)
+        for k, values in found.items():
+            values = neighbors.Neighbors(*values)
+            check_neighbors(values, queries[rank::world], bank, k)
+
+
+def test_one_process_returns_places_in_the_whole_bank():
+    queries, bank = random_features()
+    found = find_sharded_neighbors(queries, bank, 10 * torch.arange(120), K)
+    expected = find_neighbors(queries, bank, K)
+    assert torch.equal(found.index, 10 * expected.index)
+    assert torch.equal(found.similarity, expected.similarity)

@@ -33,7 +33,7 @@ QUERIES = 4096  # that vote at a time
 
 @LOOPS.register_module()
 class KNNLoop(FeatureLoop):
-    """Exact weighted k-NN classification, as validation or test loop.
+    """Weighted k-NN classification, as validation or test loop.
 
     As `Wu et al. <https://arxiv.org/abs/1805.01978>`_ and the releases of
     DINO and SCFS: L2-normalised features, votes of exp(similarity /
@@ -45,11 +45,11 @@ class KNNLoop(FeatureLoop):
 
     Args:
         *args: Those of :class:`FeatureLoop`.
-        ks (Sequence[int]): Numbers of neighbours. Defaults to (10, 20, 100,
+        ks (Sequence[int]): Numbers of neighbors. Defaults to (10, 20, 100,
             200).
         temperature (float): Defaults to 0.07.
-        precision (str): Of the search; it does not change the result. See
-            :func:`find_neighbors`. Defaults to "auto".
+        precision (str): Of the products that choose the candidates for
+            neighbors. See :func:`find_neighbors`. Defaults to "auto".
         **kwargs: Those of :class:`FeatureLoop`.
 
     Raises:
@@ -94,7 +94,7 @@ class KNNLoop(FeatureLoop):
                 precision=self.precision,
                 track=partial(
                     track,
-                    description=f'neighbours by {layer}',
+                    description=f'neighbors by {layer}',
                     disable=not is_main_process(),
                 ),
             )
