@@ -1,24 +1,38 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-import sys
+"""Synchronized batch norm without a GPU, which torch's needs.
+
+With it, runs of several processes on a CPU equal those of one process, as on
+GPUs. ``cfg.model_wrapper_cfg = dict(type=WRAPPER)`` takes it.
+"""
+
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from mmengine.dist import get_world_size
+from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import MODEL_WRAPPERS
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..losses.functional import at_least_fp32
+from mmscfs.models.losses.functional import at_least_fp32
+
+WRAPPER = 'SynchronizedOnCPU'
 
 
-def synchronise_on_cpu(model: nn.Module) -> nn.Module:
-    """Make a model's synchronised batch norms, in place, ones for a CPU."""
-    kinds: tuple[type[nn.Module], ...] = (nn.SyncBatchNorm,)
-    if 'mmcv.ops' in sys.modules:  # else nothing can be of its kind
-        kinds += (sys.modules['mmcv.ops'].SyncBatchNorm,)
+@MODEL_WRAPPERS.register_module(name=WRAPPER)
+class SynchronizedOnCPU(MMDistributedDataParallel):
+    """mmengine's wrapper, of a model that is synchronized on the CPU."""
+
+    def __init__(self, module: nn.Module, **kwargs: Any) -> None:
+        super().__init__(module=synchronize_on_cpu(module), **kwargs)
+
+
+def synchronize_on_cpu(model: nn.Module) -> nn.Module:
+    """Make a model's synchronized batch norms, in place, ones for a CPU."""
     for module in model.modules():
-        if isinstance(module, kinds):
+        if isinstance(module, nn.SyncBatchNorm):
             module.__class__ = CPUSyncBatchNorm
     return model
 
