@@ -1,0 +1,104 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Each patch of the stack is needed: these fail when one no longer is."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import load_from_local
+from mmpretrain import FeatureExtractor
+
+from mmscfs import patches
+from mmscfs.hub import find_config
+
+ROOT = Path(__file__).parents[1]
+RELEASE = 'mmscfs::scfs/scfs_r50_release.py'
+HEAVY = ('matplotlib', 'mmdet', 'pandas', 'scipy', 'sklearn')
+# Prints which of the modules it names a fresh process has after an import.
+LOADED = """
+import sys
+import {module}
+print(*(name for name in sys.argv[1:] if name in sys.modules))
+{then}
+"""
+
+
+def in_fresh_process(module, then=''):
+    """Return the heavy modules that an import brings, and what is printed."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            *('-c', LOADED.format(module=module, then=then), *HEAVY),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    loaded, *printed = done.stdout.splitlines()
+    return loaded.split(), printed
+
+
+def test_mmengine_does_not_know_our_configs():
+    with pytest.raises(AssertionError, match='mmscfs'):
+        patches._mmengines_path(RELEASE, 'child.py')
+    found = Config._get_cfg_path(RELEASE, 'child.py')
+    assert found == (find_config(RELEASE), None)
+
+
+def test_mmengines_loader_keeps_the_text_that_mmengine_executes(tmp_path):
+    path = str(tmp_path / 'old.pth')
+    torch.save(dict(state_dict={}, meta=dict(config='x = 1', epoch=3)), path)
+    assert load_from_local(path, 'cpu')['meta']['config'] == 'x = 1'
+    for _ in range(2):
+        found = CheckpointLoader.load_checkpoint(path)
+        assert found == dict(state_dict={}, meta=dict(epoch=3))
+        patches.install()
+
+
+def test_mmpretrains_models_import_mmdet():
+    """Which is why ours wait until a registry is asked for them."""
+    loaded, _ = in_fresh_process('mmpretrain.models')
+    assert 'mmdet' in loaded
+
+
+def test_importing_is_quick_and_registers_all_the_same():
+    loaded, printed = in_fresh_process(
+        'mmscfs',
+        'from mmpretrain import registry\n'
+        'for kind, name in ('
+        "('MODELS', 'SCFS'), ('HOOKS', 'SafeCheckpointHook'),"
+        "('DATASETS', 'ImageFiles'), ('TRANSFORMS', 'MultiCrop'),"
+        "('DATA_SAMPLERS', 'KeyedSampler'), ('LOOPS', 'KNNLoop'),"
+        "('VISBACKENDS', 'SafeLocalVisBackend'),"
+        "('OPTIM_WRAPPERS', 'PerParamClipOptimWrapper'),"
+        "('OPTIM_WRAPPER_CONSTRUCTORS', 'DecayGroupConstructor')):\n"
+        '    print(getattr(registry, kind).get(name).__module__[:7])',
+    )
+    assert loaded == []
+    assert printed == ['mmscfs.'] * 9
+
+
+def test_the_list_of_locations_is_complete():
+    """Every registry that a package of ours writes to."""
+    for module, names in patches.LOCATIONS.items():
+        folder = ROOT.joinpath(*module.split('.'))
+        text = ''.join(path.read_text() for path in folder.rglob('*.py'))
+        for name in dir(patches.registry):
+            # mmengine's, which mmscfs.engine.cpu imports where it is used.
+            if name != 'MODEL_WRAPPERS' and f'@{name}.register_' in text:
+                assert name in names, f'{module} registers {name}'
+
+
+def test_a_pretraining_config_tells_mmpretrain_no_images():
+    """Those that mmpretrain reads by name itself."""
+    path = find_config(
+        'mmscfs::dino/dino_resnet18-w16_1xb64-mcrop-coslr-14e_digits'
+    )
+    with pytest.raises(AttributeError, match='test_dataloader'):
+        FeatureExtractor(Config.fromfile(path))
