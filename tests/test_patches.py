@@ -17,7 +17,7 @@ from mmscfs.hub import find_config
 
 ROOT = Path(__file__).parents[1]
 RELEASE = 'mmscfs::scfs/scfs_r50_release.py'
-HEAVY = ('matplotlib', 'mmdet', 'pandas', 'scipy', 'sklearn')
+HEAVY = ('matplotlib', 'mmdet', 'pandas', 'scipy', 'sklearn', 'torchvision')
 # Prints which of the modules it names a fresh process has after an import.
 LOADED = """
 import sys

@@ -63,6 +63,6 @@ def compile_for_training(module: nn.Module, options: Mapping) -> None:
             "dict, e.g. dict(mode='default')"
         ) from error
     # Shadows the class's method; nn.Module calls it by this name.
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, RECOMPILE_LIMIT)
