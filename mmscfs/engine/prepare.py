@@ -1,7 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -112,39 +112,37 @@ def apply_multi_crop(cfg: Config) -> None:
     if not named or crops == [named]:
         return
     file = Config.fromfile(cfg.filename) if cfg.filename else cfg
-    named_before, before = file.get('multi_crop'), [*find_crops(file)]
-    if len(crops) != 1 or len(before) != 1:
-        if named != named_before:
+    by_name = differing(named, file.get('multi_crop') or {})
+    crops_before = [*find_crops(file)]
+    if len(crops) != 1 or len(crops_before) != 1:
+        if by_name:
             raise ValueError(
-                f'multi_crop={dict(named)} has no effect: train_dataloader '
-                f'has {len(crops)} MultiCrop transforms. Set them in the '
-                "data set's pipeline"
+                f'multi_crop={by_name} has no effect: train_dataloader has '
+                f'{len(crops)} MultiCrop transforms. Set them in {PIPELINE}'
             )
         return
-    (crop,), (crop_before,) = crops, before
-    for key in {**named, **crop}:
-        name, place = f'multi_crop.{key}', f'{PIPELINE}: MultiCrop.{key}'
-        if named.get(key) == crop.get(key):
-            continue
-        by_name = named.get(key) != (named_before or {}).get(key)
-        by_place = crop.get(key) != crop_before.get(key)
-        if by_name and by_place:
+    (crop,) = crops
+    by_place = differing(crop, crops_before[0])
+    for key in by_name.keys() & by_place:
+        if by_name[key] != by_place[key]:
             raise ValueError(
-                f'{name}={named.get(key)} and {place}={crop.get(key)} were '
-                'both set: set one of them'
+                f'multi_crop.{key}={by_name[key]} and {PIPELINE}: MultiCrop.'
+                f'{key}={by_place[key]} were both set: set one of them'
             )
-        if by_name:
-            crop[key] = named[key]
-        elif by_place:
-            named[key] = crop[key]
-        else:
-            print_log(
-                f'{name}={named.get(key)} of the config file has no effect: '
-                f'{place}={crop.get(key)}. Put multi_crop into the pipeline '
-                'of the file again.',
-                logger='current',
-                level=logging.WARNING,
-            )
+    crop.update(by_name)
+    named.update(by_place)
+    if unused := differing(named, crop):
+        print_log(
+            f'multi_crop={unused} of the config file has no effect: put '
+            f'multi_crop into {PIPELINE} of the file again.',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def differing(settings: Mapping, others: Mapping) -> dict[str, Any]:
+    """Return the settings whose values others do not have."""
+    return {k: v for k, v in settings.items() if others.get(k) != v}
 
 
 def find_crops(cfg: Config) -> Iterator[ConfigDict]:
