@@ -163,8 +163,8 @@ def use_safe_types(cfg: Config) -> list[str]:
     train = cfg.get('train_cfg')
     if train:
         if 'type' not in train:  # mmengine's other way to say it
-            by_epoch = train.pop('by_epoch', True)
-            train.type = [*SAFE_TYPES][0 if by_epoch else 1]
+            unit = 'Epoch' if train.pop('by_epoch', True) else 'Iter'
+            train.type = f'{unit}BasedTrainLoop'
         # What mmengine has by default.
         if not cfg.get('default_hooks'):
             cfg.default_hooks = {}
