@@ -2,7 +2,7 @@
 """SCFS and DINO pre-training as an OpenMMLab plugin.
 
 ``custom_imports = dict(imports=['mmscfs'])`` in a config registers everything
-here in mmpretrain's registries.
+here in mmpretrain's registries, which import it when they are first asked.
 """
 
 from .compatibility import check_stack
@@ -14,8 +14,8 @@ from .ops import install_operators  # noqa: E402
 
 install_operators()  # before anything imports mmcv.ops, as mmdet does
 
-from . import checkpoint, datasets, engine, hub, models  # noqa: E402, F401
+from . import patches  # noqa: E402
 
-hub.register()
+patches.install()
 
 __all__ = ['__version__']

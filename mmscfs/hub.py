@@ -1,17 +1,15 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""What OpenMMLab's hubs find of this package, by names.
+"""Configs by names, as ``mmscfs::scfs_r50.py``, and mmpretrain's list of them.
 
-mmengine: ``mmscfs::scfs_r50.py`` in ``_base_`` and ``mmengine.hub``, which
-knows the packages of OpenMMLab alone, and of those only configs in folders.
-mmpretrain: its ``list_models``, ``get_model`` and ``FeatureExtractor``.
+``_base_`` in a config and the tools take the names. mmpretrain's
+``list_models``, ``get_model`` and ``FeatureExtractor`` have the recipes.
 """
 
 from functools import cached_property
 from pathlib import Path
 
-from mmengine import fileio, hub
+from mmengine import fileio
 from mmengine.config import Config
-from mmpretrain.apis import ModelHub
 from modelindex.models.Model import Model
 
 PREFIX = 'mmscfs::'
@@ -21,9 +19,6 @@ ROOT = MIM if (MIM / 'configs').is_dir() else Path(__file__).parents[1]
 # Those that mmpretrain can build; detectors are mmdet's.
 FAMILIES = ('scfs', 'dino', 'co2')
 RESIZE = 256 / 224  # of an image's short edge to the crop, in evaluations
-
-_mmengine_path = Config._get_cfg_path
-_mmengine_package = hub.hub._get_package_and_cfg_path
 
 
 def find_config(name: str) -> str:
@@ -35,6 +30,9 @@ def find_config(name: str) -> str:
 
     Raises:
         FileNotFoundError: There is no such config.
+
+    Example:
+        >>> cfg = Config.fromfile(find_config('mmscfs::scfs_r50.py'))
     """
     configs = ROOT / 'configs'
     path = configs / f'{name.removeprefix(PREFIX).removesuffix(".py")}.py'
@@ -59,13 +57,18 @@ class Recipe(Model):
 def with_test_pipeline(cfg: Config) -> Config:
     """Add the evaluations' images to a pre-training config.
 
-    Of the size of the global views: resized and cropped at the centre.
+    They are resized, and the center is cropped to the size of the global
+    views. mmpretrain's ``FeatureExtractor`` needs them.
 
     Args:
         cfg (Config): Changed in place.
 
     Raises:
         ValueError: Its training has no ``MultiCrop``.
+
+    Example:
+        >>> cfg = with_test_pipeline(Config.fromfile('my_run.py'))
+        >>> extract = FeatureExtractor(cfg, pretrained='epoch_200.pth')
     """
     for transform in cfg.train_dataloader.dataset.pipeline:
         if transform.type == 'MultiCrop':
@@ -87,39 +90,17 @@ def with_test_pipeline(cfg: Config) -> Config:
     return cfg
 
 
-def register() -> None:
-    """Make mmengine and mmpretrain know the names; again changes nothing."""
-    Config._get_cfg_path = staticmethod(_find_base)
-    hub.hub._get_package_and_cfg_path = _find_package
+def recipes() -> dict[str, Recipe]:
+    """Return the recipes that mmpretrain can build, by name.
+
+    None where the modules were copied without their metafiles.
+    """
+    found = {}
     for family in FAMILIES:
         path = ROOT / 'configs' / family / 'metafile.yml'
-        # The modules may have been copied without it.
-        models = fileio.load(path)['Models'] if path.is_file() else []
-        for model in models:
+        for model in fileio.load(path)['Models'] if path.is_file() else []:
             config = str(ROOT / model['Config'])
-            ModelHub._models_dict[model['Name']] = Recipe.from_dict(
+            found[model['Name']] = Recipe.from_dict(
                 {**model, 'Config': config}, str(path)
             )
-
-
-def _find_base(name: str, filename: str) -> tuple[str, str | None]:
-    """Find what ``_base_`` names, as mmengine's own function.
-
-    Ours has no scope: like a file of the user's own, it says its
-    ``default_scope``, and mmengine knows no registry of the name mmscfs.
-    """
-    if name.startswith(PREFIX):
-        return find_config(name), None
-    return _mmengine_path(name, filename)
-
-
-def _find_package(name: str) -> tuple[str, str]:
-    """Find what ``mmengine.hub`` names, as mmengine's own function.
-
-    mmengine looks for the folder of a distribution, which an editable
-    install does not have, and then for that of a module: this one's.
-    """
-    if name.startswith(PREFIX):
-        path = Path(find_config(name)).relative_to(ROOT / 'configs')
-        return __name__, path.as_posix()
-    return _mmengine_package(name)
+    return found

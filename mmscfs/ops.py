@@ -19,8 +19,6 @@ import mmcv
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import nms as torchvision_nms
-from torchvision.ops import roi_align, sigmoid_focal_loss
 
 from .compatibility import compile_mmcv
 
@@ -187,11 +185,13 @@ class TorchvisionOperators(ModuleType):
         Of equal scores the first box comes first, on every machine. mmcv's
         own leaves their order to torch's sort, which may depend on the CPU.
         """
+        from torchvision.ops import nms  # slow, and others do without
+
         boxes = boxes.to(compute_dtype(boxes))
         if offset:
             far = boxes.new_tensor([0, 0, offset, offset])
             boxes = boxes + far
-        return torchvision_nms(boxes, scores.to(boxes), iou_threshold)
+        return nms(boxes, scores.to(boxes), iou_threshold)
 
     @staticmethod
     def roi_align_forward(
@@ -215,6 +215,8 @@ class TorchvisionOperators(ModuleType):
         Raises:
             NotImplementedError: ``pool_mode`` is 0, maximum pooling.
         """
+        from torchvision.ops import roi_align
+
         if pool_mode == 0:
             raise_missing("roi_align_forward with pool_mode='max'")
         dtype = compute_dtype(input)
@@ -244,6 +246,8 @@ class TorchvisionOperators(ModuleType):
         aligned: bool,
     ) -> None:
         """Write the gradient of the (B, C, H, W) into ``grad_input``."""
+        from torchvision.ops import roi_align
+
         dtype = compute_dtype(grad_output)
         grad, rois = grad_output.to(dtype), rois.to(dtype)
         size = aligned_height, aligned_width
@@ -311,6 +315,8 @@ def focal_loss(
     logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float
 ) -> Tensor:
     """Return the sigmoid focal loss (N, C), at least in fp32."""
+    from torchvision.ops import sigmoid_focal_loss
+
     logits, labels = focal_inputs(logits, target)
     loss = sigmoid_focal_loss(logits, labels, alpha, gamma)
     return loss * focal_weights(weight, target, loss)

@@ -189,7 +189,7 @@ def shrink(cfg: Config) -> None:
                 feedforward_channels=16,
             ),
         )
-    if cfg.train_cfg.type == 'IterBasedTrainLoop':
+    if 'max_iters' in cfg.train_cfg:
         cfg.train_cfg.update(max_iters=1, val_interval=1)
     else:
         cfg.train_cfg.update(max_epochs=1, val_interval=1)

@@ -138,7 +138,7 @@ def shrink(cfg: Config) -> None:
     cfg.model.test_cfg.rpn.update(proposals)
     # An untrained model is sure of nothing: judge what it finds all the same.
     cfg.model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=5)
-    if cfg.train_cfg.type == 'IterBasedTrainLoop':
+    if 'max_iters' in cfg.train_cfg:
         cfg.train_cfg.update(max_iters=1, val_interval=1)
     else:
         cfg.train_cfg.max_epochs = 1

@@ -37,6 +37,7 @@ examples:
 QUICK = (
     'tests/test_compatibility.py',
     'tests/test_ops.py',
+    'tests/test_patches.py',
     'tests/test_models/test_selfsup.py',
     'tests/test_datasets/test_multi_crop.py',
     'tests/test_datasets/test_multi_crop_draws.py',

@@ -130,7 +130,6 @@ def test_batch_and_optimiser(name):
 def test_coco_schedule_and_scales(name):
     cfg = load(name)
     twice = '_2x_' in name
-    assert cfg.train_cfg.type == 'EpochBasedTrainLoop'
     assert cfg.train_cfg.max_epochs == (24 if twice else 12)
     warm_up, steps = cfg.param_scheduler
     assert (warm_up.end, warm_up.by_epoch) == (500, False)
@@ -148,7 +147,6 @@ def test_coco_schedule_and_scales(name):
 @pytest.mark.parametrize('name', VOC)
 def test_voc_schedule_data_and_evaluator(name):
     cfg = load(name)
-    assert cfg.train_cfg.type == 'IterBasedTrainLoop'
     assert cfg.train_cfg.max_iters == 24000
     warm_up, steps = cfg.param_scheduler
     assert (warm_up.end, steps.end) == (100, 24000)

@@ -53,11 +53,14 @@ name = Path(sys.argv[1]).stem
 runpy.run_path(sys.argv[0], run_name='__main__')
 
 import torch
-from mmengine.hub import get_config
+from mmengine.config import Config
 from mmpretrain import FeatureExtractor, list_models
 
 assert name in list_models('scfs*')
-assert get_config('mmscfs::scfs_r50.py').model.type == 'SCFS'
+from mmscfs.hub import find_config
+
+path = find_config('mmscfs::scfs_r50.py')
+assert Config.fromfile(path).model.type == 'SCFS'
 checkpoint = 'run/epoch_1.pth'
 (image, *_) = sorted(Path('images').rglob('*.jpg'))
 extractor = FeatureExtractor(name, pretrained=checkpoint)

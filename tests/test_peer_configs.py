@@ -131,6 +131,9 @@ def test_all_but_the_loader_is_mmpretrains(peer):
         wrapper = theirs['optim_wrapper']
         assert wrapper.pop('loss_scale') == 'dynamic'
         wrapper |= dict(type='PerParamClipOptimWrapper', precision='auto')
+    # What resumes exactly and survives a full disk.
+    theirs['train_cfg']['type'] = 'ResumableEpochLoop'
+    theirs['default_hooks']['checkpoint']['type'] = 'SafeCheckpointHook'
     for name in (
         'model',
         'optim_wrapper',
@@ -161,6 +164,7 @@ def test_loader_and_checks_are_ours(peer):
         'PreflightHook',
         'NonFiniteLossHook',
         'PlainCheckpointHook',
+        'PreemptionHook',
     } < hooks
     ours = plain(read(ROOT / 'configs/scfs_r50.py'))['train_dataloader']
     loader = cfg['train_dataloader']

@@ -134,7 +134,7 @@ def merge_common(cfg: 'Config', args: argparse.Namespace) -> None:
 
 
 def build_runner(cfg: 'Config') -> 'Runner':
-    """Build the runner, of a type of its own if the config names one.
+    """Build the runner, of the type that the config names, if it does.
 
     Exits if its model needs operators of mmcv that are not installed.
     """

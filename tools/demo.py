@@ -99,11 +99,14 @@ def load_config(name: str, cfg_options: list[str]):
     """Return a config with overridden settings."""
     from mmengine.config import Config, DictAction
 
+    from mmscfs.engine.prepare import apply_multi_crop
+
     cfg = Config.fromfile(ROOT / name)
     if cfg_options:
         parser = argparse.ArgumentParser()
         parser.add_argument('--o', nargs='+', action=DictAction)
         cfg.merge_from_dict(parser.parse_args(['--o', *cfg_options]).o)
+        apply_multi_crop(cfg)
     return cfg
 
 

@@ -77,7 +77,7 @@ def check_fit(
         remedy = (
             'less memory: --cfg-options model.checkpoint_activations=True '
             'train_dataloader.batch_size=2, or fewer local views, '
-            'train_dataloader.dataset.pipeline.1.num_local'
+            'multi_crop.num_local'
         )
         return Finding('batch size', text, NOTE, remedy)
     remedy = (

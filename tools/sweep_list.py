@@ -192,9 +192,12 @@ def merged_config(path: str, words: Sequence[str]) -> Config:
     Raises:
         ValueError: They do not fit it, or it is none.
     """
-    cfg = Config(load_config(path).to_dict())
+    from mmscfs.engine.prepare import apply_multi_crop  # slow
+
+    cfg = Config(load_config(path).to_dict(), filename=path)
     try:
         cfg.merge_from_dict(parse_words(words))
+        apply_multi_crop(cfg)
     except (KeyError, TypeError) as error:
         raise ValueError(f'{path} with {" ".join(words)}: {error}') from error
     return cfg

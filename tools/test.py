@@ -61,8 +61,8 @@ def parse_args() -> argparse.Namespace:
     args = parse(parser)
     if (args.checkpoint is None) == (args.pretrained is None):
         parser.error(
-            'give a checkpoint: of the whole model after the config, or by '
-            '--pretrained that of its backbone'
+            'give a checkpoint: of the whole model after the config, or of '
+            'its backbone by --pretrained'
         )
     return args
 
@@ -87,8 +87,8 @@ def merge_args(cfg: 'Config', args: argparse.Namespace) -> None:
         )
     if args.network and not args.pretrained:
         raise ValueError(
-            '--network says which network of --pretrained to take; of a '
-            'pre-training model set test_cfg.network'
+            '--network requires --pretrained; for a pre-training model set '
+            'test_cfg.network'
         )
     cfg.load_from = args.checkpoint
     cfg.resume = False
@@ -97,7 +97,7 @@ def merge_args(cfg: 'Config', args: argparse.Namespace) -> None:
             cfg[f'test_{part}'] = cfg[f'val_{part}']
     if not cfg.get('test_dataloader'):
         raise ValueError(
-            f'{args.config} has no test_dataloader: name a config that '
+            f'{args.config} has no test_dataloader: use a config that '
             'evaluates, e.g. one below configs/detection or '
             'configs/classification'
         )
@@ -112,17 +112,17 @@ def merge_args(cfg: 'Config', args: argparse.Namespace) -> None:
 
 
 def is_bare_backbone(model: 'ConfigDict') -> bool:
-    """Tell whether a model is a classifier's backbone without more."""
+    """Whether a model is only the backbone of a classifier."""
     parts = {key for key, value in model.items() if value is not None}
     return parts - {'data_preprocessor'} == {'type', 'backbone'}
 
 
 def check_weights(cfg: 'Config') -> None:
-    """Check that the checkpoint is the model's, which mmengine only logs.
+    """Check that the checkpoint fits the model; mmengine would only log it.
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
-        ValueError: It is damaged, unsafe, or another model's.
+        ValueError: It is damaged, unsafe, or of another model.
     """
     from mmengine.registry import MODELS, init_default_scope
 

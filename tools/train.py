@@ -36,11 +36,12 @@ examples:
   python tools/train.py \\
       configs/classification/linear/resnet50_8xb32-linear-coslr-100e_in1k.py \\
       --pretrained work_dirs/scfs_r50/epoch_200.pth
-  # go on, exactly, from the newest whole checkpoint of the work directory
+  # resume exactly from the newest whole checkpoint of the work directory
   python tools/train.py configs/scfs_r50.py --resume
 
-Ctrl-C saves the run at the next iteration and ends it: start it again with
---resume. So do SIGTERM and SIGUSR1, with exit code 75 (docs/en/clusters.md).
+Ctrl-C saves the run after the next iteration and ends it: start it again with
+--resume. SIGTERM and SIGUSR1 do so too, with exit code 75
+(docs/en/clusters.md).
 """
 # How often torchrun or Slurm has started the run again.
 RESTARTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
@@ -66,15 +67,15 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from a checkpoint, or without a name from the newest '
-        'whole one in the work directory (from the start if it has none). A '
-        'launcher that starts the run again has the newest go first',
+        help='resume from a checkpoint, or without a name from the newest '
+        'whole one in the work directory (from the start if it has none). '
+        'After an automatic restart the newest checkpoint wins',
     )
     parser.add_argument(
         '--overwrite',
         action='store_true',
         help="replace another run's checkpoints in the work directory; "
-        'without it training does not begin there',
+        'without it training does not start there',
     )
     add_pretrained_options(parser)
     parser.add_argument(
@@ -92,17 +93,17 @@ def parse_args() -> argparse.Namespace:
     )
     add_common_options(
         parser,
-        'train_dataloader.batch_size=64 model.search_layers="[2,3]"',
+        'train_dataloader.batch_size=64 multi_crop.num_local=6',
     )
     args = parse(parser)
     is_named = args.resume not in (None, 'auto')
-    # A restarted run may have removed it, as an outdated one.
+    # A restarted run may have removed an outdated checkpoint.
     if is_named and not is_restart() and not Path(args.resume).is_file():
         parser.error(f'--resume: no checkpoint {args.resume!r}')
     if args.overwrite and args.resume:
-        parser.error('--overwrite begins anew, --resume does not: leave one')
+        parser.error('--overwrite and --resume are mutually exclusive')
     if args.network and not args.pretrained:
-        parser.error('--network says which network of --pretrained to take')
+        parser.error('--network requires --pretrained')
     return args
 
 
@@ -121,20 +122,20 @@ def merge_args(cfg: 'Config', args: argparse.Namespace) -> None:
         if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
             sys.exit(
                 'error: --auto-scale-lr needs auto_scale_lr.base_batch_size, '
-                f'which {args.config} does not set: the batch size that its '
-                'learning rate is for'
+                'the batch size that the learning rate is for: set it in '
+                f'{args.config}'
             )
         cfg.auto_scale_lr.enable = True
     if args.seed is not None:
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
-    merge_common(cfg, args)  # last: --cfg-options have the last word
+    merge_common(cfg, args)  # last: --cfg-options win
 
 
 def resume_again(cfg: 'Config') -> None:
-    """Set ``load_from`` of a restart: its newest, else what the user named.
+    """Set ``load_from`` of a restart: the newest, or else the user's.
 
     Raises:
-        ValueError: The checkpoint is damaged, or no run's.
+        ValueError: The checkpoint is damaged, or not one of a run.
         OSError: It cannot be read.
     """
     from mmscfs.engine import choose_checkpoint

@@ -9,5 +9,5 @@ default_hooks = dict(
     # Warns of a run that has collapsed.
     collapse_monitor=dict(type='CollapseMonitorHook'),
 )
-# Of several processes; without a GPU by a batch norm of our own.
+# Over all GPUs; without them each process has plain batch norm.
 sync_bn = 'torch'

@@ -12,3 +12,6 @@ default_hooks = dict(
     # Saves and ends the run on SIGTERM and SIGUSR1.
     preemption=dict(type='mmpretrain.PreemptionHook'),
 )
+# A full disk costs lines of the log, and not the run.
+vis_backends = [dict(type='mmpretrain.SafeLocalVisBackend')]
+visualizer = dict(vis_backends=vis_backends)

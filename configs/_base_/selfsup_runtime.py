@@ -28,7 +28,7 @@ env_cfg = dict(
 
 # For TensorBoard as well, in a config that inherits: visualizer=dict(
 # vis_backends=[*_base_.vis_backends, dict(type='TensorboardVisBackend')]).
-vis_backends = [dict(type='LocalVisBackend')]
+vis_backends = [dict(type='SafeLocalVisBackend')]
 visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
 
 log_level = 'INFO'

@@ -5,7 +5,9 @@ _base_ = [
 ]
 
 train_dataloader = dict(_delete_=True, batch_size=32, **_base_.image_loader)
+train_cfg = dict(type='ResumableEpochLoop')
 default_hooks = _base_.checks
+visualizer = _base_.safe_log
 # Order and augmentation follow from the seed, so a resumed run needs it.
 randomness = dict(seed=0)
 # The predictor's rate is fixed, at custom_hooks[0].lr: set it as well.

@@ -53,7 +53,7 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=14)
+train_cfg = dict(type='ResumableEpochLoop', max_epochs=14)
 
 # What a run of minutes needs: a teacher and centres that follow soon, and
 # targets that stay sharp. Prototypes that move would find all images alike

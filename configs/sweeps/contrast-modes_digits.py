@@ -4,7 +4,7 @@
 evaluations = ['configs/classification/knn/knn_resnet18-w16_digits.py']
 dino = 'configs/dino/dino_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py'
 scfs = 'configs/scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py'
-without_local_views = {'train_dataloader.dataset.pipeline.1.num_local': 0}
+without_local_views = {'multi_crop.num_local': 0}
 # The demo's network, data, optimiser and length. 3000 scenes fill a queue of
 # 1024 negatives three times an epoch.
 small_moco = {
@@ -14,7 +14,7 @@ small_moco = {
     'model.neck': dict(in_channels=128, hid_channels=128),
     'train_dataloader': dict(batch_size=64, num_workers=1),
     'train_dataloader.dataset.data_root': 'data/digit-scenes',
-    'train_dataloader.dataset.pipeline.1.global_size': 64,
+    'multi_crop.global_size': 64,
     'optim_wrapper.optimizer': dict(
         _delete_=True, type='AdamW', lr=0.003, weight_decay=0.04
     ),

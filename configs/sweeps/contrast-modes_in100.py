@@ -6,7 +6,7 @@ evaluations = [
     'configs/classification/linear/resnet50_8xb32-linear-coslr-100e_in100.py',
 ]
 # Whatever --cfg-options say of the others.
-without_local_views = {'train_dataloader.dataset.pipeline.1.num_local': 0}
+without_local_views = {'multi_crop.num_local': 0}
 variants = [
     dict(
         name='dino-wo-mc',

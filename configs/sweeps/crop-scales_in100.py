@@ -10,7 +10,7 @@ variants = [
         config=f'configs/{method}/'
         f'{method}_resnet50_8xb32-mcrop-coslr-200e_in100.py',
         cfg_options={
-            'train_dataloader.dataset.pipeline.1.local_scale': (low, high),
+            'multi_crop.local_scale': (low, high),
         },
     )
     for low, high in ((0.05, 0.14), (0.14, 0.25), (0.25, 0.4), (0.4, 0.6))

@@ -9,7 +9,7 @@ variants = [
         name=f'{method}-{number}',
         config=f'configs/{method}/'
         f'{method}_resnet50_8xb32-mcrop-coslr-200e_in100.py',
-        cfg_options={'train_dataloader.dataset.pipeline.1.num_local': number},
+        cfg_options={'multi_crop.num_local': number},
     )
     for number in (0, 2, 4, 6, 8, 10)
     for method in ('dino', 'scfs')

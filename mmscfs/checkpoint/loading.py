@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.runner import CheckpointLoader
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -78,24 +77,6 @@ def _what_is_there(path: Path, number: int = 3) -> str:
     names = ', '.join(file.name for file in files[:number])
     more = f' and {len(files) - number} more' * (len(files) > number)
     return f'{str(folder)!r} has {names}{more}'
-
-
-@CheckpointLoader.register_scheme(prefixes='', force=True)
-def load_for_mmengine(
-    filename: str, map_location: Any = None
-) -> Mapping[str, Any]:
-    """Read a local file where mmengine would: load_from, resume, init_cfg.
-
-    Onto the CPU, whatever ``map_location``; models and optimisers copy it to
-    their device.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: As :func:`read_checkpoint`.
-    """
-    checkpoint = read_checkpoint(Path(filename).expanduser())
-    drop_code(checkpoint)
-    return checkpoint
 
 
 def drop_code(checkpoint: Mapping[str, Any]) -> None:

@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Initialise a backbone from a checkpoint, completely or not at all."""
+"""Initialize a backbone from a checkpoint, completely or not at all."""
 
 import re
 from pathlib import Path
@@ -12,9 +12,9 @@ from torch import nn
 from .layouts import FoundBackbone, find_backbone, resnet_stages
 from .loading import read_checkpoint
 
-# A child registry, so that the initialiser can be called "Pretrained" beside
+# A child registry, so that the initializer can be called "Pretrained" beside
 # mmengine's: backbones of mmdet and mmpretrain look for that word before they
-# overwrite weights, e.g. with zero-initialised residual branches.
+# overwrite weights, e.g. with zero-initialized residual branches.
 INITIALIZERS = Registry(
     'weight initializer',
     parent=WEIGHT_INITIALIZERS,
@@ -23,11 +23,14 @@ INITIALIZERS = Registry(
 )
 
 STEMS = ('conv1', 'stem')  # of ResNets
+# What a run with --pretrained has read before it starts, by checkpoint and
+# network: its modules load it, and a hook checks them and removes it.
+KEPT: dict[tuple[str, str | None], FoundBackbone] = {}
 
 
 @INITIALIZERS.register_module(name='Pretrained')
 class PretrainedBackbone:
-    """Initialise a backbone, or the part of one, from any known checkpoint.
+    """Initialize a backbone, or the part of one, from any known checkpoint.
 
     In a config: ``init_cfg=dict(type='Pretrained', _scope_='mmscfs',
     checkpoint=...)``, for a backbone or for the last stage that C4 detectors
@@ -51,7 +54,7 @@ class PretrainedBackbone:
         self.network = network
 
     def __call__(self, module: nn.Module) -> None:
-        """Initialise ``module``."""
+        """Initialize ``module``."""
         summary = load_backbone(module, self.checkpoint, self.network)
         print_log(summary, logger='current')
         if hasattr(module, '_params_init_info'):
@@ -70,9 +73,10 @@ def load_backbone(
         FileNotFoundError: There is no such file.
         ValueError: As :class:`PretrainedBackbone`; nothing was loaded.
     """
-    checkpoint = read_checkpoint(path)
+    found = KEPT.get((str(path), network))
+    checkpoint = {} if found else read_checkpoint(path)
     try:
-        found = find_backbone(checkpoint, network)
+        found = found or find_backbone(checkpoint, network)
         return f'{path}: {load_found(module, found)}'
     except ValueError as error:
         raise ValueError(f'checkpoint {str(path)!r}: {error}') from error
@@ -106,7 +110,7 @@ def load_found(module: nn.Module, found: FoundBackbone) -> str:
         )
     own = module.state_dict()
     # A C4 detector splits a ResNet: its backbone lacks the last stage, and
-    # its shared head is that stage, perhaps with a norm, which starts anew.
+    # its shared head is that stage, perhaps with a new norm.
     parts = list(dict.fromkeys(map(_part, own)))
     is_stage = any(map(_is_stage, parts)) and not {*parts} & {*STEMS}
     new = [part for part in parts if is_stage and not _is_stage(part)]

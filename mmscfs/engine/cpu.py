@@ -1,22 +1,23 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import logging
 from typing import Any
 
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.model import MMDistributedDataParallel
+from mmengine.logging import print_log
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS
 from torch import nn
-
-from mmscfs.models.utils import synchronise_on_cpu
 
 
 @MODEL_WRAPPERS.register_module()
 class CPUDistributedDataParallel(MMDistributedDataParallel):
     """mmengine's wrapper for a model without a GPU.
 
-    Where a config, or one of mmpretrain's necks by default, has synchronised
-    batch norm, which needs GPUs, it becomes ours for the CPU.
+    Synchronized batch norm needs GPUs. Where a config has it, or one of
+    mmpretrain's necks by default, plain batch norm takes its place, and the
+    log says so.
 
     Args:
         module (nn.Module): The model; its norms are changed.
@@ -24,15 +25,26 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
     """
 
     def __init__(self, module: nn.Module, **kwargs: Any) -> None:
-        super().__init__(module=synchronise_on_cpu(module), **kwargs)
+        # torch's or mmcv's.
+        if any(type(m).__name__ == 'SyncBatchNorm' for m in module.modules()):
+            print_log(
+                'Batch norm is not synchronized: that needs GPUs. Each '
+                'process normalizes with the statistics of its own images, '
+                'so results depend on the number of processes.',
+                logger='current',
+                level=logging.WARNING,
+            )
+            module = revert_sync_batchnorm(module)
+        super().__init__(module=module, **kwargs)
 
 
 def adapt_to_cpu(cfg: Config) -> None:
     """Change a config made for GPUs in place so that it runs without one.
 
     No pinned memory, and for several processes gloo, which mmengine cannot
-    start without a GPU, and synchronised batch norm of our own. Does nothing
-    where there is an accelerator.
+    start without a GPU, and plain batch norm. ``model_wrapper_cfg`` of the
+    config comes before these defaults. Does nothing where there is an
+    accelerator.
 
     Raises:
         ValueError: The launcher or mmengine's mixed precision needs GPUs.
@@ -42,8 +54,8 @@ def adapt_to_cpu(cfg: Config) -> None:
     if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper':
         raise ValueError(
             "optim_wrapper.type='AmpOptimWrapper' (--amp) needs an "
-            'accelerator: leave out --amp, or take '
-            "'mmpretrain.PerParamClipOptimWrapper', which knows bf16 on CPU"
+            'accelerator: leave out --amp, or use '
+            "'mmpretrain.PerParamClipOptimWrapper', which has bf16 on a CPU"
         )
     for split in ('train', 'val', 'test'):
         if cfg.get(f'{split}_dataloader'):
@@ -53,14 +65,15 @@ def adapt_to_cpu(cfg: Config) -> None:
         return
     if launcher != 'pytorch':
         raise ValueError(
-            f'--launcher={launcher} needs GPUs, and there is none here; use '
-            'tools/dist_train.sh for several processes on CPU'
+            f'--launcher={launcher} needs GPUs, and this machine has none: '
+            'use tools/dist_train.sh for several processes on a CPU'
         )
     if not dist.is_initialized():
         dist.init_process_group('gloo')
-    cfg.model_wrapper_cfg = dict(
+    defaults = dict(
         type='CPUDistributedDataParallel',
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
         device_ids=None,
     )
+    cfg.model_wrapper_cfg = defaults | (cfg.get('model_wrapper_cfg') or {})

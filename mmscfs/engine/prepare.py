@@ -1,54 +1,67 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import inspect
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 
 from .cpu import adapt_to_cpu
 
-PLAIN = 'PlainCheckpointHook'
-PREEMPTION = 'PreemptionHook'
-SCALARS = 'LocalVisBackend'
+PIPELINE = 'train_dataloader.dataset.pipeline'
 LOADER_SECONDS = 600  # to wait for a batch
-# What mmengine has, and what resumes exactly.
-LOOPS = {
+# mmengine's types, and ours for them, which survive a kill and a full disk.
+# Our configs name ours. Others get them here, and the log names each.
+SAFE_TYPES = {
     'EpochBasedTrainLoop': 'ResumableEpochLoop',
     'IterBasedTrainLoop': 'ResumableIterLoop',
+    'CheckpointHook': 'SafeCheckpointHook',
+    'LocalVisBackend': 'SafeLocalVisBackend',
 }
+# Checkpoints of plain types, which resume under torch 2.6 and later; and the
+# answer to the signals of a cluster.
+SAFE_HOOKS = ('PlainCheckpointHook', 'PreemptionHook')
 
 
 def prepare_config(cfg: Config) -> None:
-    """Change any config in place so that it runs here, and survives.
+    """Adapt a config in place to this machine, and make its run safe.
 
-    Its checkpoints will hold plain types only, which mmengine needs to
-    resume under torch 2.6 and later, and all that it takes to resume
-    exactly; the run ends in good order when a cluster asks for it, or when
-    its data does not arrive; it runs without an accelerator; and without
-    worker processes.
+    A config of this project keeps all that it says; ``multi_crop`` and the
+    pipeline say the same (:func:`apply_multi_crop`). It loses what the machine
+    lacks: workers that do not answer are given up after a time, and on a CPU
+    see :func:`adapt_to_cpu`. Another config, of mmpretrain, mmdet or a user,
+    gets ``SAFE_TYPES`` and ``SAFE_HOOKS`` where it has mmengine's types, and
+    one log line that names each change.
+
+    Args:
+        cfg (Config): Changed in place.
 
     Raises:
-        ValueError: The launcher needs GPUs, or a schedule ends before it
-            begins.
+        ValueError: The launcher needs GPUs, a schedule ends before it begins,
+            or the crops are set twice.
+
+    Example:
+        >>> cfg = Config.fromfile('configs/scfs_r50.py')
+        >>> prepare_config(cfg)
+        >>> Runner.from_cfg(cfg).train()
     """
     check_schedules(cfg.get('param_scheduler'))
-    hooks = [*(cfg.get('default_hooks') or {}).values()]
-    hooks += cfg.get('custom_hooks') or []
-    types = [str(hook.get('type')) for hook in hooks if hook]
-    for name in (PLAIN, PREEMPTION) if cfg.get('train_cfg') else (PLAIN,):
-        if not any(name in found for found in types):
-            cfg.custom_hooks = [
-                *(cfg.get('custom_hooks') or []),
-                dict(type=f'mmpretrain.{name}'),
-            ]
-    make_resumable(cfg)
+    apply_multi_crop(cfg)
+    changes = use_safe_types(cfg)
+    if changes:
+        print_log(
+            'The config names types of mmengine. This run has safe ones: '
+            f'{", ".join(changes)}',
+            logger='current',
+        )
     for loader in data_loaders(cfg):
         if loader.get('num_workers'):
-            # Else a file system that does not answer holds a run for ever.
+            # A file system that does not answer would hold a run forever.
             loader.setdefault('timeout', LOADER_SECONDS)
         else:
             loader.persistent_workers = False
-            loader.pop('timeout', None)  # torch takes none
+            loader.pop('timeout', None)  # torch refuses one
     adapt_to_cpu(cfg)
 
 
@@ -72,34 +85,124 @@ def check_schedules(schedules: Any) -> None:
             )
 
 
-def make_resumable(cfg: Config) -> None:
-    """Put our forms of mmengine's loops and files into a config."""
+def apply_multi_crop(cfg: Config) -> None:
+    """Make the variable ``multi_crop`` and the pipeline's MultiCrop equal.
+
+    A config file puts the one into the other, and mmengine copies it. So a
+    setting by name (``--cfg-options multi_crop.num_local=6``) is copied into
+    the pipeline here, and one by place (``train_dataloader.dataset.pipeline.1
+    .num_local=6``) into the variable. Where they differ in the config file
+    itself, the pipeline counts, with a warning.
+
+    Args:
+        cfg (Config): Changed in place.
+
+    Raises:
+        ValueError: A setting was given twice, or the pipeline has not exactly
+            one MultiCrop to take it.
+
+    Example:
+        >>> cfg = Config.fromfile('configs/scfs_r50.py')
+        >>> cfg.merge_from_dict({'multi_crop.num_local': 6})
+        >>> apply_multi_crop(cfg)
+        >>> cfg.train_dataloader.dataset.pipeline[1].num_local
+        6
+    """
+    named, crops = cfg.get('multi_crop'), [*find_crops(cfg)]
+    if not named or crops == [named]:
+        return
+    file = Config.fromfile(cfg.filename) if cfg.filename else cfg
+    by_name = differing(named, file.get('multi_crop') or {})
+    crops_before = [*find_crops(file)]
+    if len(crops) != 1 or len(crops_before) != 1:
+        if by_name:
+            raise ValueError(
+                f'multi_crop={by_name} has no effect: train_dataloader has '
+                f'{len(crops)} MultiCrop transforms. Set them in {PIPELINE}'
+            )
+        return
+    (crop,) = crops
+    by_place = differing(crop, crops_before[0])
+    for key in by_name.keys() & by_place:
+        if by_name[key] != by_place[key]:
+            raise ValueError(
+                f'multi_crop.{key}={by_name[key]} and {PIPELINE}: MultiCrop.'
+                f'{key}={by_place[key]} were both set: set one of them'
+            )
+    crop.update(by_name)
+    named.update(by_place)
+    if unused := differing(named, crop):
+        print_log(
+            f'multi_crop={unused} of the config file has no effect: put '
+            f'multi_crop into {PIPELINE} of the file again.',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def differing(settings: Mapping, others: Mapping) -> dict[str, Any]:
+    """Return the settings whose values others do not have."""
+    return {k: v for k, v in settings.items() if others.get(k) != v}
+
+
+def find_crops(cfg: Config) -> Iterator[ConfigDict]:
+    """Yield the config of every MultiCrop of the training images."""
+    parts = [(cfg.get('train_dataloader') or {}).get('dataset')]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            if str(part.get('type')).split('.')[-1] == 'MultiCrop':
+                yield part
+            parts += part.values()
+        elif isinstance(part, (list, tuple)):
+            parts += part
+
+
+def use_safe_types(cfg: Config) -> list[str]:
+    """Put safe types into a config; return the settings that changed."""
     train = cfg.get('train_cfg')
     if train:
         if 'type' not in train:  # mmengine's other way to say it
-            by_epoch = train.pop('by_epoch', True)
-            train.type = [*LOOPS][0 if by_epoch else 1]
-        for name, ours in LOOPS.items():
-            if is_mmengines(train.type, name):
-                train.type = f'mmpretrain.{ours}'
+            unit = 'Epoch' if train.pop('by_epoch', True) else 'Iter'
+            train.type = f'{unit}BasedTrainLoop'
+        # What mmengine has by default.
         if not cfg.get('default_hooks'):
             cfg.default_hooks = {}
-        # What mmengine takes by default.
         cfg.default_hooks.setdefault(
             'checkpoint', ConfigDict(type='CheckpointHook', interval=1)
         )
         if not cfg.get('visualizer'):
             cfg.visualizer = dict(
-                type='Visualizer', vis_backends=[dict(type=SCALARS)]
+                type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]
             )
-        for backend in cfg.visualizer.get('vis_backends') or []:
-            if is_mmengines(backend.type, SCALARS):
-                backend.type = f'mmpretrain.Safe{SCALARS}'
-    hooks = [*(cfg.get('default_hooks') or {}).values()]
-    hooks += cfg.get('custom_hooks') or []
-    for hook in hooks:
-        if hook and is_mmengines(hook.get('type'), 'CheckpointHook'):
-            hook.type = 'mmpretrain.SafeCheckpointHook'
+    changes, types = [], []
+    for path, part in typed_parts(cfg):
+        for name, ours in SAFE_TYPES.items():
+            if is_mmengines(part.get('type'), name):
+                part.type = f'mmpretrain.{ours}'
+                changes.append(f'{path}.type={part.type}')
+        types.append(str(part.get('type')))
+    for name in SAFE_HOOKS if train else SAFE_HOOKS[:1]:
+        if not any(name in found for found in types):
+            hooks = [*(cfg.get('custom_hooks') or [])]
+            cfg.custom_hooks = [*hooks, dict(type=f'mmpretrain.{name}')]
+            changes.append(f'custom_hooks.{len(hooks)}.type=mmpretrain.{name}')
+    return changes
+
+
+def typed_parts(cfg: Config) -> Iterator[tuple[str, ConfigDict]]:
+    """Yield path and config of the loop, the hooks and the log's backends."""
+    if cfg.get('train_cfg'):
+        yield 'train_cfg', cfg.train_cfg
+    for path, parts in (
+        ('default_hooks', (cfg.get('default_hooks') or {}).items()),
+        ('custom_hooks', enumerate(cfg.get('custom_hooks') or [])),
+        (
+            'visualizer.vis_backends',
+            enumerate((cfg.get('visualizer') or {}).get('vis_backends') or []),
+        ),
+    ):
+        yield from ((f'{path}.{key}', part) for key, part in parts if part)
 
 
 def is_mmengines(kind: Any, name: str) -> bool:

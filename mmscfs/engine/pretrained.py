@@ -8,13 +8,14 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 
 from mmscfs.checkpoint import (
+    KEPT,
     find_backbone,
     load_found,
     read_checkpoint,
     read_data_preprocessor,
 )
 
-# What a model initialises from a backbone: mmdet's C4 detectors keep its last
+# What a model initializes from a backbone: mmdet's C4 detectors keep its last
 # stage in roi_head.shared_head.
 PLACES = ('backbone', 'shared_head')
 # How the releases were pre-trained, and checkpoints that do not say.
@@ -52,7 +53,8 @@ def start_from(
     """Make a config start from a checkpoint, after trying that it fits.
 
     Sets ``init_cfg`` of every part that ``pretrained_places`` names, and
-    adds ``PretrainedGuardHook``, which checks the started run.
+    adds ``PretrainedGuardHook``, which checks the started run. The file is
+    read here alone: the backbone stays in memory until the hook has checked.
 
     Args:
         cfg (Config): Changed in place.
@@ -97,6 +99,7 @@ def start_from(
         )
         if network is not None:
             part.init_cfg.network = network
+    KEPT[checkpoint, network] = found
     guard = dict(
         type='mmpretrain.PretrainedGuardHook',
         checkpoint=checkpoint,
@@ -109,10 +112,10 @@ def start_from(
 def pretraining_input(checkpoint: Mapping) -> dict:
     """Return the ``mean``, ``std`` and ``channel_order`` of a pre-training.
 
-    From what an exported file says, or the config in a raw checkpoint.
+    From the metadata of an exported file, or the config in a raw checkpoint.
 
     Raises:
-        ValueError: The file says no such thing.
+        ValueError: They are not valid.
     """
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, Mapping) else {}
@@ -131,8 +134,8 @@ def pretraining_input(checkpoint: Mapping) -> dict:
         )
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
-            "the checkpoint's meta.data_preprocessor is no mean, std and "
-            f'channel_order ({type(error).__name__}: {error})'
+            "the checkpoint's meta.data_preprocessor lacks a valid mean, std "
+            f'or channel_order ({type(error).__name__}: {error})'
         ) from error
 
 

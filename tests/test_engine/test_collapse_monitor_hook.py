@@ -26,6 +26,7 @@ def run(hook, figures, loss_weight=1.0):
     warnings = []
     runner = SimpleNamespace(
         iter=0,
+        hooks=[],
         message_hub=MessageHub('test_collapse_monitor'),
         logger=SimpleNamespace(warning=warnings.append),
         model=SimpleNamespace(

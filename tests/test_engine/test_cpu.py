@@ -6,9 +6,9 @@ from mmengine.config import Config
 from mmengine.registry import MODEL_WRAPPERS
 from mmpretrain.registry import MODELS
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmscfs.engine import adapt_to_cpu, cpu
-from mmscfs.models.utils import CPUSyncBatchNorm
 
 
 def gpu_config(**settings):
@@ -25,7 +25,7 @@ def gpu_config(**settings):
 def test_config_for_gpus_is_adapted():
     cfg = gpu_config()
     adapt_to_cpu(cfg)
-    assert cfg.sync_bn == 'torch'  # the wrapper has one for the CPU
+    assert cfg.sync_bn == 'torch'  # the wrapper reverts it
     assert cfg.train_dataloader.pin_memory is False
     assert 'model_wrapper_cfg' not in cfg
 
@@ -57,8 +57,12 @@ def group(tmp_path):
     dist.destroy_process_group()
 
 
-def test_several_processes_synchronise_batch_norm_on_the_cpu(group):
-    """Also where a neck of mmpretrain has it by default."""
+def test_several_processes_have_plain_batch_norm_on_the_cpu(
+    group, monkeypatch
+):
+    """Also where a neck of mmpretrain is synchronized by default."""
+    said = []
+    monkeypatch.setattr(cpu, 'print_log', lambda text, **_: said.append(text))
     cfg = gpu_config(launcher='pytorch')
     adapt_to_cpu(cfg)
     neck = MODELS.build(
@@ -67,10 +71,28 @@ def test_several_processes_synchronise_batch_norm_on_the_cpu(group):
         )
     )
     assert isinstance(neck.bn0, nn.SyncBatchNorm)
-    weight = neck.bn0.weight
+    weight, names = neck.bn0.weight, [*neck.state_dict()]
     wrapped = MODEL_WRAPPERS.build(dict(cfg.model_wrapper_cfg, module=neck))
-    assert isinstance(wrapped.module.bn0, CPUSyncBatchNorm)
-    assert wrapped.module.bn0.weight is weight
+    (text,) = said
+    assert text.startswith('Batch norm is not synchronized: that needs GPUs')
+    norm = wrapped.module.bn0
+    assert isinstance(norm, _BatchNorm)
+    assert not isinstance(norm, nn.SyncBatchNorm)
+    assert norm.weight is weight
+    assert [*wrapped.module.state_dict()] == names
     (output,) = wrapped((torch.randn(3, 6, 5, 5),))
     output.sum().backward()
     assert weight.grad is not None
+
+
+def test_the_model_wrapper_of_the_config_is_kept(group):
+    cfg = gpu_config(
+        launcher='pytorch', model_wrapper_cfg=dict(type='SynchronizedOnCPU')
+    )
+    adapt_to_cpu(cfg)
+    assert cfg.model_wrapper_cfg == dict(
+        type='SynchronizedOnCPU',
+        broadcast_buffers=False,
+        find_unused_parameters=False,
+        device_ids=None,
+    )

@@ -12,7 +12,7 @@ from mmengine.runner import get_priority
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from mmscfs.engine.hooks import NonFiniteLossHook
+from mmscfs.engine.hooks import DeferredRuntimeInfoHook, NonFiniteLossHook
 from mmscfs.engine.hooks.non_finite_loss_hook import IN_ROW
 
 NAN = math.nan
@@ -26,6 +26,7 @@ def runner(tmp_path):
         iter=6,
         message_hub=MessageHub(str(tmp_path)),
         optim_wrapper=SimpleNamespace(),
+        hooks=[],
         model=nn.BatchNorm1d(2),
         records=records,
         logger=SimpleNamespace(log=lambda *record: records.append(record)),
@@ -126,6 +127,12 @@ def test_acts_before_the_log_and_the_checkpoint():
     assert own < min(others)
 
 
+class Log(DeferredRuntimeInfoHook):
+    """Waits for the device when a test says so."""
+
+    waiting = False
+
+
 def batch(iteration):
     """Two images that are named by their iteration."""
     return dict(
@@ -143,11 +150,13 @@ def run(runner, steps, max_skipped=3, every=1):
     """
     hook = NonFiniteLossHook(max_skipped)
     hub, wrapper = runner.message_hub, runner.optim_wrapper
+    log = Log()
+    runner.hooks = [log]
     wrapper.precision = getattr(wrapper, 'precision', 'fp32')
     wrapper.skipped = False
     hook.before_train(runner)
     for runner.iter, (loss, skipped) in enumerate(steps):
-        hub.waiting = runner.iter % every != 0
+        log.waiting = runner.iter % every != 0
         hook.before_train_iter(runner)
         wrapper.should_update = lambda due=skipped is not None: due
         wrapper.skipped = bool(skipped)
@@ -265,7 +274,8 @@ def test_a_skipped_step_leaves_no_trace_in_buffers(runner, skipped):
     model.register_buffer('scratch', torch.zeros(2), persistent=False)
     wrapper, hook = runner.optim_wrapper, NonFiniteLossHook()
     wrapper.skipped = False
-    runner.message_hub.waiting = True  # nothing is logged here
+    runner.hooks = [log := Log()]
+    log.waiting = True  # nothing is logged here
     hook.before_train(runner)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     for due in (False, True):

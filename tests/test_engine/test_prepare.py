@@ -1,4 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from pathlib import Path
+
 import pytest
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
@@ -7,6 +9,14 @@ from mmengine.visualization import LocalVisBackend
 from mmpretrain.datasets import ImageNet
 
 from mmscfs.engine import prepare_config
+from mmscfs.engine.prepare import LOADER_SECONDS, data_loaders, find_crops
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+OURS = [
+    path
+    for path in sorted(CONFIGS.rglob('*.py'))
+    if path.relative_to(CONFIGS).parts[0] not in ('_base_', 'sweeps')
+]
 
 
 def schedules(warm_up, cosine):
@@ -26,12 +36,6 @@ def test_a_schedule_that_ends_before_it_begins_is_named():
         prepare_config(cfg)
     with pytest.raises(ValueError, match=r'param_scheduler\.0\.end=0 is not'):
         prepare_config(schedules(dict(end=0), dict(begin=0, end=2)))
-
-
-def test_schedules_that_run_pass():
-    prepare_config(schedules(dict(begin=0, end=1), dict(begin=1)))
-    prepare_config(Config(dict(param_scheduler=None)))
-    prepare_config(Config(dict(param_scheduler=dict(type='ConstantLR'))))
 
 
 @pytest.mark.parametrize(
@@ -82,6 +86,52 @@ def test_parts_of_mmengine_are_replaced_however_named(
     assert found.type == 'mmpretrain.SafeLocalVisBackend'
 
 
+@pytest.fixture
+def said(monkeypatch):
+    """What is logged."""
+    texts = []
+    monkeypatch.setattr(
+        'mmscfs.engine.prepare.print_log', lambda text, **_: texts.append(text)
+    )
+    return texts
+
+
+def test_each_change_is_named_in_one_line(said):
+    cfg = Config(dict(train_cfg=dict(by_epoch=False, max_iters=9)))
+    prepare_config(cfg)
+    (line,) = said
+    assert '\n' not in line
+    for change in (
+        'train_cfg.type=mmpretrain.ResumableIterLoop',
+        'default_hooks.checkpoint.type=mmpretrain.SafeCheckpointHook',
+        'visualizer.vis_backends.0.type=mmpretrain.SafeLocalVisBackend',
+        'custom_hooks.0.type=mmpretrain.PlainCheckpointHook',
+        'custom_hooks.1.type=mmpretrain.PreemptionHook',
+    ):
+        assert change in line
+    prepared = cfg.to_dict()
+    prepare_config(cfg)
+    assert cfg.to_dict() == prepared
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize('path', OURS, ids=lambda path: path.stem)
+def test_a_config_of_ours_runs_as_it_is_read(path, monkeypatch):
+    """On a GPU all that is added is how long a loader is waited for."""
+    monkeypatch.setattr('mmscfs.engine.cpu.get_device', lambda: 'cuda')
+    cfg = Config.fromfile(path)
+    for loader in data_loaders(cfg):
+        loader.persistent_workers = loader.num_workers > 0
+    before = cfg.to_dict()
+    crops = [*find_crops(cfg)]
+    assert crops == [cfg.get('multi_crop')] * len(crops)
+    prepare_config(cfg)
+    for loader in data_loaders(cfg):
+        if loader.num_workers:
+            assert loader.pop('timeout') == LOADER_SECONDS
+    assert cfg.to_dict() == before
+
+
 def test_parts_of_others_stay():
     class OwnHook(CheckpointHook):
         pass
@@ -93,3 +143,79 @@ def test_parts_of_others_stay():
     assert cfg.train_cfg.type == 'OwnLoop'
     assert cfg.custom_hooks[:3] == hooks
     assert 'Safe' in cfg.default_hooks.checkpoint.type  # mmengine's default
+
+
+# The crops' settings by name
+
+PLACE = 'train_dataloader.dataset.pipeline.1'
+
+
+def crops_after(options, path=CONFIGS / 'scfs_r50.py'):
+    """Return the variable and the pipeline's crops of a prepared config."""
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict(options)
+    prepare_config(cfg)
+    return cfg.multi_crop, cfg.train_dataloader.dataset.pipeline[1]
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        ({'multi_crop.num_local': 6}, dict(num_local=6)),
+        ({'multi_crop.blur_prob': (0, 0, 0)}, dict(blur_prob=(0, 0, 0))),
+        ({f'{PLACE}.num_local': 6}, dict(num_local=6)),
+        ({f'{PLACE}.hue': 0}, dict(hue=0)),
+        (
+            {'multi_crop.num_local': 6, f'{PLACE}.local_size': 64},
+            dict(num_local=6, local_size=64),
+        ),
+        (
+            {'multi_crop.num_local': 6, f'{PLACE}.num_local': 6},
+            dict(num_local=6),
+        ),
+    ],
+)
+def test_crops_are_set_by_name_or_by_place(options, expected):
+    plain, same = crops_after({})
+    assert plain == same
+    assert plain.num_local == 8
+    named, crop = crops_after(options)
+    assert named == crop == {**plain, **expected}
+
+
+def test_crops_that_are_set_twice_are_refused():
+    with pytest.raises(
+        ValueError,
+        match=r'multi_crop\.num_local=6 and train_dataloader\.dataset\.'
+        r'pipeline: MultiCrop\.num_local=4 were both set',
+    ):
+        crops_after({'multi_crop.num_local': 6, f'{PLACE}.num_local': 4})
+
+
+def test_crops_by_name_need_a_pipeline_that_has_them():
+    with pytest.raises(ValueError, match='has 0 MultiCrop transforms'):
+        crops_after(
+            {
+                'multi_crop.num_local': 6,
+                'train_dataloader.dataset.pipeline': [dict(type='LoadImage')],
+            }
+        )
+
+
+def test_the_pipeline_of_a_file_counts(tmp_path, said):
+    child = tmp_path / 'child.py'
+    base = f"_base_ = ['{CONFIGS / 'scfs_r50.py'}']\n"
+    child.write_text(f'{base}multi_crop = dict(num_local=6)\n')
+    named, crop = crops_after({'multi_crop.hue': 0}, child)
+    assert (named.num_local, crop.num_local) == (6, 8)
+    assert named.hue == crop.hue == 0
+    (line,) = said
+    assert "multi_crop={'num_local': 6} of the config file has no" in line
+    child.write_text(
+        f'{base}multi_crop = dict(_base_.multi_crop, num_local=6)\n'
+        "train_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImage')"
+        ", multi_crop, dict(type='PackInputs')]))\n"
+    )
+    named, crop = crops_after({}, child)
+    assert named == crop
+    assert crop.num_local == 6

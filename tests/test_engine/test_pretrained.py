@@ -10,6 +10,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
 
+from mmscfs.checkpoint import KEPT, read_checkpoint
 from mmscfs.engine import prepare_config, start_from
 from mmscfs.engine.hooks import PretrainedGuardHook
 from mmscfs.engine.pretrained import pretrained_places
@@ -160,6 +161,7 @@ def test_guard_notices_weights_that_are_not_the_checkpoints(cfg, checkpoint):
     assert settings.pop('type') == 'mmpretrain.PretrainedGuardHook'
     hook = PretrainedGuardHook(**settings)
     hook.before_train(runner)
+    assert (checkpoint, None) not in KEPT  # the memory is free
     model.backbone.layer2[0].bn1.weight.data.zero_()
     with pytest.raises(
         RuntimeError, match=r'model\.backbone .*layer2\.0\.bn1'
@@ -167,6 +169,32 @@ def test_guard_notices_weights_that_are_not_the_checkpoints(cfg, checkpoint):
         hook.before_train(runner)
     runner.iter = 3  # resumed
     hook.before_train(runner)
+
+
+def test_the_file_is_read_once(cfg, checkpoint, monkeypatch):
+    """For the trial, for two modules' weights and for the check of them."""
+    read = []
+
+    def counted(path):
+        read.append(path)
+        return read_checkpoint(path)
+
+    for module in (
+        'checkpoint.pretrained',
+        'engine.pretrained',
+        'engine.hooks.pretrained_guard_hook',
+    ):
+        monkeypatch.setattr(f'mmscfs.{module}.read_checkpoint', counted)
+    start_from(cfg, checkpoint, 'student')
+    for part in (cfg.model, cfg.model):
+        model = torch.nn.Module()
+        model.backbone = build_backbone(Config(dict(model=part)))
+    settings = {k: v for k, v in cfg.custom_hooks[0].items() if k != 'type'}
+    hook = PretrainedGuardHook(**settings)
+    hook.before_test(SimpleNamespace(model=model))
+    assert read == [checkpoint]
+    hook.before_test(SimpleNamespace(model=model))  # as of a dumped config
+    assert read == [checkpoint] * 2
 
 
 def test_any_config_gets_plain_checkpoints_once():

@@ -46,7 +46,7 @@ def test_outputs_are_cosines_whatever_the_lengths():
 
 @pytest.mark.parametrize('kind', ['BN', 'BN1d'])
 def test_dino_neck_takes_batch_norm(kind):
-    """Also under the name that SyncBN gets on a CPU."""
+    """Also under the name of a 1-D norm."""
     neck = DINONeck(8, 8, 4, 6, norm_cfg=dict(type=kind))
     assert sum(isinstance(m, nn.BatchNorm1d) for m in neck.mlp) == 2
     assert neck([torch.randn(6, 8)], batch=3).shape == (2, 3, 6)

@@ -137,7 +137,7 @@ def test_options_reach_the_config(small_options, tmp_path):
     [
         (['--resume', 'nowhere.pth'], "no checkpoint 'nowhere.pth'"),
         (['--launcher', 'slurm'], '--launcher=slurm needs GPUs'),
-        (['--resume', '--overwrite'], '--resume does not: leave one'),
+        (['--resume', '--overwrite'], 'mutually exclusive'),
     ],
 )
 def test_wrong_options_are_named(options, message):
@@ -153,7 +153,7 @@ def test_a_rate_without_its_batch_size_is_named(tmp_path):
         [sys.executable, 'tools/train.py', str(config), '--auto-scale-lr']
     )
     assert process.returncode == 1
-    assert 'auto_scale_lr.base_batch_size, which' in process.stderr
+    assert 'auto_scale_lr.base_batch_size, the' in process.stderr
 
 
 def test_missing_config_and_missing_data_are_named(small_options, tmp_path):

@@ -29,7 +29,7 @@ examples:
   python tools/visualization/browse_views.py configs/scfs_r50.py \\
       --cfg-options train_dataloader.dataset.data_root=my/images \\
       train_dataloader.dataset.data_prefix='' \\
-      train_dataloader.dataset.pipeline.1.local_scale="(0.05,0.14)"
+      multi_crop.local_scale="(0.05,0.14)"
   # the third epoch of a run with seed 1
   python tools/visualization/browse_views.py configs/scfs_r50.py \\
       --seed 1 --epoch 3 --number 10

@@ -92,8 +92,11 @@ def read_config(args: argparse.Namespace) -> 'Config':
     """
     cfg = read_config_file(args.config)
     if args.cfg_options:
+        from mmscfs.engine.prepare import apply_multi_crop
+
         try:
             cfg.merge_from_dict(args.cfg_options)
+            apply_multi_crop(cfg)
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f'--cfg-options do not fit {args.config} ({error}): name '

@@ -4,3 +4,5 @@ _base_ = [
     'mmdet::_base_/schedules/schedule_2x.py',
     '../../_base_/detection_runtime.py',
 ]
+
+train_cfg = dict(type='mmpretrain.ResumableEpochLoop')

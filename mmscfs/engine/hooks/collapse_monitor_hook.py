@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from ..runner_access import unwrapped_model
+from .deferred_runtime_info_hook import read_hub
 
 
 @HOOKS.register_module()
@@ -119,7 +120,7 @@ class CollapseMonitorHook(Hook):
         ):
             return
         head = unwrapped_model(runner).head
-        hub = runner.message_hub
+        hub = read_hub(runner)
         figures = torch.tensor(
             [
                 hub.get_scalar(f'train/{name}').mean(self.window)

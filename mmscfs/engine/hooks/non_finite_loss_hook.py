@@ -11,6 +11,7 @@ from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
 from ..runner_access import unwrapped_model
+from .deferred_runtime_info_hook import deferred_hook, read_hub
 
 SHOWN = 32  # images in an error
 IN_ROW = 'steps_skipped_in_row'
@@ -86,7 +87,8 @@ class NonFiniteLossHook(Hook):
 
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Check what the log has read, and remember the buffers."""
-        if not getattr(runner.message_hub, 'waiting', False):
+        log = deferred_hook(runner)
+        if log is None or not log.waiting:
             self.check(runner)
         if self._begins_step and self._kept:
             own, copies = zip(*self._kept, strict=True)
@@ -203,8 +205,9 @@ def read_figures(
     figures: dict[int, dict[str, float]] = {
         iteration.number: {} for iteration in iterations
     }
+    hub = read_hub(runner)
     for name in dict.fromkeys(n for i in iterations for n in i.names):
-        history, _ = runner.message_hub.get_scalar(f'train/{name}').data
+        history, _ = hub.get_scalar(f'train/{name}').data
         numbers = [i.number for i in iterations if name in i.names]
         values = history[-len(numbers) :]
         for number, value in zip(numbers, values, strict=True):

@@ -6,7 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from mmscfs.checkpoint import find_backbone, read_checkpoint
+from mmscfs.checkpoint import KEPT, find_backbone, read_checkpoint
 
 from ..runner_access import unwrapped_model
 
@@ -42,8 +42,7 @@ class PretrainedGuardHook(Hook):
         Raises:
             RuntimeError: A module does not hold the checkpoint's weights.
         """
-        if runner.iter == 0:
-            self.check(runner)
+        self.check(runner, resumed=runner.iter > 0)
 
     def before_test(self, runner: Runner) -> None:
         """Compare the model with the checkpoint.
@@ -53,9 +52,15 @@ class PretrainedGuardHook(Hook):
         """
         self.check(runner)
 
-    def check(self, runner: Runner) -> None:
-        """Compare the model with the checkpoint."""
-        found = find_backbone(read_checkpoint(self.checkpoint), self.network)
+    def check(self, runner: Runner, resumed: bool = False) -> None:
+        """Compare the model with what was read, and free the memory."""
+        found = KEPT.pop((self.checkpoint, self.network), None)
+        if resumed:
+            return
+        if found is None:  # a config that was dumped by such a run
+            found = find_backbone(
+                read_checkpoint(self.checkpoint), self.network
+            )
         for place in self.places:
             module = unwrapped_model(runner).get_submodule(place)
             differing = [
@@ -69,8 +74,7 @@ class PretrainedGuardHook(Hook):
                 raise RuntimeError(
                     f'model.{place} ({type(module).__name__}) does not hold '
                     f'the weights of {self.checkpoint}: {len(differing)} '
-                    f'tensors differ (e.g. {differing[0]}), because its own '
-                    'init_weights does not heed init_cfg. Export the '
-                    'backbone and load it in the way that this backbone '
-                    'knows'
+                    f'tensors differ (e.g. {differing[0]}), because its '
+                    'init_weights ignores init_cfg. Export the backbone and '
+                    'use its own loading option'
                 )

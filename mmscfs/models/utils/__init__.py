@@ -7,11 +7,9 @@ from .data_preprocessor import MultiCropDataPreprocessor, check_colors
 from .in_channels import output_channels, with_in_channels
 from .momentum_teacher import MomentumTeacher
 from .queue import check_queue_length
-from .sync_batch_norm import CPUSyncBatchNorm, synchronise_on_cpu
 from .teacher_center import CenterReduction, TeacherCenter, update_centers
 
 __all__ = [
-    'CPUSyncBatchNorm',
     'CenterReduction',
     'MomentumTeacher',
     'MultiCropDataPreprocessor',
@@ -23,7 +21,6 @@ __all__ = [
     'fit_backbone',
     'has_batch_norm',
     'output_channels',
-    'synchronise_on_cpu',
     'update_centers',
     'with_in_channels',
 ]

@@ -1,22 +1,47 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-# Entries for one function. Where a graph breaks, as at synchronised batch
+# Entries for one function. Where a graph breaks, as at synchronized batch
 # norm, blocks are compiled one by one: all stages and crop sizes share one.
 RECOMPILE_LIMIT = 64
+
+
+class TrainingForward:
+    """A module's forward pass, compiled while the module trains.
+
+    In evaluation mode, where shapes vary and batches are few, the module runs
+    as it is, and so do copies of it.
+
+    Args:
+        module (nn.Module): The module.
+        options (Mapping): Those of :func:`torch.compile`.
+    """
+
+    def __init__(self, module: nn.Module, options: Mapping) -> None:
+        self.module = module
+        self.eager = module.forward
+        self.compiled = torch.compile(self.eager, **options)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        forward = self.compiled if self.module.training else self.eager
+        return forward(*args, **kwargs)
+
+    def __reduce__(self) -> tuple:
+        """Have copies and pickles of the module call themselves."""
+        return partial, (type(self.module).forward, self.module)
 
 
 def compile_for_training(module: nn.Module, options: Mapping) -> None:
     """Compile a module in place, for training only.
 
-    Each shape has a graph of its own, compiled at its first batch: two crop
-    sizes, two graphs, and no others later. In evaluation mode, where shapes
-    vary and batches are few, the module runs as it is. Names of parameters
-    and copies of the module are those of one that is not compiled.
+    Each shape has its own graph, compiled at its first batch: two crop sizes,
+    two graphs, and none later. Names of parameters are those of a module that
+    is not compiled.
 
     Args:
         module (nn.Module): A module whose training batches are all alike.
@@ -25,22 +50,19 @@ def compile_for_training(module: nn.Module, options: Mapping) -> None:
 
     Raises:
         ValueError: torch does not know an option.
+
+    Example:
+        >>> compile_for_training(model.backbone, dict(mode='default'))
     """
     try:
-        module.compile(**{'dynamic': False, **options})
+        forward = TrainingForward(module, {'dynamic': False, **options})
     except (TypeError, RuntimeError) as error:
         raise ValueError(
             f'model.compile={options}: torch.compile does not take '
             f'them ({error}); set model.compile=True, or its arguments as a '
             "dict, e.g. dict(mode='default')"
         ) from error
+    # Shadows the class's method; nn.Module calls it by this name.
+    module.forward = forward
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, RECOMPILE_LIMIT)
-    compiled: Any = module._compiled_call_impl
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        chosen = compiled if module.training else module._call_impl
-        return chosen(*args, **kwargs)
-
-    # What Module.compile sets, too: copies and pickles leave it out.
-    module._compiled_call_impl = call

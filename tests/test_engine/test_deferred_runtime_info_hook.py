@@ -3,6 +3,7 @@ import copy
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,17 +13,19 @@ from mmengine.runner import Runner
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmscfs.checkpoint import read_checkpoint
-from mmscfs.engine.message_hub import DeferredMessageHub
+from mmscfs.engine.hooks import DeferredRuntimeInfoHook
+from mmscfs.engine.hooks.deferred_runtime_info_hook import read_hub
 from mmscfs.engine.optimizers import PerParamClipOptimWrapper
 
 TIMES = {'time', 'data_time', 'eta', 'memory'}
 
 
 @pytest.fixture
-def hub(tmp_path):
+def log(tmp_path):
+    """A hook, and a run's hub of which it is the only one."""
+    hook = DeferredRuntimeInfoHook()
     hub = MessageHub(str(tmp_path))
-    DeferredMessageHub.adopt(hub)
-    return hub
+    return hook, SimpleNamespace(hooks=[hook], message_hub=hub)
 
 
 def contents(hub):
@@ -43,84 +46,51 @@ def row(step, *names):
     return dict(zip(names, values, strict=False))
 
 
-def test_histories_equal_mmengines(hub, tmp_path):
+def test_histories_equal_mmengines(log, tmp_path):
+    hook, runner = log
     plain = MessageHub(f'{tmp_path}/plain')
     for step in range(40):
         names = 'abc' if step % 9 else 'ca'
         for name, value in row(step, *names).items():
             plain.update_scalar(name, value)
-        hub.defer_scalars(row(step, *names))
-        for target in (hub, plain):
-            target.update_scalar('lr', step)
-            if step % 7 == 3:  # out of turn, between two deferred ones
-                target.update_scalar('b', 100.0, 2)
+        hook.keep(runner.message_hub, row(step, *names))
         if step % 10 == 5:
-            for name in ('lr', 'a'):
-                assert hub.get_scalar(name).mean(4) == plain.get_scalar(
-                    name
-                ).mean(4)
-    assert hub.waiting
-    assert contents(hub) == contents(plain)
-    assert not hub.waiting
+            assert read_hub(runner).get_scalar('a').mean(4) == (
+                plain.get_scalar('a').mean(4)
+            )
+            assert not hook.waiting
+    assert hook.waiting
+    assert contents(read_hub(runner)) == contents(plain)
 
 
-@pytest.mark.parametrize(
-    'read',
-    [
-        lambda hub: hub.get_scalar('a').data[0],
-        lambda hub: hub.log_scalars['a'].data[0],
-        lambda hub: hub.state_dict()['log_scalars']['a'].data[0],
-    ],
-)
-def test_whoever_asks_finds_all(hub, read):
-    for step in range(3):
-        hub.defer_scalars(dict(a=torch.tensor(float(step))))
-    assert hub.waiting
-    assert list(read(hub)) == [0, 1, 2]
-    with pytest.raises(KeyError):
-        hub.get_scalar('b')
-
-
-def test_other_names_do_not_read_what_waits(hub):
-    """As the timer does in every iteration."""
-    for step in range(3):
-        hub.defer_scalars(dict(a=torch.tensor(float(step))))
-        hub.update_scalar('time', 0.5)
-        assert hub.get_scalar('time').current() == 0.5
-        DeferredMessageHub.adopt(hub)
-    assert len(hub._rows) == 2  # all but the first
-
-
-def test_a_scalar_may_change_after_it_was_logged(hub):
+def test_a_scalar_may_change_after_it_was_logged(log):
+    hook, runner = log
     value = torch.zeros(())
     for step in range(3):
         value.fill_(step)
-        hub.defer_scalars(dict(a=value))
-    assert hub.get_scalar('a').data[0].tolist() == [0, 1, 2]
+        hook.keep(runner.message_hub, dict(a=value))
+    assert read_hub(runner).get_scalar('a').data[0].tolist() == [0, 1, 2]
 
 
-def test_what_is_no_float_of_one_device_is_read_at_once(hub):
-    for a in (1.5, torch.tensor(2), torch.tensor(3.5)):
-        hub.defer_scalars(dict(a=a))
-    assert len(hub._rows) == 1
-    assert hub.get_scalar('a').data[0].tolist() == [1.5, 2, 3.5]
+def test_what_is_not_a_float_of_one_device_is_read_at_once(log):
+    hook, runner = log
+    hub = runner.message_hub
+    for a in (1.5, torch.tensor(3.5), torch.tensor(2)):
+        hook.keep(hub, dict(a=a))
+    assert not hook.waiting
+    assert hub.get_scalar('a').data[0].tolist() == [1.5, 3.5, 2]
 
 
-def test_long_histories_lose_their_beginning(hub):
+def test_long_histories_lose_their_beginning(log):
+    hook, runner = log
+    hub = runner.message_hub
     hub.update_scalar('a', 0.0)
     hub.get_scalar('a').max_length = 3
     for step in range(1, 6):
-        hub.defer_scalars(dict(a=torch.tensor(float(step))))
+        hook.keep(hub, dict(a=torch.tensor(float(step))))
+    hook.receive(hub)
     assert hub.get_scalar('a').data[0].tolist() == [3, 4, 5]
     assert hub.get_scalar('a').data[1].tolist() == [1, 1, 1]
-
-
-def test_adopted_hub_is_the_one_others_hold(tmp_path):
-    hub = MessageHub.get_instance(str(tmp_path))
-    DeferredMessageHub.adopt(hub)
-    assert MessageHub.get_current_instance() is hub
-    hub.defer_scalars(dict(a=torch.tensor(1.0)))
-    assert hub.get_scalar('a').current() == 1
 
 
 def run(cfg, folder, hook='DeferredRuntimeInfoHook', hooks=(), **changes):
@@ -164,7 +134,6 @@ def test_runs_log_and_save_what_mmengines_do(tiny_run, tmp_path):
     """A resumed run too, and with the same smoothing."""
     plain = run(tiny_run, tmp_path / 'plain', 'RuntimeInfoHook')
     deferred = run(tiny_run, tmp_path / 'deferred')
-    assert type(deferred.message_hub) is DeferredMessageHub
     assert [*deferred.message_hub.log_scalars] == [
         *plain.message_hub.log_scalars
     ]
@@ -184,6 +153,24 @@ def test_runs_log_and_save_what_mmengines_do(tiny_run, tmp_path):
     )
     assert saved(resumed, 2) == saved(plain, 2)
     assert logged(resumed) == logged(plain)[1:]
+
+
+class SaveWithin(Hook):
+    """Save between two lines of the log, as a signal does."""
+
+    priority = 'LOWEST'
+
+    def after_train_iter(self, runner, *_, **__):
+        if runner.iter + 1 == 6:
+            runner.save_checkpoint(runner.work_dir, 'within.pth')
+
+
+def test_a_checkpoint_between_two_lines_has_every_value(tiny_run, tmp_path):
+    runner = run(tiny_run, tmp_path / 'work', hooks=(SaveWithin(),))
+    hub = read_checkpoint(f'{runner.work_dir}/within.pth')['message_hub']
+    found = hub['log_scalars']['train/loss']['values'].tolist()
+    assert len(found) == 6
+    assert found == saved(runner, 2)['train/loss'][:6]
 
 
 class ReadsRecorder(TorchDispatchMode):

@@ -1,0 +1,84 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""The places where the stack has no public way, all of them.
+
+They are for mmengine 0.10.7 and mmpretrain 1.2.0 (0.10.12 and 1.3.6 of the
+OneDL forks). ``tests/test_patches.py`` fails when one is no longer needed.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import Registry
+from mmengine.runner import CheckpointLoader
+from mmpretrain import registry
+from mmpretrain.apis import ModelHub
+
+from .checkpoint.loading import drop_code, read_checkpoint
+from .hub import PREFIX, find_config, recipes
+
+# Which of our packages registers in which of mmpretrain's registries.
+LOCATIONS = {
+    'mmscfs.models': ('MODELS',),
+    'mmscfs.datasets': ('DATASETS', 'DATA_SAMPLERS', 'TRANSFORMS'),
+    'mmscfs.engine': (
+        'HOOKS',
+        'LOOPS',
+        'OPTIM_WRAPPERS',
+        'OPTIM_WRAPPER_CONSTRUCTORS',
+        'VISBACKENDS',
+    ),
+}
+_mmengines_path = Config._get_cfg_path
+
+
+def install() -> None:
+    """Install every patch; a second time changes nothing."""
+    Config._get_cfg_path = staticmethod(find_base)
+    CheckpointLoader.register_scheme('', load_local, force=True)
+    for module, names in LOCATIONS.items():
+        for name in names:
+            add_location(getattr(registry, name), module)
+    ModelHub._models_dict.update(recipes())
+
+
+def find_base(name: str, filename: str) -> tuple[str, str | None]:
+    """Find what ``_base_`` names: mmengine knows OpenMMLab's packages alone.
+
+    Ours have no scope. Like a file of the user, they set ``default_scope``,
+    and mmengine has no registry of the name mmscfs.
+    """
+    if name.startswith(PREFIX):
+        return find_config(name), None
+    return _mmengines_path(name, filename)
+
+
+def load_local(filename: str, map_location: Any = None) -> Mapping[str, Any]:
+    """Read a local file where mmengine would: load_from, resume, init_cfg.
+
+    mmengine executes the text ``meta['config']``, trusts a file's sizes, and
+    under torch before 2.6 runs the code in a pickle. This reads onto the CPU,
+    whatever ``map_location``; models and optimizers copy it to their device.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: As :func:`read_checkpoint`.
+    """
+    checkpoint = read_checkpoint(Path(filename).expanduser())
+    drop_code(checkpoint)
+    return checkpoint
+
+
+def add_location(target: Registry, module: str) -> None:
+    """Have a registry import a module of ours when it imports its own.
+
+    mmpretrain's models import mmdet: ``import mmscfs`` need not wait for
+    them, and registers all the same.
+    """
+    if module in target._locations:
+        return
+    target._locations.append(module)
+    if target._imported:  # and asks no more
+        import_module(module)
