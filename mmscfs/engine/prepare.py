@@ -11,11 +11,7 @@ PLAIN = 'PlainCheckpointHook'
 PREEMPTION = 'PreemptionHook'
 SCALARS = 'LocalVisBackend'
 LOADER_SECONDS = 600  # to wait for a batch
-# What mmengine has, and what resumes exactly.
-LOOPS = {
-    'EpochBasedTrainLoop': 'ResumableEpochLoop',
-    'IterBasedTrainLoop': 'ResumableIterLoop',
-}
+EPOCHS, ITERATIONS = 'EpochBasedTrainLoop', 'IterBasedTrainLoop'
 
 
 def prepare_config(cfg: Config) -> None:
@@ -78,10 +74,9 @@ def make_resumable(cfg: Config) -> None:
     if train:
         if 'type' not in train:  # mmengine's other way to say it
             by_epoch = train.pop('by_epoch', True)
-            train.type = [*LOOPS][0 if by_epoch else 1]
-        for name, ours in LOOPS.items():
-            if is_mmengines(train.type, name):
-                train.type = f'mmpretrain.{ours}'
+            train.type = EPOCHS if by_epoch else ITERATIONS
+        if is_mmengines(train.type, EPOCHS):
+            train.type = 'mmpretrain.ResumableEpochLoop'
         if not cfg.get('default_hooks'):
             cfg.default_hooks = {}
         # What mmengine takes by default.
