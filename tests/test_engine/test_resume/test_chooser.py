@@ -2,7 +2,6 @@
 """Which checkpoint a run resumes from, and what it takes from it."""
 
 import os
-import pickle
 import shutil
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 from mmengine.config import Config
 from toy_runs import run, toy_cfg
 
-from mmscfs.checkpoint import check_archive, read_checkpoint
+from mmscfs.checkpoint import read_checkpoint
 from mmscfs.engine import check_work_dir, choose_checkpoint
 from mmscfs.engine.resume import PlainCheckpointHook
 from mmscfs.engine.resume.chooser import (
@@ -61,9 +60,9 @@ def flip(path):
     torch.load(path, weights_only=True)
 
 
-def tear(path, share=0.5):
+def tear(path):
     content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
+    path.write_bytes(content[: len(content) // 2])
 
 
 def empty(path):
@@ -243,15 +242,6 @@ def test_a_run_that_starts_over_replaces_no_checkpoint(tmp_path, saved, named):
     check_work_dir(Config(dict(work_dir=str(tmp_path / 'new'))))
 
 
-@pytest.mark.parametrize('share', [0, 0.01, 0.5, 0.99])
-def test_torn_checkpoint(share, tmp_path):
-    path = save(tmp_path / 'a.pth')
-    tear(path, share)
-    for check in (check_archive, read_saved_run)[share == 0 :]:
-        with pytest.raises(ValueError, match=r"a\.pth' is damaged"):
-            check(path)
-
-
 def test_every_flipped_byte_is_seen(tmp_path):
     """Or changes nothing: paddings, dates and attributes of the archive."""
     path = save(tmp_path / 'a.pth', state_dict=dict(weight=torch.ones(3)))
@@ -277,7 +267,6 @@ def test_every_flipped_byte_is_seen(tmp_path):
     [
         (dict(optimizer=None), 'no optimizer'),
         (dict(optimizer=None, message_hub=None), 'optimizer, message_hub'),
-        (dict(meta=dict(epoch=1)), r"no meta\['iter'\]"),
         (dict(meta='text'), r"no meta\['iter'\]"),
     ],
 )
@@ -323,22 +312,3 @@ def test_what_a_checkpoint_says(meta, seed, cfg, new_format, tmp_path):
     parts = torch.load(path, weights_only=True)
     torch.save(parts, path, _use_new_zipfile_serialization=new_format)
     assert check_run(path) == (5, seed, cfg)
-
-
-class Evil:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-def test_code_is_refused_and_not_run(tmp_path):
-    path, trace = tmp_path / 'a.pth', tmp_path / 'trace'
-    torch.save(dict(meta=dict(iter=Evil(trace))), path)
-    with pytest.raises(ValueError, match='refused checkpoint'):
-        read_saved_run(path)
-    path.write_bytes(pickle.dumps(Evil(trace)))
-    with pytest.raises(ValueError, match=r"a\.pth'"):
-        read_saved_run(path)
-    assert not trace.exists()
