@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 import mmscfs  # noqa: F401
-from mmscfs.engine.hooks.preemption_hook import SIGNALS, stop_listening
+from mmscfs.engine.resume.preemption import SIGNALS, stop_listening
 
 CONFIGS = Path(__file__).parent.parent / 'configs'
 

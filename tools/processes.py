@@ -23,7 +23,7 @@ import sys
 
 SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of an interface
 REQUEUE = 75  # of train.py: saved, start it again with --resume
-SAVE_FAILED = 'MMSCFS_SAVE_FAILED'  # as preemption_hook.py has it
+SAVE_FAILED = 'MMSCFS_SAVE_FAILED'  # as engine/resume/preemption.py has it
 # Sent on to the processes, which save the run on two of them.
 SIGNALS = ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1')
 ENDS_WELL = (signal.SIGTERM, signal.SIGUSR1)

@@ -25,7 +25,7 @@ WORK_DIR=$4
 shift 4
 GPUS=${GPUS:-8}
 GPUS_PER_NODE=${GPUS_PER_NODE:-$((GPUS < 8 ? GPUS : 8))}
-# Saved, as mmscfs/engine/hooks/preemption_hook.py says it; or asked to end by
+# Saved, as mmscfs/engine/resume/preemption.py says it; or asked to end by
 # USR1 or TERM before the first step, when there is nothing to save.
 TRY_AGAIN=' 75 138 143 '
 # Slurm runs a copy of this file, from another folder.

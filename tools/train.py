@@ -187,4 +187,6 @@ def main() -> None:
 if __name__ == '__main__':
     main()
 elif __name__ == '__mp_main__':  # in a data loader's worker that is spawned
-    import mmscfs  # noqa: F401  (mmdet needs its operators)
+    from mmscfs.engine.resume import stand_apart  # with mmdet's operators
+
+    stand_apart()

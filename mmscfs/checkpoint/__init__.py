@@ -14,6 +14,7 @@ from .export import (
 from .layouts import FoundBackbone, find_backbone
 from .loading import (
     check_archive,
+    check_pickle,
     check_same_model,
     drop_code,
     read_checkpoint,
@@ -37,23 +38,21 @@ from .results import (
     result_path,
     write_result,
 )
-from .verifying import NoRunError, SavedRun, read_saved_run
 from .writing import remove_unfinished, write_atomically
 
 __all__ = [
     'CONVERTERS',
     'FoundBackbone',
     'KEPT',
-    'NoRunError',
     'Origin',
     'PROTOCOLS',
     'PretrainedBackbone',
     'Result',
-    'SavedRun',
     'SUFFIXES',
     'TENSOR_PARTS',
     'backbone_name',
     'check_archive',
+    'check_pickle',
     'check_same_model',
     'check_writable',
     'describe_source',
@@ -71,7 +70,6 @@ __all__ = [
     'read_data_preprocessor',
     'read_origin',
     'read_result',
-    'read_saved_run',
     'remove_unfinished',
     'restore_histories',
     'result_path',

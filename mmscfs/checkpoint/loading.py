@@ -48,7 +48,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     except Exception as error:
         # What a damaged file makes the unpickler raise depends on its bytes.
         raise ValueError(
-            f'checkpoint {str(path)!r} is damaged or no checkpoint '
+            f'checkpoint {str(path)!r} is damaged or not a checkpoint '
             f'({type(error).__name__})'
         ) from error
     if not isinstance(checkpoint, Mapping):
@@ -61,10 +61,10 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
 
 
 def _what_is_there(path: Path, number: int = 3) -> str:
-    """Return what there is where a checkpoint is not, the newest first."""
+    """Name the checkpoints beside a missing one, the newest first."""
     folder = path if path.is_dir() else path.parent
     if not folder.is_dir():
-        return f'there is no folder {str(folder)!r}'
+        return f'the folder {str(folder)!r} does not exist'
     files = [
         file
         for suffix in ('pth', 'safetensors')
@@ -72,7 +72,7 @@ def _what_is_there(path: Path, number: int = 3) -> str:
         if file.is_file()
     ]
     if not files:
-        return f'there is none in {str(folder)!r}'
+        return f'{str(folder)!r} has none'
     files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
     names = ', '.join(file.name for file in files[:number])
     more = f' and {len(files) - number} more' * (len(files) > number)
@@ -99,8 +99,8 @@ def is_archive(path: str | Path) -> bool:
 def check_archive(path: str | Path) -> None:
     """Check the parts of a checkpoint that torch saved, a zip archive.
 
-    torch compresses none of them, and writes checksums at which it does not
-    look itself. Files in its format from before 1.6 pass: they have none.
+    torch compresses none of them, and writes checksums that it does not read.
+    Files in its format from before 1.6 pass: they have none.
 
     Raises:
         ValueError: A part does not have its checksum, or the parts claim
@@ -149,7 +149,7 @@ def check_pickle(path: str | Path) -> None:
             if content.find(b'\nbytearray\n') >= 0:
                 raise ValueError(
                     f'refused checkpoint {str(path)!r}: it holds a bytearray, '
-                    'which is no tensor and no plain value'
+                    'which is neither a tensor nor a plain value'
                 )
 
 
@@ -183,12 +183,12 @@ def _check_sizes(path: Path, checkpoint: Mapping) -> None:
 def _read_safetensors(path: Path) -> dict:
     try:
         with safe_open(path, framework='pt') as file:
-            names = file.keys()  # it is no mapping
+            names = file.keys()  # it is not a mapping
             state = {name: file.get_tensor(name) for name in names}
             return dict(state_dict=state, meta=file.metadata() or {})
     except SafetensorError as error:
         raise ValueError(
-            f'checkpoint {str(path)!r} is damaged or no safetensors file '
+            f'checkpoint {str(path)!r} is damaged or not a safetensors file '
             f'({error})'
         ) from error
 
@@ -198,7 +198,7 @@ def check_same_model(
     checkpoint: Mapping,
     name: str,
     remedy: str = 'Resume with the config that wrote it (it lies in the work '
-    'directory), or start anew without --resume and load_from',
+    'directory), or start over without --resume and load_from',
 ) -> None:
     """Check that a checkpoint holds exactly the tensors of a model.
 

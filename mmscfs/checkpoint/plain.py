@@ -4,8 +4,8 @@
 mmengine saves the logged values as ``HistoryBuffer`` objects, which pickle
 references to their own methods: torch.load refuses them unless ``getattr`` is
 allowed, and with it much of what makes pickles unsafe. Stored as tensors
-instead, a checkpoint loads with ``weights_only=True`` anywhere, without any
-allowance and without mmscfs.
+instead, a checkpoint loads with ``weights_only=True`` anywhere, with no class
+allowed and without mmscfs.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ TENSOR_PARTS = ('state_dict', 'optimizer')
 
 
 def to_plain(value: Any) -> Any:
-    """Return a value with nothing but tensors and plain types in it.
+    """Convert a value to tensors and plain types only.
 
     A ``HistoryBuffer`` of n values becomes ``dict(values=(n,), counts=(n,),
     max_length=int)``; NumPy's numbers become Python's, its arrays tensors.

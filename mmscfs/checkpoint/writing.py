@@ -11,7 +11,7 @@ NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF)
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Write a file so that it is whole, or as it was before.
 
-    A full disk, a kill or a power cut leaves neither a torn file nor loses
+    A full disk, a kill or a power cut neither leaves a torn file nor loses
     the one that was there.
 
     Raises:
@@ -31,7 +31,9 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Have a folder's new names survive a power cut, where it can.
+    """Flush a folder, so that its new names survive a power cut.
+
+    Nothing where the file system cannot do it.
 
     Raises:
         OSError: The flush failed.
@@ -49,9 +51,8 @@ def flush_folder(folder: Path) -> None:
 def remove_unfinished(folder: str | Path) -> list[Path]:
     """Remove what killed processes were writing; return the files.
 
-    Folders of such names stay: another tool may still be filling them.
-
-    To be called where no other process writes to the folder.
+    Folders of such names stay: another tool may still be filling them. Call
+    it only where no other process writes to the folder.
 
     Raises:
         OSError: One cannot be removed.

@@ -1,9 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from . import hooks, optimizers, runners, scalar_log
+from . import hooks, optimizers, runners
 from .cpu import adapt_to_cpu
 from .prepare import prepare_config
 from .pretrained import start_from
-from .resuming import check_work_dir, choose_checkpoint
+from .resume import check_work_dir, choose_checkpoint
 
 __all__ = [
     'adapt_to_cpu',
@@ -13,6 +13,5 @@ __all__ = [
     'optimizers',
     'prepare_config',
     'runners',
-    'scalar_log',
     'start_from',
 ]

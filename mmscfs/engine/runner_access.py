@@ -24,16 +24,16 @@ def require_epochs(runner: Runner, hook: str) -> None:
     if not isinstance(loop, EpochBasedTrainLoop):
         raise ValueError(
             f'{hook} counts epochs, but train_cfg.type={type(loop).__name__} '
-            'has none: use EpochBasedTrainLoop, or remove the hook from '
-            'default_hooks'
+            'counts iterations: use EpochBasedTrainLoop, or remove the hook '
+            'from default_hooks'
         )
 
 
 def check_not_empty(loader: DataLoader) -> None:
-    """Check that an epoch has a batch.
+    """Check that an epoch has at least one batch.
 
     Raises:
-        ValueError: It has none.
+        ValueError: The data set has fewer images than a batch.
     """
     if len(loader) == 0:
         images, size = len(cast(Sized, loader.sampler)), loader.batch_size

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmscfs.engine.hooks.preemption_hook import REQUEUE
+from mmscfs.engine.resume.preemption import REQUEUE
 
 SCRIPT = Path(__file__).resolve().parents[2] / 'tools/slurm_train.sh'
 STAND_IN = f"""#!{sys.executable}

@@ -1,6 +1,6 @@
 # For the small detectors: minutes on a CPU core.
 train_cfg = dict(
-    type='mmpretrain.ResumableIterLoop', max_iters=500, val_interval=500
+    type='IterBasedTrainLoop', max_iters=500, val_interval=500
 )
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from collections.abc import Iterator
+from itertools import islice
 
 from mmengine.dataset import DefaultSampler
 from mmpretrain.registry import DATA_SAMPLERS
@@ -33,7 +34,7 @@ class SampleKey(int):
 class KeyedSampler(DefaultSampler):
     """mmengine's sampler, its indices keyed for reproducible augmentation.
 
-    Workers' own random states start alike in every epoch, or after every
+    Workers start with the same random states in every epoch, or after every
     resume. A key makes a sample's random values depend on the seed, the
     epoch and the image alone: any number of workers, a resumed run and a run
     that never stopped give the same views.
@@ -41,11 +42,23 @@ class KeyedSampler(DefaultSampler):
     Args:
         dataset (Sized): The data set.
         shuffle (bool): Defaults to True.
-        seed (int, optional): The run's seed; the runner gives it. Defaults
-            to None: one drawn for all processes.
+        seed (int, optional): The run's seed, which the runner passes.
+            Defaults to None: one drawn for all processes.
         round_up (bool): Defaults to True.
+
+    Attributes:
+        start (int): Indices to skip, which the epoch has seen before it was
+            resumed. Set by ``ResumableEpochLoop`` in every epoch.
+
+    Example:
+        >>> sampler = KeyedSampler(range(3), shuffle=False, seed=7)
+        >>> sampler.start = 1
+        >>> [(int(index), index.key) for index in sampler]
+        [(1, (7, 0, 1)), (2, (7, 0, 2))]
     """
 
+    start = 0
+
     def __iter__(self) -> Iterator[SampleKey]:
-        for index in super().__iter__():
+        for index in islice(super().__iter__(), self.start, None):
             yield SampleKey(index, self.seed, self.epoch)

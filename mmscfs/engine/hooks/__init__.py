@@ -6,12 +6,9 @@ from .frozen_prototypes_hook import FrozenPrototypesHook
 from .momentum_teacher_hook import MomentumTeacherHook
 from .non_finite_loss_hook import NonFiniteLossHook
 from .pictures_hook import PicturesHook
-from .plain_checkpoint_hook import PlainCheckpointHook
-from .preemption_hook import PreemptionHook
 from .preflight_hook import PreflightHook
 from .pretrained_guard_hook import PretrainedGuardHook
 from .result_file_hook import ResultFileHook
-from .safe_checkpoint_hook import SafeCheckpointHook
 from .teacher_temperature_hook import TeacherTemperatureHook
 
 __all__ = [
@@ -22,11 +19,8 @@ __all__ = [
     'MomentumTeacherHook',
     'NonFiniteLossHook',
     'PicturesHook',
-    'PlainCheckpointHook',
-    'PreemptionHook',
     'PreflightHook',
     'PretrainedGuardHook',
     'ResultFileHook',
-    'SafeCheckpointHook',
     'TeacherTemperatureHook',
 ]

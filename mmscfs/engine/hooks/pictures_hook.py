@@ -31,7 +31,7 @@ from mmscfs.visualization.views import (
     name_of,
 )
 
-from ..random_states import kept_random_states
+from ..resume.random_states import kept_random_states
 from ..runner_access import unwrapped_model
 from ..runners.features import (
     choose_backbone,

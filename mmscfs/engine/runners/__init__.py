@@ -4,7 +4,6 @@ from .features import Features, extract_features, normalise
 from .knn_loop import KNNLoop
 from .linear_svm_loop import LinearSVMLoop
 from .linear_sweep_loop import LinearSweepLoop
-from .resumable_loops import ResumableEpochLoop, ResumableIterLoop
 
 __all__ = [
     'FeatureLoop',
@@ -12,8 +11,6 @@ __all__ = [
     'KNNLoop',
     'LinearSVMLoop',
     'LinearSweepLoop',
-    'ResumableEpochLoop',
-    'ResumableIterLoop',
     'extract_features',
     'normalise',
 ]

@@ -58,7 +58,7 @@ def set_random_states(states: Mapping[str, Any]) -> None:
 
 @contextmanager
 def kept_random_states() -> Iterator[None]:
-    """Leave the generators as they were, whatever draws from them here."""
+    """Restore the generators afterward, whatever draws from them here."""
     states = get_random_states()
     try:
         yield

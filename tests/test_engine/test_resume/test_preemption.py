@@ -2,7 +2,6 @@
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from pathlib import Path
 
@@ -14,10 +13,9 @@ from mmengine.hooks import Hook
 from processes_that_meet import become_rank, free_port
 from toy_runs import ToyData, assert_same_state, run, toy_cfg
 
-import mmscfs.engine.hooks.preemption_hook as preemption_hook
 from mmscfs.checkpoint import read_checkpoint
-from mmscfs.engine.hooks import PreemptionHook
-from mmscfs.engine.saving import AtomicBackend
+from mmscfs.engine.resume import PreemptionHook, preemption
+from mmscfs.engine.resume.files import AtomicBackend
 
 
 class Notice(Hook):
@@ -33,14 +31,10 @@ class Notice(Hook):
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """A run that is ended leaves its handlers to the process it ends."""
+    """What the signals do before a run; conftest.py restores it."""
     # Else ignored where the tests are a shell's background job.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    before = {n: signal.getsignal(n) for n in preemption_hook.SIGNALS}
-    yield before
-    preemption_hook.stop_listening()
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    return {n: signal.getsignal(n) for n in preemption.SIGNALS}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +89,7 @@ def test_full_disk_does_not_ask_to_be_queued_again(tmp_path, monkeypatch):
     cfg = toy_cfg(tmp_path / 'work')
     # What tools/processes.py reads.
     note = tmp_path / 'note'
-    monkeypatch.setenv(preemption_hook.SAVE_FAILED, str(note))
+    monkeypatch.setenv(preemption.SAVE_FAILED, str(note))
     with monkeypatch.context() as patch:
         patch.setattr(AtomicBackend, 'put', put)
         with pytest.raises(SystemExit) as end:
@@ -111,7 +105,7 @@ def test_full_disk_does_not_ask_to_be_queued_again(tmp_path, monkeypatch):
 
 def test_second_signal_stops_at_once_but_an_echo_does_not(monkeypatch):
     sent, now = [], [100.0]
-    monkeypatch.setattr(preemption_hook.time, 'monotonic', lambda: now[0])
+    monkeypatch.setattr(preemption.time, 'monotonic', lambda: now[0])
     monkeypatch.setattr(os, 'kill', lambda pid, n: sent.append((pid, n)))
     hook = PreemptionHook(echo=5)
     hook._receive(signal.SIGUSR1, None)
@@ -133,8 +127,8 @@ def test_background_jobs_go_on_ignoring_ctrl_c(tmp_path):
 def test_ctrl_c_is_answered(capfd):
     PreemptionHook(echo=3)._receive(signal.SIGINT, None)
     told = capfd.readouterr().err
-    assert 'Ctrl-C: the run is saved after this step' in told
-    assert 'in 3 seconds or later' in told
+    assert 'Ctrl-C: saving after this iteration' in told
+    assert 'after 3 s to quit now' in told
 
 
 def test_negative_echo_is_refused():
@@ -153,29 +147,6 @@ class Mortal(ToyData):
         if index == 3:
             os.kill(os.getpid(), self.number)
         return super().__getitem__(index)
-
-
-def test_killed_worker_ends_the_run_and_not_its_checkpoint(tmp_path):
-    """The kernel kills so when memory is short; the run can be resumed."""
-    cfg = toy_cfg(tmp_path / 'work', **{'train_dataloader.num_workers': 1})
-    cfg.train_dataloader.dataset.noise = 0
-    cfg.train_dataloader.persistent_workers = True
-    whole, expected = run(cfg)
-    cfg.work_dir = str(tmp_path / 'killed')
-    cfg.train_dataloader.dataset.update(type=Mortal, number=signal.SIGKILL)
-    # Image 3 is loaded as the fifth or a later batch of the first epoch.
-    order = whole.train_dataloader.sampler
-    order.set_epoch(0)
-    batch = [*order].index(3) // 2 + 1
-    with pytest.raises(RuntimeError, match='DataLoader worker.*(Killed|exit)'):
-        run(cfg)
-    last = Path(cfg.work_dir, 'last_checkpoint')
-    cfg.train_dataloader.dataset = dict(type=ToyData, noise=0)
-    done = int(last.read_text().split('_')[-1][:-4]) if last.exists() else 0
-    assert done < batch
-    resumed, losses = run(cfg, resume=last.read_text() if done else None)
-    assert losses.values == expected.values[done:]
-    assert_same_state(resumed, whole)
 
 
 class Count(BaseMetric):
@@ -200,15 +171,12 @@ def validate(cfg, dataset):
     cfg.val_cfg, cfg.val_evaluator = dict(), dict(type=Count)
 
 
-@pytest.mark.parametrize('split', ['train', 'val'])
-def test_workers_do_not_hear_the_launchers_signals(split, tmp_path):
-    """SIGUSR1 to a worker would end it; here one gets it at an image."""
+def test_workers_do_not_hear_sigusr1(tmp_path):
+    """Some schedulers send it to each; here one gets it at an image."""
     cfg = toy_cfg(tmp_path / 'work')
-    dataset = dict(type=Mortal, number=signal.SIGUSR1)
-    if split == 'val':
-        validate(cfg, dataset)
-    else:
-        cfg.train_dataloader.update(num_workers=1, dataset=dataset)
+    cfg.train_dataloader.update(
+        num_workers=1, dataset=dict(type=Mortal, number=signal.SIGUSR1)
+    )
     _, losses = run(cfg)
     assert len(losses.values) == 15
 
@@ -260,36 +228,35 @@ def in_own_group(target, *args):
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
-@pytest.mark.parametrize('place', ['train', 'val', 'pool'])
+@pytest.mark.parametrize('place', ['train', 'iterations', 'val', 'pool'])
 def test_signal_to_the_group_spares_what_the_run_needs(
     place, number, tmp_path
 ):
     """torchrun sends one to the group of each of its processes."""
     cfg = toy_cfg(tmp_path / 'work')
     dataset = dict(type=Warned, number=number)
-    if place == 'train':
+    if place in ('train', 'iterations'):
         cfg.train_dataloader.update(num_workers=1, dataset=dataset)
+        if place == 'iterations':
+            cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=15)
     elif place == 'val':
         validate(cfg, dataset)
     hooks = [WarnedPool(number)] if place == 'pool' else []
     assert in_own_group(run, cfg, *hooks) == 75
     done = read_checkpoint(tmp_path / 'work/interrupted.pth')['meta']['iter']
-    if place != 'train':  # the first iteration of the second epoch
+    if place in ('val', 'pool'):  # the first iteration of the second epoch
         assert done == 6
 
 
-class KilledAtWork(Hook):
-    """Kill the run while processes work for it, and note these."""
+class Killed(Hook):
+    """Kill the run while a worker loads for it, and note the worker."""
 
     def __init__(self, path):
         self.path = path
 
     def after_train_iter(self, runner, *_, **__):
-        context = multiprocessing.get_context('fork')
-        processes = [context.Process(target=signal.pause) for _ in '01']
-        for process in processes:
-            process.start()
-        self.path.write_text(' '.join(str(p.pid) for p in processes))
+        (worker,) = multiprocessing.active_children()
+        self.path.write_text(str(worker.pid))
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -302,51 +269,22 @@ def is_alive(pid):
     return stat.rpartition(')')[2].split()[0] not in 'ZX'
 
 
-def test_killed_run_leaves_no_process_behind(tmp_path):
-    """A launcher's SIGKILL to the run's group does not reach them."""
-    path = tmp_path / 'pids'
-    code = in_own_group(run, toy_cfg(tmp_path / 'work'), KilledAtWork(path))
-    assert code == -signal.SIGKILL
-    pids = [int(pid) for pid in path.read_text().split()]
-    assert len(pids) == 2
-    end = time.monotonic() + 20
-    while any(map(is_alive, pids)) and time.monotonic() < end:
+def test_killed_run_leaves_no_worker_behind(tmp_path):
+    """A launcher's SIGKILL to the run's group does not reach it."""
+    cfg, path = toy_cfg(tmp_path / 'work'), tmp_path / 'pid'
+    cfg.train_dataloader.num_workers = 1
+    assert in_own_group(run, cfg, Killed(path)) == -signal.SIGKILL
+    pid = int(path.read_text())
+    end = time.monotonic() + 30
+    while is_alive(pid) and time.monotonic() < end:
         time.sleep(0.05)
-    left = [pid for pid in pids if is_alive(pid)]
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert left == []
-
-
-def test_process_outlives_the_thread_that_started_it(tmp_path):
-    codes = []
-
-    class Threaded(Hook):
-        def after_train_iter(self, runner, batch_idx, *_, **__):
-            if runner.iter:
-                return
-            context = multiprocessing.get_context('fork')
-            event = context.Event()
-            process = context.Process(target=event.wait)
-            thread = threading.Thread(target=process.start)
-            thread.start()
-            task = Path(f'/proc/self/task/{thread.native_id}')
-            thread.join()
-            while task.exists():  # the kernel's part of it
-                time.sleep(0.01)
-            event.set()
-            process.join(20)
-            codes.append(process.exitcode)
-            process.kill()
-
-    run(toy_cfg(tmp_path / 'work'), Threaded())
-    assert codes == [0]
+    assert not is_alive(pid)
 
 
 def test_processes_that_the_run_starts_can_be_ended(tmp_path):
     """As a pool does with its own, each in a fork of the run."""
     codes = []
-    waits = {signal.SIGTERM: 20, signal.SIGUSR1: 20, signal.SIGINT: 0.5}
+    waits = {signal.SIGTERM: 20, signal.SIGUSR1: 0.5, signal.SIGINT: 0.5}
 
     class Pool(Hook):
         def after_train_iter(self, runner, batch_idx, *_, **__):
@@ -362,8 +300,8 @@ def test_processes_that_the_run_starts_can_be_ended(tmp_path):
                 process.kill()
 
     _, losses = run(toy_cfg(tmp_path / 'work'), Pool())
-    # A terminal sends Ctrl-C to all, and the run still needs its loaders.
-    assert codes == [-signal.SIGTERM, -signal.SIGUSR1, None]
+    # What is sent to all must spare its loaders, which the run still needs.
+    assert codes == [-signal.SIGTERM, None, None]
     assert len(losses.values) == 15  # the run itself heard nothing
 
 

@@ -1,16 +1,13 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-import ctypes
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.distributed as dist
@@ -18,98 +15,68 @@ from mmengine.dist import is_distributed, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
-from torch.utils.data import DataLoader
 
-from ..saving import ATOMIC, is_local, save_run, window_is_closed
+from mmscfs.checkpoint import write_atomically
+
+from .files import ATOMIC, INTERRUPTED, LAST, is_local
+from .loop import ResumableEpochLoop, window_is_closed
 
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 BY_HAND = 128 + signal.SIGINT  # as shells have it
-FILENAME = 'interrupted.pth'
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 # Names the file in which tools/processes.py wants to know how a save ended.
 SAVE_FAILED = 'MMSCFS_SAVE_FAILED'
-PR_SET_PDEATHSIG = 1  # Linux: the signal that comes when the parent ends
-_prctl = ctypes.CDLL(None).prctl if sys.platform.startswith('linux') else None
 # What the signals did before the run.
 _before: dict[int, Any] = {}
-_forking = threading.local()
 
 
 def stop_listening() -> None:
-    """Have the signals do again what they did before the run."""
+    """Restore what the signals did before the run."""
+    PreemptionHook.has_run = False
     while _before:
         signal.signal(*_before.popitem())
 
 
-def hold_signals() -> None:
-    """Have the signals wait while the process forks."""
-    if _before:
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        _forking.in_main = (
-            threading.current_thread() is threading.main_thread()
-        )
-
-
-def release_signals(child: bool) -> None:
-    """Let them come again, in a child as before the run."""
-    if _before:
-        if child:
-            stop_listening()
-            stand_apart()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-
-
 def stand_apart() -> None:
-    """Keep what launchers send to the run's process group from a child.
+    """Keep the signals that end a run from a process that works for it.
 
-    The run still needs its loaders' workers and its pools to get to the
-    iteration that it is saved after, or out of a validation.
+    The run still needs the workers of its loaders and its pools to reach the
+    iteration after which it is saved, or the end of a validation. Launchers
+    signal its process group, and some schedulers send SIGUSR1 to every
+    process. SIGTERM ends such a process, as its parent expects.
     """
     os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Neither does a launcher's SIGKILL reach it, and not all notice that the
-    # run has gone. To the kernel the parent is the thread that forks, which
-    # may end before the run.
-    if _prctl is not None and getattr(_forking, 'in_main', False):
-        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    for number in (signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-# A child that inherited the hook's answer to SIGTERM could not be ended: a
-# pool of processes, as mmdet's VOC metric has one, would wait for ever.
+def mask_signals(how: int) -> None:
+    """Have the signals wait while a run forks, or no longer."""
+    if PreemptionHook.has_run:
+        signal.pthread_sigmask(how, SIGNALS)
+
+
+def after_fork() -> None:
+    """Keep the process that a run has forked apart from it."""
+    if PreemptionHook.has_run:
+        stand_apart()
+        mask_signals(signal.SIG_UNBLOCK)
+        _before.clear()
+        PreemptionHook.has_run = False
+
+
 os.register_at_fork(
-    before=hold_signals,
-    after_in_parent=partial(release_signals, child=False),
-    after_in_child=partial(release_signals, child=True),
+    before=partial(mask_signals, signal.SIG_BLOCK),
+    after_in_parent=partial(mask_signals, signal.SIG_UNBLOCK),
+    after_in_child=after_fork,
 )
-
-
-def keep_workers_apart(runner: Runner) -> None:
-    """Have the workers of all loaders start with :func:`start_apart`."""
-    for loop in (runner.train_loop, runner.val_loop):
-        for name in ('dataloader', 'bank_dataloader'):
-            loader = getattr(loop, name, None)
-            if isinstance(loader, DataLoader):
-                loader.worker_init_fn = partial(
-                    start_apart, loader.worker_init_fn
-                )
-
-
-def start_apart(start: Callable | None, worker: int) -> None:
-    """Start a loader's worker where no signal to the run ends it.
-
-    One that is forked is in a process group of its own already, one that is
-    spawned is not; and some schedulers send SIGUSR1 to every process.
-    """
-    os.setpgid(0, 0)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if start is not None:
-        start(worker)
 
 
 def tell_launcher(failed: bool) -> None:
     """Tell tools/processes.py whether the save before the end failed.
 
-    torchrun, once it was sent a signal, says no more how processes ended.
+    Once torchrun was sent a signal, it no longer says how processes ended.
     """
     if path := os.environ.get(SAVE_FAILED):
         with suppress(OSError):
@@ -122,12 +89,11 @@ class PreemptionHook(Hook):
 
     After SIGTERM, SIGUSR1 or Ctrl-C the run ends at the next iteration at
     which no gradients accumulate: it is saved as ``interrupted.pth``, from
-    which ``--resume`` goes on exactly, and every process exits with code 75,
-    for launchers that queue it again, or after Ctrl-C with 130. It is
-    enough that one process of several got the signal: in each iteration they
-    start to exchange over the CPU whether one did, and read the answer one
-    iteration later, when it is there. A signal during a validation waits for
-    its end.
+    which ``--resume`` continues, and every process exits with code 75, for
+    launchers that queue it again, or after Ctrl-C with 130. It is enough that
+    one process of several gets the signal: in each iteration they start to
+    exchange over the CPU whether one did, and read the answer one iteration
+    later, when it is there. A signal during a validation waits for its end.
 
     Args:
         echo (float): Seconds in which further signals are taken for the same
@@ -137,10 +103,15 @@ class PreemptionHook(Hook):
 
     Raises:
         ValueError: ``echo`` is negative.
+
+    Example:
+        >>> default_hooks = dict(preemption=dict(type='PreemptionHook'))
     """
 
     # After the checkpoint of the same iteration.
     priority = 'LOWEST'
+    # Whether processes that this one forks work for a run.
+    has_run: ClassVar[bool] = False
 
     def __init__(self, echo: float = 5.0) -> None:
         if echo < 0:
@@ -149,11 +120,12 @@ class PreemptionHook(Hook):
         self._signal: int | None = None
         self._ending = False
         self._exchange: tuple[torch.Tensor, dist.Work] | None = None
+        # Now: mmengine's loop of iterations starts workers when it is built.
+        PreemptionHook.has_run = True
 
     def before_train(self, runner: Runner) -> None:
-        """Listen to the signals, and keep them from the loaders' workers."""
-        keep_workers_apart(runner)
-        # Of its own: what it waits for must not wait for other work.
+        """Listen to the signals."""
+        # A separate group: what it waits for must not wait for other work.
         self._group: dist.ProcessGroup | None = None
         if is_distributed():  # of all processes: each is a member
             group = dist.new_group(backend='gloo')
@@ -176,7 +148,7 @@ class PreemptionHook(Hook):
             self._end(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         if self._exchange is not None:
             self._exchange[1].wait()
         stop_listening()
@@ -189,9 +161,8 @@ class PreemptionHook(Hook):
                 # No logging or printing, which the signal may interrupt.
                 os.write(
                     2,
-                    b'\nCtrl-C: the run is saved after this step; once more, '
-                    b'in %.0f seconds or later, ends it at once.\n'
-                    % self.echo,
+                    b'\nCtrl-C: saving after this iteration. Press it again '
+                    b'after %.0f s to quit now.\n' % self.echo,
                 )
         elif now > self._since + self.echo:
             signal.signal(number, signal.SIG_DFL)
@@ -216,23 +187,25 @@ class PreemptionHook(Hook):
         return False
 
     def _end(self, runner: Runner) -> None:
-        name = signal.Signals(self._signal).name if self._signal else 'one'
+        name = (
+            signal.Signals(self._signal).name
+            if self._signal
+            else 'another process got a signal'
+        )
         runner.logger.warning(
             f'Asked to end ({name}): saving iteration {runner.iter + 1}.'
         )
         failed = torch.zeros(1)
         try:
-            path = self._save(runner)
+            path = save_interrupted(runner)
         except OSError as error:
             runner.logger.error(
                 f'NO CHECKPOINT WAS SAVED: {error}. Those from before are '
-                'kept; free room before you resume.'
+                'kept. Free disk space before you resume.'
             )
             failed.fill_(1)
         else:
-            runner.logger.warning(
-                f'Saved {path}; go on from it with --resume.'
-            )
+            runner.logger.warning(f'Saved {path}. Continue with --resume.')
         # None ends before the one that saves has: launchers end them all
         # with the first.
         if self._group is not None:
@@ -241,20 +214,30 @@ class PreemptionHook(Hook):
         tell_launcher(bool(failed))
         sys.exit(1 if failed else code)
 
-    def _save(self, runner: Runner) -> str:
-        out_dir = next(
-            (
-                hook.out_dir
-                for hook in runner.hooks
-                if isinstance(hook, CheckpointHook)
-            ),
-            runner.work_dir,
-        )
-        return save_run(
-            runner,
-            str(out_dir),
-            FILENAME,
-            meta=dict(epoch=runner.epoch, iter=runner.iter + 1),
-            by_epoch=False,
-            backend_args=dict(backend=ATOMIC) if is_local(out_dir) else None,
-        )
+
+def save_interrupted(runner: Runner) -> str:
+    """Save the run where its checkpoint hook does, and note it as the last.
+
+    Every process must call it.
+
+    Returns:
+        str: The checkpoint's path.
+
+    Raises:
+        OSError: It cannot be written; the files from before are kept.
+    """
+    if isinstance(runner.train_loop, ResumableEpochLoop):
+        runner.train_loop.note_position()
+    hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+    folder = str(hooks[0].out_dir if hooks else runner.work_dir)
+    runner.save_checkpoint(
+        folder,
+        INTERRUPTED,
+        meta=dict(epoch=runner.epoch, iter=runner.iter + 1),
+        by_epoch=False,
+        backend_args=dict(backend=ATOMIC) if is_local(folder) else None,
+    )
+    path = f'{folder.rstrip("/")}/{INTERRUPTED}'
+    if is_main_process():
+        write_atomically(Path(runner.work_dir, LAST), path.encode())
+    return path

@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Which checkpoint a run resumes from."""
+"""Which checkpoint a run resumes from, and what it takes from it."""
 
 import os
 import shutil
@@ -11,24 +11,35 @@ from toy_runs import run, toy_cfg
 
 from mmscfs.checkpoint import read_checkpoint
 from mmscfs.engine import check_work_dir, choose_checkpoint
-from mmscfs.engine.hooks import PlainCheckpointHook
+from mmscfs.engine.resume import PlainCheckpointHook
+from mmscfs.engine.resume.chooser import (
+    NoRunError,
+    check_run,
+    read_saved_run,
+)
+
+
+def save(path, iteration=3, **changes):
+    """A checkpoint with what mmengine resumes from; None leaves a part out."""
+    parts = dict(
+        meta=dict(epoch=1, iter=iteration),
+        state_dict=dict(weight=torch.arange(1000.0)),
+        optimizer=dict(state={}),
+        message_hub=dict(log_scalars={}),
+    )
+    parts.update(changes)
+    parts = {name: part for name, part in parts.items() if part is not None}
+    torch.save(parts, path)
+    return path
 
 
 @pytest.fixture
 def runs(tmp_path):
     """Checkpoints of the iterations 4, 8 and 12; weights alone of 99."""
-
-    def save(name, iteration, **parts):
-        torch.save(
-            dict(meta=dict(iter=iteration, epoch=0), state_dict={}, **parts),
-            tmp_path / name,
-        )
-
-    run = dict(optimizer={}, message_hub=dict(log_scalars={}))
-    save('iter_8.pth', 8, **run)  # neither dates nor names say the order
-    save('interrupted.pth', 12, **run)
-    save('iter_4.pth', 4, **run)
-    save('best_epoch_3.pth', 99)
+    # Neither dates nor names say the order.
+    for name, iteration in dict(iter_8=8, interrupted=12, iter_4=4).items():
+        save(tmp_path / f'{name}.pth', iteration)
+    save(tmp_path / 'best_epoch_3.pth', 99, optimizer=None)
     (tmp_path / 'last_checkpoint').write_text(
         str(tmp_path / 'interrupted.pth')
     )
@@ -42,10 +53,11 @@ def chosen(folder, **settings):
 
 
 def flip(path):
-    """Damage one byte of the first part's content."""
+    """Damage one byte of a tensor, which torch does not see."""
     content = bytearray(path.read_bytes())
-    content[content.index(b'state_dict') + 1] ^= 1
+    content[content.index(torch.tensor([500.0]).numpy().tobytes())] ^= 1
     path.write_bytes(content)
+    torch.load(path, weights_only=True)
 
 
 def tear(path):
@@ -53,14 +65,21 @@ def tear(path):
     path.write_bytes(content[: len(content) // 2])
 
 
-def test_the_last_one_that_was_saved(runs, capsys):
+def empty(path):
+    path.write_bytes(b'')
+
+
+def test_the_last_one_that_was_saved(runs, tmp_path, capsys):
     assert chosen(runs) == str(runs / 'interrupted.pth')
-    (runs / 'last_checkpoint').write_text(str(runs / 'iter_4.pth'))
+    copy = shutil.copytree(runs, tmp_path / 'copy')
+    assert chosen(copy) == str(copy / 'interrupted.pth')
+    # As if the folder had been moved since.
+    (runs / 'last_checkpoint').write_text('/before/iter_4.pth')
     assert chosen(runs) == str(runs / 'iter_4.pth')
     assert capsys.readouterr().err == ''
 
 
-@pytest.mark.parametrize('damage', [flip, tear, lambda p: p.write_bytes(b'')])
+@pytest.mark.parametrize('damage', [flip, tear, empty])
 def test_damaged_last_one(runs, damage, capsys):
     damage(runs / 'interrupted.pth')
     assert chosen(runs) == str(runs / 'iter_8.pth')
@@ -89,17 +108,7 @@ def test_note_of_the_last_one(runs, text, problem, capsys):
     assert problem in capsys.readouterr().err
 
 
-def test_work_directory_that_was_moved(runs):
-    (runs / 'last_checkpoint').write_text('/before/iter_8.pth')
-    assert chosen(runs) == str(runs / 'iter_8.pth')
-
-
-def test_work_directory_that_was_copied(runs, tmp_path):
-    copy = shutil.copytree(runs, tmp_path / 'copy')
-    assert chosen(copy) == str(copy / 'interrupted.pth')
-
-
-def test_nothing_to_resume_from_starts_anew(runs, tmp_path):
+def test_nothing_to_resume_from_starts_at_the_beginning(runs, tmp_path):
     assert chosen(tmp_path / 'empty') is None
     # A best checkpoint before the first of the run, and an export.
     for path in (*runs.glob('i*.pth'), runs / 'last_checkpoint'):
@@ -111,20 +120,43 @@ def test_nothing_to_resume_from_starts_anew(runs, tmp_path):
         chosen(runs)
 
 
+def test_nothing_whole_is_an_error(runs):
+    for path in runs.glob('i*.pth'):
+        tear(path)
+    with pytest.raises(ValueError, match='no whole checkpoint') as error:
+        chosen(runs)
+    for name in ('interrupted.pth', 'iter_4.pth', 'iter_8.pth', 'start over'):
+        assert name in str(error.value)
+
+
+def test_named_checkpoint_is_taken_or_refused(runs):
+    path = runs / 'iter_4.pth'
+    assert chosen(runs, load_from=str(path)) == str(path)
+    flip(path)
+    with pytest.raises(ValueError, match=r"iter_4\.pth' is damaged .*data/0"):
+        chosen(runs, load_from=str(path))
+    with pytest.raises(ValueError, match='does not hold the state of a run'):
+        chosen(runs, load_from=str(runs / 'best_epoch_3.pth'))
+
+
+def test_run_that_does_not_resume_is_left_alone(runs):
+    cfg = Config(dict(resume=False, work_dir=str(runs)))
+    choose_checkpoint(cfg)
+    assert 'load_from' not in cfg
+
+
 def test_a_drawn_seed_is_taken_again(tmp_path):
     """mmengine would build the sampler with another one."""
     cfg = toy_cfg(tmp_path / 'whole')
     cfg.pop('randomness')
-    whole, _ = run(cfg)
-    loaded = whole.train_dataloader.dataset.loaded
+    whole, expected = run(cfg)
     cfg.resume, cfg.work_dir = True, str(tmp_path / 'again')
     cfg.load_from = str(tmp_path / 'whole/iter_2.pth')
     choose_checkpoint(cfg)
     assert cfg.randomness.seed == whole.seed
-    again, _ = run(cfg)
-    # Batches of two.
-    assert again.train_dataloader.dataset.loaded == loaded[4:]
-    # One's own is kept.
+    _, losses = run(cfg)
+    assert losses.values == expected.values[2:]
+    # One that the config sets is kept.
     cfg.randomness = dict(seed=whole.seed + 1)
     choose_checkpoint(cfg)
     assert cfg.randomness.seed == whole.seed + 1
@@ -142,9 +174,8 @@ def test_settings_that_the_checkpoint_replaces_are_named(runs, capsys):
             train_cfg=dict(max_epochs=9),
         )
     )
-    checkpoint = torch.load(cfg.load_from, weights_only=True)
-    checkpoint['meta']['cfg'] = cfg.pretty_text
-    torch.save(checkpoint, cfg.load_from)
+    meta = dict(iter=4, epoch=0, cfg=cfg.pretty_text)
+    save(cfg.load_from, meta=meta)
     choose_checkpoint(cfg)
     assert not capsys.readouterr().err
 
@@ -161,8 +192,7 @@ def test_settings_that_the_checkpoint_replaces_are_named(runs, capsys):
     assert 'train_cfg.max_epochs=12 is more than the 9 that' in length
 
     for text in ('no Python', "train_cfg = dict(max_epochs='4')"):
-        checkpoint['meta']['cfg'] = text
-        torch.save(checkpoint, cfg.load_from)
+        save(cfg.load_from, meta=dict(meta, cfg=text))
         choose_checkpoint(cfg)
         assert not capsys.readouterr().err
 
@@ -184,31 +214,6 @@ def test_code_of_a_checkpoint_is_not_run(tmp_path):
     assert not marker.exists()
 
 
-def test_nothing_whole_is_an_error(runs):
-    for path in runs.glob('i*.pth'):
-        tear(path)
-    with pytest.raises(ValueError, match='no whole checkpoint') as error:
-        chosen(runs)
-    for name in ('interrupted.pth', 'iter_4.pth', 'iter_8.pth', 'anew'):
-        assert name in str(error.value)
-
-
-def test_named_checkpoint_is_taken_or_refused(runs):
-    path = runs / 'iter_4.pth'
-    assert chosen(runs, load_from=str(path)) == str(path)
-    flip(path)
-    with pytest.raises(ValueError, match=r"iter_4\.pth' is damaged"):
-        chosen(runs, load_from=str(path))
-    with pytest.raises(ValueError, match='does not hold the state of a run'):
-        chosen(runs, load_from=str(runs / 'best_epoch_3.pth'))
-
-
-def test_run_that_does_not_resume_is_left_alone(runs):
-    cfg = Config(dict(resume=False, work_dir=str(runs)))
-    choose_checkpoint(cfg)
-    assert 'load_from' not in cfg
-
-
 @pytest.mark.parametrize(
     ('saved', 'named'),
     [
@@ -220,7 +225,7 @@ def test_run_that_does_not_resume_is_left_alone(runs):
         ([], None),
     ],
 )
-def test_a_run_that_begins_anew_replaces_no_checkpoint(tmp_path, saved, named):
+def test_a_run_that_starts_over_replaces_no_checkpoint(tmp_path, saved, named):
     for age, name in enumerate(reversed(saved)):
         (tmp_path / name).write_text('kept')
         os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
@@ -235,3 +240,75 @@ def test_a_run_that_begins_anew_replaces_no_checkpoint(tmp_path, saved, named):
         assert '--overwrite' in str(caught.value)
     check_work_dir(Config(dict(work_dir=str(tmp_path), resume=True)))
     check_work_dir(Config(dict(work_dir=str(tmp_path / 'new'))))
+
+
+def test_every_flipped_byte_is_seen(tmp_path):
+    """Or changes nothing: paddings, dates and attributes of the archive."""
+    path = save(tmp_path / 'a.pth', state_dict=dict(weight=torch.ones(3)))
+    content = path.read_bytes()
+    seen = 0
+    for at in range(0, len(content), 7):
+        path.write_bytes(
+            content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
+        )
+        try:
+            check_run(path)
+        except ValueError:
+            seen += 1
+            continue
+        read = torch.load(path, weights_only=True)
+        assert read['meta'] == dict(epoch=1, iter=3)
+        assert read['state_dict']['weight'].tolist() == [1, 1, 1]
+    assert seen > 50
+
+
+@pytest.mark.parametrize(
+    ('changes', 'missing'),
+    [
+        (dict(optimizer=None), 'no optimizer'),
+        (dict(optimizer=None, message_hub=None), 'optimizer, message_hub'),
+        (dict(meta='text'), r"no meta\['iter'\]"),
+    ],
+)
+def test_weights_alone_are_not_a_run(changes, missing, tmp_path):
+    path = save(tmp_path / 'a.pth', **changes)
+    with pytest.raises(NoRunError, match=f'{missing}.*--pretrained'):
+        read_saved_run(path)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'named'),
+    [
+        (dict(optimizer=3), 'its optimizer cannot'),
+        (dict(state_dict=[1]), 'its state_dict cannot'),
+        (dict(message_hub={}), r"its message_hub\['log_scalars'\] cannot"),
+        (
+            dict(message_hub=dict(log_scalars={}, runtime_info=3)),
+            r"its message_hub\['runtime_info'\] cannot",
+        ),
+        (
+            dict(meta=dict(iter=True, epoch=-5), optimizer='text'),
+            r"its optimizer, meta\['iter'\], meta\['epoch'\] cannot",
+        ),
+    ],
+)
+def test_parts_of_another_kind_are_named(changes, named, tmp_path):
+    path = save(tmp_path / 'a.pth', **changes)
+    with pytest.raises(ValueError, match=rf"a\.pth' is damaged.*{named}"):
+        read_saved_run(path)
+
+
+@pytest.mark.parametrize(
+    ('meta', 'seed', 'cfg'),
+    [
+        (dict(seed=7, cfg='lr = 1\n'), 7, 'lr = 1\n'),
+        (dict(seed='7', cfg=torch.ones(2)), None, ''),
+        ({}, None, ''),
+    ],
+)
+@pytest.mark.parametrize('new_format', [True, False])
+def test_what_a_checkpoint_says(meta, seed, cfg, new_format, tmp_path):
+    path = save(tmp_path / 'a.pth', meta=dict(meta, iter=5, epoch=2))
+    parts = torch.load(path, weights_only=True)
+    torch.save(parts, path, _use_new_zipfile_serialization=new_format)
+    assert check_run(path) == (5, seed, cfg)

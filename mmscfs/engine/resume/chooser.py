@@ -1,0 +1,295 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Which checkpoint a run resumes from."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+
+from mmscfs.checkpoint import (
+    check_archive,
+    check_pickle,
+    flatten,
+    parse_config,
+    read_checkpoint,
+)
+
+from .files import INTERRUPTED, LAST, is_local
+
+# What mmengine resumes from; without an optimizer it is not a run's state.
+RUN_PARTS = ('meta', 'state_dict', 'optimizer', 'message_hub')
+# Settings of what a checkpoint brings along.
+BROUGHT = (
+    'optim_wrapper.optimizer.',
+    'optim_wrapper.paramwise_cfg.',
+    'param_scheduler.',
+)
+SHOWN = 5  # of them in a message
+# What a run saves into its work directory.
+SAVED = ('epoch_*.pth', 'iter_*.pth', 'best_*.pth', INTERRUPTED)
+
+
+class NoRunError(ValueError):
+    """A checkpoint is whole, but a run cannot be resumed from it."""
+
+
+class SavedRun(NamedTuple):
+    """What a checkpoint says of its run.
+
+    Attributes:
+        iteration (int): Iterations that were done.
+        seed (int | None): The run's seed.
+        cfg (str): Its config as text, "" if it has none.
+    """
+
+    iteration: int
+    seed: int | None
+    cfg: str
+
+
+def check_work_dir(cfg: Config) -> None:
+    """Refuse to start in a work directory that already holds checkpoints.
+
+    Raises:
+        ValueError: It holds some, and the run does not resume.
+    """
+    if cfg.get('resume') or not is_local(cfg.work_dir):
+        return
+    folder = Path(cfg.work_dir)
+    found = [path for pattern in SAVED for path in folder.glob(pattern)]
+    if found:
+        newest = max(found, key=lambda path: path.stat().st_mtime).name
+        more = f' and {len(found) - 1} more' * (len(found) > 1)
+        raise ValueError(
+            f'--work-dir {str(cfg.work_dir)!r} has the checkpoints of a run '
+            f'({newest}{more}), which this one would replace: continue it '
+            'with --resume, name another folder, or add --overwrite'
+        )
+
+
+def choose_checkpoint(cfg: Config) -> None:
+    """Set ``cfg.load_from`` to a whole checkpoint for a run that resumes.
+
+    Without a name it is the last one that was saved, and if that is damaged
+    or missing the one before, with a warning. Without any the run starts from
+    its beginning. A run whose config sets no seed takes the one that was
+    drawn for it, which its sampler needs. Settings that the checkpoint's
+    optimizer and schedules replace are named in a warning.
+
+    Raises:
+        ValueError: The checkpoint that ``load_from`` names is damaged or not
+            a run's, or all of the work directory are.
+        OSError: A file cannot be read.
+    """
+    if not cfg.get('resume'):
+        return
+    saved = None
+    if cfg.get('load_from'):
+        if is_local(cfg.load_from):
+            saved = check_run(Path(cfg.load_from))
+    elif is_local(cfg.work_dir):
+        found = find_checkpoint(Path(cfg.work_dir))
+        cfg.load_from = None if found is None else str(found)
+        saved = None if found is None else read_saved_run(found)
+    if saved is None:
+        return
+    randomness = cfg.get('randomness') or {}
+    if saved.seed is not None and randomness.get('seed') is None:
+        cfg.randomness = dict(randomness, seed=saved.seed)
+    for text in replaced_settings(cfg, saved):
+        warn(text)
+
+
+def warn(text: str) -> None:
+    """Print a warning once, before the run has a log."""
+    if is_main_process():
+        print(f'warning: {text}', file=sys.stderr)
+
+
+def replaced_settings(cfg: Config, saved: SavedRun) -> Iterator[str]:
+    """Say which settings change nothing: the checkpoint brings others.
+
+    mmengine restores optimizer and schedules whole, without a word.
+    """
+    try:
+        before = dict(flatten(parse_config(saved.cfg)))
+    except ValueError:
+        return  # only the comparison is lost
+    # As plain as what is read from text.
+    plain = json.loads(json.dumps(cfg.to_dict(), default=str, skipkeys=True))
+    now = dict(flatten(plain))
+    changes = [
+        f'{name}={value!r} (saved: {before[name]!r})'
+        for name, value in now.items()
+        if name.startswith(BROUGHT) and before.get(name, value) != value
+    ]
+    if changes:
+        more = ', ...' * (len(changes) > SHOWN)
+        yield (
+            "--resume takes the checkpoint's optimizer and schedules; these "
+            f'settings change nothing: {", ".join(changes[:SHOWN])}{more}. '
+            'To train with them, start a new run in another --work-dir'
+        )
+    for name in ('train_cfg.max_epochs', 'train_cfg.max_iters'):
+        length, old = now.get(name), before.get(name)
+        # A file may say anything.
+        if (
+            isinstance(length, (int, float))
+            and isinstance(old, (int, float))
+            and length > old
+        ):
+            yield (
+                f'{name}={length} is more than the {old} that '
+                "the checkpoint's schedules were made for: from there on the "
+                'learning rate stays at its last value'
+            )
+
+
+def find_checkpoint(work_dir: Path) -> Path | None:
+    """Return the checkpoint to resume from, None if there is none.
+
+    Raises:
+        ValueError: There are some, but none is whole.
+        OSError: A file cannot be read.
+    """
+    last, problem = read_last(work_dir)
+    problems = [problem] if problem else []
+    if last is not None and is_whole(last, problems):
+        return last
+    # Those of another folder (out_dir) lie beside the last one.
+    folders = dict.fromkeys([work_dir, *([last.parent] if last else [])])
+    others = [path for folder in folders for path in folder.glob('*.pth')]
+    iterations = {}
+    is_damaged = False
+    for path in sorted(others):
+        try:
+            if path != last:
+                iterations[path] = read_saved_run(path).iteration
+        except NoRunError:
+            continue  # weights alone: a best checkpoint, or an export
+        except (ValueError, OSError) as error:
+            is_damaged = True
+            problems.append(str(error))
+    for path in sorted(iterations, key=iterations.__getitem__, reverse=True):
+        if is_whole(path, problems):
+            warn(
+                f'{"; ".join(problems)}. Resuming from {str(path)!r}, the '
+                'newest whole checkpoint, instead'
+            )
+            return path
+    if not iterations and not is_damaged and not (work_dir / LAST).is_file():
+        return None
+    raise ValueError(
+        f'--resume: no whole checkpoint in {str(work_dir)!r}: '
+        f'{"; ".join(problems)}. To start over, use another --work-dir or '
+        f'remove {LAST} and the damaged files'
+    )
+
+
+def is_whole(path: Path, problems: list[str]) -> bool:
+    """Whether a run can be resumed from a file; else add why not."""
+    try:
+        check_run(path)
+    except (ValueError, OSError) as error:
+        problems.append(str(error))
+        return False
+    return True
+
+
+def read_last(work_dir: Path) -> tuple[Path | None, str]:
+    """Return the checkpoint that was saved last, and what is wrong with it.
+
+    Raises:
+        OSError: The note of it cannot be read.
+    """
+    note = work_dir / LAST
+    if not note.is_file():
+        return None, (
+            f'{str(note)!r} is missing' if any(work_dir.glob('*.pth')) else ''
+        )
+    text = note.read_text(encoding='utf-8', errors='replace').strip()
+    if not text:
+        return None, f'{str(note)!r} is empty'
+    # The folder may have been moved or copied since the note was written.
+    for path in (work_dir / Path(text).name, Path(text)):
+        if path.is_file():
+            return path, ''
+    return None, f'{str(note)!r} names {text!r}, which is missing'
+
+
+def check_run(path: Path) -> SavedRun:
+    """Check all of a run's checkpoint; return what it says of the run.
+
+    Raises:
+        ValueError: It is damaged, or does not hold the state of a run.
+        OSError: It is missing or cannot be read.
+    """
+    check_archive(path)
+    return read_saved_run(path)
+
+
+def read_saved_run(path: Path) -> SavedRun:
+    """Return what the checkpoint of a run says of it, without its tensors.
+
+    Raises:
+        NoRunError: It does not hold the state of a run.
+        ValueError: It is damaged.
+        OSError: The file cannot be read.
+    """
+    checkpoint = read_without_tensors(path)
+    missing = [part for part in RUN_PARTS if part not in checkpoint]
+    meta = checkpoint.get('meta')
+    meta = meta if isinstance(meta, Mapping) else {}
+    if missing or 'iter' not in meta:
+        what = ', '.join(missing) or "meta['iter']"
+        raise NoRunError(
+            f'checkpoint {str(path)!r} does not hold the state of a run (no '
+            f'{what}): a run cannot be resumed from it. To start from its '
+            'weights use --pretrained or load_from'
+        )
+    hub = checkpoint['message_hub']
+    parts = {name: checkpoint[name] for name in RUN_PARTS}
+    if isinstance(hub, Mapping):
+        parts["message_hub['log_scalars']"] = hub.get('log_scalars')
+        parts["message_hub['runtime_info']"] = hub.get('runtime_info', {})
+    wrong = [k for k, part in parts.items() if not isinstance(part, Mapping)]
+    wrong += [
+        f'meta[{name!r}]'
+        for name in ('iter', 'epoch')
+        if not is_count(meta.get(name))
+    ]
+    if wrong:
+        raise ValueError(
+            f'checkpoint {str(path)!r} is damaged, or was not saved by '
+            f'mmengine: its {", ".join(wrong)} cannot be used'
+        )
+    seed, cfg = meta.get('seed'), meta.get('cfg')
+    return SavedRun(
+        meta['iter'],
+        seed if is_count(seed) else None,
+        cfg if isinstance(cfg, str) else '',
+    )
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is a whole number from 0."""
+    return type(value) is int and value >= 0
+
+
+def read_without_tensors(path: Path) -> Mapping[str, Any]:
+    """Read a checkpoint's plain values; its tensors stay on the disk."""
+    try:
+        check_pickle(path)
+        checkpoint = torch.load(
+            path, map_location='cpu', mmap=True, weights_only=True
+        )
+    except Exception:
+        # Whatever it is (torch's format from before 1.6 is not mapped
+        # either), reading all of it works or says it better.
+        return read_checkpoint(path)
+    return checkpoint if isinstance(checkpoint, Mapping) else {}

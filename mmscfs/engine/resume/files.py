@@ -1,0 +1,100 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Files of a run: whole or not there, and a full disk does not end it."""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmengine.fileio import LocalBackend, get_file_backend, register_backend
+from mmengine.logging import print_log
+from mmengine.visualization import LocalVisBackend
+from mmpretrain.registry import VISBACKENDS
+
+from mmscfs.checkpoint import write_atomically
+
+ATOMIC = 'mmscfs_atomic'
+LAST = 'last_checkpoint'  # names the newest, as mmengine has it
+INTERRUPTED = 'interrupted.pth'  # saved after a signal
+
+
+class AtomicBackend(LocalBackend):
+    """mmengine's local files, which are whole or as they were before.
+
+    mmengine's checkpoint hook removes an outdated file before it writes the
+    new one. Here it stays until the new one is in place: ``remove`` only
+    notes it in ``outdated``.
+    """
+
+    outdated: ClassVar[set[Path]] = set()
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write bytes to a file, and its folder where it is missing.
+
+        Raises:
+            OSError: Names the file, its size, the free space and the reason.
+        """
+        path = Path(filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_atomically(path, obj)
+        except OSError as error:
+            free = shutil.disk_usage(path.parent).free
+            raise OSError(
+                error.errno,
+                f'{error.strerror}: {len(obj):,} bytes were not written, '
+                f'{free:,} are free',
+                str(path),
+            ) from error
+        self.outdated.discard(path.resolve())
+
+    def remove(self, filepath: str | Path) -> None:
+        """Note that a file is outdated."""
+        self.outdated.add(Path(filepath).resolve())
+
+
+register_backend(ATOMIC, AtomicBackend, force=True)
+
+
+def is_local(folder: str) -> bool:
+    """Whether mmengine takes a folder's name for one on this machine."""
+    return isinstance(get_file_backend(folder), LocalBackend)
+
+
+@VISBACKENDS.register_module()
+class SafeLocalVisBackend(LocalVisBackend):
+    """mmengine's files of scalars and pictures; a full disk costs only those.
+
+    A line or a picture is then missing, with a warning. The run continues,
+    because its state is in memory alone (see ``SafeCheckpointHook``).
+    """
+
+    def add_image(self, *args: Any, **kwargs: Any) -> None:
+        """Write a picture, as mmengine does."""
+        with warning_if_full('A picture'):
+            super().add_image(*args, **kwargs)
+
+    def add_scalar(self, *args: Any, **kwargs: Any) -> None:
+        """Write a line of one scalar, as mmengine does."""
+        with warning_if_full('A scalar'):
+            super().add_scalar(*args, **kwargs)
+
+    def add_scalars(self, *args: Any, **kwargs: Any) -> None:
+        """Write a line of scalars, as mmengine does."""
+        with warning_if_full('A line of scalars'):
+            super().add_scalars(*args, **kwargs)
+
+
+@contextmanager
+def warning_if_full(what: str) -> Iterator[None]:
+    """Warn that something was not written, instead of ending the run."""
+    try:
+        yield
+    except OSError as error:
+        print_log(
+            f'{what} was not written: {error}.',
+            logger='current',
+            level=logging.WARNING,
+        )

@@ -1,0 +1,55 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import os
+from pathlib import Path
+
+import pytest
+
+from mmscfs.checkpoint import remove_unfinished, write_atomically
+
+
+def test_unfinished_files_are_removed_and_no_others(tmp_path, monkeypatch):
+    path = tmp_path / 'a.pth'
+    write_atomically(path, b'old')
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        # Neither renamed nor cleaned up, as after SIGKILL.
+        patch.setattr(os, 'replace', killed)
+        patch.setattr(Path, 'unlink', lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            write_atomically(path, b'new')
+    assert path.read_bytes() == b'old'
+    (left,) = remove_unfinished(tmp_path)
+    assert left.name == f'.a.pth.tmp-{os.getpid()}'
+    assert [p.name for p in tmp_path.iterdir()] == ['a.pth']
+
+
+def test_unfinished_folders_stay(tmp_path):
+    """Such as those of shards that are still being packed."""
+    folder = tmp_path / '.shards.tmp-12'
+    folder.mkdir()
+    (folder / 'shard-00000.tar').touch()
+    (tmp_path / '.a.pth.tmp-12').touch()
+    (tmp_path / '.link.tmp-12').symlink_to(folder)
+    assert [path.name for path in remove_unfinished(tmp_path)] == [
+        '.a.pth.tmp-12',
+        '.link.tmp-12',
+    ]
+    assert (folder / 'shard-00000.tar').exists()
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_failed_flush_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / 'a.pth'
+    write_atomically(path, b'old')
+
+    def full(_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(OSError, match='No space left'):
+        write_atomically(path, b'new')
+    assert [p.name for p in tmp_path.iterdir()] == ['a.pth']
+    assert path.read_bytes() == b'old'
