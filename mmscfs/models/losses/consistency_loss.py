@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .functional import at_least_fp32
+from .cross_entropy import at_least_fp32
 
 
 class ConsistencyLoss(nn.Module):

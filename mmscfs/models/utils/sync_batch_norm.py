@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..losses.functional import at_least_fp32
+from ..losses import at_least_fp32
 
 
 def synchronise_on_cpu(model: nn.Module) -> nn.Module:
