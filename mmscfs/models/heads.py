@@ -43,6 +43,11 @@ class ProjectedViews:
             they found in the teacher's maps, (G, N, B, D).
         pair_weights (Tensor, optional): Weights (G, N, B) of the pairs in
             the search terms. Defaults to None: all 1.
+
+    Example:
+        >>> views = ProjectedViews(torch.zeros(6, 4, 8), torch.zeros(2, 4, 8))
+        >>> views.student_search_emb is None  # DINO's
+        True
     """
 
     student_logits: LazyCosineLogits | Tensor
@@ -112,6 +117,12 @@ class CenterReduction:
 
     Args:
         centers (Sequence[TeacherCenter]): The centers; each has collected.
+
+    Example:
+        >>> center = TeacherCenter(channels=2)
+        >>> center.collect(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        >>> CenterReduction([center]).wait()  # the sums and their number
+        tensor([4., 6., 2.])
     """
 
     @torch.no_grad()

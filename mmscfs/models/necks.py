@@ -25,6 +25,12 @@ class Prototypes(nn.Module):
     Args:
         in_channels (int): Width C of the input.
         num_prototypes (int): Number K of prototypes.
+
+    Example:
+        >>> prototypes = Prototypes(in_channels=2, num_prototypes=1)
+        >>> _ = nn.init.constant_(prototypes.weight, 5.0)
+        >>> prototypes(torch.tensor([[[0.6, 0.8]]])).compute()
+        tensor([[[0.9899]]], grad_fn=<CatBackward0>)
     """
 
     def __init__(self, in_channels: int, num_prototypes: int) -> None:
@@ -46,7 +52,7 @@ class Prototypes(nn.Module):
 
 @MODELS.register_module()
 class DINONeck(BaseModule):
-    """DINO's projector: an MLP, L2 normalisation and prototypes.
+    """DINO's projector: an MLP, L2 normalization and prototypes.
 
     With the defaults: linear C -> 2048, GELU, 2048 -> 2048, GELU,
     2048 -> 256, normalize, 65536 prototypes. That is the "four-layer MLP" of
@@ -152,7 +158,7 @@ class SearchProjector(BaseModule):
 
     A residual bottleneck (1x1 C -> mid, 3x3, 1x1 mid -> C, each with batch
     norm; add the input; ReLU), global average pool, FC C -> hidden, norm,
-    ReLU, FC hidden -> out, norm, L2 normalisation.
+    ReLU, FC hidden -> out, norm, L2 normalization.
 
     Args:
         in_channels (int): Channels C of the layer.
@@ -161,6 +167,11 @@ class SearchProjector(BaseModule):
         out_channels (int): Width of the output.
         norm_cfg (dict): Batch norm of the convolutions; its 1-D form follows
             the FC layers.
+
+    Example:
+        >>> projector = SearchProjector(64, 16, 128, 256, dict(type='BN'))
+        >>> projector(torch.randn(4, 64, 7, 7)).shape
+        torch.Size([4, 256])
     """
 
     def __init__(

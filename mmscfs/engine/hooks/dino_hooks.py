@@ -24,9 +24,9 @@ class MomentumTeacherHook(Hook):
     """Move teacher and centers after each step of the optimizer.
 
     So once for accumulated batches; and also when the optimizer skipped the
-    step because of its gradients, as in the authors' release: the batch's
-    outputs are good. The momentum depends on the run's iteration alone, so
-    it is right after resuming.
+    step because of its gradients, as in DINO's code: the batch's outputs are
+    good. The momentum depends on the run's iteration alone, so it is right
+    after resuming.
 
     Args:
         momentum (float): Share of itself that the teacher keeps at first.

@@ -41,6 +41,12 @@ class ConsistencyLoss(nn.Module):
 
     Raises:
         ValueError: The weight is negative, or the temperature not positive.
+
+    Example:
+        >>> query, key = torch.eye(8)[:4], torch.eye(8)[4:]
+        >>> queue = F.normalize(torch.ones(8, 100), dim=0)  # all alike
+        >>> ConsistencyLoss()(query, key, queue)
+        tensor(0.)
     """
 
     def __init__(self, weight: float = 0.3, temperature: float = 0.05) -> None:

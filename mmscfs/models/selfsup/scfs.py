@@ -43,9 +43,9 @@ class SCFS(DINO):
         **kwargs: Those of :class:`DINO`.
 
     Raises:
-        ValueError: A search layer is no output of the backbone, the backbone
-            has no ``out_indices``, or ``search_views`` is unknown, or is
-            "none" with a ``search``.
+        ValueError: The backbone lacks ``out_indices`` or a search layer
+            among them, or ``search_views`` is unknown, or is "none" with a
+            ``search``.
 
     Example:
         >>> model = SCFS(

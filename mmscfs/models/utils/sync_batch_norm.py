@@ -30,6 +30,10 @@ class CPUSyncBatchNorm(_BatchNorm):
     are those of plain batch norm over the whole batch, up to rounding. Each
     forward and each backward pass waits for all processes once. It is none
     of torch's by type, as DistributedDataParallel refuses these on a CPU.
+
+    Example:
+        >>> CPUSyncBatchNorm(8)(torch.zeros(4, 8, 7, 7)).shape
+        torch.Size([4, 8, 7, 7])
     """
 
     def forward(self, input: Tensor) -> Tensor:
