@@ -36,9 +36,7 @@ def own_precision(settings: str = 'auto') -> str:
     """Return the precision in which a config runs here."""
     if settings != 'auto':
         return settings
-    from mmscfs.engine.optimizers.per_param_clip_optim_wrapper import (
-        default_precision,
-    )
+    from mmscfs.engine.optimizers import default_precision
 
     return default_precision()
 

@@ -12,10 +12,7 @@ from processes_that_meet import free_port
 from torch import nn
 from torch.testing import assert_close
 
-from mmscfs.engine.optimizers import PerParamClipOptimWrapper
-from mmscfs.engine.optimizers.per_param_clip_optim_wrapper import (
-    clip_each_gradient_,
-)
+from mmscfs.engine.optimizers import clip_each_gradient_
 
 
 def test_each_gradient_is_clipped_by_its_own_norm():
@@ -219,26 +216,22 @@ ADAMW = dict(type='AdamW', lr=0.1, weight_decay=0.1)
 SGD = dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.1)
 
 
-@pytest.mark.parametrize('on_device', [False, True])
+@pytest.mark.parametrize('fused', [False, True])
 @pytest.mark.parametrize('precision', ['fp32', 'bf16', 'fp16'])
 @pytest.mark.parametrize('clip', [None, dict(max_norm=1.0)])
 @pytest.mark.parametrize('optimizer', [SGD, ADAMW], ids=['SGD', 'AdamW'])
-def test_skipped_steps_leave_no_trace(
-    optimizer, clip, precision, on_device, monkeypatch
-):
+def test_skipped_steps_leave_no_trace(optimizer, clip, precision, fused):
     """Not even in momentum, weight decay and the count of steps.
 
-    The skips that an accelerator decides are those of torch's fused steps,
-    which a CPU has too.
+    Fused steps are skipped without a word to the host, on a CPU as well.
     """
-    monkeypatch.setattr(PerParamClipOptimWrapper, 'skips_on_device', on_device)
     ends = []
     for bad_steps in ((), (0, 2, 3)):
         torch.manual_seed(0)
         model = nn.Linear(3, 2)
         built = build(
             model,
-            optimizer=optimizer,
+            optimizer=optimizer | dict(fused=fused),
             clip_grad=clip,
             precision=precision,
             init_loss_scale=8.0,
@@ -251,7 +244,6 @@ def test_skipped_steps_leave_no_trace(
             x = torch.full((4, 3), good + 1.0)
             built.update_params(model(x).sum() * (math.nan if bad else 1))
             assert bool(built.skipped) is bad
-            assert isinstance(built.skipped, torch.Tensor) is on_device
             if bad and step > 0:  # the state is made by the first
                 assert_close(parts(built), before, rtol=0, atol=0)
             elif not bad:
@@ -281,16 +273,6 @@ def test_a_bad_batch_spoils_the_step_that_it_accumulates_in():
     assert not torch.equal(parts(built)[0], before[0])
 
 
-@pytest.mark.parametrize('loss', [math.inf, -math.inf])
-def test_a_loss_that_is_not_finite_spoils_finite_gradients(loss):
-    model = nn.Linear(2, 1)
-    built = build(model)
-    before = parts(built)
-    built.update_params(model(torch.ones(1, 2)).sum() + loss)
-    assert built.skipped
-    assert_close(parts(built), before)
-
-
 def test_gradients_whose_norm_overflows_are_not_stepped_with():
     model = nn.Linear(2, 1)
     built = build(model, clip_grad=dict(max_norm=1.0))
@@ -298,15 +280,6 @@ def test_gradients_whose_norm_overflows_are_not_stepped_with():
     built.update_params(1e30 * model(torch.ones(1, 2)).sum())
     assert built.skipped
     assert_close(parts(built), before)
-
-
-def test_finite_losses_are_not_changed():
-    """Gradients are those of a plain backward pass to the last bit."""
-    model = nn.Linear(3, 2)
-    loss = model(torch.randn(5, 3)).square().sum() / 3
-    expected = torch.autograd.grad(loss, model.weight, retain_graph=True)[0]
-    build(model).backward(loss)
-    assert torch.equal(model.weight.grad, expected)
 
 
 def step_of_one_process(rank, port, queue):
@@ -317,10 +290,10 @@ def step_of_one_process(rank, port, queue):
     model = nn.parallel.DistributedDataParallel(nn.Linear(2, 1))
     built = build(model)
     weights = []
-    # The second loss is finite on process 0 alone, and its gradient on both.
-    for loss in (0.0, math.inf if rank else 0.0, 0.0):
-        built.update_params(model(torch.ones(1, 2)).sum() + loss)
-        weights.append((built.skipped, model.module.weight.tolist()))
+    # The second gradient is finite on process 0 alone.
+    for factor in (1.0, math.nan if rank else 1.0, 1.0):
+        built.update_params(model(torch.ones(1, 2)).sum() * factor)
+        weights.append((bool(built.skipped), model.module.weight.tolist()))
     queue.put((rank, weights))
     dist.destroy_process_group()
 

@@ -116,7 +116,7 @@ def test_good_runs_pass_and_stay_as_they_were():
 )
 def test_queue_holds_whole_batches(queue_len, processes, message, monkeypatch):
     monkeypatch.setattr(
-        'mmscfs.models.utils.queue.get_world_size', lambda: processes
+        'mmscfs.models.selfsup.moco_co2.get_world_size', lambda: processes
     )
     with pytest.raises(ValueError, match=message):
         fly(moco(queue_len))
@@ -179,9 +179,7 @@ def test_batches_of_one(norm, monkeypatch):
     fly(model, images=5)
     # Several processes share the statistics of a synchronised norm; but the
     # neck's is not.
-    monkeypatch.setattr(
-        'mmscfs.models.utils.batch_norm.get_world_size', lambda: 2
-    )
+    monkeypatch.setattr(preflight_hook, 'get_world_size', lambda: 2)
     model.neck = nn.Linear(64, 8)
     if norm == 'SyncBN':
         fly(model, batch=1)

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmscfs.engine.hooks import TeacherTemperatureHook
-from mmscfs.engine.hooks.momentum_teacher_hook import cosine_momentum
+from mmscfs.engine.hooks.dino_hooks import cosine_momentum
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 STEPS = 5  # iterations an epoch

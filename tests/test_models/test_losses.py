@@ -5,8 +5,12 @@ from plain_reference import dino_loss, search_loss
 from torch.testing import assert_close
 
 from mmscfs.models import DINOLoss, FeatureSearchLoss
-from mmscfs.models.losses import CosineLogits, cosine_logits
-from mmscfs.models.losses.functional import entropy, teacher_probabilities
+from mmscfs.models.losses import (
+    LazyCosineLogits,
+    cross_entropy,
+    entropy,
+    teacher_probabilities,
+)
 
 EXACT = dict(rtol=1e-9, atol=0)
 GRADIENT = dict(rtol=1e-7, atol=1e-12)
@@ -16,6 +20,12 @@ def unit(*shape):
     """Random unit vectors, float64, as a projector gives them."""
     x = torch.randn(*shape, dtype=torch.float64)
     return (x / x.norm(dim=-1, keepdim=True)).requires_grad_()
+
+
+def lazy(embeddings, prototypes):
+    """Cosines of unit vectors and prototypes, as the neck hands them on."""
+    lengths = prototypes.detach().square().sum(1).sqrt()
+    return LazyCosineLogits(embeddings, prototypes, lengths)
 
 
 @pytest.mark.parametrize('num_local', [0, 1, 3])
@@ -34,12 +44,12 @@ def test_dino_loss_equals_plain_loop(num_local):
 @pytest.mark.parametrize('numbers', [1, 40, 10**6])
 def test_cosine_logits_in_chunks_equal_plain_loop(monkeypatch, numbers):
     """Chunks of 1, 5 (with a shorter last) and all of the 12 prototypes."""
-    monkeypatch.setitem(cosine_logits.CHUNK_NUMBERS, 'cpu', numbers)
+    monkeypatch.setitem(cross_entropy.CHUNK_NUMBERS, 'cpu', numbers)
     embeddings, teacher = unit(4, 2, 6), unit(2, 2, 12).detach()
     weight = torch.randn(12, 6, dtype=torch.float64).requires_grad_()
     center = torch.randn(12, dtype=torch.float64) / 5
     loss = DINOLoss()(
-        CosineLogits(embeddings, weight),
+        lazy(embeddings, weight),
         teacher_probabilities(teacher, 0.05, center),
         0.1,
     )
@@ -61,7 +71,7 @@ def test_likelihood_of_every_pair_has_its_own_gradient():
     weight = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)
 
     def likelihood(embeddings, weight):
-        logits = CosineLogits(embeddings, weight)
+        logits = lazy(embeddings, weight)
         return logits.log_likelihood(targets, 0.5)
 
     assert torch.autograd.gradcheck(likelihood, (embeddings, weight))
@@ -71,7 +81,7 @@ def test_cosine_logits_of_large_lengths_and_temperatures_stay_finite():
     """exp(1 / 0.001) overflows, and half precision's lengths would."""
     weight = 3e4 * torch.eye(4)
     targets = torch.eye(4).expand(2, 4, 4)
-    logits = CosineLogits(torch.eye(4).expand(2, 4, 4), weight)
+    logits = lazy(torch.eye(4).expand(2, 4, 4), weight)
     # Every image has its own prototype, so the student is right.
     assert_close(logits.log_likelihood(targets, 0.001), torch.zeros(2, 2))
 
@@ -79,7 +89,7 @@ def test_cosine_logits_of_large_lengths_and_temperatures_stay_finite():
 def test_frozen_prototypes_get_no_gradient():
     embeddings, weight = unit(2, 2, 4), torch.randn(3, 4, dtype=torch.float64)
     targets = torch.full((2, 2, 3), 1 / 3, dtype=torch.float64)
-    loss = DINOLoss()(CosineLogits(embeddings, weight), targets, 0.1)
+    loss = DINOLoss()(lazy(embeddings, weight), targets, 0.1)
     loss.backward()
     assert embeddings.grad.any()
     assert weight.grad is None
@@ -97,7 +107,7 @@ def test_autocast_reaches_the_products_alone():
             weight.clone().requires_grad_(),
         ]
         with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
-            loss = DINOLoss()(CosineLogits(*inputs), targets, 0.1)
+            loss = DINOLoss()(lazy(*inputs), targets, 0.1)
         loss.backward()
         assert loss.dtype == torch.float32
         results.append([loss.detach(), *(x.grad for x in inputs)])

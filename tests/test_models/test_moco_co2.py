@@ -8,6 +8,7 @@ from mmpretrain.registry import MODELS
 from torch.testing import assert_close
 
 from mmscfs.checkpoint import find_backbone
+from mmscfs.models.selfsup import moco_co2
 
 TERM = dict(type='ConsistencyLoss', weight=2.0, temperature=0.1)
 MOCO_V1 = dict(
@@ -227,7 +228,7 @@ def test_refuses_a_queue_of_broken_batches(queue_len, valid):
 
 def test_queue_must_fit_the_images_of_all_processes(monkeypatch):
     model = build(queue_len=4)
-    monkeypatch.setattr('mmscfs.models.utils.queue.get_world_size', lambda: 2)
+    monkeypatch.setattr(moco_co2, 'get_world_size', lambda: 2)
     with pytest.raises(
         ValueError, match='the 8 images of a step .*=4 on each'
     ):

@@ -6,7 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from mmscfs.models import DINONeck, FeatureSearchNeck
-from mmscfs.models.search import AttendedMaps
+from mmscfs.models.search import LazyAttendedMaps
 
 
 def test_dino_neck_is_the_papers_four_layer_mlp():
@@ -142,7 +142,7 @@ def test_attended_maps_are_projected_as_if_multiplied_out():
     neck.projectors[0].bottleneck[0].conv.register_forward_hook(
         lambda *values: convolved.append(len(values[2]))
     )
-    found = AttendedMaps(attention, maps)
+    found = LazyAttendedMaps(attention, maps)
     added = found.add_to_(torch.ones_like(product))
     assert_close(added, 1 + product, rtol=1e-14, atol=1e-14)
     (x,), (expected,) = neck([found]), neck([product])
@@ -159,7 +159,9 @@ def test_attended_maps_are_projected_as_if_multiplied_out():
 
 def test_attended_maps_stay_channels_last():
     maps = torch.randn(2 * 4, 6, 5, 7).to(memory_format=torch.channels_last)
-    found = AttendedMaps(torch.randn(2, 3, 4, 5, 7), maps.unflatten(0, (2, 4)))
+    found = LazyAttendedMaps(
+        torch.randn(2, 3, 4, 5, 7), maps.unflatten(0, (2, 4))
+    )
     weighed = found.weigh(maps)
     assert weighed.is_contiguous(memory_format=torch.channels_last)
     # Neither does reading the maps by position copy them.
@@ -169,6 +171,8 @@ def test_attended_maps_stay_channels_last():
 
 def test_attended_maps_of_other_channels_are_refused():
     neck = FeatureSearchNeck([6])
-    found = AttendedMaps(torch.ones(1, 1, 1, 2, 2), torch.ones(1, 1, 5, 2, 2))
+    found = LazyAttendedMaps(
+        torch.ones(1, 1, 1, 2, 2), torch.ones(1, 1, 5, 2, 2)
+    )
     with pytest.raises(ValueError, match='leave model.search_neck.in_chan'):
         neck([found])

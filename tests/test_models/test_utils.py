@@ -10,12 +10,14 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
-from mmscfs.models.utils import (
+from mmscfs.models.heads import (
     CenterReduction,
-    MomentumTeacher,
     TeacherCenter,
-    output_channels,
     update_centers,
+)
+from mmscfs.models.utils import (
+    MomentumTeacher,
+    output_channels,
     with_in_channels,
 )
 
@@ -47,45 +49,34 @@ def test_copy_from_copies_buffers_too():
 
 
 def test_centers_follow_the_mean_by_hand():
-    center, idle = TeacherCenter(2, momentum=0.9), TeacherCenter(3)
-    idle.value.fill_(5)
-    center.value.fill_(1)
-    center.collect(torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]]))
-    center.collect(torch.tensor([[5.0, 6.0]]))
-    update_centers([center, idle])
-    assert_close(center.value, torch.tensor([0.9 + 0.3, 0.9 + 0.4]))
-    assert idle.value.tolist() == [5, 5, 5]  # it saw nothing
-    assert not center.collected.any()
+    """Of all batches since the last update, by their sizes."""
+    centers = TeacherCenter(2, momentum=0.9), TeacherCenter(1, momentum=0.5)
+    centers[0].value.fill_(1)
+    reductions = []
+    for first, second in (
+        ([[[1.0, 2.0]], [[3.0, 4.0]]], [[8.0]]),
+        ([[5.0, 6.0]], [[2.0]]),
+    ):
+        centers[0].collect(torch.tensor(first))
+        centers[1].collect(torch.tensor(second))
+        reductions.append(CenterReduction(centers))
+    update_centers(reductions)
+    assert_close(centers[0].value, torch.tensor([0.9 + 0.3, 0.9 + 0.4]))
+    assert_close(centers[1].value, torch.tensor([2.5]))
+    update_centers([])  # nothing was seen
+    assert centers[1].value.tolist() == [2.5]
+    assert set(centers[0].state_dict()) == {'value'}
 
 
 def test_half_precision_outputs_are_summed_in_fp32():
     center = TeacherCenter(1, momentum=0)
     center.collect(torch.ones(3000, 1, dtype=torch.bfloat16))
-    update_centers([center])
+    update_centers([CenterReduction([center])])
     assert center.value.item() == 1
 
 
-def test_pending_outputs_are_not_saved():
-    assert set(TeacherCenter(2).state_dict()) == {'value'}
-
-
-def test_reduction_takes_what_was_collected():
-    """And that of an earlier batch counts once, however often one waits."""
-    center = TeacherCenter(1, momentum=0)
-    reduction = None
-    for value in (1.0, 2.0, 6.0):
-        center.collect(torch.tensor([[value]]))
-        reduction = CenterReduction([center], earlier=reduction)
-        assert not center.collected.any()
-    center.collect(torch.tensor([[50.0]]))  # of the next step
-    reduction.wait()
-    update_centers([center], reduction)
-    assert center.value.item() == 3
-    assert center.collected.tolist() == [50, 1]
-
-
 def train_part(rank, world, cfg, batches, folder):
-    """Three steps of two batches each, the second skipped; save the model.
+    """Three steps of two batches each; save the model.
 
     Each process has its part of every batch. Batch norm is in evaluation
     mode, so that images do not depend on one another.
@@ -112,7 +103,7 @@ def train_part(rank, world, cfg, batches, folder):
 
         dist.all_reduce = all_reduce
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for step in range(3):
+    for _ in range(3):
         for last, views in enumerate(batches):
             views = [view.chunk(world)[rank] for view in views]
             alone = world > 1 and not last
@@ -120,13 +111,9 @@ def train_part(rank, world, cfg, batches, folder):
                 losses = wrapped(views, mode='loss')
                 loss, _ = model.parse_losses(losses)
                 (loss / 2).backward()
-        if step == 1:
-            model.after_skipped_step()
-        else:
-            optimizer.step()
-            model.after_step(0.9)
+        optimizer.step()
+        model.after_step(0.9)
         optimizer.zero_grad()
-        assert model._center_reduction is None
     # In evaluation nothing is collected, and so nothing reduced.
     model.eval()(views, mode='loss')
     state = dict(reduced=reduced, **model.state_dict())
@@ -148,7 +135,7 @@ def test_two_processes_move_the_centers_as_one(scfs_cfg, views, tmp_path):
     assert expected.pop('reduced') == []
     assert any(expected['head.center.value'])
     for state in found:
-        # One for each batch: four centres and their counts, not waited for.
+        # One for each batch: four centers and their counts, not waited for.
         assert state.pop('reduced') == [(12 + 3 * 10 + 4, True)] * 6
         for key, value in expected.items():
             assert_close(state[key], value, rtol=1e-10, atol=1e-10, msg=key)
@@ -171,19 +158,19 @@ class Backbone(nn.Module):
         return maps, self.linear(maps.mean((2, 3)))
 
 
-def test_channels_are_asked_from_the_backbone():
+def test_channels_are_those_of_the_backbone():
     backbone = Backbone().train()
     state = {k: v.clone() for k, v in backbone.state_dict().items()}
     random_state = torch.get_rng_state()
     assert output_channels(backbone) == [5, 7]
-    # Asking changes nothing: no statistics, no mode, no random numbers.
+    # That changes nothing: no statistics, no mode, no random numbers.
     assert backbone.training
     assert torch.equal(torch.get_rng_state(), random_state)
     for key, value in backbone.state_dict().items():
         assert torch.equal(value, state[key])
 
 
-def test_a_backbone_of_more_channels_is_asked_with_as_many():
+def test_a_backbone_of_more_channels_sees_as_many():
     backbone = Backbone()
     backbone.conv = nn.Conv2d(12, 5, 1)
     assert output_channels(backbone) == [5, 7]

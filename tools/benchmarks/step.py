@@ -241,9 +241,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         print(json.dumps(dict(results, process_memory=start.bytes)))
         return 0
-    from mmscfs.engine.optimizers.per_param_clip_optim_wrapper import (
-        default_precision,
-    )
+    from mmscfs.engine.optimizers import default_precision
 
     precision = args.precision
     if precision == 'auto':

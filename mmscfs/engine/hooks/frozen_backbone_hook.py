@@ -46,7 +46,7 @@ class FrozenBackboneHook(Hook):
             raise RuntimeError(
                 f'iteration {runner.iter}: {len(moved)} of {len(state)} '
                 'tensors of the frozen backbone moved (e.g. model.backbone.'
-                f'{moved[0]}), so this is no linear probing: something '
+                f'{moved[0]}), so this is not linear probing: something '
                 'writes into them, a hook or the backbone itself'
             )
 

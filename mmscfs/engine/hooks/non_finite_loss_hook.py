@@ -1,20 +1,16 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-import logging
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from mmengine.dist import get_rank
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
-from torch import Tensor, nn
-
-from ..runner_access import unwrapped_model
-from .deferred_runtime_info_hook import deferred_hook, read_hub
+from torch import Tensor
 
 SHOWN = 32  # images in an error
-IN_ROW = 'steps_skipped_in_row'
 
 
 class Iteration(NamedTuple):
@@ -22,42 +18,48 @@ class Iteration(NamedTuple):
 
     Attributes:
         number (int): Counted from 1.
-        names (tuple[str, ...]): The figures that it logged.
+        figures (dict[str, Tensor]): What it logged, still on the device.
         files (list[str]): The images of this process.
-        steps (bool): Whether the optimiser was due, after as many batches
-            as it accumulates.
+        due (bool): Whether the optimizer's step was due, after as many
+            batches as it accumulates.
     """
 
     number: int
-    names: tuple[str, ...]
+    figures: dict[str, Tensor]
     files: list[str]
-    steps: bool
+    due: bool
+
+    def describe(self, what: str) -> str:
+        """Say what is not finite, and in which images, the first of many."""
+        text = f'iteration {self.number}: not finite: {what}'
+        if self.files:
+            text += f'; images of process {get_rank()}: '
+            text += ', '.join(self.files[:SHOWN])
+        if len(self.files) > SHOWN:
+            text += f' and {len(self.files) - SHOWN} more'
+        return text
 
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
-    """Keep what is not finite out of a run, and stop one that has much of it.
+    """Stop a run whose figures are not finite, before they are saved.
 
-    A step whose loss or gradient is not finite is skipped by
-    ``PerParamClipOptimWrapper``. This hook then puts back what the forward
-    pass has changed in the buffers, such as batch norm's statistics or a
-    queue of keys, so that the step leaves no trace; logs the share of such
-    steps as ``skipped``; and stops the run after ``max_skipped`` in a row.
-    With another wrapper, or if a figure is not finite although the step was
-    taken, it stops at the first.
+    At the first loss or other figure that is not finite the run stops. A
+    step whose gradients alone are not finite changes no weight, which
+    ``PerParamClipOptimWrapper`` sees to: in fp16 they overflow now and then.
+    Such steps are logged as ``skipped``; ``max_skipped`` in a row stop the
+    run as well.
 
-    Looks at the figures when the log has read them from the device, so it
-    adds no synchronisation: before the next iteration with mmengine's
-    ``RuntimeInfoHook``, after the log's interval with
-    :class:`DeferredRuntimeInfoHook`; and always before a checkpoint is
-    written or a validation begins.
+    Reads the figures whenever the log does, and before a checkpoint is
+    written or a validation begins. Between, it adds nothing to a step. A
+    checkpoint whose weights or buffers are not numbers is never written.
 
     Args:
         max_skipped (int): Steps in a row. More than the 16 after which fp16
             has halved its first loss scale to 1. Defaults to 20.
 
     Raises:
-        FloatingPointError: Names the first such iteration, its terms, the
+        FloatingPointError: Names the iteration, what is not finite, the
             images of this process and the last checkpoint.
         ValueError: ``max_skipped`` is less than 1.
     """
@@ -71,28 +73,16 @@ class NonFiniteLossHook(Hook):
             )
         self.max_skipped = max_skipped
         self._unread: list[Iteration] = []
-        self._first = ''  # of the steps skipped in a row, in words
-        self._kept: list[tuple[Tensor, Tensor]] = []
-        self._begins_step = True
+        self._skipped: list[Iteration] = []  # in a row
+        self._intervals: list[int] = []  # of the log
 
     def before_train(self, runner: Runner) -> None:
-        """Find the buffers to put back after a skipped step."""
-        if hasattr(runner.optim_wrapper, 'skipped'):
-            state = unwrapped_model(runner).state_dict(keep_vars=True)
-            self._kept = [
-                (value, value.detach().clone())
-                for value in state.values()
-                if not isinstance(value, nn.Parameter)
-            ]
-
-    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Check what the log has read, and remember the buffers."""
-        log = deferred_hook(runner)
-        if log is None or not log.waiting:
-            self.check(runner)
-        if self._begins_step and self._kept:
-            own, copies = zip(*self._kept, strict=True)
-            torch._foreach_copy_(copies, own)
+        """Learn when the log reads the device."""
+        self._intervals = [
+            hook.interval
+            for hook in runner.hooks
+            if isinstance(hook, LoggerHook)
+        ]
 
     def after_train_iter(
         self,
@@ -101,19 +91,21 @@ class NonFiniteLossHook(Hook):
         data_batch: Any = None,
         outputs: dict | None = None,
     ) -> None:
-        """Undo what a skipped step has left, and log that it was skipped."""
-        wrapper = runner.optim_wrapper
-        skips = hasattr(wrapper, 'skipped')
-        steps = not skips or wrapper.should_update()
-        self._begins_step = steps
-        if skips:
-            skipped = steps and wrapper.skipped
-            restore(self._kept, skipped)
-            if outputs:
-                outputs['skipped'] = as_scalar(skipped, outputs['loss'])
-        names = tuple(outputs or ())
-        files = batch_files(data_batch)
-        self._unread.append(Iteration(runner.iter + 1, names, files, steps))
+        """Remember the figures, and log whether the step was skipped."""
+        outputs = {} if outputs is None else outputs
+        skipped = getattr(runner.optim_wrapper, 'skipped', None)
+        due = skipped is not None and runner.optim_wrapper.should_update()
+        if outputs and skipped is not None:
+            outputs['skipped'] = skipped if due else torch.zeros_like(skipped)
+        figures = {k: torch.as_tensor(v).detach() for k, v in outputs.items()}
+        batch = data_batch if isinstance(data_batch, dict) else {}
+        samples = batch.get('data_samples') or ()
+        files = [s.img_path for s in samples if 'img_path' in s]
+        self._unread.append(Iteration(runner.iter + 1, figures, files, due))
+        if any(
+            self.every_n_inner_iters(batch_idx, n) for n in self._intervals
+        ):
+            self.check(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Check what is left, before the epoch is saved."""
@@ -124,149 +116,58 @@ class NonFiniteLossHook(Hook):
         self.check(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """The same before any other checkpoint, which has a copy already."""
+        """The same before any checkpoint, and check what it would save."""
         self.check(runner)
-        info = checkpoint['message_hub']['runtime_info']
-        info[IN_ROW] = runner.message_hub.runtime_info[IN_ROW]
+        for name, value in checkpoint['state_dict'].items():
+            if isinstance(value, Tensor) and value.isnan().any():
+                raise FloatingPointError(
+                    f'iteration {runner.iter}: {name} of the model is not a '
+                    f'number, though every figure is; {remedy(runner)}'
+                )
 
     def check(self, runner: Runner) -> None:
-        """Check the figures logged since the last check.
+        """Check the figures since the last check.
 
         Raises:
-            FloatingPointError: Too many steps were skipped, or one was taken
-                although a figure is not finite.
+            FloatingPointError: One is not finite, or too many steps were
+                skipped.
         """
-        figures = read_figures(runner, self._unread)
-        steps, self._unread = whole_steps(self._unread)
-        hub = runner.message_hub  # which checkpoints keep
-        in_row = hub.runtime_info.get(IN_ROW, 0)
-        found = []
-        for step in steps:
-            bad, number = describe(step, figures), step[-1].number
-            if not figures[number].get('skipped'):
-                in_row = 0
-                if bad:
-                    raise FloatingPointError(f'{bad}; {remedy(runner)}')
-                continue
-            found.append(bad or describe_gradient(step))
-            if in_row == 0 or not self._first:
-                self._first = found[-1]
-            in_row += 1
-            if in_row >= self.max_skipped:
+        unread, self._unread = self._unread, []
+        values = read([v for batch in unread for v in batch.figures.values()])
+        for batch in unread:
+            figures = {name: next(values) for name in batch.figures}
+            bad = [
+                f'{name}={value}'
+                for name, value in figures.items()
+                if not math.isfinite(value)
+            ]
+            if bad:
+                text = batch.describe(', '.join(bad))
+                raise FloatingPointError(f'{text}; {remedy(runner)}')
+            if batch.due:
+                skipped = figures.get('skipped')
+                self._skipped = [*self._skipped, batch] if skipped else []
+            if len(self._skipped) == self.max_skipped:
+                first = self._skipped[0].describe('a gradient')
                 raise FloatingPointError(
-                    f'{in_row} steps in a row were skipped, up to '
-                    f'iteration {number} (default_hooks.non_finite_loss.'
-                    f'max_skipped={self.max_skipped}). The first: '
-                    f'{self._first}; {remedy(runner)}'
+                    f'{self.max_skipped} steps in a row were skipped, up to '
+                    f'iteration {batch.number} (default_hooks.'
+                    f'non_finite_loss.max_skipped={self.max_skipped}). The '
+                    f'first: {first}; {remedy(runner)}'
                 )
-        hub.update_info(IN_ROW, in_row)
-        if found:
-            scaled = runner.optim_wrapper.precision == 'fp16'
-            runner.logger.log(
-                # That a gradient overflows now and then is how it scales.
-                logging.INFO if scaled else logging.WARNING,
-                f'steps skipped: {len(found)}; the first: {found[0]}',
-            )
 
 
-def restore(kept: list[tuple[Tensor, Tensor]], skipped: bool | Tensor) -> None:
-    """Put values back, if a step was skipped.
-
-    Args:
-        kept (list[tuple[Tensor, Tensor]]): Pairs of a value and its copy.
-        skipped (bool | Tensor): 1 or 0 if only the device knows.
-    """
-    if isinstance(skipped, Tensor):
-        for own, copy in kept:
-            torch.where(skipped > 0, copy, own, out=own)
-    elif skipped:
-        for own, copy in kept:
-            own.copy_(copy)
-
-
-def as_scalar(skipped: bool | Tensor, like: Tensor | float) -> Tensor:
-    """Return a flag as a float tensor on the device of another figure."""
-    if isinstance(skipped, Tensor):
-        return skipped
-    device = like.device if isinstance(like, Tensor) else None
-    return torch.full((), float(skipped), device=device)
-
-
-def batch_files(data_batch: Any) -> list[str]:
-    """Return the paths of a batch's images, as far as it names them."""
-    samples = isinstance(data_batch, dict) and data_batch.get('data_samples')
-    return [s.img_path for s in samples or () if 'img_path' in s]
-
-
-def read_figures(
-    runner: Runner, iterations: list[Iteration]
-) -> dict[int, dict[str, float]]:
-    """Return the figures of the log's last iterations, by their numbers."""
-    figures: dict[int, dict[str, float]] = {
-        iteration.number: {} for iteration in iterations
-    }
-    hub = read_hub(runner)
-    for name in dict.fromkeys(n for i in iterations for n in i.names):
-        history, _ = hub.get_scalar(f'train/{name}').data
-        numbers = [i.number for i in iterations if name in i.names]
-        values = history[-len(numbers) :]
-        for number, value in zip(numbers, values, strict=True):
-            figures[number][name] = value
-    return figures
-
-
-def whole_steps(
-    iterations: list[Iteration],
-) -> tuple[list[list[Iteration]], list[Iteration]]:
-    """Group iterations by steps; return also those whose step is to come."""
-    steps, rest = [], []
-    for iteration in iterations:
-        rest.append(iteration)
-        if iteration.steps:
-            steps.append(rest)
-            rest = []
-    return steps, rest
-
-
-def describe(
-    step: list[Iteration], figures: dict[int, dict[str, float]]
-) -> str:
-    """Say what is not finite in the first bad batch of a step, or ""."""
-    for iteration in step:
-        bad = [
-            f'{name}={value}'
-            for name, value in figures[iteration.number].items()
-            if not math.isfinite(value)
-        ]
-        if bad:
-            return (
-                f'iteration {iteration.number}: not finite: '
-                f'{", ".join(bad)}{name_files(iteration.files)}'
-            )
-    return ''
-
-
-def describe_gradient(step: list[Iteration]) -> str:
-    """Say of which step a gradient is not finite, where all figures are."""
-    files = [file for iteration in step for file in iteration.files]
-    return (
-        f'iteration {step[-1].number}: not finite: a gradient'
-        f'{name_files(files)}'
-    )
-
-
-def name_files(files: list[str]) -> str:
-    """Say what images a batch has on this process, the first of many."""
-    if not files:
-        return ''
-    more = f' and {len(files) - SHOWN} more' if len(files) > SHOWN else ''
-    return (
-        f'; images of process {get_rank()}: {", ".join(files[:SHOWN])}{more}'
-    )
+def read(figures: Sequence[Tensor]) -> Iterator[float]:
+    """Yield scalars that lie on the device, after one transfer."""
+    if figures:
+        kind = dict(device=figures[0].device, dtype=torch.float32)
+        yield from torch.stack(
+            [x.reshape(()).to(**kind) for x in figures]
+        ).tolist()
 
 
 def remedy(runner: Runner) -> str:
-    """Say how to go on after a run that had to be stopped."""
+    """Say how to continue after a run that had to be stopped."""
     slower = 'a lower learning rate or a longer warm-up'
     precision = ''
     if hasattr(runner.optim_wrapper, 'precision'):
@@ -278,7 +179,7 @@ def remedy(runner: Runner) -> str:
             f'{slower}'
         )
     return (
-        f'the last checkpoint, {last}, is from before: go on from it by '
-        f'--resume with {precision}a lower optim_wrapper.clip_grad.max_norm; '
-        f'{slower} takes a new run, as --resume keeps the old one'
+        f'resume from the last good checkpoint, {last}, by --resume with '
+        f'{precision}a lower optim_wrapper.clip_grad.max_norm; {slower} '
+        'needs a new run, as --resume keeps the old schedule'
     )

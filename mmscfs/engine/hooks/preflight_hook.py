@@ -4,20 +4,19 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmpretrain.models import selfsup
 from mmpretrain.registry import HOOKS
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from mmscfs.checkpoint import check_same_model
-from mmscfs.models.utils import (
-    check_colors,
-    check_queue_length,
-    has_batch_norm,
-)
+from mmscfs.models.selfsup.moco_co2 import check_queue_length
+from mmscfs.models.utils import check_colors, outputs_of_blank
 
 from ..runner_access import check_not_empty, unwrapped_model
 
@@ -41,7 +40,7 @@ class PreflightHook(Hook):
     norm and the algorithm's queue, and one sample's views against data
     preprocessor, algorithm, backbone and necks. Knows DINO, SCFS and
     mmpretrain's algorithms of several views; of others it checks the batches,
-    and that no colours are left undone.
+    and that no colors are left undone.
 
     A learning rate that would rise to its schedule's end, as after a scaling
     to small batches, is only warned of.
@@ -83,8 +82,8 @@ def rising_rates(schedulers: Any) -> Iterator[str]:
     """Yield a warning for each schedule that ends above where it began.
 
     Args:
-        schedulers (list[_ParamScheduler] | dict): Of one optimiser, as
-            mmengine's runner has them; of several none is looked at.
+        schedulers (list[_ParamScheduler] | dict): Of one optimizer, as
+            mmengine's runner has them; those of several are not checked.
     """
     if isinstance(schedulers, dict):
         return
@@ -92,7 +91,7 @@ def rising_rates(schedulers: Any) -> Iterator[str]:
         end = getattr(schedule, 'eta_min', None)
         if schedule.param_name != 'lr' or end is None:
             continue
-        # A wrapper adds its settings, unscaled, to those of its optimiser.
+        # A wrapper adds its settings, unscaled, to those of its optimizer.
         optimizer = getattr(
             schedule.optimizer, 'optimizer', schedule.optimizer
         )
@@ -112,6 +111,15 @@ def size_of(loader: DataLoader) -> tuple[int, int]:
     sampler: Any = loader.sampler  # torch's hints know no length
     batch: Any = loader.batch_size
     return len(sampler), batch
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether a norm sees only this process's images."""
+    synced = nn.SyncBatchNorm if get_world_size() > 1 else ()
+    return any(
+        isinstance(module, _BatchNorm) and not isinstance(module, synced)
+        for module in model.modules()
+    )
 
 
 def check_batches(model: BaseModel, loader: DataLoader) -> None:
@@ -213,7 +221,6 @@ def no_undefined_gradients(
             handle.remove()
 
 
-@torch.no_grad()
 def check_neck(model: BaseModel, shapes: Sequence[tuple]) -> None:
     """Send blank views through the backbone and compare with the neck.
 
@@ -225,24 +232,13 @@ def check_neck(model: BaseModel, shapes: Sequence[tuple]) -> None:
         ValueError: The backbone cannot take a view, or the neck's first
             layer needs another number of channels.
     """
-    name = type(model.backbone).__name__
     first = next(m for m in model.neck.modules() if isinstance(m, nn.Linear))
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
     for shape in sorted(set(shapes)):
-        try:
-            outputs = model.backbone(torch.zeros(1, *shape, device=device))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise ValueError(
-                f'the backbone {name} cannot take views of shape {shape}: '
-                f'{error}; change global_size or local_size of MultiCrop'
-            ) from error
+        outputs = outputs_of_blank(model.backbone, shape)
         channels = outputs[-1].shape[1]
         if channels != first.in_features:
             raise ValueError(
                 f'model.neck.in_channels={first.in_features}, but the last '
-                f'output of the backbone {name} has {channels} channels: set '
-                f'model.neck.in_channels={channels}'
+                f'output of the backbone {type(model.backbone).__name__} has '
+                f'{channels} channels: set model.neck.in_channels={channels}'
             )
-    model.train(was_training)

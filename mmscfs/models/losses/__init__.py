@@ -1,12 +1,22 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from .consistency_loss import ConsistencyLoss
-from .cosine_logits import CosineLogits
-from .dino_loss import DINOLoss
-from .feature_search_loss import FeatureSearchLoss
+from .cross_entropy import (
+    DINOLoss,
+    FeatureSearchLoss,
+    LazyCosineLogits,
+    at_least_fp32,
+    entropy,
+    student_log_probabilities,
+    teacher_probabilities,
+)
 
 __all__ = [
     'ConsistencyLoss',
-    'CosineLogits',
     'DINOLoss',
     'FeatureSearchLoss',
+    'LazyCosineLogits',
+    'at_least_fp32',
+    'entropy',
+    'student_log_probabilities',
+    'teacher_probabilities',
 ]

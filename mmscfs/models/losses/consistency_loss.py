@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .functional import at_least_fp32
+from .cross_entropy import at_least_fp32
 
 
 class ConsistencyLoss(nn.Module):
@@ -41,6 +41,12 @@ class ConsistencyLoss(nn.Module):
 
     Raises:
         ValueError: The weight is negative, or the temperature not positive.
+
+    Example:
+        >>> query, key = torch.eye(8)[:4], torch.eye(8)[4:]
+        >>> queue = F.normalize(torch.ones(8, 100), dim=0)  # all alike
+        >>> ConsistencyLoss()(query, key, queue)
+        tensor(0.)
     """
 
     def __init__(self, weight: float = 0.3, temperature: float = 0.05) -> None:

@@ -1,16 +1,16 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from .attended_maps import AttendedMaps
-from .feature_search import FeatureSearch
 from .roi_search import RoIFeatureSearch, regions_in_views
 from .soft_search import (
+    FeatureSearch,
+    LazyAttendedMaps,
     SoftFeatureSearch,
     global_average_pool,
     search_attention,
 )
 
 __all__ = [
-    'AttendedMaps',
     'FeatureSearch',
+    'LazyAttendedMaps',
     'RoIFeatureSearch',
     'SoftFeatureSearch',
     'global_average_pool',

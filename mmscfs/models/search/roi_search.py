@@ -3,8 +3,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from ..losses.functional import at_least_fp32
-from .feature_search import FeatureSearch
+from ..losses import at_least_fp32
+from .soft_search import FeatureSearch
 
 
 def regions_in_views(
@@ -52,6 +52,16 @@ class RoIFeatureSearch(FeatureSearch):
     Only what both crops show is cut out. A pair of views that have nothing in
     common has no region; it is left out of the loss, in which every other
     pair weighs as much as it would without it.
+
+    Example:
+        >>> maps = torch.randn(1, 1, 8, 3, 3), torch.randn(1, 1, 8, 7, 7)
+        >>> local_crops = torch.tensor([[[0.0, 0, 32, 32, 0]]])
+        >>> global_crops = torch.tensor([[[0.0, 0, 64, 64, 1]]])  # flipped
+        >>> search = RoIFeatureSearch()
+        >>> search(*maps, local_crops, global_crops).shape
+        torch.Size([1, 1, 1, 8, 3, 3])
+        >>> search.pair_weights(local_crops, global_crops)
+        tensor([[[1.]]])
     """
 
     needs_crops = True

@@ -1,29 +1,33 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import get_world_size
 from mmengine.model import BaseModule
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..losses.functional import at_least_fp32
-from ..utils import (
+from ..heads import (
     CenterReduction,
-    MomentumTeacher,
+    ProjectedViews,
     TeacherCenter,
+    update_centers,
+)
+from ..losses import at_least_fp32
+from ..utils import (
+    MomentumTeacher,
     checkpoint_blocks,
     compile_for_training,
     fit_backbone,
-    has_batch_norm,
-    update_centers,
+    outputs_of_blank,
     with_in_channels,
 )
 
 NUM_GLOBAL = 2
+Maps = tuple[Tensor, ...]  # a backbone's outputs for one batch of views
 
 
 @MODELS.register_module()
@@ -36,8 +40,8 @@ class DINO(BaseSelfSupervisor):
     and the student predicts the teacher's output for every other view.
     Without local views it is "DINO without multi-crop".
 
-    The model moves its teacher and centres only when told to, which
-    :class:`MomentumTeacherHook` does after each step of the optimiser.
+    The model moves its teacher and centers in :meth:`after_step` only, which
+    :class:`MomentumTeacherHook` calls after each step of the optimizer.
 
     Args:
         backbone (dict): Backbone config; its last output feeds the neck.
@@ -60,6 +64,17 @@ class DINO(BaseSelfSupervisor):
         ValueError: Head and neck differ in the number of prototypes, the
             backbone has no blocks to checkpoint, or ``compile`` or
             ``checkpoint_activations`` is not valid, or both are set.
+
+    Example:
+        >>> model = DINO(
+        ...     backbone=dict(type='ResNet', depth=18),
+        ...     neck=dict(type='DINONeck', num_prototypes=100),
+        ...     head=dict(type='DINOHead'),
+        ... )
+        >>> views = [torch.randn(4, 3, s, s) for s in (64, 64, 32)]
+        >>> losses = model.loss(views)
+        >>> losses['loss_dino'].backward()  # then the optimizer's step, and
+        >>> model.after_step(momentum=0.996)
     """
 
     def __init__(
@@ -105,7 +120,7 @@ class DINO(BaseSelfSupervisor):
         )
         self.teacher = MomentumTeacher(backbone=self.backbone, neck=self.neck)
         self.register_load_state_dict_pre_hook(fit_backbone)
-        self._center_reduction: CenterReduction | None = None
+        self._reductions: list[CenterReduction] = []  # since the last step
         self._compile = compile
         self._checkpoint_activations = checkpoint_activations
         self.prepare_parts('backbone', 'neck')
@@ -132,7 +147,7 @@ class DINO(BaseSelfSupervisor):
                     compile_for_training(module, options)
 
     def init_weights(self) -> None:
-        """Initialise the student, then make the teacher its copy."""
+        """Initialize the student, then make the teacher its copy."""
         super().init_weights()
         self.teacher.copy_from(self)
 
@@ -208,12 +223,30 @@ class DINO(BaseSelfSupervisor):
 
         Returns:
             dict[str, Tensor]: Those of the head, and ``feature_std``: the
-            standard deviation over the batch of the teacher's normalised
+            standard deviation over the batch of the teacher's normalized
             features times sqrt(C), 1 when they spread evenly over the sphere
             and 0 when they are all the same.
 
         Raises:
-            ValueError: The views do not fit, or batch norm has one image.
+            ValueError: The views do not fit.
+        """
+        student_global, student_local, teacher_global = self.see(inputs)
+        views = self.project(student_global, student_local, teacher_global)
+        return self.compare(views, teacher_global)
+
+    def see(self, inputs: list[Tensor]) -> tuple[Maps, Maps | None, Maps]:
+        """Send a batch's views through the backbones.
+
+        Args:
+            inputs (list[Tensor]): As :meth:`loss` takes them.
+
+        Returns:
+            tuple[Maps, Maps | None, Maps]: The student's outputs for the 2 B
+            global and the N B local views (None without any), and the
+            teacher's for the global ones, without gradient.
+
+        Raises:
+            ValueError: The views do not fit.
         """
         self.check_views(inputs)
         global_views = self.stack_views(inputs[:NUM_GLOBAL])
@@ -224,21 +257,7 @@ class DINO(BaseSelfSupervisor):
             student_local = self.backbone(local_views)
         with torch.no_grad():
             teacher_global = self.teacher.backbone(global_views)
-        losses = self.head.loss(
-            **self.project(
-                student_global, student_local, teacher_global, data_samples
-            )
-        )
-        if self.training and get_world_size() > 1:
-            # The backward pass hides it.
-            self._center_reduction = CenterReduction(
-                self.centers, earlier=self._center_reduction
-            )
-        with torch.no_grad():
-            pooled = self.neck.pool(at_least_fp32(teacher_global[-1]))
-            deviation = F.normalize(pooled, dim=-1).std(dim=0).mean()
-            losses['feature_std'] = deviation * pooled.shape[-1] ** 0.5
-        return losses
+        return student_global, student_local, teacher_global
 
     @staticmethod
     def stack_views(views: list[Tensor]) -> Tensor:
@@ -247,18 +266,19 @@ class DINO(BaseSelfSupervisor):
 
     def project(
         self,
-        student_global: tuple[Tensor, ...],
-        student_local: tuple[Tensor, ...] | None,
-        teacher_global: tuple[Tensor, ...],
-        data_samples: list[DataSample] | None = None,
-    ) -> dict[str, Tensor | list[Tensor] | None]:
-        """Turn backbone outputs into the arguments of the head's loss.
+        student_global: Maps,
+        student_local: Maps | None,
+        teacher_global: Maps,
+    ) -> ProjectedViews:
+        """Project the backbones' pooled last outputs (Eq. 1's f).
 
         Args:
-            student_global (tuple[Tensor, ...]): Outputs for 2 B images.
-            student_local (tuple[Tensor, ...], optional): For N B images.
-            teacher_global (tuple[Tensor, ...]): For 2 B images.
-            data_samples (list[DataSample], optional): Not used.
+            student_global (Maps): Outputs for 2 B images.
+            student_local (Maps, optional): For N B images.
+            teacher_global (Maps): For 2 B images.
+
+        Returns:
+            ProjectedViews: Without search layers.
         """
         batch = len(teacher_global[-1]) // NUM_GLOBAL
         pooled = [self.neck.pool(student_global[-1])]
@@ -266,25 +286,42 @@ class DINO(BaseSelfSupervisor):
             pooled.append(self.neck.pool(student_local[-1]))
         student_logits = self.neck(pooled, batch)
         with torch.no_grad():
-            teacher = self.teacher.neck
-            teacher_pooled = [teacher.pool(teacher_global[-1])]
-            teacher_logits = teacher(teacher_pooled, batch).compute()
-        return dict(
-            student_logits=student_logits, teacher_logits=teacher_logits
-        )
+            teacher_neck = self.teacher.neck
+            teacher_pooled = [teacher_neck.pool(teacher_global[-1])]
+            teacher_logits = teacher_neck(teacher_pooled, batch).compute()
+        return ProjectedViews(student_logits, teacher_logits)
+
+    def compare(
+        self, views: ProjectedViews, teacher_global: Maps
+    ) -> dict[str, Tensor]:
+        """Return the head's losses, and how far the features spread.
+
+        Args:
+            views (ProjectedViews): What the head compares.
+            teacher_global (Maps): The teacher's outputs for 2 B images.
+        """
+        losses = self.head.loss(views)
+        if self.training:
+            # The backward pass hides it.
+            self._reductions.append(CenterReduction(self.centers))
+        with torch.no_grad():
+            pooled = self.neck.pool(at_least_fp32(teacher_global[-1]))
+            deviation = F.normalize(pooled, dim=-1).std(dim=0).mean()
+            losses['feature_std'] = deviation * pooled.shape[-1] ** 0.5
+        return losses
 
     def check_views(self, inputs: list[Tensor]) -> None:
         """Check the views of one batch.
 
         Raises:
-            ValueError: They are no two global views of one shape followed by
-                local views of one shape, or batch norm has one image.
+            ValueError: Unless inputs are two equal global views, then equal
+                local views.
         """
         if not isinstance(inputs, (list, tuple)) or len(inputs) < NUM_GLOBAL:
             raise ValueError(
                 f'{type(self).__name__} needs a list of at least two views '
                 f'(B, 3, H, W), got {type(inputs).__name__}: put MultiCrop '
-                "and PackInputs in the data set's pipeline and set "
+                "and PackInputs in the dataset's pipeline and set "
                 "train_dataloader.collate_fn=dict(type='default_collate')"
             )
         shapes = [tuple(view.shape) for view in inputs]
@@ -297,20 +334,13 @@ class DINO(BaseSelfSupervisor):
                     f'{type(self).__name__} needs {kind} views of one shape, '
                     f'got {group}'
                 )
-        if self.training and len(inputs[0]) == 1 and has_batch_norm(self):
-            raise ValueError(
-                'train_dataloader.batch_size: a batch of one image has no '
-                'statistics for batch norm; use 2 or more, and '
-                'drop_last=True so that no epoch ends in such a batch'
-            )
 
-    @torch.no_grad()
     def check_fit(
         self,
         view_shapes: list[tuple[int, int, int]],
         data_sample: DataSample | None = None,
     ) -> None:
-        """Send blank views of every shape through backbone and necks.
+        """Send a blank view of every shape through the backbone.
 
         Args:
             view_shapes (list[tuple[int, int, int]]): (3, S, S) of each view.
@@ -321,22 +351,10 @@ class DINO(BaseSelfSupervisor):
             ValueError: The backbone cannot take a view, or its outputs do
                 not fit the necks.
         """
-        was_training = self.training
-        self.eval()
-        device = next(self.parameters()).device
         for shape in sorted(set(view_shapes)):
-            try:
-                maps = self.backbone(torch.zeros(1, *shape, device=device))
-            except (RuntimeError, AssertionError, ValueError) as error:
-                raise ValueError(
-                    f'the backbone {type(self.backbone).__name__} cannot '
-                    f'take views of shape {shape}: {error}; change '
-                    'global_size or local_size of MultiCrop'
-                ) from error
-            self.check_outputs(maps)
-        self.train(was_training)
+            self.check_outputs(outputs_of_blank(self.backbone, shape))
 
-    def check_outputs(self, maps: tuple[Tensor, ...]) -> None:
+    def check_outputs(self, maps: Sequence[Tensor]) -> None:
         """Check the backbone's outputs against the neck.
 
         Raises:
@@ -346,28 +364,15 @@ class DINO(BaseSelfSupervisor):
 
     @property
     def centers(self) -> list[TeacherCenter]:
-        """Every centre that follows the teacher's outputs."""
+        """Every center that follows the teacher's outputs."""
         return [m for m in self.head.modules() if isinstance(m, TeacherCenter)]
 
-    def after_step(
-        self, momentum: float, skipped: Tensor | None = None
-    ) -> None:
-        """Move teacher and centres after the optimiser has stepped.
+    def after_step(self, momentum: float) -> None:
+        """Move teacher and centers after the optimizer's step.
 
         Args:
             momentum (float): Share of itself that the teacher keeps.
-            skipped (Tensor, optional): 1 if the step was skipped, else 0, if
-                only the device knows; then nothing moves. Defaults to None:
-                it was not.
         """
-        self.teacher.momentum_update(self, momentum, skipped)
-        update_centers(self.centers, self._center_reduction, skipped)
-        self._center_reduction = None
-
-    def after_skipped_step(self) -> None:
-        """Forget a batch whose step was skipped: nothing moves."""
-        for center in self.centers:
-            center.discard()
-        if self._center_reduction is not None:
-            self._center_reduction.wait()
-            self._center_reduction = None
+        self.teacher.momentum_update(self, momentum)
+        update_centers(self._reductions)
+        self._reductions = []

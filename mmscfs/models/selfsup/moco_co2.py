@@ -3,14 +3,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import get_world_size
 from mmpretrain.models.selfsup import MoCo
 from mmpretrain.models.utils import batch_shuffle_ddp, batch_unshuffle_ddp
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
-from ..losses.functional import entropy
-from ..utils import check_queue_length
+from ..losses import entropy
 
 
 @MODELS.register_module()
@@ -31,6 +31,25 @@ class MoCoCO2(MoCo):
         consistency (dict, optional): Config of the consistency term.
             Defaults to ``ConsistencyLoss`` with its settings for MoCo v2.
         **kwargs: Those of :class:`mmpretrain.models.MoCo`.
+
+    Example:
+        >>> model = MoCoCO2(
+        ...     backbone=dict(type='ResNet', depth=18),
+        ...     neck=dict(
+        ...         type='MoCoV2Neck',
+        ...         in_channels=512,
+        ...         hid_channels=64,
+        ...         out_channels=32,
+        ...     ),
+        ...     head=dict(
+        ...         type='ContrastiveHead', loss=dict(type='CrossEntropyLoss')
+        ...     ),
+        ...     feat_dim=32,
+        ...     queue_len=64,
+        ... )
+        >>> views = [torch.randn(4, 3, 32, 32) for _ in range(2)]
+        >>> [*model.loss(views)][:2]
+        ['loss_contrast', 'loss_consistency']
     """
 
     def __init__(
@@ -128,3 +147,25 @@ class MoCoCO2(MoCo):
                 "and train_dataloader.collate_fn=dict(type='default_collate')"
             )
         check_queue_length(self.queue_len, len(inputs[0]))
+
+
+def check_queue_length(length: int, batch: int) -> None:
+    """Check that a queue of keys, as MoCo's, holds whole steps.
+
+    Args:
+        length (int): Number of keys in the queue.
+        batch (int): Images in a batch of one process.
+
+    Raises:
+        ValueError: It does not.
+    """
+    processes = get_world_size()
+    step = batch * processes
+    if length % step:
+        raise ValueError(
+            f'model.queue_len={length} must be a multiple of the {step} '
+            f'images of a step (train_dataloader.batch_size={batch} on each '
+            f'of {processes} processes), which replace as many of its keys: '
+            f'set it to {max(1, round(length / step)) * step}, or change '
+            'the batch size; and keep drop_last=True'
+        )

@@ -9,9 +9,9 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..search import AttendedMaps
+from ..search import LazyAttendedMaps
 from ..utils import with_in_channels
-from .dino import DINO, NUM_GLOBAL
+from .dino import DINO, NUM_GLOBAL, Maps
 
 
 @MODELS.register_module()
@@ -43,9 +43,21 @@ class SCFS(DINO):
         **kwargs: Those of :class:`DINO`.
 
     Raises:
-        ValueError: A search layer is no output of the backbone, the backbone
-            has no ``out_indices``, or ``search_views`` is unknown, or is
-            "none" with a ``search``.
+        ValueError: The backbone lacks ``out_indices`` or a search layer
+            among them, or ``search_views`` is unknown, or is "none" with a
+            ``search``.
+
+    Example:
+        >>> model = SCFS(
+        ...     backbone=dict(type='ResNet', depth=18, out_indices=(2, 3)),
+        ...     neck=dict(type='DINONeck', num_prototypes=100),
+        ...     search_neck=dict(type='FeatureSearchNeck', mid_channels=16),
+        ...     head=dict(type='SCFSHead'),
+        ... )
+        >>> views = [torch.randn(4, 3, s, s) for s in (64, 64, 32, 32)]
+        >>> losses = model.loss(views)
+        >>> [name for name in losses if name.startswith('loss_layer3')]
+        ['loss_layer3_global', 'loss_layer3_search']
     """
 
     def __init__(
@@ -102,6 +114,7 @@ class SCFS(DINO):
         self.teacher.add_copy('search_neck', search_neck)
         self.prepare_parts('search_neck')
         self.search_views = search_views
+        self.num_searched = dict(all=2, first=1, none=0)[search_views]
         self.search_outputs = search_outputs
         if search_views != 'none':
             search = search or dict(type='SoftFeatureSearch')
@@ -112,7 +125,7 @@ class SCFS(DINO):
         view_shapes: list[tuple[int, int, int]],
         data_sample: DataSample | None = None,
     ) -> None:
-        """Check that the search finds what it asks for too.
+        """Check that the search gets what it needs too.
 
         Raises:
             ValueError: The sample does not say where the views lie, or
@@ -126,7 +139,7 @@ class SCFS(DINO):
         ):
             stack_crops([data_sample], torch.device('cpu'))
 
-    def check_outputs(self, maps: tuple[Tensor, ...]) -> None:
+    def check_outputs(self, maps: Sequence[Tensor]) -> None:
         """Check the search layers too.
 
         Raises:
@@ -135,109 +148,126 @@ class SCFS(DINO):
         super().check_outputs(maps)
         self.search_neck.check_layers([maps[i] for i in self.search_outputs])
 
-    def project(
+    def loss(
         self,
-        student_global: tuple[Tensor, ...],
-        student_local: tuple[Tensor, ...] | None,
-        teacher_global: tuple[Tensor, ...],
+        inputs: list[Tensor],
         data_samples: list[DataSample] | None = None,
-    ) -> dict[str, Tensor | list[Tensor] | None]:
-        """Add the search layers' projections to DINO's.
+        **kwargs: Any,
+    ) -> dict[str, Tensor]:
+        """Return the losses and health figures of one batch.
+
+        Args:
+            inputs (list[Tensor]): Two global views (B, 3, S, S), then N
+                local views (B, 3, s, s), as :class:`MultiCrop` orders them.
+            data_samples (list[DataSample], optional): Of the B images, with
+                their ``crops`` if the search needs them. Defaults to None.
+
+        Returns:
+            dict[str, Tensor]: DINO's figures, and those of ``SCFSHead`` for
+            each search layer.
 
         Raises:
-            ValueError: The search needs crops that the samples lack.
+            ValueError: The views do not fit, or the samples lack the crops.
         """
-        outputs = super().project(
-            student_global, student_local, teacher_global, data_samples
-        )
-        batch = len(teacher_global[-1]) // NUM_GLOBAL
-        keys = self.layers_by_view(teacher_global, batch)
-        queries = self.layers_by_view(student_global, batch)
-        projected = project_views(self.search_neck, queries)
+        student_global, student_local, teacher_global = self.see(inputs)
+        views = self.project(student_global, student_local, teacher_global)
+
+        # A contrast on each search layer, of maps (views, B, C, H, W).
+        batch = len(inputs[0])
+        student_maps = self.layers_by_view(student_global, batch)
+        teacher_maps = self.layers_by_view(teacher_global, batch)
+        views.student_global_emb = project_maps(self.search_neck, student_maps)
         with torch.no_grad():
-            outputs.update(
-                student_global=projected,
-                teacher_global=project_views(self.teacher.search_neck, keys),
+            views.teacher_global_emb = project_maps(
+                self.teacher.search_neck, teacher_maps
             )
         if self.search_views == 'none':
-            return outputs
-        among_global = student_local is None
+            return self.compare(views, teacher_global)
+
+        # Student maps search (Eq. 5) in keys, the teacher's maps (Eq. 6).
         if student_local is not None:
             queries = self.layers_by_view(student_local, batch)
-            projected = project_views(self.search_neck, queries)
-        crops: tuple[Tensor | None, Tensor | None] = None, None
-        if self.search.needs_crops:
-            views = stack_crops(data_samples, keys[0].device)
-            searching = views if among_global else views[NUM_GLOBAL:]
-            crops = (
-                self.as_queries(searching, among_global),
-                self.as_keys(views[:NUM_GLOBAL], among_global),
-            )
+            keys = [maps[: self.num_searched] for maps in teacher_maps]
+            student_search_emb = project_maps(self.search_neck, queries)
+        else:
+            queries = [self.as_images(maps) for maps in student_maps]
+            keys = [self.as_images(maps.flip(0)) for maps in teacher_maps]
+            student_search_emb = [
+                self.as_images(emb) for emb in views.student_global_emb
+            ]
+        crops = self.locate(data_samples, student_local is None, keys)
         with torch.no_grad():
             found = [
-                self.search(
-                    self.as_queries(query, among_global),
-                    self.as_keys(key, among_global),
-                    *crops,
-                )
+                self.search(query, key, *crops)  # Eq. 7
                 for query, key in zip(queries, keys, strict=True)
             ]
-            outputs.update(
-                teacher_search=project_views(self.teacher.search_neck, found),
-                pair_weights=self.search.pair_weights(*crops),
+            views.student_search_emb = student_search_emb
+            views.teacher_search_emb = project_maps(
+                self.teacher.search_neck, found
             )
-        outputs['student_search'] = [
-            self.as_queries(x, among_global) for x in projected
-        ]
-        return outputs
+            views.pair_weights = self.search.pair_weights(*crops)
+        return self.compare(views, teacher_global)
 
-    def layers_by_view(
-        self, outputs: tuple[Tensor, ...], batch: int
-    ) -> list[Tensor]:
+    def layers_by_view(self, outputs: Maps, batch: int) -> list[Tensor]:
         """Return the search layers' maps, each (V, B, C, H, W)."""
         return [
             outputs[i].unflatten(0, (-1, batch)) for i in self.search_outputs
         ]
 
-    def as_queries(self, views: Tensor, among_global: bool) -> Tensor:
-        """Return the views that search, of V views (V, B, ...).
+    def as_images(self, views: Tensor) -> Tensor:
+        """Turn both global views (2, B, ...) into one view of more images.
 
-        Global views that search each other count as B images each, of one
-        query and one key: (1, 2 B, ...), or (1, B, ...) if only the first
-        is searched.
+        Without local views the global ones search each other: each counts as
+        B images, with the other one to search. Shape (1, 2 B, ...); of
+        search_views='first' the second alone searches, (1, B, ...).
         """
-        if not among_global:
-            return views
-        first = 1 if self.search_views == 'first' else 0
-        return views[first:].flatten(0, 1).unsqueeze(0)
+        return views[NUM_GLOBAL - self.num_searched :].flatten(0, 1)[None]
 
-    def as_keys(self, views: Tensor, among_global: bool) -> Tensor:
-        """Return the views that are searched, of both global views.
+    def locate(
+        self,
+        data_samples: list[DataSample] | None,
+        among_global: bool,
+        keys: list[Tensor],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return where the views that search and are searched lie.
 
-        For global views that search each other, the other of each query.
+        Args:
+            data_samples (list[DataSample], optional): Of the B images.
+            among_global (bool): Whether global views search each other.
+            keys (list[Tensor]): Maps on the device of the result.
+
+        Returns:
+            tuple[Tensor | None, Tensor | None]: Shapes (N, B, 5) and
+            (G, B, 5); None if the search does not need them.
+
+        Raises:
+            ValueError: The samples lack their crops.
         """
+        if not self.search.needs_crops:
+            return None, None
+        views = stack_crops(data_samples, keys[0].device)
         if among_global:
-            return self.as_queries(views.flip(0), among_global)
-        return views[:1] if self.search_views == 'first' else views
+            return self.as_images(views), self.as_images(views.flip(0))
+        return views[NUM_GLOBAL:], views[: self.num_searched]
 
 
-def project_views(
-    neck: nn.Module, layers: Sequence[Tensor | AttendedMaps]
+def project_maps(
+    neck: nn.Module, layers: Sequence[Tensor | LazyAttendedMaps]
 ) -> list[Tensor]:
     """Project maps by view and image; one tensor a layer.
 
     Args:
         neck (nn.Module): E.g. a ``FeatureSearchNeck``.
-        layers (Sequence[Tensor | AttendedMaps]): Maps (..., C, H, W), where
-            the first dimensions count views and images.
+        layers (Sequence[Tensor | LazyAttendedMaps]): Maps (..., C, H, W),
+            where the first dimensions count views and images.
 
     Returns:
         list[Tensor]: Shape (..., D).
     """
-    batches: list[Tensor | AttendedMaps] = []
+    batches: list[Tensor | LazyAttendedMaps] = []
     shapes = []
     for maps in layers:
-        if isinstance(maps, AttendedMaps):
+        if isinstance(maps, LazyAttendedMaps):
             batches.append(maps)
             shapes.append(maps.attention.shape[:-2])
         else:
@@ -259,8 +289,8 @@ def stack_crops(
     """
     if not data_samples or 'crops' not in data_samples[0]:
         raise ValueError(
-            "model.search asks where the views lie: end the data set's "
-            "pipeline with MultiCrop and dict(type='PackInputs', "
+            'model.search needs to know where the views lie: end the '
+            "dataset's pipeline with MultiCrop and dict(type='PackInputs', "
             "meta_keys=('img_path', 'crops'))"
         )
     crops = np.stack([sample.crops for sample in data_samples], axis=1)

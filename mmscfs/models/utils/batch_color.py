@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Colour jitter, grey, blur and solarising of many images in one batch.
+"""Color jitter, gray, blur and solarizing of many images in one batch.
 
 Which image takes which operation is decided on the host, where the numbers
 come from: the device is handed indices and never asked for an answer.
@@ -120,7 +120,7 @@ def _turn_hue(images: Tensor, shift: Tensor) -> Tensor:
         green - blue,
         torch.where(value == green, blue - red, red - green),
     )
-    hue /= chroma.clamp(min=1e-6)  # of a grey pixel, 0
+    hue /= chroma.clamp(min=1e-6)  # of a gray pixel, 0
     hue += torch.where(value == red, 0, torch.where(value == green, 2, 4))
     hue += 6 * shift[:, None, None]
     # Where blue, green and red begin to fall: 1, 3 and 5 sixths.

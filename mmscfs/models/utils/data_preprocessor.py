@@ -14,14 +14,14 @@ from .batch_color import color_images
 
 @MODELS.register_module()
 class MultiCropDataPreprocessor(SelfSupDataPreprocessor):
-    """``SelfSupDataPreprocessor`` that also finishes the views' colours.
+    """``SelfSupDataPreprocessor`` that also finishes the views' colors.
 
-    Views of one size are normalised as one batch. Where the samples hand on
+    Views of one size are normalized as one batch. Where the samples hand on
     ``colors``, of ``MultiCrop(color_on_device=True)``, these are jittered,
-    greyed, blurred and solarised first, on the model's device. Nothing waits
+    grayed, blurred and solarized first, on the model's device. Nothing waits
     for the device.
 
-    Colours are made in fp32, also under autocast: half precision has no
+    Colors are made in fp32, also under autocast: half precision has no
     digits to spare beyond 256 levels. It rounds once, where MultiCrop rounds
     after most operations. On a photograph and on noise, views differed from
     MultiCrop's own by 0.2 of 255 levels on average and by 2 at most; where
@@ -29,15 +29,22 @@ class MultiCropDataPreprocessor(SelfSupDataPreprocessor):
 
     Args:
         args, kwargs: Those of ``SelfSupDataPreprocessor``.
+
+    Example:
+        >>> preprocessor = MultiCropDataPreprocessor(mean=[128], std=[64])
+        >>> white = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
+        >>> views = preprocessor(dict(inputs=[white, white]))['inputs']
+        >>> len(views), views[0].max()
+        (2, tensor(1.9844))
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Colour and normalise a batch.
+        """Color and normalize a batch.
 
         Args:
             data (dict): ``inputs``: views, each (B, 3, S, S) uint8, BGR where
                 they have ``colors``; and ``data_samples`` of the B images.
-                What is no list of views is normalised alone.
+                Anything but a list of views is normalized alone.
             training (bool): Not used. Defaults to False.
 
         Returns:
@@ -60,11 +67,11 @@ class MultiCropDataPreprocessor(SelfSupDataPreprocessor):
                 rows = colors[len(inputs) : len(inputs) + len(group)]
                 with torch.autocast(images.device.type, enabled=False):
                     color_images(images, rows.reshape(len(images), -1))
-            inputs += self.normalise(images).chunk(len(group))
+            inputs += self.normalize(images).chunk(len(group))
         return dict(inputs=inputs, data_samples=samples)
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """Normalise fp32 images (V, 3, H, W), perhaps in place."""
+    def normalize(self, images: Tensor) -> Tensor:
+        """Normalize fp32 images (V, 3, H, W), perhaps in place."""
         if self._channel_conversion:
             images = images.flip(1)  # an index would be sent to the device
         if self._enable_normalize:
@@ -73,7 +80,7 @@ class MultiCropDataPreprocessor(SelfSupDataPreprocessor):
 
 
 def check_colors(model: nn.Module, dataset: Dataset, sample: Mapping) -> None:
-    """Check that colour operations left to the device are done there.
+    """Check that color operations left to the device are done there.
 
     Args:
         model (nn.Module): The algorithm.
@@ -90,14 +97,14 @@ def check_colors(model: nn.Module, dataset: Dataset, sample: Mapping) -> None:
         for transform in _transforms(dataset)
     ):
         raise ValueError(
-            'MultiCrop: color_on_device=True leaves the colours to the data '
+            'MultiCrop: color_on_device=True leaves the colors to the data '
             "preprocessor, but PackInputs does not hand on 'colors': set its "
             "meta_keys=('img_path', 'crops', 'colors')"
         )
     preprocessor = getattr(model, 'data_preprocessor', None)
     if handed_on and not isinstance(preprocessor, MultiCropDataPreprocessor):
         raise ValueError(
-            'MultiCrop: color_on_device=True leaves the colours to the data '
+            'MultiCrop: color_on_device=True leaves the colors to the data '
             f'preprocessor, but {type(preprocessor).__name__} does not know '
             "them: set data_preprocessor.type='MultiCropDataPreprocessor'"
         )

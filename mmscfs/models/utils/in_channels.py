@@ -2,12 +2,42 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 PROBE_SIZE = 224  # px; what backbones are made for
 
 
 @torch.no_grad()
+def outputs_of_blank(
+    backbone: nn.Module,
+    shape: tuple[int, ...],
+    remedy: str = 'change global_size or local_size of MultiCrop',
+) -> Sequence[Tensor]:
+    """Return a backbone's outputs for one blank image, in evaluation mode.
+
+    Args:
+        backbone (nn.Module): Its mode, statistics and weights stay.
+        shape (tuple[int, ...]): (channels, height, width) of the image.
+        remedy (str): What to do if it cannot be taken, for the error.
+            Defaults to that for a view.
+
+    Raises:
+        ValueError: The backbone cannot take it.
+    """
+    was_training = backbone.training
+    backbone.eval()
+    try:
+        blank = next(backbone.parameters()).new_zeros(1, *shape)
+        return backbone(blank)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(
+            f'the backbone {type(backbone).__name__} cannot take views of '
+            f'shape {shape}: {error}; {remedy}'
+        ) from error
+    finally:
+        backbone.train(was_training)
+
+
 def output_channels(backbone: nn.Module) -> list[int]:
     """Return the channels of a backbone's outputs, by a blank image.
 
@@ -15,23 +45,14 @@ def output_channels(backbone: nn.Module) -> list[int]:
         ValueError: The backbone cannot take one of 224 px, or its outputs
             are neither maps nor vectors.
     """
-    was_training = backbone.training
-    backbone.eval()
-    parameter = next(backbone.parameters())
     convolutions = (m for m in backbone.modules() if isinstance(m, nn.Conv2d))
     first = next(convolutions, None)
-    channels = first.in_channels if first else 3
-    blank = parameter.new_zeros(1, channels, PROBE_SIZE, PROBE_SIZE)
-    try:
-        outputs = backbone(blank)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(
-            f'the backbone {type(backbone).__name__} cannot take images of '
-            f'{PROBE_SIZE} px, so its channels are not known ({error}): set '
-            'in_channels in model.neck and model.search_neck'
-        ) from error
-    finally:
-        backbone.train(was_training)
+    outputs = outputs_of_blank(
+        backbone,
+        (first.in_channels if first else 3, PROBE_SIZE, PROBE_SIZE),
+        'so its channels are not known: set in_channels in model.neck and '
+        'model.search_neck',
+    )
     if not all(getattr(x, 'ndim', None) in (2, 4) for x in outputs):
         shapes = [
             tuple(x.shape) if hasattr(x, 'shape') else type(x).__name__
@@ -48,7 +69,7 @@ def output_channels(backbone: nn.Module) -> list[int]:
 def with_in_channels(
     neck: Mapping, backbone: nn.Module, outputs: Sequence[int] | None = None
 ) -> Mapping:
-    """Return a neck's config with ``in_channels``, asked from the backbone.
+    """Return a neck's config with ``in_channels``, found in the backbone.
 
     Args:
         neck (Mapping): Returned as it is where it has ``in_channels``.

@@ -1,24 +1,38 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import copy
+from typing import Any
 
 import torch
 from mmcv.cnn.bricks.drop import DropPath
-from mmengine.model import BaseModule
+from mmengine.logging import print_log
+from mmengine.model import BaseModel, BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
+
+from mmscfs.checkpoint import find_backbone, load_found
 
 
 class MomentumTeacher(nn.Module):
     """Moving-average copies of a student's parts, keyed by their names.
 
-    Only parameters are averaged. Buffers, so batch-norm's running
-    statistics, are the teacher's own, filled by its own forward passes. The
+    Only parameters are averaged. The teacher has its own buffers, so batch
+    norm's running statistics are filled by its own forward passes. The
     copies need no gradient, and drop nothing: dropout and stochastic depth
-    are the student's regularisers.
+    are the student's regularizers.
 
     Args:
         **parts (nn.Module): Direct children of the student by name; the
             copies have the same names.
+
+    Example:
+        >>> student = nn.Sequential()
+        >>> student.backbone = nn.Linear(2, 1)
+        >>> teacher = MomentumTeacher(backbone=student.backbone)
+        >>> _ = nn.init.ones_(teacher.backbone.weight)
+        >>> _ = nn.init.zeros_(student.backbone.weight)
+        >>> teacher.momentum_update(student, momentum=0.75)
+        >>> teacher.backbone.weight.tolist()
+        [[0.75, 0.75]]
     """
 
     # The names that DINO and SCFS give them.
@@ -44,14 +58,6 @@ class MomentumTeacher(nn.Module):
                 module.attn_drop = 0.0  # type: ignore[assignment]
         self.add_module(name, part)
 
-    def _parameter_pairs(self, student: nn.Module) -> tuple[list, list]:
-        own: list[nn.Parameter] = []
-        theirs: list[nn.Parameter] = []
-        for name, part in self.named_children():
-            own.extend(part.parameters())
-            theirs.extend(getattr(student, name).parameters())
-        return own, theirs
-
     @torch.no_grad()
     def copy_from(self, student: nn.Module) -> None:
         """Make the teacher equal to the student, buffers too."""
@@ -61,29 +67,59 @@ class MomentumTeacher(nn.Module):
                 own[key].copy_(value)
 
     @torch.no_grad()
-    def momentum_update(
-        self,
-        student: nn.Module,
-        momentum: float,
-        skipped: Tensor | None = None,
-    ) -> None:
+    def momentum_update(self, student: nn.Module, momentum: float) -> None:
         """teacher = momentum * teacher + (1 - momentum) * student.
 
         Args:
             student (nn.Module): The model given at construction.
             momentum (float): Share of itself that the teacher keeps.
-            skipped (Tensor, optional): 1 where nothing is to move, else 0,
-                if only the device knows. Defaults to None: it moves.
 
         Raises:
             ValueError: ``momentum`` is outside [0, 1].
         """
         if not 0 <= momentum <= 1:
             raise ValueError(f'teacher momentum={momentum} must lie in [0, 1]')
-        own, theirs = self._parameter_pairs(student)
-        if skipped is None:
-            torch._foreach_lerp_(own, theirs, 1 - momentum)
-            return
-        weight = (1 - momentum) * (1 - skipped)
-        for mine, other in zip(own, theirs, strict=True):
-            mine.lerp_(other, weight.to(mine.dtype))
+        own: list[nn.Parameter] = []
+        theirs: list[nn.Parameter] = []
+        for name, part in self.named_children():
+            own.extend(part.parameters())
+            theirs.extend(getattr(student, name).parameters())
+        torch._foreach_lerp_(own, theirs, 1 - momentum)
+
+
+def fit_backbone(
+    model: BaseModel, state: dict[str, Tensor], prefix: str, *_: Any
+) -> None:
+    """Check a state dict before a model with a teacher loads it.
+
+    mmengine loads what fits and logs the rest, so a network may stay random.
+    Here the backbone fits completely, or nothing is loaded. A checkpoint
+    without our teacher, e.g. an exported backbone, gives both networks its
+    backbone, and all else stays as it is.
+
+    Args:
+        model (BaseModel): With parts ``backbone`` and ``teacher.backbone``.
+        state (dict[str, Tensor]): Any that :func:`find_backbone` knows;
+            changed in place.
+        prefix (str): How the names of the model's tensors begin.
+        *_: What else torch tells such hooks.
+
+    Raises:
+        ValueError: The state dict lacks a backbone, or it does not fit.
+    """
+    own = {key.removeprefix(prefix): value for key, value in state.items()}
+    found = find_backbone(own)
+    load_found(model.teacher.backbone, found)
+    if any(key.startswith('teacher.backbone.') for key in own):
+        return
+    print_log(
+        f'The backbones of teacher and student get {len(found.state)} '
+        f'tensors; all else of {type(model).__name__} stays as it is.',
+        logger='current',
+    )
+    state.clear()
+    for key, value in model.state_dict(prefix=prefix).items():
+        state[key] = value
+    for part in ('backbone', 'teacher.backbone'):
+        for key, value in found.state.items():
+            state[f'{prefix}{part}.{key}'] = value

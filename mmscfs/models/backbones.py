@@ -2,10 +2,37 @@
 from collections.abc import Sequence
 from typing import Any
 
+from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from .normed_vision_transformer import NormedVisionTransformer
+
+@MODELS.register_module()
+class NormedVisionTransformer(VisionTransformer):
+    """A vision transformer whose final norm is on every output.
+
+    mmpretrain's norms the last block's output only. DINO evaluates the last
+    blocks of a transformer together, each behind the final norm. The weights
+    are named as in mmpretrain's.
+
+    Args:
+        **kwargs: Those of :class:`mmpretrain.models.VisionTransformer`, but
+            for ``final_norm``.
+
+    Example:
+        >>> import torch
+        >>> settings = dict(arch='deit-tiny', out_indices=(8, 9, 10, 11))
+        >>> backbone = NormedVisionTransformer(img_size=32, **settings)
+        >>> [tuple(x.shape) for x in backbone(torch.zeros(2, 3, 32, 32))]
+        [(2, 192), (2, 192), (2, 192), (2, 192)]
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(final_norm=True, **kwargs)
+        self.final_norm = False  # not in the loop over blocks, but below
+
+    def _format_output(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        return super()._format_output(self.ln1(x), hw)
 
 
 @MODELS.register_module()
@@ -34,6 +61,12 @@ class SearchVisionTransformer(NormedVisionTransformer):
     Raises:
         ValueError: ``out_indices`` does not fit the depth, or there is no
             class token.
+
+    Example:
+        >>> import torch
+        >>> backbone = SearchVisionTransformer(arch='deit-tiny', img_size=32)
+        >>> [tuple(x.shape) for x in backbone(torch.zeros(2, 3, 96, 64))]
+        [(2, 192, 6, 4), (2, 192, 6, 4), (2, 192, 6, 4), (2, 192)]
     """
 
     # Names of the outputs that follow those of out_indices.

@@ -1,10 +1,17 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Parts of C4 detectors. Needs mmdet, so ``import mmscfs`` leaves it out."""
+
 from mmcv.cnn import build_norm_layer
-from mmdet.models.backbones import ResNet
-from mmdet.models.layers import ResLayer
-from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor
+
+from mmscfs.compatibility import check_package
+
+check_package('mmdet')
+
+from mmdet.models.backbones import ResNet  # noqa: E402
+from mmdet.models.layers import ResLayer  # noqa: E402
+from mmdet.registry import MODELS  # noqa: E402
 
 KAIMING = (
     dict(type='Kaiming', layer='Conv2d'),
@@ -26,11 +33,17 @@ class SharedResStage(BaseModule):
         base_channels (int): Width of its first stage. Defaults to 64.
         norm_cfg (dict): Config of every norm. Defaults to batch norm.
         extra_norm (bool): Add a norm after the stage. Defaults to False.
-        init_cfg (dict or list, optional): None initialises as mmdet's
+        init_cfg (dict or list, optional): None initializes as mmdet's
             ``ResLayer`` does. Defaults to None.
 
     Raises:
-        ValueError: ``depth`` is no ResNet's.
+        ValueError: No ResNet has this ``depth``.
+
+    Example:
+        >>> import torch
+        >>> stage = SharedResStage(depth=50, extra_norm=True)
+        >>> stage(torch.zeros(3, 1024, 14, 14)).shape
+        torch.Size([3, 2048, 7, 7])
     """
 
     def __init__(

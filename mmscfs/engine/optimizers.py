@@ -1,18 +1,22 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-import math
+"""The optimizer's step: its parameter groups, clipping and precision."""
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from mmengine.device import get_device
-from mmengine.optim import OptimWrapper
-from mmpretrain.registry import OPTIM_WRAPPERS
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from mmpretrain.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
 
 from mmscfs.compatibility import has_fast_bf16
 
 DTYPES = {'fp32': None, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+FUSED = ('SGD', 'Adam', 'AdamW')  # that have a fused step on both:
+DEVICES = ('cpu', 'cuda')
 
 
 def default_precision() -> str:
@@ -63,12 +67,14 @@ def clip_each_gradient_(
 
 @OPTIM_WRAPPERS.register_module()
 class PerParamClipOptimWrapper(OptimWrapper):
-    """Optimiser wrapper with per-parameter clipping and mixed precision.
+    """Optimizer wrapper with per-parameter clipping and mixed precision.
 
-    A step whose loss or gradient is not finite is skipped at every precision:
-    the optimiser is not called, or told on the device to change nothing. All
-    processes decide alike, for they share their gradients. A bad batch of
-    several accumulated ones spoils their common step.
+    A step whose gradients are not finite, as those that overflow in fp16, is
+    skipped at every precision: weights and the optimizer's state stay. A
+    fused optimizer skips it on the device, without a word to the host; for
+    any other the host waits for the gradients. All processes decide alike,
+    for they share their gradients. A bad batch of several accumulated ones
+    spoils their common step.
 
     Args:
         precision (str): 'fp32'; 'fp16' with loss scaling; 'bf16'; or 'auto':
@@ -80,8 +86,8 @@ class PerParamClipOptimWrapper(OptimWrapper):
             ``clip_grad=dict(max_norm=3.0)`` clips each parameter.
 
     Attributes:
-        skipped (bool | Tensor): Whether the last step was skipped; a float
-            tensor, 1 or 0, where that stays on the device.
+        skipped (Tensor): 1 if the last step was skipped, else 0, a float on
+            the device.
 
     Raises:
         ValueError: The precision, the scale or ``clip_grad`` is not valid.
@@ -115,33 +121,16 @@ class PerParamClipOptimWrapper(OptimWrapper):
         if precision == 'auto':
             precision = default_precision()
         self.precision = precision
-        self.skipped: bool | Tensor = False
         self.device_type = get_device().split(':')[0]
+        self.skipped = torch.zeros((), device=self.device_type)
         self.loss_scaler = torch.amp.GradScaler(
             self.device_type,
             init_scale=init_loss_scale,
             enabled=precision == 'fp16',
         )
 
-    @property
-    def skips_on_device(self) -> bool:
-        """Whether the optimiser can skip a step that the host knows not of.
-
-        Torch's fused steps can. Of others the host must wait for the
-        gradients, which on a CPU costs nothing.
-        """
-        return self.device_type != 'cpu' and all(
-            group.get('fused') for group in self.optimizer.param_groups
-        )
-
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
-        """Back-propagate the loss, scaled for fp16.
-
-        Of a loss that is not finite every gradient becomes NaN, which the
-        other processes see as well.
-        """
-        ok = loss.detach().isfinite()
-        loss = loss * torch.where(ok, 1.0, math.nan)
+        """Back-propagate the loss, scaled for fp16."""
         super().backward(self.loss_scaler.scale(loss), **kwargs)
 
     def step(self, **kwargs: Any) -> None:
@@ -151,19 +140,15 @@ class PerParamClipOptimWrapper(OptimWrapper):
         norm overflows counts as not finite.
         """
         self.loss_scaler.unscale_(self.optimizer)
-        norms = self._clip_grad()
-        finite = norms.isfinite().all()
-        if self.skips_on_device:
-            self.skipped = 1 - finite.float()
+        self.skipped = 1 - self._clip_grad().isfinite().all().float()
+        if all(group.get('fused') for group in self.optimizer.param_groups):
             self.optimizer.found_inf = self.skipped
             try:
                 self.optimizer.step(**kwargs)
             finally:
                 del self.optimizer.found_inf
-        else:
-            self.skipped = not finite  # waits for an accelerator
-            if not self.skipped:
-                self.optimizer.step(**kwargs)
+        elif not self.skipped:  # waits for an accelerator
+            self.optimizer.step(**kwargs)
         self.loss_scaler.update()
 
     def _clip_grad(self) -> Tensor:
@@ -189,7 +174,7 @@ class PerParamClipOptimWrapper(OptimWrapper):
             yield
 
     def state_dict(self) -> dict:
-        """Return the optimiser's state and, for fp16, the loss scaler's."""
+        """Return the optimizer's state and, for fp16, the loss scaler's."""
         state = super().state_dict()
         if self.loss_scaler.is_enabled():
             state['loss_scaler'] = self.loss_scaler.state_dict()
@@ -202,3 +187,98 @@ class PerParamClipOptimWrapper(OptimWrapper):
         if scaler_state and self.loss_scaler.is_enabled():
             self.loss_scaler.load_state_dict(scaler_state)
         super().load_state_dict(state_dict)
+
+
+def prepare_fused_step(optimizer: Optimizer, *_: Any) -> None:
+    """Give torch's fused step what it takes for granted, and does not check.
+
+    Gradients and state lie in memory as their parameters do, unlike the
+    state of a run whose weights were not channels last. And either all
+    parameters have a momentum or none; one that was frozen has none yet, and
+    zeros give what the plain loop gives.
+    """
+    for group in optimizer.param_groups:
+        if not group.get('fused'):
+            continue
+        has_momentum = isinstance(optimizer, SGD) and group['momentum']
+        for parameter in group['params']:
+            if parameter.grad is None:
+                continue
+            parameter.grad = laid_out_as(parameter, parameter.grad)
+            state = optimizer.state[parameter]
+            if has_momentum and state.get('momentum_buffer') is None:
+                state['momentum_buffer'] = torch.zeros_like(parameter)
+            for name, value in state.items():
+                state[name] = laid_out_as(parameter, value)
+
+
+def laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
+    """Return a tensor of a parameter's shape with its strides."""
+    if (
+        not isinstance(value, Tensor)
+        or value.shape != parameter.shape
+        or value.stride() == parameter.stride()
+    ):
+        return value
+    return torch.empty_like(parameter).copy_(value)
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class DecayGroupConstructor(DefaultOptimWrapperConstructor):
+    """Two parameter groups: with weight decay, and without.
+
+    Biases and one-dimensional parameters are not decayed, as in DINO.
+    mmengine's default would make a group of each parameter, on which neither
+    the multi-tensor optimizers nor the schedulers are fast, and one warning
+    for each of the teacher's.
+
+    The optimizer's step is torch's fused one, unless the config has ``fused``
+    or ``foreach``: on a CPU two to four times as fast as the default, with
+    the same results, and on a GPU able to skip a step without asking the
+    host. Not with SGD's ``dampening``.
+
+    Raises:
+        ValueError: ``paramwise_cfg`` is set; it has no effect here.
+    """
+
+    optimizer_cfg: dict[str, Any]
+
+    def __init__(
+        self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None
+    ) -> None:
+        if paramwise_cfg:
+            raise ValueError(
+                f'optim_wrapper.paramwise_cfg={dict(paramwise_cfg)} has no '
+                'effect with DecayGroupConstructor: delete it, or set '
+                "optim_wrapper.constructor='DefaultOptimWrapperConstructor'"
+            )
+        # Any non-empty value leads the base class to call add_params.
+        super().__init__(optim_wrapper_cfg, dict(flat_decay_mult=0.0))
+        if (
+            get_device() in DEVICES
+            and self.optimizer_cfg['type'] in FUSED
+            and not {'fused', 'foreach'} & set(self.optimizer_cfg)
+            and not self.optimizer_cfg.get('dampening')
+        ):
+            self.optimizer_cfg = dict(self.optimizer_cfg, fused=True)
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Return the optimizer wrapper of a model."""
+        wrapper = super().__call__(model)
+        # In any case: a resumed checkpoint may say that the step is fused.
+        wrapper.optimizer.register_step_pre_hook(prepare_fused_step)
+        return wrapper
+
+    def add_params(
+        self, params: list[dict], module: nn.Module, **kwargs: Any
+    ) -> None:
+        """Append the trainable parameters' groups to ``params``."""
+        decayed: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                flat = parameter.ndim <= 1 or name.endswith('.bias')
+                (others if flat else decayed).append(parameter)
+        params.append(dict(params=decayed))
+        if others:
+            params.append(dict(params=others, weight_decay=0.0))

@@ -18,11 +18,21 @@ class LinearProbe(ImageClassifier):
     Args:
         *args: Those of :class:`mmpretrain.models.ImageClassifier`.
         **kwargs: The same.
+
+    Example:
+        >>> head = dict(type='LinearClsHead', in_channels=512, num_classes=10)
+        >>> probe = LinearProbe(
+        ...     backbone=dict(type='ResNet', depth=18),
+        ...     neck=dict(type='GlobalAveragePooling'),
+        ...     head=head,
+        ... )
+        >>> [name for name, p in probe.named_parameters() if p.requires_grad]
+        ['head.fc.weight', 'head.fc.bias']
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Here, before the distributed wrapper and the optimiser look.
+        # Here, before the distributed wrapper and the optimizer look.
         self.backbone.requires_grad_(False)
         self.train()
 
