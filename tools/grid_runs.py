@@ -5,120 +5,205 @@ import argparse
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
-import launch
+from launch import Step, check_settings, read_report, show_tables, write_report
+
+from mmscfs.checkpoint import result_path
+from mmscfs.visualization.tables import Row, Table
+from mmscfs.visualization.transfer.runs import last_validation, read_sessions
 
 # The first that is logged: the mean over classes where a data set's scores
 # are reported so.
 METRICS = ('single-label/recall', 'accuracy/top1')
+NOTE = (
+    'Scores in percent: the last validation, on the val split of the config. '
+    'The optimizer gets the weight decay divided by the learning rate.'
+)
+OPTIMIZER = 'optim_wrapper.optimizer'
 
 
-class Pair(NamedTuple):
-    """A learning rate, and a weight decay before it is divided by it."""
+@dataclass(kw_only=True, eq=False)
+class FineTuning(Step):
+    """The run of a pair.
+
+    Attributes:
+        lr (float): The learning rate.
+        weight_decay (float): Before it is divided by the learning rate.
+        wanted (str, optional): The metric to choose by; None takes the first
+            of ``METRICS`` that is logged.
+        result (Path, optional): The result file beside the checkpoint.
+        metric (str): The metric that was found.
+        score (float, optional): Its value in percent.
+    """
 
     lr: float
     weight_decay: float
-
-    @property
-    def name(self) -> str:
-        """The name of its folder."""
-        return f'lr-{self.lr:g}_wd-{self.weight_decay:g}'
-
-    @property
-    def cfg_options(self) -> list[str]:
-        """What it sets in the config."""
-        optimizer = 'optim_wrapper.optimizer'
-        return [
-            f'{optimizer}.lr={self.lr:g}',
-            f'{optimizer}.weight_decay={self.weight_decay / self.lr:g}',
-        ]
-
-
-class Outcome(NamedTuple):
-    """What a run reached, in percent, or else why it has no score."""
-
-    score: float | None = None
+    wanted: str | None
+    result: Path | None
     metric: str = ''
-    problem: str = 'not started'
+    score: float | None = None
+
+    def missing(self) -> str:
+        """Read the score; say why there is none, "" if there is one.
+
+        Raises:
+            ValueError: A file is damaged, or the metric is not logged.
+        """
+        sessions = read_sessions(self.folder)
+        if not sessions:
+            return 'not started'
+        cfg, lines, _ = sessions[-1]
+        scores, problem = last_validation(cfg, lines)
+        if problem:
+            return problem
+        names = [self.wanted] if self.wanted else METRICS
+        for name in names:
+            if name in scores:
+                self.metric, self.score = name, scores[name]
+                return ''
+        logged = ', '.join(name for name in scores if '/' in name)
+        raise ValueError(
+            f'{self.folder} has no {" or ".join(names)} in its log: set '
+            f'--metric to one of {logged}'
+        )
+
+    def reached(self) -> str:
+        """Say the score."""
+        return f'{self.score:.2f}'
+
+    def run(self, gpus: int | None) -> None:
+        """Run it, and take its result file into its folder."""
+        super().run(gpus)
+        if self.problem or self.result is None or not self.result.is_file():
+            return
+        content = json.loads(self.result.read_text(encoding='utf-8'))
+        if content['work_dir'] == os.path.abspath(self.folder):
+            # The next run would replace it.
+            shutil.move(self.result, self.folder / self.result.name)
 
 
-Outcomes = Mapping[Pair, Outcome]
-
-
-def best_pair(outcomes: Outcomes) -> Pair | None:
-    """Return the pair of the highest score, of equals the first."""
-    scored = [pair for pair, o in outcomes.items() if o.score is not None]
-    return max(scored, key=lambda pair: outcomes[pair].score, default=None)
-
-
-def read_outcome(folder: Path, metric: str | None) -> Outcome:
-    """Read the score of a run from its last start.
+class Grid:
+    """A fine-tuning with each pair of learning rate and weight decay.
 
     Args:
-        folder (Path): The work directory of the run.
-        metric (str, optional): Its name in the log; None takes the first of
-            ``METRICS`` that is there.
+        args (argparse.Namespace): Those of tools/grid.py.
 
     Raises:
-        ValueError: A file is damaged, or the metric is not logged.
+        ValueError: The work directory holds another grid, or the config does
+            not train and validate.
+        OSError: A file cannot be read.
     """
-    from mmscfs.visualization.transfer.runs import (
-        last_validation,
-        read_sessions,
-    )
 
-    sessions = read_sessions(folder)
-    if not sessions:
-        return Outcome()
-    scores, problem = last_validation(sessions[-1].cfg, sessions[-1].lines)
-    if problem:
-        return Outcome(problem=problem)
-    wanted = [metric] if metric else METRICS
-    for name in wanted:
-        if name in scores:
-            return Outcome(scores[name], name, '')
-    logged = ', '.join(name for name in scores if '/' in name)
-    raise ValueError(
-        f'{folder} has no {" or ".join(wanted)} in its log: set --metric to '
-        f'one of {logged}'
-    )
+    def __init__(self, args: argparse.Namespace) -> None:
+        from mmengine.config import Config
 
+        names = ('config', 'pretrained', 'network', 'cfg_options')
+        self.settings = {name: getattr(args, name) for name in names}
+        self.path = args.work_dir / 'grid.json'
+        check_settings(self.path, read_report(self.path), self.settings)
+        cfg = Config.fromfile(args.config)
+        optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+        if 'lr' not in optimizer or not cfg.get('val_evaluator'):
+            raise ValueError(
+                f'{args.config} has no {OPTIMIZER}.lr or no val_evaluator: '
+                'name a config that trains and validates, e.g. one below '
+                'configs/classification/finetune'
+            )
+        stem, start = Path(args.config).stem, args.pretrained
+        self.title = f'{stem} from {start or "random weights"}'
+        self.result = start and result_path(start, stem, args.network)
+        self.runs = []
+        for lr, decay in product(
+            sorted({*args.lr}), sorted({*args.weight_decay})
+        ):
+            name = f'lr-{lr:g}_wd-{decay:g}'
+            run = FineTuning(
+                name=name,
+                config=args.config,
+                folder=args.work_dir / name,
+                # Of two with the same key the last one counts.
+                settings=[
+                    *args.cfg_options,
+                    f'{OPTIMIZER}.lr={lr:g}',
+                    f'{OPTIMIZER}.weight_decay={decay / lr:g}',
+                ],
+                start=start and Path(start),
+                network=args.network,
+                lr=lr,
+                weight_decay=decay,
+                wanted=args.metric,
+                result=self.result,
+            )
+            self.runs.append(run)
+        self.pending = [run for run in self.runs if run.missing()]
 
-def make_command(args: argparse.Namespace, pair: Pair) -> list[str]:
-    """Return the command that trains with a pair."""
-    command = launch.make_command(
-        'train', args.config, args.gpus, args.pretrained
-    )
-    if args.network:
-        command += ['--network', args.network]
-    # A pair that was interrupted begins anew.
-    command += ['--work-dir', str(args.work_dir / pair.name), '--overwrite']
-    # The pair's come last: of two settings of a key the last one counts.
-    return [*command, '--cfg-options', *args.cfg_options, *pair.cfg_options]
+    @property
+    def best(self) -> FineTuning | None:
+        """The run of the highest score, of equals the first."""
+        scored = [run for run in self.runs if run.score is not None]
+        return max(scored, key=lambda run: run.score, default=None)
 
+    def report(self, is_last: bool = False) -> int:
+        """Write grid.json, .md and .csv; the best run's result is the grid's.
 
-def run_pair(args: argparse.Namespace, pair: Pair) -> str:
-    """Run one pair, its output to train.log; return why it failed or ""."""
-    folder = args.work_dir / pair.name
-    problem = launch.run_logged(make_command(args, pair), folder / 'train.log')
-    if problem:
-        return problem
-    result = find_result(args)
-    if result is not None and result.is_file():
-        content = json.loads(result.read_text(encoding='utf-8'))
-        if content['work_dir'] == os.path.abspath(folder):
-            # The next run would replace it.
-            shutil.move(result, folder / result.name)
-    return ''
+        Args:
+            is_last (bool): Print the table too, and draw it. Defaults to
+                False.
 
+        Returns:
+            int: The exit code of a command: 1 if the last writing failed.
 
-def find_result(args: argparse.Namespace) -> Path | None:
-    """Return the result file that each run writes beside the checkpoint."""
-    from mmscfs.checkpoint import result_path
-
-    if args.pretrained is None:
-        return None
-    return result_path(args.pretrained, Path(args.config).stem, args.network)
+        Raises:
+            OSError: Writing failed before.
+        """
+        best = self.best
+        problems = {
+            run.name: run.problem or run.missing()
+            for run in self.runs
+            if run.score is None
+        }
+        content = dict(self.settings, best=None)
+        note = 'no score yet'
+        if best is not None:
+            pair = dict(lr=best.lr, weight_decay=best.weight_decay)
+            content['best'] = pair
+            note = f'best: {best.name}, {best.metric} {best.score:.2f}'
+            if self.result and (best.folder / self.result.name).is_file():
+                shutil.copyfile(best.folder / self.result.name, self.result)
+        content['runs'] = [
+            dict(
+                lr=run.lr,
+                weight_decay=run.weight_decay,
+                score=run.score,
+                metric=run.metric,
+                problem=problems.get(run.name, ''),
+                work_dir=run.name,
+            )
+            for run in self.runs
+        ]
+        write_report(self.path, content)
+        rows: dict[float, dict[str, float | None]] = {}
+        for run in self.runs:
+            column = f'decay {run.weight_decay:g}'
+            rows.setdefault(run.lr, {})[column] = run.score
+        table = Table(
+            self.title,
+            note,
+            ('lr',),
+            tuple(rows[self.runs[0].lr]),
+            [
+                Row((f'{lr:g}',), scores, f'lr-{lr:g}_wd-*', True)
+                for lr, scores in rows.items()
+            ],
+        )
+        return show_tables(
+            self.path.with_suffix('.md'),
+            f'Grid: {self.title}',
+            NOTE,
+            [table] if best else [],
+            problems,
+            is_last,
+        )

@@ -1,32 +1,35 @@
 #!/usr/bin/env python
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Run a list of pre-trainings, evaluate each, and set them beside the paper.
+"""Run a list of pre-trainings, evaluate each, and compare with the paper.
 
 Runs tools/train.py for each variant of a list (see configs/sweeps) and each
-seed, in a folder of its own below the work directory, then the evaluations on
-its last checkpoint, and gathers the scores in one table, with the paper's
-rows where the data are the paper's: sweep.md, .csv and .json. Called again it
-goes on: what is done is not repeated, what was interrupted is resumed. A
-variant that fails is named with its log, and the others go on.
+seed, in a folder below the work directory, then the evaluations on its last
+checkpoint. All scores go into one table (sweep.md, .csv and .json), with the
+paper's rows where the data are the paper's. Run the same command again to
+continue: what is done is not repeated, what was interrupted is resumed. A
+variant that fails is named with its log, and the others continue.
 
 A list is a Python file with ``variants``, each a dict of name, config and
-cfg_options (what it is about, whatever --cfg-options say), the configs of
-their ``evaluations`` and ``detection``, and the paper's ``table``. Of
---cfg-options, a setting below a part that only some configs have goes to
+cfg_options (what the variant is about: no --cfg-options change it), the
+configs of their ``evaluations`` and ``detection``, and the paper's ``table``.
+Of --cfg-options, a setting below a part that only some configs have goes to
 these alone: model.search_neck.mid_channels to SCFS, not to DINO.
 
-With --slurm every variant is a job that runs this tool on one node; call it
+With --slurm every variant is a job that runs this tool on one node; run it
 again with --table-only for the table. sbatch reads SBATCH_ACCOUNT, _TIMELIMIT,
 _QOS and the like from the environment, and CPUS_PER_TASK (default: 9) is the
 number of cores for each GPU.
 """
 
 import argparse
+import os
 import shlex
-import signal
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from launch import TOOLS, commanded, make_parser, run_steps, setting
 
 EXAMPLES = """
 examples:
@@ -49,14 +52,10 @@ examples:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Parse the command line; a bad value exits with code 2."""
+    parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
-        'list', help='list of variants, e.g. of configs/sweeps'
+        'list', help='list of variants, e.g. one of configs/sweeps'
     )
     parser.add_argument(
         '--work-dir',
@@ -65,7 +64,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='for the runs and the table (default: work_dirs/sweep_<list>)',
     )
     parser.add_argument(
-        '--variants', nargs='+', metavar='NAME', help='only these'
+        '--variants', nargs='+', metavar='NAME', help='run only these'
     )
     parser.add_argument(
         '--seeds',
@@ -73,34 +72,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs='+',
         default=[0],
         metavar='N',
-        help='run each variant with each of them (default: 0)',
-    )
-    parser.add_argument(
-        '--gpus',
-        type=int,
-        metavar='N',
-        help='run tools/dist_*.sh with this many processes, each with the '
-        "config's batch size",
+        help='run each variant with each of these seeds (default: 0)',
     )
     parser.add_argument(
         '--slurm',
         metavar='PARTITION',
-        help='submit a job a variant; needs --gpus',
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help='more settings of every pre-training; those of the variants '
-        'have the last word',
+        help='submit one job for each variant; needs --gpus',
     )
     parser.add_argument(
         '--eval-cfg-options',
         nargs='+',
+        type=setting,
         default=[],
         metavar='KEY=VALUE',
-        help='more settings of every evaluation',
+        help='more settings of every evaluation and detector',
     )
     parser.add_argument(
         '--skip-evaluations', action='store_true', help='only pre-train'
@@ -108,26 +93,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--table-only',
         action='store_true',
-        help='run nothing, gather what there is',
-    )
-    parser.add_argument(
-        '--dry-run', action='store_true', help='only print the commands'
+        help='run nothing, write the table of what there is',
     )
     args = parser.parse_args(argv)
     if not Path(args.list).is_file():
         parser.error(
             f'no list {args.list!r}: name one, e.g. of configs/sweeps'
         )
-    for option in (*args.cfg_options, *args.eval_cfg_options):
-        if '=' not in option:
-            parser.error(f'{option!r} is no KEY=VALUE')
     for seed in args.seeds:
         if seed < 0:
-            parser.error(f'--seeds {seed} must be 0 or above')
-    if args.gpus is not None and args.gpus < 1:
-        parser.error(f'--gpus {args.gpus} must be 1 or more')
+            parser.error(f'--seeds {seed} must be 0 or more')
     if args.slurm and not args.gpus:
-        parser.error('--slurm needs --gpus: the number of a job')
+        parser.error('--slurm needs --gpus: the number of GPUs of a job')
     if args.slurm and args.table_only:
         parser.error('--table-only runs nothing: leave out --slurm')
     args.work_dir = args.work_dir or Path(
@@ -136,61 +113,121 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def make_jobs(
+    args: argparse.Namespace, variants: Sequence[str]
+) -> dict[str, list[str]]:
+    """Return the sbatch command of every variant, which runs this tool.
+
+    Args:
+        args (argparse.Namespace): Those of the sweep.
+        variants (Sequence[str]): Names of those that are not done.
+    """
+    cores = int(os.environ.get('CPUS_PER_TASK', 9)) * args.gpus
+    jobs = {}
+    for name in variants:
+        job = [sys.executable, str(TOOLS / 'sweep.py'), args.list]
+        job += ['--work-dir', str(args.work_dir), '--variants', name]
+        job += ['--seeds', *map(str, args.seeds), '--gpus', str(args.gpus)]
+        if args.skip_evaluations:
+            job.append('--skip-evaluations')
+        if args.cfg_options:
+            job += ['--cfg-options', *args.cfg_options]
+        if args.eval_cfg_options:
+            job += ['--eval-cfg-options', *args.eval_cfg_options]
+        jobs[name] = [
+            'sbatch',
+            '--parsable',
+            f'--partition={args.slurm}',
+            f'--job-name={Path(args.list).stem}_{name}',
+            '--nodes=1',
+            '--ntasks=1',
+            f'--gres=gpu:{args.gpus}',
+            f'--cpus-per-task={cores}',
+            f'--output={args.work_dir}/slurm_{name}_%j.log',
+            f'--wrap=exec {shlex.join(job)}',
+        ]
+    return jobs
+
+
+def submit(jobs: Mapping[str, Sequence[str]]) -> int:
+    """Submit jobs; return 0, or 1 if Slurm refused one.
+
+    Raises:
+        ValueError: There is no sbatch.
+    """
+    refused = 0
+    for name, command in jobs.items():
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False
+            )
+        except FileNotFoundError as error:
+            raise ValueError(
+                '--slurm: no sbatch on the PATH: run this on a login node'
+            ) from error
+        if done.returncode:
+            refused = 1
+            print(f'{name}: {done.stderr.strip()}', file=sys.stderr)
+        else:
+            print(f'{name}: job {done.stdout.strip()}')
+    if not jobs:
+        print('nothing to submit: everything is done')
+    return refused
+
+
+@commanded
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code.
 
-    0: everything is done (or submitted), 1: something failed, 2: there can
-    be no sweep.
+    0: everything is done (or submitted), 1: something failed, 2: the sweep
+    cannot start, 130: stopped.
     """
     args = parse_args(argv)
 
     # After parsing, so that --help and a wrong option answer at once.
     from sweep_list import read_list
     from sweep_report import recall, report
-    from sweep_runs import find_runs, make_steps, run_steps
-    from sweep_slurm import make_jobs, submit
+    from sweep_steps import make_steps
 
-    try:
-        sweep = read_list(args.list)
-        names = [variant.name for variant in sweep.variants]
-        for name in args.variants or ():
-            if name not in names:
-                raise ValueError(
-                    f'--variants {name}: {args.list} has {", ".join(names)}'
-                )
-        recall(sweep, args)
-        steps = make_steps(sweep, find_runs(sweep, args), args)
-        pending = [step for step in steps if not step.is_done()]
-        if args.slurm:
-            jobs = make_jobs(args, pending)
-            if not args.dry_run:
-                return submit(jobs)
-            pending_commands = list(jobs.values())
-        else:
-            pending_commands = [step.command(args.gpus) for step in pending]
-        if args.dry_run:
-            for command in pending_commands:
-                print(shlex.join(command))
-            return 0
-        problems: dict[str, str] = {}
-        if not args.table_only:
-            run_steps(
-                pending,
-                args.gpus,
-                problems,
-                lambda: report(sweep, args, problems),
+    sweep = read_list(args.list)
+    names = [variant.name for variant in sweep.variants]
+    for name in args.variants or ():
+        if name not in names:
+            raise ValueError(
+                f'--variants {name}: {args.list} has {", ".join(names)}'
             )
-        code = report(sweep, args, problems, is_last=True)
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('stopped; the same command goes on', file=sys.stderr)
-        return 130
-    return code or int(not all(step.is_done() for step in steps))
+    recall(sweep, args)
+    steps = make_steps(sweep, args)
+    wanted = [
+        step
+        for step in steps
+        if step.origin.seed in args.seeds
+        and step.origin.variant.name in (args.variants or names)
+    ]
+    pending = [step for step in wanted if step.missing()]
+    commands = [step.command(args.gpus) for step in pending]
+    if args.slurm:
+        left = dict.fromkeys(step.origin.variant.name for step in pending)
+        jobs = make_jobs(args, [*left])
+        if not args.dry_run:
+            return submit(jobs)
+        commands = [*jobs.values()]
+    if args.dry_run:
+        for command in commands:
+            print(shlex.join(command))
+        return 0
+
+    def write(is_last: bool = False) -> int:
+        # Other calls may have started more.
+        shown = [s for s in steps if s in wanted or s.origin.folder.is_dir()]
+        return report(sweep, shown, args.work_dir, is_last)
+
+    if not args.table_only:
+        write()
+        run_steps(pending, args.gpus, write)
+    code = write(is_last=True)
+    return code or int(any(step.missing() for step in wanted))
 
 
 if __name__ == '__main__':
-    # As Ctrl-C does: the run that is under way must not go on without us.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     raise SystemExit(main())

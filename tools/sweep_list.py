@@ -12,14 +12,6 @@ from launch import TOOLS
 from mmengine.config import Config, DictAction
 
 NAME = r'[\w.+-]+'  # of a folder, without a space or a slash
-SETTINGS = (
-    'name',
-    'config',
-    'defaults',
-    'cfg_options',
-    'evaluations',
-    'detection',
-)
 
 
 class Variant(NamedTuple):
@@ -85,17 +77,16 @@ def read_list(path: str) -> SweepList:
         for name in ('evaluations', 'detection')
         if name in content
     }
-    variants = []
+    variants: dict[str, Variant] = {}
     for settings in given:
         try:
-            variants.append(make_variant(shared | dict(settings)))
+            variant = make_variant(shared | dict(settings))
         except (TypeError, ValueError) as error:
             raise ValueError(f'{path}: variant {settings}: {error}') from error
-    names = [variant.name for variant in variants]
-    repeated = {name for name in names if names.count(name) > 1}
-    if repeated:
-        raise ValueError(f'{path}: two variants of the name {repeated.pop()}')
-    return SweepList(path, tuple(variants), table)
+        if variant.name in variants:
+            raise ValueError(f'{path}: two variants have name={variant.name}')
+        variants[variant.name] = variant
+    return SweepList(path, tuple(variants.values()), table)
 
 
 def make_variant(settings: Mapping[str, Any]) -> Variant:
@@ -104,30 +95,32 @@ def make_variant(settings: Mapping[str, Any]) -> Variant:
     Raises:
         ValueError: A setting is missing, unknown, or no config is there.
     """
-    unknown = [name for name in settings if name not in SETTINGS]
-    if unknown:
-        raise ValueError(
-            f'{unknown[0]} is none of its settings: {", ".join(SETTINGS)}'
-        )
+    for name in settings:
+        if name not in Variant._fields:
+            raise ValueError(
+                f'{name} is unknown: use {", ".join(Variant._fields)}'
+            )
     name = settings.get('name')
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise ValueError(f'name={name!r} must be a word that names a folder')
     if '_seed-' in name:
-        raise ValueError(f'name={name!r}: "_seed-" stands before seeds')
-    lists = []
-    for key in ('evaluations', 'detection'):
-        configs = [find_config(config) for config in settings.get(key, ())]
-        lists.append(tuple(configs))
-    stems = [Path(config).stem for config in (*lists[0], *lists[1])]
+        raise ValueError(
+            f'name={name!r} must not have "_seed-", which names seeds'
+        )
+    evaluations, detection = (
+        tuple(find_config(config) for config in settings.get(key, ()))
+        for key in ('evaluations', 'detection')
+    )
+    stems = [Path(config).stem for config in (*evaluations, *detection)]
     if len(set(stems)) < len(stems):
-        raise ValueError(f'two of its evaluations have one name: {stems}')
+        raise ValueError(f'two evaluations have the same name: {stems}')
     defaults, options = (
         to_words(settings.get(key, {})) for key in ('defaults', 'cfg_options')
     )
     config = find_config(settings.get('config'))
     if not merged_config(config, (*defaults, *options)).get('train_cfg'):
         raise ValueError(f'{config} has no train_cfg: it does not train')
-    return Variant(name, config, defaults, options, *lists)
+    return Variant(name, config, defaults, options, evaluations, detection)
 
 
 def find_config(name: Any) -> str:
@@ -139,7 +132,9 @@ def find_config(name: Any) -> str:
     for path in (Path(str(name)), TOOLS.parent / str(name)):
         if path.is_file():
             return str(path)
-    raise ValueError(f'no config {name!r}')
+    raise ValueError(
+        f'no config {name!r}: give a path from here or from {TOOLS.parent}'
+    )
 
 
 def to_words(options: Mapping[str, Any], prefix: str = '') -> tuple[str, ...]:
@@ -158,7 +153,7 @@ def to_words(options: Mapping[str, Any], prefix: str = '') -> tuple[str, ...]:
         if parse_words([word]) != {f'{prefix}{key}': value}:
             raise ValueError(
                 f'cfg_options: {prefix}{key}={value!r} cannot be given to '
-                'tools/train.py --cfg-options: write a config of its own'
+                'tools/train.py --cfg-options: write a config for it'
             )
         words.append(word)
     return tuple(words)
@@ -177,7 +172,7 @@ def load_config(path: str) -> Config:
     """Return a config; not to be changed.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not valid.
         OSError: It cannot be read.
     """
     try:
@@ -190,7 +185,7 @@ def merged_config(path: str, words: Sequence[str]) -> Config:
     """Return a config with settings changed.
 
     Raises:
-        ValueError: They do not fit it, or it is none.
+        ValueError: They do not fit it, or it is not valid.
     """
     from mmscfs.engine.prepare import apply_multi_crop  # slow
 

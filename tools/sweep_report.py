@@ -2,41 +2,27 @@
 """The tables of tools/sweep.py, and what it remembers in sweep.json."""
 
 import argparse
-import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch import check_settings, read_report
-from sweep_list import SweepList, Variant
-from sweep_runs import Step, find_runs, make_steps
+from launch import check_settings, read_report, show_tables, write_report
+from sweep_list import SweepList
+from sweep_steps import Detection, Evaluation, Pretraining, SweepStep
 
-from mmscfs.checkpoint import write_atomically
 from mmscfs.visualization.results.arrange import arrange
 from mmscfs.visualization.results.columns import scores_in
-from mmscfs.visualization.tables import Row, Table, publish, write_tables
-from mmscfs.visualization.transfer import runs as detection_runs
-from mmscfs.visualization.transfer import table as detection_table
+from mmscfs.visualization.transfer.runs import read_run
+from mmscfs.visualization.transfer.table import arrange as arrange_detection
 
-FOOTER = (
+NOTE = (
     'Scores in percent; of trainings those of the last validation, not the '
     'best.'
 )
 
 
-def describe_variants(variants: Sequence[Variant]) -> dict[str, Any]:
-    """Return what makes each pre-training what it is."""
-    return {
-        variant.name: dict(
-            config=Path(variant.config).stem,
-            cfg_options=[*variant.defaults, *variant.cfg_options],
-        )
-        for variant in variants
-    }
-
-
 def recall(sweep: SweepList, args: argparse.Namespace) -> None:
-    """Check that the work directory is of this sweep; note in it that it is.
+    """Check that the work directory is of this sweep, and note it there.
 
     With ``table_only`` the settings of earlier calls become those of this.
 
@@ -46,133 +32,95 @@ def recall(sweep: SweepList, args: argparse.Namespace) -> None:
     """
     path = args.work_dir / 'sweep.json'
     known = read_report(path)
-    variants = describe_variants(sweep.variants)
+    variants = {
+        variant.name: dict(
+            config=Path(variant.config).stem,
+            cfg_options=[*variant.defaults, *variant.cfg_options],
+        )
+        for variant in sweep.variants
+    }
     if args.table_only:
         if not known:
             raise ValueError(
                 f'--table-only: --work-dir {args.work_dir} has no sweep.json: '
-                'name the one of the sweep'
+                'name the folder of the sweep'
             )
         args.cfg_options = known['cfg_options']
         args.eval_cfg_options = known.get('eval_cfg_options', [])
-    settings = dict(cfg_options=args.cfg_options, gpus=args.gpus or 1)
-    if args.table_only:
-        settings.pop('gpus')
-    elif not args.skip_evaluations:
-        settings['eval_cfg_options'] = args.eval_cfg_options
+    settings = dict(cfg_options=args.cfg_options)
+    if not args.table_only:
+        settings['gpus'] = args.gpus or 1
+        if not args.skip_evaluations:
+            settings['eval_cfg_options'] = args.eval_cfg_options
     check_settings(path, known, settings)
     check_settings(path, known.get('variants', {}), variants)
-    if args.dry_run:
-        return
-    content = known | settings
-    content['variants'] = known.get('variants', {}) | variants
-    args.work_dir.mkdir(parents=True, exist_ok=True)
-    write_json(path, content)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write sweep.json.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    text = json.dumps(content, indent=2)
-    write_atomically(path, f'{text}\n'.encode())
+    if not args.dry_run:
+        variants = known.get('variants', {}) | variants
+        write_report(path, known | settings | dict(variants=variants))
 
 
 def report(
     sweep: SweepList,
-    args: argparse.Namespace,
-    problems: Mapping[str, str],
+    steps: Sequence[SweepStep],
+    folder: Path,
     is_last: bool = False,
 ) -> int:
-    """Write sweep.md, .csv and .json of all runs that have begun.
+    """Write sweep.md, .csv and .json.
 
     Args:
         sweep (SweepList): The list.
-        args (argparse.Namespace): Those of the command.
-        problems (Mapping[str, str]): Why steps failed in this call, by name.
+        steps (Sequence[SweepStep]): Those that are wanted or have begun.
+        folder (Path): Where to.
         is_last (bool): Print the tables too, and draw them. Defaults to
             False.
 
     Returns:
-        int: The exit code of a command: 0, or 1 if writing failed.
+        int: The exit code of a command: 1 if the last writing failed.
 
     Raises:
-        OSError: Writing failed, and it was not the last time.
+        OSError: Writing failed before.
     """
-    steps = make_steps(sweep, find_runs(sweep, args, started=True), args)
-    done = [step for step in steps if step.is_done()]
-    names = {step.name for step in done}
-    missing = {
-        step.name: problems.get(step.name) or step.progress()
-        for step in steps
-        if step.name not in names
-        # Those of a pre-training that is not done either say nothing more.
-        and (step.kind == 'pre-training' or step.checkpoint.is_file())
-    }
-    entries = [step.entry() for step in done if step.kind == 'evaluation']
-    # The paper's figures are of its data, which may be replaced by another.
+    runs: dict[Path, dict[str, Any]] = {}
+    problems, entries, detectors = {}, [], []
+    for step in steps:
+        run = runs.setdefault(
+            step.origin.folder,
+            dict(
+                variant=step.origin.variant.name,
+                seed=step.origin.seed,
+                work_dir=step.origin.folder.name,
+                checkpoint=None,
+                scores={},
+                problems={},
+            ),
+        )
+        if problem := step.problem or step.missing():
+            # Of a pre-training without an end, the others say nothing new.
+            if step.start is None or step.start.is_file():
+                problems[step.name] = run['problems'][step.stem] = problem
+        elif isinstance(step, Pretraining):
+            run['checkpoint'] = step.end
+        elif isinstance(step, Evaluation):
+            entries.append(step.entry())
+            run['scores'][step.stem] = entries[-1].score
+        elif isinstance(step, Detection):
+            detectors.append(read_run(step.folder))
+    path = folder / 'sweep.json'
+    write_report(path, read_report(path) | dict(runs=[*runs.values()]))
+    # The paper's scores are of its data, which may be replaced by other data.
     fitting = [e for e in entries if sweep.table and scores_in(e, sweep.table)]
     others = [entry for entry in entries if entry not in fitting]
     tables = []
     for part, number in ((fitting, sweep.table), (others, None)):
         arranged, left_out = arrange(part, number)
         tables += arranged
-        missing |= {str(entry.path): why for entry, why in left_out}
-    detectors = [
-        detection_runs.read_run(step.folder)
-        for step in done
-        if step.kind == 'detection'
-    ]
-    tables += detection_table.arrange(detectors)
-    path = args.work_dir / 'sweep.json'
-    content = read_report(path)
-    content['runs'] = describe_runs(steps, names, missing)
-    write_json(path, content)
-    unscored = Table(
-        'not scored',
-        '',
-        ('step',),
-        (),
-        [Row((name,), {}, why, True) for name, why in missing.items()],
-    )
-    write = publish if is_last else write_tables
-    code = write(
-        args.work_dir / 'sweep.md',
+        problems |= {str(entry.path): why for entry, why in left_out}
+    tables += arrange_detection(detectors)
+    return show_tables(
+        folder / 'sweep.md',
         f'Sweep: {Path(sweep.path).stem}',
-        FOOTER,
+        NOTE,
         tables,
-        unscored,
-        [f'{name}: {why}' for name, why in missing.items()],
+        problems,
+        is_last,
     )
-    return code or 0
-
-
-def describe_runs(
-    steps: Sequence[Step], done: Set[str], missing: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """Return what each run has reached, for sweep.json."""
-    runs: dict[Path, dict[str, Any]] = {}
-    for step in steps:
-        run = step.run
-        entry = runs.setdefault(
-            run.folder,
-            dict(
-                variant=run.variant.name,
-                seed=run.seed,
-                work_dir=run.name,
-                checkpoint=None,
-                scores={},
-                problems={},
-            ),
-        )
-        if step.name in missing:
-            entry['problems'][step.stem] = missing[step.name]
-        elif step.name not in done:
-            continue
-        elif step.kind == 'pre-training':
-            entry['checkpoint'] = step.checkpoint.name
-        elif step.kind == 'evaluation':
-            entry['scores'][step.stem] = step.entry().score
-    return list(runs.values())

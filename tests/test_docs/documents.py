@@ -4,7 +4,7 @@
 A block of code is run by the tests, or has a mark on the line before it:
 
     <!-- test: needs ImageNet, 8 GPUs -->
-    <!-- test: runs in tests/test_tools/test_chaos.py -->
+    <!-- test: runs in tests/test_chaos.py -->
     <!-- test: settings of configs/scfs_r50.py -->
 """
 

@@ -42,7 +42,7 @@ def test_links_resolve(path):
     ('target', 'expected'),
     [
         ('docs/en/speed.md', None),
-        ('docs/en/speed.md#how-it-grows', None),
+        ('docs/en/speed.md#the-loader', None),
         ('#licence', None),
         ('https://arxiv.org/abs/2010.02217', None),
         ('docs/en/no.md', 'no file docs/en/no.md'),

@@ -198,7 +198,7 @@ def test_no_word_of_the_user_reaches_a_shell(tmp_path, monkeypatch):
         assert [word for word in given if word in names][-6:] == names[-6:]
         assert any('my $(touch x).py' in word for word in given)
     # sbatch hands --wrap to a shell.
-    jobs = load_tool('sweep_slurm', monkeypatch).make_jobs(
+    jobs = load_tool('sweep', monkeypatch).make_jobs(
         SimpleNamespace(
             list='my $(touch x).py',
             work_dir=work / "it's",
@@ -209,11 +209,7 @@ def test_no_word_of_the_user_reaches_a_shell(tmp_path, monkeypatch):
             cfg_options=names,
             eval_cfg_options=[],
         ),
-        [
-            SimpleNamespace(
-                run=SimpleNamespace(variant=SimpleNamespace(name='$(touch x)'))
-            )
-        ],
+        ['$(touch x)'],
     )
     (job,) = jobs.values()
     wrapped = job[-1].removeprefix('--wrap=exec ')

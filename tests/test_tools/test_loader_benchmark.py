@@ -24,7 +24,7 @@ def test_all_pipelines_are_measured(loader, capsys):
         'ours',
         'reduced decode',
         'tar shards',
-        'colour on device',
+        'color on device',
         'Pillow and torchvision',
     ):
         assert row in printed

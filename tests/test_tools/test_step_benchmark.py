@@ -1,9 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import copy
-import csv
 import importlib
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -157,16 +155,16 @@ def test_benchmark_prints_a_table(load, tiny_config, capsys):
 def test_benchmark_as_json(load, tiny_config, capsys):
     assert load('step').main([*tiny_config, '--json', '--no-textbook']) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result.keys() == {'mmscfs', 'bare backbone', 'process_memory'}
+    assert result.keys() == {'mmscfs', 'bare backbone'}
     assert result['mmscfs']['total'] > 0
     assert min(result['mmscfs']['backward'] + result['mmscfs']['update']) > 0
-    assert result['process_memory'] > 0
+    assert result['mmscfs']['memory'] > 0
 
 
 def test_profile_finds_every_part(load, tiny_config, capsys):
     step = load('step')
     args = step.parse_args([*tiny_config, '--no-textbook'])
-    steps, model = step.contenders(args)
+    steps, model = step.build_steps(args)
     load('step_profile').profile(steps['mmscfs'], model)
     rows = {
         cells[0].strip(): [float(c.strip(' %')) for c in cells[1:4]]
@@ -183,48 +181,6 @@ def test_profile_finds_every_part(load, tiny_config, capsys):
         assert backward == 0
     # Gradients are attributed: next to nothing is left between the parts.
     assert rows.get('between the parts', [0])[0] < 5
-
-
-def test_growth_measures_every_point(load, tiny_config, tmp_path, monkeypatch):
-    """Two short points; the others are commands of the same form."""
-    step, growth = load('step'), load('step_growth')
-    folder = tmp_path / 'growth'
-    args = step.parse_args([*tiny_config, '--growth', str(folder)])
-    every = growth.points(args)
-    assert [value for what, value, *_ in every if what == 'prototypes'] == [
-        4096,
-        16384,
-        65536,
-        262144,
-    ]
-    chosen = [p for p in every if p[:2] == ('local views', 2)]
-    chosen.append(('local views', 3, dict(num_local=3), []))
-    monkeypatch.setattr(growth, 'points', lambda _: chosen)
-    assert growth.measure_growth(args) == 0
-    with open(folder / 'growth.csv', newline='') as file:
-        rows = list(csv.DictReader(file))
-    assert [(row['what grows'], row['value']) for row in rows] == [
-        ('local views', '2'),
-        ('local views', '3'),
-    ]
-    for row in rows:
-        assert float(row['step (s)']) > float(row['forward and backward (s)'])
-        assert float(row['memory (MiB)']) > 0
-    assert (folder / 'growth.png').stat().st_size > 5000
-
-
-def test_growth_names_a_command_that_fails(
-    load, tmp_path, capsys, monkeypatch
-):
-    step, growth = load('step'), load('step_growth')
-    args = step.parse_args(['--growth', str(tmp_path / 'x')])
-    line = [sys.executable, '-c', 'raise SystemExit("out of memory")']
-    monkeypatch.setattr(growth, 'command', lambda *_: line)
-    assert growth.measure_growth(args) == 1
-    printed = capsys.readouterr().err
-    assert 'out of memory' in printed
-    assert f'error: failed: {sys.executable}' in printed
-    assert not (tmp_path / 'x').exists()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 """Tests of tools/sweep.py."""
 
 import csv
+import importlib
 import json
 import os
 import runpy
@@ -50,6 +51,11 @@ train_dataloader = dict(dataset=dict(type='A'))
 train_cfg = dict(max_epochs=2)
 evaluation = dict(protocol='linear', dataset='in100')
 """,
+    finetune="""
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
+train_cfg = dict(max_epochs=2)
+val_evaluator = dict(type='Accuracy')
+""",
     mask_rcnn="""
 model = dict(type='MaskRCNN', backbone=dict(type='ResNet', depth=50))
 train_cfg = dict(max_epochs=2)
@@ -59,6 +65,13 @@ val_evaluator = dict(type='CocoMetric')
 )
 SCORES = dict(dino=dict(knn=80.0, linear=86.0), scfs=dict(knn=84.0, linear=89))
 PRETRAIN = ('dino', 'scfs')
+# A process that needs a second to end.
+SAVES = """
+trap 'sleep 1; echo saved; exit 75' TERM
+echo started
+while :; do sleep 0.05; done
+"""
+STARTS = ('--resume', '--overwrite')
 
 
 @pytest.fixture(scope='module')
@@ -67,14 +80,10 @@ def tool():
     sys.path.insert(0, str(ROOT / 'tools'))
     try:
         import sweep
-        import sweep_list
         import sweep_report
-        import sweep_slurm
     finally:
         sys.path.pop(0)
-    assert sweep_list
     assert sweep_report
-    assert sweep_slurm
     return sweep
 
 
@@ -82,7 +91,7 @@ class Commands:
     """What tools/train.py and test.py leave behind, and what was called."""
 
     def __init__(self):
-        self.calls = []  # (work directory, --resume)
+        self.calls = []  # (work directory, how it starts)
         self.commands = []
         self.failing = set()  # work directories
         self.killed = {}  # work directory -> epoch it was saved at
@@ -90,11 +99,12 @@ class Commands:
     def __call__(self, command, log_file):
         folder = Path(command[command.index('--work-dir') + 1])
         name = str(folder.relative_to('work'))
-        resumed = None
-        if '--resume' in command:
-            resumed = Path(command[command.index('--resume') + 1])
-            assert resumed.is_file()
-        self.calls.append((name, resumed and resumed.name))
+        how = next((w for w in command if w in STARTS), None)
+        following = command[command.index(how) + 1 :] if how else []
+        if following and following[0].endswith('.pth'):
+            assert Path(following[0]).is_file()
+            how = Path(following[0]).name
+        self.calls.append((name, how))
         self.commands.append(command)
         if name in self.failing:
             log_file.write('Traceback\nValueError: no such luck\n')
@@ -197,12 +207,12 @@ def read_csv():
 
 
 ALL = [
-    ('dino', None),
+    ('dino', '--resume'),
     ('dino/knn', None),
-    ('dino/linear', None),
-    ('scfs', None),
+    ('dino/linear', '--overwrite'),
+    ('scfs', '--resume'),
     ('scfs/knn', None),
-    ('scfs/linear', None),
+    ('scfs/linear', '--overwrite'),
 ]
 TABLE = [
     ('DINO (imagenet100)', '80.0', '86.0', 'this run (dino)'),
@@ -250,7 +260,7 @@ def test_commands(tool, commands):
     train, test, probe = (words[1:] for words in commands.commands)
     assert train == [
         str(ROOT / 'tools/train.py'),
-        *('scfs.py', '--work-dir', 'work/scfs_seed-3', '--overwrite'),
+        *('scfs.py', '--work-dir', 'work/scfs_seed-3', '--resume'),
         '--cfg-options',
         *('model.head.x=1', 'data.pipeline.1.num_local=2'),
         *('data.pipeline.1.num_local=8', 'randomness.seed=3'),
@@ -273,7 +283,7 @@ def test_commands_of_several_gpus(tool, commands, capsys):
     start = 'work/dino/epoch_3.pth'
     assert lines == [
         f'{ROOT}/tools/dist_train.sh dino.py 4 --work-dir work/dino '
-        '--overwrite --cfg-options randomness.seed=0',
+        '--resume --cfg-options randomness.seed=0',
         f'{ROOT}/tools/dist_test.sh knn.py {start} 4 --work-dir work/dino/knn',
         f'{ROOT}/tools/dist_train.sh linear.py 4 --pretrained {start} '
         '--work-dir work/dino/linear --overwrite',
@@ -295,20 +305,52 @@ def test_a_dry_run_touches_nothing(tool, commands, capsys):
 def test_a_killed_sweep_goes_on(tool, commands, capsys):
     commands.killed = {'scfs': 2}
     assert sweep(tool) == 130
-    assert 'the same command goes on' in capsys.readouterr().err
+    assert 'the same command continues' in capsys.readouterr().err
     Path('work/scfs/epoch_3.pth').write_text('torn')
     commands.killed = {'scfs/linear': 1}
     commands.calls.clear()
     assert sweep(tool) == 130
-    assert commands.calls == [
-        ('scfs', 'epoch_2.pth'),
-        ('scfs/knn', None),
-        ('scfs/linear', None),
-    ]
+    assert commands.calls == ALL[3:]
     commands.calls.clear()
     assert sweep(tool) == 0
-    assert commands.calls == [('scfs/linear', 'epoch_1.pth')]
+    assert commands.calls == [('scfs/linear', '--resume')]
     assert read_csv() == TABLE
+
+
+def test_a_run_that_saved_itself_is_resumed(tool, commands):
+    """A signal leaves interrupted.pth, newer than the last epoch."""
+    commands.killed = {'dino': 2, 'dino/linear': 1}
+    for folder in ('dino', 'dino/linear'):
+        assert sweep(tool, '--variants', 'dino') == 130
+        work = Path('work', folder)
+        (work / 'interrupted.pth').touch()
+        (work / 'last_checkpoint').write_text('/elsewhere/interrupted.pth')
+    assert sweep(tool, '--variants', 'dino') == 0
+    assert commands.calls == [
+        ('dino', '--resume'),
+        ('dino', '--resume'),
+        ('dino/knn', None),
+        ('dino/linear', '--overwrite'),
+        ('dino/linear', '--resume'),
+    ]
+
+
+@pytest.mark.parametrize('name', ['sweep', 'grid'])
+def test_sigterm_ends_both_tools(tool, commands, monkeypatch, capsys, name):
+    """And leaves the handler from before in place."""
+    monkeypatch.syspath_prepend(ROOT / 'tools')
+    words = dict(sweep=['list.py'], grid=['finetune.py', '--lr', '0.1'])[name]
+    before = signal.getsignal(signal.SIGTERM)
+
+    def call(command, log):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    monkeypatch.setattr(sys.modules['launch'], 'call', call)
+    main = importlib.import_module(name).main
+    assert main([*words, '--work-dir', 'work']) == 130
+    assert 'stopped' in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_failed_variant_is_named_and_the_others_go_on(
@@ -323,7 +365,7 @@ def test_a_failed_variant_is_named_and_the_others_go_on(
         'scfs/linear',
     ]
     problems = [
-        f'{step}: exit code 1: ValueError: no such luck (all of it: {log})'
+        f'{step}: exit code 1: ValueError: no such luck (full log: {log})'
         for step, log in (
             ('dino, pre-training', 'work/dino/train.log'),
             ('scfs, knn', 'work/scfs/knn/test.log'),
@@ -338,7 +380,7 @@ def test_a_failed_variant_is_named_and_the_others_go_on(
     assert sweep(tool, '--table-only') == 1
     text = Path('work/sweep.md').read_text()
     assert '- dino, pre-training: not started' not in text
-    assert 'ValueError: no such luck (all of it: work/dino/train.log)' in text
+    assert 'ValueError: no such luck (full log: work/dino/train.log)' in text
     commands.failing = set()
     commands.calls.clear()
     assert sweep(tool) == 0
@@ -360,11 +402,11 @@ def test_evaluations_are_repeated_for_another_checkpoint(tool, commands):
     commands.calls.clear()
     assert sweep(tool, '--variants', 'scfs') == 0
     # And from the beginning.
-    assert commands.calls == [('scfs/knn', None), ('scfs/linear', None)]
+    assert commands.calls == ALL[4:]
 
 
 @pytest.mark.parametrize('kind', ['absent', 'damaged', 'of another run'])
-def test_a_result_is_made_anew(tool, commands, kind):
+def test_a_result_is_made_again(tool, commands, kind):
     assert sweep(tool, '--variants', 'scfs') == 0
     path = Path('work/scfs/epoch_3.linear.json')
     if kind == 'absent':
@@ -420,7 +462,7 @@ def test_detection_stands_beside(tool, commands):
     text = LIST + "detection = ['mask_rcnn.py']\n"
     Path('list.py').write_text(text)
     assert sweep(tool, '--variants', 'dino') == 0
-    assert commands.calls[-1] == ('dino/mask_rcnn', None)
+    assert commands.calls[-1] == ('dino/mask_rcnn', '--overwrite')
     command = commands.commands[-1]
     assert command[3:5] == ['--pretrained', 'work/dino/epoch_3.pth']
     text = Path('work/sweep.md').read_text()
@@ -435,7 +477,7 @@ def test_detection_stands_beside(tool, commands):
 def test_settings_do_not_mix_in_a_folder(tool, commands, capsys):
     one = ('--variants', 'dino')
     assert sweep(tool, *one, '--skip-evaluations') == 0
-    assert commands.calls == [('dino', None)]
+    assert commands.calls == ALL[:1]
     # Those of the evaluations may still be chosen.
     options = ('--eval-cfg-options', 'test_cfg.ks=[1]')
     assert sweep(tool, *one, *options) == 0
@@ -555,11 +597,11 @@ def test_without_slurm(tool, commands, monkeypatch, capsys):
         ("'scfs.py'", "'no.py'", "no config 'no.py'"),
         ("'knn.py'", "'no.py'", "no config 'no.py'"),
         ("'scfs.py'", "'knn.py'", 'knn.py has no train_cfg'),
-        ("name='scfs'", "name='dino'", 'two variants of the name dino'),
+        ("name='scfs'", "name='dino'", 'two variants have name=dino'),
         ("name='scfs'", "name='a/b'", "name='a/b' must be a word"),
-        ("name='scfs'", "name='a_seed-1'", '"_seed-" stands before seeds'),
-        ('cfg_options', 'options', 'options is none of its settings'),
-        ("'linear.py'", "'./knn.py'", 'two of its evaluations have one name'),
+        ("name='scfs'", "name='a_seed-1'", '"_seed-", which names seeds'),
+        ('cfg_options', 'options', 'options is unknown: use name, config, '),
+        ("'linear.py'", "'./knn.py'", 'two evaluations have the same name'),
         (': 8', ": '8'", "num_local='8' cannot be given to"),
         ('pipeline.1', 'pipeline.5', 'Index 5 exceeds the length'),
     ],
@@ -577,11 +619,11 @@ def test_bad_lists(tool, commands, capsys, old, new, problem):
 @pytest.mark.parametrize(
     ('words', 'error'),
     [
-        (['--seeds', -1], '--seeds -1 must be 0 or above'),
-        (['--gpus', 0], '--gpus 0 must be 1 or more'),
+        (['--seeds', -1], '--seeds -1 must be 0 or more'),
+        (['--gpus', 0], '--gpus: 0 must be 1 or more'),
         (['--slurm', 'gpu'], '--slurm needs --gpus'),
         (['--slurm', 'gpu', '--gpus', 2, '--table-only'], 'leave out --slurm'),
-        (['--cfg-options', 'a'], "'a' is no KEY=VALUE"),
+        (['--cfg-options', 'a'], "'a' is not KEY=VALUE, e.g. "),
     ],
 )
 def test_bad_arguments(tool, commands, capsys, words, error):
@@ -613,13 +655,12 @@ def test_a_log_in_use_is_not_started_twice(tool, tmp_path):
 
 
 def test_a_terminated_tool_ends_its_command(tmp_path):
-    """As on a cluster whose time is up."""
+    """As on a cluster whose time is up, and waits for it: it saves first."""
     log = tmp_path / 'train.log'
     code = (
         'import signal, launch\nfrom pathlib import Path\n'
         'signal.signal(signal.SIGTERM, signal.default_int_handler)\n'
-        "command = ['sh', '-c', 'echo $$; exec sleep 60']\n"
-        f'launch.run_logged(command, Path({str(log)!r}))\n'
+        f'launch.run_logged(["sh", "-c", {SAVES!r}], Path({str(log)!r}))\n'
     )
     process = subprocess.Popen(
         [sys.executable, '-c', code],
@@ -632,8 +673,7 @@ def test_a_terminated_tool_ends_its_command(tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) != 0
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(log.read_text()), 0)
+    assert log.read_text().endswith('saved\n')
 
 
 # Through the real commands

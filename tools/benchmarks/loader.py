@@ -9,10 +9,10 @@ one thread. The seconds are of CPU time, without waiting for the disk or for
 other processes. Rounds take turns, so that a busy machine slows all alike;
 ratios are medians over rounds.
 
-Ours ends with uint8 views, which the model normalises on its device; the
+Ours ends with uint8 views, which the model normalizes on its device; the
 other ends with normalised float views. Three more rows are of ours with an
 option: JPEG decoded at a reduced scale where every crop allows it, images
-read from tar shards, and colour, blur and solarisation left to the device.
+read from tar shards, and color, blur and solarization left to the device.
 
 A training step of B images that takes T seconds needs about B / T divided by
 ours' images per second and core: that many workers keep the device busy.
@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from measuring import add_counts, make_parser
+from measuring import add_counts, make_parser, make_table, ratio
 
 EXAMPLES = """
 examples:
@@ -35,7 +35,7 @@ examples:
   python tools/benchmarks/loader.py
   # of the size of photographs, where the reduced scale tells
   python tools/benchmarks/loader.py --size 2000x1500 --images 16
-  # 200 images of one's own data set, 4 local views
+  # 200 images of your data set, 4 local views
   python tools/benchmarks/loader.py --data data/imagenet/train --images 200 \\
       --local 4
 """
@@ -47,20 +47,13 @@ def report(
 ) -> None:
     """Print the table and the profiles."""
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title='Images per second and core')
-    for header in ('pipeline', 'median', 'lowest', 'highest', 'ratio'):
-        table.add_column(
-            header, justify='left' if header == 'pipeline' else 'right'
-        )
+    columns = ('pipeline', 'median', 'lowest', 'highest', 'ratio')
+    table = make_table('Images per second and core', *columns)
     for name, values in rates.items():
         figures = statistics.median(values), min(values), max(values)
-        ratio = statistics.median(
-            ours / usual
-            for ours, usual in zip(values, rates[USUAL], strict=True)
-        )
-        table.add_row(name, *(f'{f:.1f}' for f in figures), f'{ratio:.2f}')
+        gain = ratio(values, rates[USUAL])
+        table.add_row(name, *(f'{f:.1f}' for f in figures), f'{gain:.2f}')
     console = Console()
     console.print(table)
     for name, stages in costs.items():
@@ -165,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             'ours': (ours(), paths),
             'reduced decode': (ours(reduced=True), paths),
             'tar shards': (ours(), packed),
-            'colour on device': (ours(color_on_device=True), paths),
+            'color on device': (ours(color_on_device=True), paths),
             USUAL: (usual_pipeline(args.local), paths),
         }
         rates: dict[str, list[float]] = {name: [] for name in pipelines}

@@ -27,7 +27,7 @@ Pipeline = Callable[[str, int], object]
 
 
 def make_images(folder: Path, count: int, size: tuple, seed: int) -> list[str]:
-    """Write JPEG files: parts of photographs under smooth random colours."""
+    """Write JPEG files: parts of photographs under smooth random colors."""
     generator = np.random.default_rng(seed)
     photos = []
     for name in ('china.jpg', 'flower.jpg'):
@@ -87,7 +87,7 @@ def blur(image: Image.Image) -> Image.Image:
 
 
 def solarize(image: Image.Image) -> Image.Image:
-    """Solarise as DINO does."""
+    """Solarize as DINO does."""
     return ImageOps.solarize(image, 128)
 
 
@@ -152,7 +152,7 @@ def stages() -> Iterator[Counter]:
             ('decode', LoadImage, 'transform'),
             ('reduced decode', EncodedImage, 'decode'),
             ('crop and resize', MultiCrop, 'crop'),
-            ('jitter and grey', MultiCrop, 'color'),
+            ('jitter and gray', MultiCrop, 'color'),
             ('blur', cv2, 'GaussianBlur'),
         ):
             call = timed(name, getattr(owner, attribute))

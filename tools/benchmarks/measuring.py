@@ -1,12 +1,17 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""What the benchmarks share: counts on the command line, peak memory."""
+"""What the benchmarks share: command line, ratios, tables, peak memory."""
 
 import argparse
 import ctypes
 import gc
+import statistics
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 MIB = 2**20
 
@@ -56,11 +61,28 @@ def parse_settings(texts: list[str]) -> dict:
     return parser.parse_args(['--settings', *texts]).settings
 
 
+def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
+    """Return the median of the rounds' ratios."""
+    pairs = zip(numerator, denominator, strict=True)
+    return statistics.median(a / b for a, b in pairs)
+
+
+def make_table(title: str, first: str, *columns: str) -> 'Table':
+    """Return a table of a name and figures."""
+    from rich.table import Table
+
+    table = Table(title=title)
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify='right')
+    return table
+
+
 def resident_bytes() -> int:
     """Return the process's own memory, without mapped files.
 
     Raises:
-        OSError: The system does not say (it is no Linux).
+        OSError: The system does not say it (only Linux does).
     """
     for line in Path('/proc/self/status').read_text().splitlines():
         if line.startswith('RssAnon'):

@@ -4,7 +4,7 @@
 
 All run in one process, in turn, on the same views and weights, without a
 loader. A step is the losses' forward and backward pass, then the update:
-clipping, optimiser, teacher and centres. The textbook form (textbook.py) is
+clipping, optimizer, teacher and centers. The textbook form (textbook.py) is
 written from the equations and runs in fp32 on a CPU, and in the precision of
 the others on a GPU. The bare backbone is the floor: the student's forward and
 backward pass on all views and the teacher's forward pass, nothing else.
@@ -15,12 +15,23 @@ import contextlib
 import json
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from measuring import MIB, PeakMemory, add_counts, count, make_parser
-from step_contenders import FLOOR, OURS, TEXTBOOK, Step, contenders
+from measuring import (
+    MIB,
+    PeakMemory,
+    add_counts,
+    count,
+    make_parser,
+    make_table,
+    parse_settings,
+    ratio,
+)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+TEXTBOOK, OURS, FLOOR = 'textbook form', 'mmscfs', 'bare backbone'
 EXAMPLES = """
 examples:
   # fp32, one global view searched; two minutes on two cores
@@ -29,8 +40,9 @@ examples:
   python tools/benchmarks/step.py
   # where the time goes
   python tools/benchmarks/step.py --profile
-  # time and memory against views, layers, prototypes, sizes and batch
-  python tools/benchmarks/step.py --growth work_dirs/benchmarks/growth
+  # what another setting takes
+  python tools/benchmarks/step.py --no-textbook --num-local 4 --cfg-options \\
+      model.neck.num_prototypes=4096
   # on a GPU
   python tools/benchmarks/step.py --batch 64 --precision bf16 --compile
 """
@@ -64,7 +76,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--precision',
         choices=['auto', 'fp32', 'fp16', 'bf16'],
         default='auto',
-        help="of autocast (default: %(default)s, the optimiser wrapper's "
+        help="of autocast (default: %(default)s, the optimizer wrapper's "
         'choice)',
     )
     parser.add_argument(
@@ -74,7 +86,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--threads',
         type=count(1),
         metavar='N',
-        help='of torch (default: its own)',
+        help='threads of torch (default: chosen by torch)',
     )
     parser.add_argument(
         '--profile',
@@ -82,14 +94,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="print the shares of the step's parts instead",
     )
     parser.add_argument(
-        '--growth',
-        type=Path,
-        metavar='FOLDER',
-        help='measure how time and memory grow, and write a plot and a csv '
-        'here, instead',
-    )
-    parser.add_argument(
-        '--no-textbook', action='store_true', help='leave the textbook out'
+        '--no-textbook',
+        action='store_true',
+        help='leave out the textbook form',
     )
     parser.add_argument(
         '--json', action='store_true', help='print one line of json instead'
@@ -112,6 +119,104 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+class Step:
+    """A training step that is timed.
+
+    Args:
+        forward (Callable): Returns the total of the losses.
+        update (Callable): Moves the weights.
+        context (Callable): Returns the precision's context.
+    """
+
+    def __init__(
+        self, forward: Callable, update: Callable, context: Callable
+    ) -> None:
+        self.forward, self.update, self.context = forward, update, context
+
+    def backward(self) -> Any:
+        """Run forward and backward pass, return the total."""
+        with self.context():
+            total = self.forward()
+        total.backward()
+        return total.detach()
+
+
+def build_steps(args: argparse.Namespace) -> tuple[dict[str, Step], Any]:
+    """Build the steps by name, and the model of ours.
+
+    Exits if the textbook form does not have the config's method.
+    """
+    import torch
+    from mmengine.config import Config
+    from mmengine.optim import build_optim_wrapper
+    from mmengine.registry import init_default_scope
+    from mmpretrain.registry import MODELS
+
+    import mmscfs  # noqa: F401
+
+    init_default_scope('mmpretrain')
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(parse_settings(args.cfg_options))
+    if 'search_neck' in cfg.model:
+        cfg.model.search_views = args.search_views
+    elif not args.no_textbook:
+        raise SystemExit(
+            f'error: --config {args.config}: the textbook form is that of '
+            'SCFS: add --no-textbook'
+        )
+    if args.compile:
+        cfg.model.compile = True
+    cfg.optim_wrapper.precision = args.precision
+    cfg.optim_wrapper.optimizer.lr = 1e-3  # the views are noise
+    torch.manual_seed(0)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    model = MODELS.build(cfg.model).to(device).train()
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    sizes = [args.global_size] * 2 + [args.local_size] * args.num_local
+    views = [
+        torch.randn(args.batch, 3, size, size, device=device) for size in sizes
+    ]
+    stacks = [
+        model.stack_views(part) for part in (views[:2], views[2:]) if part
+    ]
+
+    def floor():
+        outputs = [x for stack in stacks for x in model.backbone(stack)]
+        with torch.no_grad():
+            model.teacher.backbone(stacks[0])
+        return sum(x.float().mean() for x in outputs)
+
+    def update():
+        wrapper.step()
+        wrapper.zero_grad()
+        model.after_step(0.996)
+
+    def precision():
+        return wrapper.optim_context(model)
+
+    steps = {}
+    if not args.no_textbook:
+        from textbook import TextbookSCFS
+
+        plain = TextbookSCFS(model).train()
+
+        def plain_update():
+            plain.update()
+            plain.optimizer.zero_grad()
+
+        steps[TEXTBOOK] = Step(
+            lambda: plain.loss(views),
+            plain_update,
+            precision if device == 'cuda' else contextlib.nullcontext,
+        )
+    steps[OURS] = Step(
+        lambda: model.parse_losses(model.loss(views))[0], update, precision
+    )
+    # Its gradients are cleared by the update of ours, which follows.
+    steps[FLOOR] = Step(floor, model.zero_grad, precision)
+    return steps, model
+
+
 def measure(steps: dict[str, Step], rounds: int, progress: bool) -> dict:
     """Time the steps in turn.
 
@@ -124,7 +229,7 @@ def measure(steps: dict[str, Step], rounds: int, progress: bool) -> dict:
     from rich.progress import track
 
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    synchronise = torch.cuda.synchronize if device == 'cuda' else lambda: None
+    synchronize = torch.cuda.synchronize if device == 'cuda' else lambda: None
     results = {name: dict(backward=[], update=[]) for name in steps}
     for turn in track(
         range(rounds + 2),
@@ -134,17 +239,17 @@ def measure(steps: dict[str, Step], rounds: int, progress: bool) -> dict:
     ):
         for name, step in steps.items():
             result = results[name]
-            # The first round makes the optimiser's state, the second
+            # The first round makes the optimizer's state, the second
             # measures memory, which costs time.
             memory = PeakMemory(device) if turn == 1 else None
             with memory or contextlib.nullcontext():
-                synchronise()
+                synchronize()
                 start = time.perf_counter()
                 total = step.backward()
-                synchronise()
+                synchronize()
                 middle = time.perf_counter()
                 step.update()
-                synchronise()
+                synchronize()
                 end = time.perf_counter()
             if turn == 0:
                 result['total'] = total.item()
@@ -156,35 +261,32 @@ def measure(steps: dict[str, Step], rounds: int, progress: bool) -> dict:
     return results
 
 
-def ratio(numerator: list[float], denominator: list[float]) -> float:
-    """Return the median of the rounds' ratios."""
-    pairs = zip(numerator, denominator, strict=True)
-    return statistics.median(a / b for a, b in pairs)
-
-
-def report(results: dict, args: argparse.Namespace, precision: str) -> None:
+def report(results: dict, args: argparse.Namespace) -> None:
     """Print the table."""
     import torch
     from rich.console import Console
-    from rich.table import Table
 
+    from mmscfs.engine.optimizers.per_param_clip_optim_wrapper import (
+        default_precision,
+    )
+
+    precision = args.precision
+    if precision == 'auto':
+        precision = f'{default_precision()} (auto)'
     device = 'GPU'
     if not torch.cuda.is_available():
         device = f'CPU, {torch.get_num_threads()} threads'
-    table = Table(
-        title=f'batch {args.batch}, {args.search_views} searched, '
-        f'{precision}, {device}, medians of {args.rounds} rounds'
-    )
-    table.add_column('')
-    for column in (
+    table = make_table(
+        f'batch {args.batch}, {args.search_views} searched, {precision}, '
+        f'{device}, medians of {args.rounds} rounds',
+        '',
         'forward, backward (s)',
         'update (s)',
         'images / s',
         'textbook / it',
         'it / backbone',
         'memory (MiB)',
-    ):
-        table.add_column(column, justify='right')
+    )
     steps = {
         name: [
             sum(pair) for pair in zip(r['backward'], r['update'], strict=True)
@@ -221,32 +323,23 @@ def report(results: dict, args: argparse.Namespace, precision: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark, return its exit code."""
     args = parse_args(argv)
-    if args.growth:
-        from step_growth import measure_growth
 
-        return measure_growth(args)
+    # After parsing, so that --help and a wrong option answer at once.
     import torch
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    start = PeakMemory('cpu')
-    with start if args.json else contextlib.nullcontext():
-        steps, model = contenders(args)
-        if args.profile:
-            from step_profile import profile
+    steps, model = build_steps(args)
+    if args.profile:
+        from step_profile import profile
 
-            profile(steps[OURS], model)
-            return 0
-        results = measure(steps, args.rounds, progress=not args.json)
-    if args.json:
-        print(json.dumps(dict(results, process_memory=start.bytes)))
+        profile(steps[OURS], model)
         return 0
-    from mmscfs.engine.optimizers import default_precision
-
-    precision = args.precision
-    if precision == 'auto':
-        precision = f'{default_precision()} (auto)'
-    report(results, args, precision)
+    results = measure(steps, args.rounds, progress=not args.json)
+    if args.json:
+        print(json.dumps(results))
+    else:
+        report(results, args)
     return 0
 
 

@@ -6,8 +6,8 @@ from collections import Counter
 from contextlib import contextmanager
 
 import torch
+from measuring import make_table
 from rich.console import Console
-from rich.table import Table
 from torch import nn
 from torch.profiler import ProfilerActivity, record_function
 
@@ -99,7 +99,7 @@ def profile(step, model: nn.Module) -> None:
     update = model.after_step
 
     def named_update(*args):
-        with record_function(PREFIX + 'teacher and centres'):
+        with record_function(PREFIX + 'teacher and centers'):
             update(*args)
 
     model.after_step = named_update
@@ -108,17 +108,20 @@ def profile(step, model: nn.Module) -> None:
         torch.profiler.profile(activities=activities) as result,
     ):
         step.backward()
-        with record_function(PREFIX + 'clipping and optimiser'):
+        with record_function(PREFIX + 'clipping and optimizer'):
             step.update()
     del model.after_step
     forward, backward = attribute(result.events())
     # The teacher's update runs inside step.update().
-    forward['clipping and optimiser'] -= forward['teacher and centres']
+    forward['clipping and optimizer'] -= forward['teacher and centers']
     total = forward.total() + backward.total()
-    table = Table(title=f'one step, {total:.3f} s in these parts')
-    table.add_column('part')
-    for column in ('share', 'forward (ms)', 'backward (ms)'):
-        table.add_column(column, justify='right')
+    table = make_table(
+        f'one step, {total:.3f} s in these parts',
+        'part',
+        'share',
+        'forward (ms)',
+        'backward (ms)',
+    )
     for name in sorted(
         forward.keys() | backward.keys(),
         key=lambda name: -forward[name] - backward[name],

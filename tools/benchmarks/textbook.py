@@ -2,8 +2,8 @@
 """SCFS in its textbook form: what mmscfs' step is measured and tested against.
 
 Written from the equations, one after the other: a loop over pairs of views,
-a loop over views in the search, a normalised copy of the prototypes, one
-all-reduce for each layer's centre, loops over parameters in clipping, SGD and
+a loop over views in the search, a normalized copy of the prototypes, one
+all-reduce for each layer's center, loops over parameters in clipping, SGD and
 teacher, and PyTorch's default memory format. Only the backbones are shared.
 """
 
@@ -54,7 +54,7 @@ class PlainSearchProjector(nn.Module):
 
 
 class PlainProjector(nn.Module):
-    """DINO's projector with weight-normalised prototypes."""
+    """DINO's projector with weight-normalized prototypes."""
 
     def __init__(self, widths: list[int], num_prototypes: int) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class TextbookSCFS(nn.Module):
     def loss(self, views: list[Tensor]) -> Tensor:
         """The total of Eq. 11 for two global and N local views (B, 3, S, S).
 
-        Remembers the teacher's outputs, for the centres.
+        Remembers the teacher's outputs, for the centers.
         """
         student, teacher = self.student, self.teacher
         tau, tau_teacher = self.temperatures
@@ -215,7 +215,7 @@ class TextbookSCFS(nn.Module):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Clip and step after the backward pass, then teacher and centres."""
+        """Clip and step after the backward pass, then teacher and centers."""
         for parameter in self.student.parameters():
             norm = parameter.grad.norm()
             if norm > self.max_norm:

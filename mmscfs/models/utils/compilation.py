@@ -20,6 +20,12 @@ class TrainingForward:
     Args:
         module (nn.Module): The module.
         options (Mapping): Those of :func:`torch.compile`.
+
+    Example:
+        >>> layer = nn.Linear(3, 2)
+        >>> forward = TrainingForward(layer, dict(backend='eager'))
+        >>> forward(torch.zeros(1, 3)).shape
+        torch.Size([1, 2])
     """
 
     def __init__(self, module: nn.Module, options: Mapping) -> None:
@@ -52,7 +58,10 @@ def compile_for_training(module: nn.Module, options: Mapping) -> None:
         ValueError: torch does not know an option.
 
     Example:
-        >>> compile_for_training(model.backbone, dict(mode='default'))
+        >>> layer = nn.Linear(3, 2)
+        >>> compile_for_training(layer, dict(backend='eager'))
+        >>> layer(torch.zeros(1, 3)).shape  # compiled here
+        torch.Size([1, 2])
     """
     try:
         forward = TrainingForward(module, {'dynamic': False, **options})

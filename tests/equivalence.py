@@ -1,18 +1,28 @@
+#!/usr/bin/env python
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Small runs on several processes and what they end with, for equivalence.py.
+"""Compare training on several processes with training on one.
 
-In double precision on the CPU, through the runner and gloo.
+The same recipe, seed and global batch are trained by the runner on one
+process and on others, on the CPU and in double precision, each process with
+its share of the images; batch norm is synchronized. The table has the largest
+differences from one process at the end of the run, and of the losses those
+of every step, averaged over the processes. Small networks and made images: it
+is about what the processes exchange, not about the numbers of a real run.
 """
 
+import argparse
 import os
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from mmengine.config import Config
+from chaos import make_images
+from cpu_sync_batch_norm import WRAPPER
+from mmengine.config import Config, DictAction
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -20,7 +30,19 @@ from torch import Tensor, nn
 from mmscfs.engine import prepare_config
 from mmscfs.engine.runner_access import unwrapped_model
 
-CONFIGS = Path(__file__).resolve().parent.parent.parent / 'configs'
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+STEPS_PER_EPOCH, EPOCHS = 4, 2
+TOLERANCE = 1e-9
+EXAMPLES = """
+examples:
+  # all methods on 1, 2 and 4 processes, with and without accumulation
+  python tests/equivalence.py
+  # what plain batch norm makes of it
+  python tests/equivalence.py \\
+      --cfg-options model_wrapper_cfg.type=CPUDistributedDataParallel
+
+exit code: 0 if all differences are rounding, 1 if not
+"""
 IMAGE = 64  # px
 SMALL = {
     'model.backbone.depth': 18,
@@ -71,7 +93,7 @@ OWN = 'feature_std'
 
 
 def make_config(
-    method: str, accumulate: int, batch: int, epochs: int, data: str
+    method: str, accumulate: int, batch: int, data: str, options: dict
 ) -> Config:
     """Return the small config of a method, for one process.
 
@@ -79,8 +101,8 @@ def make_config(
         method (str): A key of ``RECIPES``.
         accumulate (int): Batches that a step accumulates.
         batch (int): Images in a batch.
-        epochs (int): Length of the run.
         data (str): Folder of the images.
+        options (dict): More settings.
     """
     path, small = RECIPES[method]
     cfg = Config.fromfile(CONFIGS / path)
@@ -91,14 +113,16 @@ def make_config(
             'train_dataloader.num_workers': 0,
             'train_dataloader.dataset.data_root': data,
             'train_dataloader.dataset.data_prefix': '',
-            'train_cfg.max_epochs': epochs,
+            'train_cfg.max_epochs': EPOCHS,
             'optim_wrapper.accumulative_counts': accumulate,
             'default_hooks.checkpoint': None,
+            'model_wrapper_cfg.type': WRAPPER,
             'log_level': 'ERROR',
         }
     )
     if method == 'co2':  # a queue that comes round
         cfg.model.queue_len = 3 * batch
+    cfg.merge_from_dict(options)
     return cfg
 
 
@@ -152,7 +176,7 @@ def train_part(rank: int, processes: int, cfg: Config, folder: str) -> None:
 
 
 def student_weights(model: nn.Module) -> dict:
-    """Return copies of what the optimiser moves, by name."""
+    """Return copies of what the optimizer moves, by name."""
     return {
         name: parameter.detach().clone()
         for name, parameter in model.named_parameters()
@@ -173,7 +197,7 @@ def state_parts(runner: Runner, model: nn.Module) -> dict[str, dict]:
             part = 'memory'
         parts[part][name] = value
     state = runner.optim_wrapper.optimizer.state_dict()['state']
-    parts['optimiser'] = {
+    parts['optimizer'] = {
         f'{index}.{name}': value
         for index, values in state.items()
         for name, value in values.items()
@@ -260,3 +284,109 @@ def in_image_order(
     queue = queue.clone()
     queue[:, :filled] = new.transpose(-1, -2).flatten(1)
     return queue
+
+
+def measure(
+    method: str,
+    accumulate: int,
+    processes: Sequence[int],
+    batch: int,
+    options: dict,
+) -> list[dict]:
+    """Train a method on one process and on others; return a row for each.
+
+    Args:
+        method (str): A key of ``RECIPES``.
+        accumulate (int): Batches that a step accumulates.
+        processes (Sequence[int]): Numbers of processes beside one.
+        batch (int): Images in a batch of all processes.
+        options (dict): More settings of the config.
+    """
+    rows = []
+    with tempfile.TemporaryDirectory() as data:
+        make_images(Path(data), STEPS_PER_EPOCH * batch)
+
+        def run(number: int) -> list[dict]:
+            cfg = make_config(method, accumulate, batch, data, options)
+            return train(cfg, number)
+
+        (alone,) = run(1)
+        for number in processes:
+            row = dict(method=method, accumulate=accumulate, processes=number)
+            row |= compare(alone, run(number), batch)
+            rows.append(row | dict(moved=alone['moved']))
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare, print the table, return the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for name, default, text in (
+        ('processes', [2, 4], 'numbers of processes beside one'),
+        ('accumulate', [1, 2], 'batches that a step accumulates'),
+    ):
+        parser.add_argument(
+            f'--{name}',
+            nargs='+',
+            type=int,
+            default=default,
+            metavar='N',
+            help=f'{text} (default: %(default)s)',
+        )
+    parser.add_argument(
+        '--methods',
+        nargs='+',
+        choices=[*RECIPES],
+        default=[*RECIPES],
+        help='what is trained (default: all)',
+    )
+    parser.add_argument(
+        '--batch',
+        type=int,
+        default=16,
+        metavar='N',
+        help='images in a batch of all processes, two or more for each '
+        '(default: %(default)s)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='settings of all configs',
+    )
+    args = parser.parse_args(argv)
+    # On the CPU, and before a fork, which threads do not survive.
+    os.environ.update(CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
+    worst = 0.0
+    for method in args.methods:
+        for accumulate in args.accumulate:
+            for row in measure(
+                method,
+                accumulate,
+                args.processes,
+                args.batch,
+                args.cfg_options,
+            ):
+                floats = {k: v for k, v in row.items() if type(v) is float}
+                labels = [
+                    f'{k} {v}' for k, v in row.items() if k not in floats
+                ]
+                print(*labels, sep=', ')
+                for name, value in floats.items():
+                    print(f'    {name:10} {value:.1e}', flush=True)
+                floats.pop('moved')
+                worst = max(worst, *floats.values())
+    if worst > TOLERANCE:
+        print(f'a difference of {worst:.1e} is more than rounding')
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

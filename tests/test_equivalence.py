@@ -1,0 +1,63 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""One process and two train alike, through the runner and gloo."""
+
+import equivalence
+import pytest
+import torch
+
+PARTS = (
+    'losses',
+    'weights',
+    'teacher',
+    'memory',
+    'buffers',
+    'optimizer',
+    'between',
+)
+
+
+# Four batches an epoch; the prototypes move in the second.
+@pytest.mark.parametrize(
+    ('method', 'accumulate'),
+    [('scfs', 2), ('co2', 1)],
+)
+def test_two_processes_train_as_one(method, accumulate):
+    (row,) = equivalence.measure(method, accumulate, [2], 8, {})
+    assert row['moved'] > 0.01
+    for part in PARTS:
+        assert row[part] < 1e-9, part
+    assert row['between'] == 0
+
+
+def test_plain_batch_norm_is_noticed(capsys, monkeypatch):
+    """Which is what several processes on a CPU have."""
+    for name in ('CUDA_VISIBLE_DEVICES', 'OMP_NUM_THREADS'):  # set by it
+        monkeypatch.setenv(name, '')
+    words = ['--methods', 'dino', '--accumulate', '1', '--processes', '2']
+    plain = 'model_wrapper_cfg.type=CPUDistributedDataParallel'
+    words += ['--batch', '8', '--cfg-options', plain]
+    assert equivalence.main(words) == 1
+    lines = capsys.readouterr().out.splitlines()
+    found = dict(line.split() for line in lines if line.startswith('    '))
+    assert found.keys() == {*PARTS, 'moved'}
+    for part, value in found.items():
+        assert float(value) > 1e-6, part
+
+
+def test_keys_are_put_in_the_order_of_the_images():
+    """Two batches of six images, which 2 and 3 processes deal out."""
+    for processes in (2, 3):
+        batches = [torch.arange(6), torch.arange(6, 12)]
+        queue = torch.cat(
+            [
+                batch[rank::processes]
+                for batch in batches
+                for rank in range(processes)
+            ]
+        )
+        queue = torch.cat([queue, torch.tensor([99, 98])])  # not filled yet
+        found = equivalence.in_image_order(
+            torch.stack([queue, queue]), processes, batch=6, steps=2
+        )
+        expected = torch.tensor([*range(12), 99, 98])
+        assert torch.equal(found, torch.stack([expected, expected]))
