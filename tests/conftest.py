@@ -2,6 +2,7 @@
 import random
 import signal
 import uuid
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import Runner, runner
 
 import mmscfs  # noqa: F401
 from mmscfs.engine.hooks.preemption_hook import SIGNALS, stop_listening
@@ -56,6 +57,14 @@ def _plain_config_text():
                 lambda text, **_: (text, True),
                 raising=False,
             )
+        yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _one_look_at_the_machine():
+    """What a runner logs about its machine is asked for once, not by each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, 'collect_env', cache(runner.collect_env))
         yield
 
 
