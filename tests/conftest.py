@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, utils
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, runner
@@ -61,10 +61,11 @@ def _plain_config_text():
 
 
 @pytest.fixture(scope='session', autouse=True)
-def _one_look_at_the_machine():
-    """What a runner logs about its machine is asked for once, not by each."""
+def _read_once():
+    """The machine and mmdet's 100 metafiles are not read by each again."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, 'collect_env', cache(runner.collect_env))
+        patch.setattr(utils, 'load', cache(utils.load))
         yield
 
 

@@ -351,8 +351,8 @@ def test_pipeline_and_loader_make_the_views(name, on_device, tmp_path):
     shapes = [tuple(view.shape) for view in sample['inputs']]
     assert shapes == [(3, size, size) for size in sizes]
     assert {view.dtype for view in sample['inputs']} == {torch.uint8}
-    colors = sample['data_samples'].get('colors')
-    assert len(colors or ()) == on_device * len(sizes)
+    colors = sample['data_samples'].get('colors', ())
+    assert len(colors) == on_device * len(sizes)
     preprocessor = MODELS.build(cfg.data_preprocessor)
     assert isinstance(preprocessor, MultiCropDataPreprocessor)
     loader = cfg.train_dataloader

@@ -44,6 +44,11 @@ OTHERS = sorted(
     }
     - {*TRAINED}
 )
+PARTS = (
+    *('model', 'data_preprocessor', 'train_dataloader', 'train_cfg'),
+    *('optim_wrapper', 'param_scheduler', 'default_hooks', 'custom_hooks'),
+    *('randomness', 'sync_bn', 'find_unused_parameters'),
+)
 SHALLOW = dict(depth=18, stem_channels=8, base_channels=8)
 # As many blocks as a ViT-S or ViT-B.
 NARROW = dict(
@@ -105,11 +110,10 @@ def load_small(name, images, work_dir):
 def structure(value):
     """Return settings without what numbers they have, or where data lie."""
     if isinstance(value, dict):
-        left_out = ('data_root', 'evaluation', 'multi_crop', 'rule')
         return {
             key: bool(part) if key == 'num_local' else structure(part)
             for key, part in value.items()
-            if key not in left_out and part is not None
+            if key not in ('data_root', 'rule')
         }
     if isinstance(value, (list, tuple)):
         parts = [structure(part) for part in value]
@@ -120,7 +124,8 @@ def structure(value):
 
 @cache
 def structure_of(name):
-    return structure(load_small(name, 'images', 'work').to_dict())
+    cfg = load_small(name, 'images', 'work').to_dict()
+    return structure({part: cfg.get(part) for part in PARTS})
 
 
 def test_what_is_trained_differs_in_structure():
