@@ -6,6 +6,7 @@
 """
 
 import contextlib
+import importlib.util
 import io
 import os
 import runpy
@@ -21,11 +22,11 @@ from processes_that_meet import free_port
 ROOT = Path(__file__).parents[1]
 
 
-def run(*words, **environment):
-    """Run a command in the repository; return the finished process."""
+def run(*words, cwd=ROOT, **environment):
+    """Run a command, in the repository; return the finished process."""
     return subprocess.run(
         [str(word) for word in words],
-        cwd=ROOT,
+        cwd=cwd,
         env={
             **os.environ,
             'OMP_NUM_THREADS': '1',
@@ -49,6 +50,7 @@ def call(script, *words, cwd=ROOT, **environment):
     """
     out, err = io.StringIO(), io.StringIO()
     path, code = ROOT / script, 0
+    before = {*sys.modules}
     with (
         pytest.MonkeyPatch.context() as patch,
         mock.patch.dict(os.environ, environment),
@@ -62,6 +64,8 @@ def call(script, *words, cwd=ROOT, **environment):
             runpy.run_path(str(path), run_name='__main__')
         except SystemExit as end:
             code = end.code
+        finally:
+            forget({*sys.modules} - before, path.parent, Path(cwd))
     if isinstance(code, str):  # as Python does
         print(code, file=err)
         code = 1
@@ -72,6 +76,31 @@ def call(script, *words, cwd=ROOT, **environment):
         stderr=stderr,
         output=stdout + stderr,
     )
+
+
+def forget(names, *folders):
+    """Let modules of the folders be imported again: others have their names.
+
+    E.g. the files that a guide has its reader write.
+    """
+    for name in names:
+        file = getattr(sys.modules[name], '__file__', None) or ''
+        if any(Path(file).parent == folder for folder in folders):
+            del sys.modules[name]
+
+
+def load_tool(name):
+    """Load a script of tools/ by its name, e.g. "benchmarks/step".
+
+    What lies beside it can be imported by it, as in its own process.
+    """
+    path = ROOT / 'tools' / f'{name}.py'
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(path.parent))
+        spec.loader.exec_module(module)
+    return module
 
 
 def refusal(script, *words, **environment):
