@@ -2,16 +2,17 @@
 import random
 import signal
 import uuid
+from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, utils
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import Runner, runner
 
 import mmscfs  # noqa: F401
 from mmscfs.engine.resume.preemption import SIGNALS, stop_listening
@@ -56,6 +57,15 @@ def _plain_config_text():
                 lambda text, **_: (text, True),
                 raising=False,
             )
+        yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _read_once():
+    """The machine and mmdet's 100 metafiles are not read by each again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, 'collect_env', cache(runner.collect_env))
+        patch.setattr(utils, 'load', cache(utils.load))
         yield
 
 

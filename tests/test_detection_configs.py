@@ -3,6 +3,7 @@
 
 import copy
 import gc
+import re
 from functools import cache
 from pathlib import Path
 
@@ -12,18 +13,28 @@ from detection_data import leaf_datasets, make_data, shrink
 from mmdet.datasets import CocoDataset, VOCDataset
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.hub import get_config
 from mmengine.runner import Runner
+from plain_settings import plain
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmscfs.engine import adapt_to_cpu
 
 ROOT = Path(__file__).parents[1] / 'configs' / 'detection'
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob('*.py'))
-FULL = [name for name in CONFIGS if not name.startswith('digits/')]
-COCO = [name for name in FULL if name.startswith('coco/')]
-VOC = [name for name in FULL if name.startswith('voc/')]
-C4 = [name for name in CONFIGS if '-c4' in name]
-DIGITS = tuple('0123456789')
+FPN = 'coco/mask-rcnn_r50-fpn_1x_coco.py'
+C4 = 'coco/mask-rcnn_r50-c4_1x_coco.py'
+VOC = 'voc/faster-rcnn_r50-c4_24k_voc0712.py'
+DIGITS = [name for name in CONFIGS if name.startswith('digits/')]
+# All others are one of these in another depth or length.
+TYPICAL = [FPN, C4, VOC]
+OTHERS = sorted({*CONFIGS} - {*TYPICAL, *DIGITS})
+LENGTH = re.compile(r'_(\d)x_')
+CLASSES = {
+    'coco': CocoDataset.METAINFO['classes'],
+    'voc': VOCDataset.METAINFO['classes'],
+    'digits': tuple('0123456789'),
+}
 
 
 @cache
@@ -35,16 +46,6 @@ def load(name):
     return copy.deepcopy(read(name))
 
 
-def transforms(cfg, split, kind):
-    """Return the transforms of a kind, one from each data set."""
-    return [
-        transform
-        for dataset in leaf_datasets(cfg[f'{split}_dataloader'].dataset)
-        for transform in dataset.pipeline
-        if transform.type == kind
-    ]
-
-
 def test_every_config_is_found():
     names = [
         f'coco/mask-rcnn_r{depth}-{neck}_{length}x_coco.py'
@@ -52,61 +53,60 @@ def test_every_config_is_found():
         for neck in ('c4', 'fpn')
         for length in (1, 2)
     ]
-    names += [
-        f'voc/faster-rcnn_r{depth}-c4_24k_voc0712.py' for depth in (50, 101)
-    ]
-    assert sorted(names) == FULL
-    assert len(CONFIGS) == len(FULL) + 2
+    names += [VOC, VOC.replace('r50', 'r101')]
+    assert sorted([*names, *DIGITS]) == CONFIGS
+    assert len(DIGITS) == 2
 
 
-@pytest.mark.parametrize('name', CONFIGS)
-def test_runtime(name):
+@pytest.mark.parametrize('name', OTHERS)
+def test_others_differ_by_what_their_name_says(name):
+    cfg = load(name)
+    typical = load(LENGTH.sub('_1x_', name).replace('_r101-', '_r50-'))
+    if '_r101-' in name:
+        typical.model.backbone.depth = 101
+        if 'shared_head' in typical.model.roi_head:
+            typical.model.roi_head.shared_head.depth = 101
+    if length := LENGTH.search(name):
+        schedule = f'mmdet::_base_/schedules/schedule_{length[1]}x.py'
+        for part, settings in get_config(schedule).items():
+            typical[part] = settings
+        typical.train_cfg.type = 'mmpretrain.ResumableEpochLoop'
+        assert cfg.train_cfg.max_epochs == 12 * int(length[1])
+    assert plain(cfg) == plain(typical)
+
+
+@pytest.mark.parametrize('name', [*TYPICAL, *DIGITS])
+def test_backbone_is_as_pre_trained_and_trained_whole(name):
     cfg = load(name)
     assert cfg.default_scope == 'mmdet'
-    assert cfg.custom_imports.imports == [
-        'mmscfs',
-        'mmscfs.models.shared_heads',
-    ]
+    assert 'mmscfs' in cfg.custom_imports.imports
     plain = cfg.default_hooks.plain_checkpoint
     assert plain.type == 'mmpretrain.PlainCheckpointHook'
     assert cfg.load_from is None
-
-
-@pytest.mark.parametrize('name', CONFIGS)
-def test_backbone_is_as_pre_trained_and_trained_whole(name):
-    model = load(name).model
-    backbone = model.backbone
-    assert backbone.type == 'ResNet'
-    assert backbone.style == 'pytorch'
+    backbone = cfg.model.backbone
+    assert (backbone.type, backbone.style) == ('ResNet', 'pytorch')
     assert backbone.frozen_stages == -1
     assert backbone.norm_eval is False
     assert backbone.init_cfg is None  # nothing is downloaded
-    assert 'shared_head' not in model.roi_head or (
-        model.roi_head.shared_head.get('init_cfg') is None
-    )
-    settings = model.data_preprocessor
+    shared_head = cfg.model.roi_head.get('shared_head', {})
+    assert shared_head.get('init_cfg') is None
+    settings = cfg.model.data_preprocessor
     assert settings.bgr_to_rgb is True
     assert settings.mean == [123.675, 116.28, 103.53]
     assert settings.std == [58.395, 57.12, 57.375]
+    if name in TYPICAL:
+        check_norms(cfg.model)
 
 
-@pytest.mark.parametrize('name', FULL)
-def test_depth_is_in_the_name(name):
-    model = load(name).model
-    depth = 101 if '_r101-' in name else 50
-    assert model.backbone.depth == depth
-    if '-c4_' in name:
-        assert model.roi_head.shared_head.depth == depth
-
-
-@pytest.mark.parametrize('name', FULL)
-def test_norm_is_synchronised_and_trained_in_what_is_new(name):
-    model = load(name).model
+def check_norms(model):
+    """Norms are synchronized and trained, also in what is new."""
     sync = dict(type='SyncBN', requires_grad=True)
+    assert model.backbone.depth == 50
     assert model.backbone.norm_cfg == sync
     head = model.roi_head
-    if name in C4:
+    if 'shared_head' in head:
         assert head.shared_head.type == 'SharedResStage'
+        assert head.shared_head.depth == 50
         assert head.shared_head.norm_cfg == sync
         assert head.shared_head.extra_norm is True
     else:
@@ -116,92 +116,100 @@ def test_norm_is_synchronised_and_trained_in_what_is_new(name):
         assert head.mask_head.norm_cfg == sync
 
 
-@pytest.mark.parametrize('name', FULL)
-def test_batch_and_optimiser(name):
+@pytest.mark.parametrize('name', TYPICAL)
+def test_batch_optimizer_and_length(name):
+    """mmdet's, whose rate is for 8 GPUs with 2 images each."""
     cfg = load(name)
-    assert cfg.train_dataloader.batch_size == 2  # on each of 8 GPUs
-    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=16)
-    assert cfg.optim_wrapper.optimizer == dict(
-        type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001
-    )
-
-
-@pytest.mark.parametrize('name', COCO)
-def test_coco_schedule_and_scales(name):
-    cfg = load(name)
-    twice = '_2x_' in name
-    assert cfg.train_cfg.max_epochs == (24 if twice else 12)
-    warm_up, steps = cfg.param_scheduler
-    assert (warm_up.end, warm_up.by_epoch) == (500, False)
-    assert steps.milestones == ([16, 22] if twice else [8, 11])
-    assert (steps.gamma, steps.by_epoch) == (0.1, True)
-    (train,) = transforms(cfg, 'train', 'RandomChoiceResize')
-    assert train.scales == [
-        (1333, side) for side in (640, 672, 704, 736, 768, 800)
-    ]
-    (test,) = transforms(cfg, 'test', 'Resize')
-    assert test.scale == (1333, 800)
-    assert cfg.val_evaluator.metric == ['bbox', 'segm']
-
-
-@pytest.mark.parametrize('name', VOC)
-def test_voc_schedule_data_and_evaluator(name):
-    cfg = load(name)
-    assert cfg.train_cfg.max_iters == 24000
-    warm_up, steps = cfg.param_scheduler
-    assert (warm_up.end, steps.end) == (100, 24000)
-    assert steps.milestones == [18000, 22000]
-    assert steps.gamma == 0.1
-    assert not warm_up.by_epoch
-    assert not steps.by_epoch
-    assert cfg.default_hooks.checkpoint.by_epoch is False
-    train = [*leaf_datasets(cfg.train_dataloader.dataset)]
-    assert [dataset.ann_file for dataset in train] == [
-        'VOC2007/ImageSets/Main/trainval.txt',
-        'VOC2012/ImageSets/Main/trainval.txt',
-    ]
-    (test,) = leaf_datasets(cfg.test_dataloader.dataset)
-    assert test.ann_file == 'VOC2007/ImageSets/Main/test.txt'
-    for resize in transforms(cfg, 'train', 'RandomChoiceResize'):
-        assert len(resize.scales) == 11
-        assert resize.scales[0] == (1333, 480)
-        assert resize.scales[-1] == (1333, 800)
-    (resize,) = transforms(cfg, 'test', 'Resize')
-    assert resize.scale == (1333, 800)
-    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
-        assert evaluator.type == 'VOCMetric'
-        assert evaluator.eval_mode == '11points'
-        assert evaluator.iou_thrs == pytest.approx(
-            [0.5 + 0.05 * i for i in range(10)]
+    ours = plain(cfg)
+    theirs = plain(get_config('mmdet::_base_/schedules/schedule_1x.py'))
+    assert cfg.train_dataloader.batch_size == 2
+    for part in ('optim_wrapper', 'auto_scale_lr'):
+        assert ours[part] == theirs[part]
+    if name == VOC:
+        assert cfg.train_cfg.type == 'IterBasedTrainLoop'
+        assert cfg.train_cfg.max_iters == 1000 * int(VOC.split('_')[2][:-1])
+        assert cfg.default_hooks.checkpoint.by_epoch is False
+        assert cfg.model.roi_head.bbox_head.num_classes == 20
+    else:
+        assert ours['param_scheduler'] == theirs['param_scheduler']
+        assert ours['train_cfg'] == theirs['train_cfg'] | dict(
+            type='mmpretrain.ResumableEpochLoop'
         )
-    assert cfg.model.roi_head.bbox_head.num_classes == 20
+        assert cfg.val_evaluator.metric == ['bbox', 'segm']
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('name', [VOC, *DIGITS])
 def test_schedule_ends_with_the_run(name):
     cfg = load(name)
-    length = cfg.train_cfg.get('max_iters') or cfg.train_cfg.max_epochs
-    assert cfg.param_scheduler[0].end == cfg.param_scheduler[1].get(
-        'begin'
-    ) or (cfg.param_scheduler[1].begin == 0)
-    assert cfg.param_scheduler[-1].end == length
+    warm_up, steps = cfg.param_scheduler
+    assert warm_up.by_epoch is steps.by_epoch is False
+    assert steps.begin in (0, warm_up.end)
+    assert steps.end == cfg.train_cfg.max_iters
+    assert max(steps.get('milestones', [0])) < cfg.train_cfg.max_iters
+
+
+@pytest.mark.parametrize(
+    ('name', 'shortest'), [(FPN, 640), (C4, 640), (VOC, 480)]
+)
+def test_scales_are_drawn_up_to_that_of_the_test(name, shortest):
+    cfg = load(name)
+    drawn = [
+        transform.scales
+        for dataset in leaf_datasets(cfg.train_dataloader.dataset)
+        for transform in dataset.pipeline
+        if transform.type == 'RandomChoiceResize'
+    ]
+    sides = range(shortest, 801, 32)
+    assert drawn == [[(1333, side) for side in sides]] * (1 + (name == VOC))
+    (test,) = (
+        transform.scale
+        for transform in cfg.test_dataloader.dataset.pipeline
+        if transform.type == 'Resize'
+    )
+    assert test == (1333, 800)
+
+
+def test_voc_is_trained_on_two_years_and_tested_on_one():
+    cfg = load(VOC)
+    files = {
+        split: [
+            dataset.ann_file
+            for dataset in leaf_datasets(cfg[f'{split}_dataloader'].dataset)
+        ]
+        for split in ('train', 'test')
+    }
+    assert files == dict(
+        train=[
+            f'VOC{year}/ImageSets/Main/trainval.txt' for year in (2007, 2012)
+        ],
+        test=['VOC2007/ImageSets/Main/test.txt'],
+    )
+    assert cfg.val_evaluator == cfg.test_evaluator
+    # tests/test_evaluation_voc.py has what it computes.
+    assert cfg.test_evaluator.type == 'VOCMetric'
 
 
 class Poison(Hook):
-    """Make the weights not numbers, after they were initialised."""
+    """Make the weights not numbers, after they were initialized."""
 
     def before_train(self, runner):
         with torch.no_grad():
             runner.model.rpn_head.rpn_cls.bias.fill_(torch.nan)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    cfg = load('digits/mask-rcnn_r18-w16-fpn_demo_digits.py')
-    make_data(cfg, tmp_path / 'data', DIGITS)
+def small_run(name, folder):
+    """Return a config cut to one iteration on data that are made for it."""
+    cfg = load(name)
+    make_data(cfg, folder / 'data', CLASSES[name.split('/')[0]])
     shrink(cfg)
     adapt_to_cpu(cfg)
-    cfg.work_dir = str(tmp_path / 'work')
-    runner = Runner.from_cfg(cfg)
+    cfg.work_dir = str(folder / 'work')
+    return cfg
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    (name,) = (name for name in DIGITS if '-fpn_' in name)
+    runner = Runner.from_cfg(small_run(name, tmp_path))
     runner.register_hook(Poison())
     with pytest.raises(FloatingPointError) as error:
         runner.train()
@@ -212,21 +220,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert not list((tmp_path / 'work').glob('*.pth'))
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('name', [*TYPICAL, *DIGITS])
 def test_one_iteration_and_one_evaluation(name, tmp_path):
-    cfg = load(name)
-    digits = name.startswith('digits/')
-    if digits:
-        classes = DIGITS
-    elif name in VOC:
-        classes = VOCDataset.METAINFO['classes']
-    else:
-        classes = CocoDataset.METAINFO['classes']
-    make_data(cfg, tmp_path / 'data', classes)
-    shrink(cfg)
-    adapt_to_cpu(cfg)
-    cfg.work_dir = str(tmp_path / 'work')
-    if not digits:  # half a gigabyte
+    cfg = small_run(name, tmp_path)
+    if name in TYPICAL:  # half a gigabyte
         cfg.default_hooks.checkpoint = None
     runner = Runner.from_cfg(cfg)
     model = runner.model
@@ -243,7 +240,8 @@ def test_one_iteration_and_one_evaluation(name, tmp_path):
         for key, value in model.named_parameters()
         if not torch.equal(value, before[key])
     }
-    layer4 = 'roi_head.shared_head' if name in C4 else 'backbone'
+    is_c4 = '-c4_' in name
+    layer4 = 'roi_head.shared_head' if is_c4 else 'backbone'
     for key in (
         'backbone.conv1.weight',
         'backbone.bn1.bias',
@@ -257,7 +255,7 @@ def test_one_iteration_and_one_evaluation(name, tmp_path):
         for key, module in model.named_modules()
         if isinstance(module, _BatchNorm) and not module.num_batches_tracked
     ]
-    if name in C4:
+    if is_c4:
         assert 'roi_head.shared_head.norm.bias' in moved
         assert not hasattr(model.backbone, 'layer4')
 
@@ -273,7 +271,7 @@ def test_one_iteration_and_one_evaluation(name, tmp_path):
         ]
     for key in keys:
         assert 0 <= scalars[f'val/{key}'].current() <= 1, key
-    if digits:
+    if name in DIGITS:
         (checkpoint,) = (tmp_path / 'work').glob('*.pth')
         torch.load(checkpoint, weights_only=True)
     del runner, model

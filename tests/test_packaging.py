@@ -1,21 +1,18 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """The installed package, away from the repository."""
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 import zipfile
 from importlib import metadata
-from pathlib import Path
 
 import pytest
+from commands import ROOT, call, refusal, run
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-ROOT = Path(__file__).parents[1]
 DEMO = 'scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits'
 # What packaging reads; the rest of the repository stays away.
 SOURCES = (
@@ -72,19 +69,11 @@ print('features', tuple(found.shape))
 """
 
 
-def run(*command, cwd, **environment):
-    """Run a command; return what it printed."""
-    process = subprocess.run(
-        [str(word) for word in command],
-        cwd=cwd,
-        env={**os.environ, 'OMP_NUM_THREADS': '1', **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    output = process.stdout + process.stderr
-    assert process.returncode == 0, output[-4000:]
+def succeed(*words, cwd, **environment):
+    """Run a command that succeeds; return what it printed."""
+    done = run(*words, cwd=cwd, **environment)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-4000:]
     return output
 
 
@@ -109,7 +98,7 @@ def wheel(tmp_path_factory):
             shutil.copytree(ROOT / name, source / name, ignore=ignored)
         else:
             shutil.copy2(ROOT / name, source)
-    run(sys.executable, '-c', SDIST, folder, cwd=source)
+    succeed(sys.executable, '-c', SDIST, folder, cwd=source)
     (sdist,) = folder.glob('*.tar.gz')
     # The copy stays as clean as it was.
     assert {path.name for path in source.iterdir()} == {
@@ -118,7 +107,7 @@ def wheel(tmp_path_factory):
     }
     assert not (source / 'mmscfs' / '.mim').exists()
     pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check']
-    run(
+    succeed(
         *[*pip, 'wheel', '--no-deps', '--no-build-isolation', '--no-index'],
         *['--wheel-dir', folder, sdist],
         cwd=folder,
@@ -155,7 +144,7 @@ def test_wheel_trains_and_extracts_away_from_the_repository(
     wheel, image_folder, tmp_path
 ):
     home = tmp_path / 'venv'
-    run(sys.executable, '-m', 'venv', '--without-pip', home, cwd=tmp_path)
+    succeed(sys.executable, '-m', 'venv', '--without-pip', home, cwd=tmp_path)
     (packages,) = home.glob('lib/python*/site-packages')
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(packages)  # as pip does, without its seconds
@@ -170,7 +159,7 @@ def test_wheel_trains_and_extracts_away_from_the_repository(
         'train_cfg.max_epochs=1',
         'default_hooks.logger.interval=1',
     ]
-    output = run(
+    output = succeed(
         *[home / 'bin' / 'python', '-c', USE, f'mmscfs::scfs/{DEMO}.py'],
         *['--work-dir', 'run', '--cfg-options', *options],
         cwd=tmp_path,
@@ -182,22 +171,14 @@ def test_wheel_trains_and_extracts_away_from_the_repository(
 
 
 def test_a_name_that_is_not_there_is_refused():
-    process = subprocess.run(
-        [sys.executable, 'tools/train.py', 'mmscfs::none.py'],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 2
-    error = process.stderr.splitlines()[-1]
+    error = refusal('tools/train.py', 'mmscfs::none.py').strip()
     assert "error: no config 'mmscfs::none.py': the names are " in error
     assert error.endswith('e.g. mmscfs::scfs_r50.py')
 
 
 def test_mim_starts_training_without_options_that_are_not_there():
     # It looks for this word in the help, and adds --device where it finds it.
-    help_text = run(sys.executable, 'tools/train.py', '-h', cwd=ROOT)
+    help_text = call('tools/train.py', '-h').stdout
     assert '--gpus' not in help_text
     # What its launchers pass.
     assert '--launcher' in help_text

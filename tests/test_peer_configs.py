@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS, TRANSFORMS
 from peer_runs import draw_images, train, train_small
+from plain_settings import plain
 
 from mmscfs.checkpoint import load_backbone, read_checkpoint, read_origin
 from mmscfs.engine import start_from
@@ -86,17 +87,6 @@ def read(path):
 
 def load(peer):
     return copy.deepcopy(read(FILES[peer]))
-
-
-def plain(value):
-    """Return settings without the scope that mmengine notes in them."""
-    if isinstance(value, Config):
-        value = value.to_dict()
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items() if k != '_scope_'}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value
 
 
 @pytest.fixture(scope='module')

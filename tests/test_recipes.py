@@ -2,6 +2,7 @@
 """Every recipe of DINO and SCFS trains, resumes and hands its backbone on."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,33 @@ from mmscfs.checkpoint import (
 from mmscfs.engine.prepare import prepare_config
 
 ROOT = Path(__file__).parents[1] / 'configs'
-RECIPES = sorted(
-    str(path.relative_to(ROOT))
-    for path in ROOT.rglob('*.py')
-    if path.relative_to(ROOT).parts[0] in ('dino', 'scfs', 'scfs_r50.py')
+# One of each structure; the others differ from one of these by numbers.
+TRAINED = [
+    'scfs_r50.py',
+    'scfs/scfs_r50_release.py',
+    'scfs/scfs_resnet50_8xb32-coslr-200e_in100.py',
+    'scfs/scfs_resnet50_8xb32-mcrop-res2-res3-coslr-200e_in100.py',
+    'scfs/scfs_resnet50_8xb32-mcrop-roi-coslr-200e_in100.py',
+    'scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py',
+    'scfs/scfs_vit-small-p16_8xb32-mcrop-coslr-200e_in100.py',
+    'dino/dino_resnet50_8xb32-mcrop-coslr-200e_in1k.py',
+    'dino/dino_resnet50_8xb32-coslr-200e_in100.py',
+    'dino/dino_resnet50_8xb32-mcrop-mlayer-coslr-200e_in100.py',
+    'dino/dino_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py',
+    'dino/dino_vit-small-p16_8xb32-mcrop-coslr-200e_in100.py',
+]
+OTHERS = sorted(
+    {
+        str(path.relative_to(ROOT))
+        for path in ROOT.rglob('*.py')
+        if path.relative_to(ROOT).parts[0] in ('dino', 'scfs', 'scfs_r50.py')
+    }
+    - {*TRAINED}
+)
+PARTS = (
+    *('model', 'data_preprocessor', 'train_dataloader', 'train_cfg'),
+    *('optim_wrapper', 'param_scheduler', 'default_hooks', 'custom_hooks'),
+    *('randomness', 'sync_bn', 'find_unused_parameters'),
 )
 SHALLOW = dict(depth=18, stem_channels=8, base_channels=8)
 # As many blocks as a ViT-S or ViT-B.
@@ -39,9 +63,11 @@ NARROW = dict(
 )
 
 
-def shrink(cfg, images, work_dir):
+def load_small(name, images, work_dir):
     """Change a recipe as --cfg-options would: 5 iterations an epoch."""
+    cfg = Config.fromfile(ROOT / name)
     vit = 'Transformer' in cfg.model.backbone.type
+    num_local = cfg.train_dataloader.dataset.pipeline[1].num_local
     options = {
         'model.backbone': NARROW if vit else SHALLOW,
         'model.neck': dict(
@@ -56,9 +82,7 @@ def shrink(cfg, images, work_dir):
             # weight gradients oneDNN (torch 2.11) leaves undefined in bf16.
             global_size=32,
             local_size=32,
-            num_local=min(
-                2, cfg.train_dataloader.dataset.pipeline[1].num_local
-            ),
+            num_local=min(2, num_local),
         ),
         'train_cfg.max_epochs': 1,
         'param_scheduler.0.end': 1,
@@ -83,6 +107,37 @@ def shrink(cfg, images, work_dir):
     return cfg
 
 
+def structure(value):
+    """Return settings without what numbers they have, or where data lie."""
+    if isinstance(value, dict):
+        return {
+            key: bool(part) if key == 'num_local' else structure(part)
+            for key, part in value.items()
+            if key not in ('data_root', 'rule')
+        }
+    if isinstance(value, (list, tuple)):
+        parts = [structure(part) for part in value]
+        return 'numbers' if {*map(str, parts)} == {'number'} else parts
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return 'number' if is_number else value
+
+
+@cache
+def structure_of(name):
+    cfg = load_small(name, 'images', 'work').to_dict()
+    return structure({part: cfg.get(part) for part in PARTS})
+
+
+def test_what_is_trained_differs_in_structure():
+    structures = [str(structure_of(name)) for name in TRAINED]
+    assert len({*structures}) == len(TRAINED)
+
+
+@pytest.mark.parametrize('name', OTHERS)
+def test_others_have_the_structure_of_one_that_is_trained(name):
+    assert structure_of(name) in [structure_of(other) for other in TRAINED]
+
+
 def read_losses(work_dir):
     """Return the total loss of every logged iteration."""
     (log,) = work_dir.glob('*/vis_data/scalars.json')
@@ -90,11 +145,9 @@ def read_losses(work_dir):
     return [line['loss'] for line in lines if 'loss' in line]
 
 
-@pytest.mark.parametrize('name', RECIPES)
+@pytest.mark.parametrize('name', TRAINED)
 def test_trains_resumes_and_exports(name, image_folder, tmp_path):
-    cfg = shrink(
-        Config.fromfile(ROOT / name), image_folder, tmp_path / 'first'
-    )
+    cfg = load_small(name, image_folder, tmp_path / 'first')
     Runner.from_cfg(cfg).train()
     losses = read_losses(tmp_path / 'first')
     assert len(losses) == 5

@@ -15,11 +15,8 @@ from source_networks import (
 )
 
 from mmscfs.checkpoint import (
-    describe_source,
-    encode,
     find_backbone,
     load_backbone,
-    to_openmmlab,
 )
 
 
@@ -210,22 +207,6 @@ def test_student_of_a_release(resnets, images, tmp_path, make):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_exported_backbone(resnets, images, tmp_path, suffix):
-    source = scfs_release(*(net.state_dict() for net in resnets))
-    found = find_backbone(source)
-    meta = describe_source('release.pth', source, found)
-    path = tmp_path / f'exported{suffix}'
-    path.write_bytes(encode(to_openmmlab(found), 'openmmlab', suffix, meta))
-    backbone = build(dict(type='mmdet.ResNet', depth=18))
-    assert load_backbone(backbone, path) == (
-        f'{path}: loaded 120 tensors into ResNet (layout: OpenMMLab backbone)'
-    )
-    wanted = resnet_features(resnets[0], images)
-    assert_same_features(backbone(images), wanted)
-
-
-@torch.no_grad()
 @pytest.mark.parametrize('network', [None, 'teacher', 'student'])
 def test_raw_checkpoint_of_ours(scfs_cfg, images, tmp_path, network):
     model = build(dict(scfs_cfg, _scope_='mmpretrain'))
@@ -247,17 +228,6 @@ def test_raw_checkpoint_of_ours(scfs_cfg, images, tmp_path, network):
     assert not torch.allclose(features['student'][-1], features['teacher'][-1])
     assert f'(layout: mmscfs, {network or "teacher"}; left: ' in summary
     assert_same_features(backbone(images), features[network or 'teacher'])
-
-
-@torch.no_grad()
-def test_dino_of_ours(dino_cfg, tmp_path):
-    model = build(dict(dino_cfg, _scope_='mmpretrain'))
-    shake(model, seed=1)
-    found = find_backbone(dict(state_dict=model.state_dict()))
-    wanted = model.teacher.backbone.state_dict()
-    assert found.layout == 'mmscfs'
-    assert found.state.keys() == wanted.keys()
-    assert all(torch.equal(found.state[key], wanted[key]) for key in wanted)
 
 
 @torch.no_grad()
@@ -316,22 +286,6 @@ def test_c4_splits_a_resnet50(images, tmp_path):
     features = backbone(images)
     features = [*features, shared_head(features[-1])]
     assert_same_features(features, resnet_features(net, images))
-
-
-def test_c4_from_a_raw_checkpoint_of_ours(scfs_cfg, tmp_path):
-    scfs_cfg['backbone'].update(depth=50, stem_channels=64, base_channels=64)
-    scfs_cfg['neck']['in_channels'] = 2048
-    scfs_cfg['search_neck']['in_channels'] = [512, 1024, 2048]
-    model = build(dict(scfs_cfg, _scope_='mmpretrain'))
-    shake(model, seed=1)
-    path = tmp_path / 'epoch_1.pth'
-    torch.save(dict(state_dict=model.state_dict()), path)
-    shared_head = build(dict(type='mmdet.ResLayer', depth=50))
-    load_backbone(shared_head, path)
-    wanted = model.teacher.backbone.layer4.state_dict()
-    own = shared_head.layer4.state_dict()
-    assert own.keys() == wanted.keys()
-    assert all(torch.equal(own[key], wanted[key]) for key in wanted)
 
 
 @pytest.mark.parametrize('wrapper', ['state_dict', 'model'])

@@ -19,6 +19,7 @@ from mdit_py_plugins.anchors import anchors_plugin
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / 'README.md', *sorted(ROOT.glob('docs/en/**/*.md'))]
 MARK = re.compile(r'<!--\s*test:\s*(.+?)\s*-->')
+NAME = re.compile(r'# (\S+\.py)\n')  # the first line of a whole file
 CODE = {'bash': 'bash', 'console': 'bash', 'python': 'python'}
 MARKDOWN = (
     MarkdownIt('commonmark')
@@ -118,3 +119,13 @@ def read_anchors(path: Path) -> set[str]:
         for token in tokens
         if token.type == 'heading_open'
     }
+
+
+def printed_files(guide: str) -> dict[str, str]:
+    """Return the text of each file that a guide of docs/en prints whole."""
+    texts = [
+        block.text
+        for block in read_blocks(ROOT / f'docs/en/{guide}.md')
+        if block.language == 'python'
+    ]
+    return {name[1]: text for text in texts if (name := NAME.match(text))}

@@ -7,22 +7,13 @@ small once all of its settings are in it.
 """
 
 import argparse
-import contextlib
-import io
-import os
 import re
-import runpy
 import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import pytest
 from classification_data import draw
+from commands import call
 from documents import ROOT
 from mmengine.config import Config, ConfigDict
 from shell import Command
@@ -42,14 +33,13 @@ CUT = {
 CHECKPOINT = re.compile(r'(.*/)?(?:epoch|iter)_\d+\.pth')
 SIZE = 32  # of a global view
 BATCH = 4
-SECONDS = 300  # of a command, on a machine that is busy
-# Stands in for python and for Slurm's commands: notes what it is given.
-STAND_IN = '#!/bin/sh\nprintf \'%s\\0\' "$@" >"$GIVEN"\n'
-
-
-def give_up(*_: Any) -> None:
-    """End a command that would hold the tests for ever."""
-    raise AssertionError(f'not done in {SECONDS} s: mark what it needs')
+# What each launcher is given, how many words come before the config, and how
+# many from there on are not options.
+LAUNCHERS = {
+    'dist_test.sh': ('CONFIG CHECKPOINT PROCESSES', 0, 3),
+    'dist_train.sh': ('CONFIG PROCESSES', 0, 2),
+    'slurm_train.sh': ('PARTITION JOB_NAME CONFIG WORK_DIR', 2, 2),
+}
 
 
 class Parsed(BaseException):
@@ -73,11 +63,6 @@ class Sandbox:
         for i in range(10):
             for folder in ('my/images', 'data/imagenet/train/n0', 'my/other'):
                 draw(root / folder / 'a' / f'{i}.jpg', i % 2, i)
-        self.bin = root / 'bin'
-        self.bin.mkdir()
-        for name in ('python', 'srun'):
-            (self.bin / name).write_text(STAND_IN)
-            (self.bin / name).chmod(0o755)
 
     def call(self, command: Command, *more: str) -> str:
         """Run one of the project's Python scripts; return its output.
@@ -85,48 +70,12 @@ class Sandbox:
         Raises:
             AssertionError: It failed; has what it printed.
         """
-        output = io.StringIO()
-        with (
-            self.in_it(command, more) as script,
-            contextlib.redirect_stdout(output),
-            contextlib.redirect_stderr(output),
-        ):
-            code: Any = 0
-            signal.signal(signal.SIGALRM, give_up)
-            signal.alarm(SECONDS)
-            try:
-                runpy.run_path(str(script), run_name='__main__')
-            except SystemExit as error:
-                code = error.code
-            finally:
-                signal.alarm(0)
-        text = output.getvalue()
-        if isinstance(code, str):
-            code, text = 1, text + code
-        assert not code, f'{command}\nexit code {code}: {text[-2000:]}'
-        return text
-
-    @contextlib.contextmanager
-    def in_it(self, command: Command, more: tuple = ()) -> Iterator[Path]:
-        """Be in the folder as if the command were a process of its own."""
-        script = ROOT / str(command.tool)
-        assert script.is_file(), f'{command}\nno {command.tool}'
-        before = set(sys.modules)
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            mock.patch.dict(os.environ, command.environment),
-        ):
-            patch.chdir(self.root)
-            patch.syspath_prepend(str(script.parent))
-            argv = [str(script), *command.arguments, *more]
-            patch.setattr(sys, 'argv', argv)
-            try:
-                yield script
-            finally:
-                for name in set(sys.modules) - before:
-                    file = getattr(sys.modules[name], '__file__', None) or ''
-                    if str(ROOT / 'tools') in file or str(self.root) in file:
-                        del sys.modules[name]
+        script, words = str(command.tool), [*command.arguments, *more]
+        assert (ROOT / script).is_file(), f'{command}\nno {script}'
+        done = call(script, *words, cwd=self.root, **command.environment)
+        code, text = done.returncode, done.output[-2000:]
+        assert not code, f'{command}\nexit code {code}: {text}'
+        return done.output
 
     def parse(self, command: Command) -> argparse.Namespace:
         """Let a script parse its command line, and no more.
@@ -150,35 +99,16 @@ class Sandbox:
         raise AssertionError(f'{command}\nit does not use argparse')
 
     def launched(self, command: Command) -> Command:
-        """Return what a launcher starts, by stand-ins for what it calls."""
-        given = self.root / 'given'
-        environment = {
-            **os.environ,
-            **command.environment,
-            'GIVEN': str(given),
-            'PYTHON': str(self.bin / 'python'),
-            'PATH': f'{self.bin}:{os.environ["PATH"]}',
-        }
-        environment.pop('REQUEUE', None)  # it starts the same, later
-        script = ROOT / str(command.tool)
-        assert script.is_file(), f'{command}\nno {command.tool}'
-        done = subprocess.run(
-            ['bash', str(script), *command.arguments],
-            cwd=self.root,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert not done.returncode, f'{command}\n{done.stderr}'
-        words = given.read_text().split('\0')[:-1]
-        start = max(
-            i
-            for i, word in enumerate(words)
-            if word.endswith('.py') and Path(word).parent == ROOT / 'tools'
-        )
-        words[start] = str(Path(words[start]).relative_to(ROOT))
-        return Command({}, ['python', *words[start:]])
+        """Return what a launcher starts."""
+        words, name = command.arguments, Path(str(command.tool)).name
+        assert name in LAUNCHERS, f'{command}\nno {command.tool}'
+        usage, before, after = LAUNCHERS[name]
+        assert len(words) >= before + after, f'{command}\nusage: {usage}'
+        config, rest = words[before], words[before + after :]
+        if name == 'dist_test.sh':  # CONFIG CHECKPOINT PROCESSES
+            rest = [words[1], *rest]
+        tool = 'tools/test.py' if name == 'dist_test.sh' else 'tools/train.py'
+        return Command({}, ['python', tool, config, *rest])
 
     def run(self, command: Command) -> str:
         """Run a command for real, on less; return its output.
@@ -196,7 +126,7 @@ class Sandbox:
                 prepare(cfg)
 
             patch.setattr(mmscfs.engine, 'prepare_config', prepare_small)
-            # Each guide has a reader of its own, with empty folders.
+            # Each guide has another reader, with empty folders.
             patch.setattr(mmscfs.engine, 'check_work_dir', lambda _: None)
             name = Path(str(command.tool)).name
             return self.call(command, *CUT.get(name, []))

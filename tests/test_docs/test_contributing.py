@@ -8,11 +8,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from documents import ROOT
+from documents import ROOT, printed_files
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
-from printed_files import printed_files
 
 from mmscfs.engine import prepare_config
 

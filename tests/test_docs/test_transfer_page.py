@@ -5,12 +5,11 @@ import pytest
 import torch
 from classification_data import draw
 from detection_data import make_coco
-from documents import ROOT, read_blocks
+from documents import ROOT, printed_files, read_blocks
 from mmdet.registry import MODELS as DETECTORS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
-from printed_files import printed_files
 from torch import nn
 
 from mmscfs.datasets.detection_check import check_detection_data

@@ -11,16 +11,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from mmengine.config import Config, ConfigDict
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from sklearn.neighbors import KNeighborsClassifier
+from toy_runs import Losses
 
 from mmscfs.engine.runners import knn_loop
-from mmscfs.engine.runners.features import (
-    extract_features,
-    layer_names,
-    pool,
-)
+from mmscfs.engine.runners.features import extract_features, layer_names
 from mmscfs.evaluation import train_linear
 
 PIPELINE = [dict(type='LoadImage'), dict(type='PackInputs')]
@@ -36,16 +32,16 @@ VIT = dict(
 
 @pytest.fixture
 def labelled_folder(tmp_path):
-    """Six classes of colours, 8 images each to learn, 3 to test."""
+    """Six classes of colors, 8 images each to learn, 3 to test."""
     generator = np.random.default_rng(0)
     for label in range(6):
-        colour = generator.integers(0, 256, 3)
+        color = generator.integers(0, 256, 3)
         for split, count in (('train', 8), ('val', 3)):
             folder = tmp_path / 'labelled' / split / str(label)
             folder.mkdir(parents=True)
             for i in range(count):
                 noise = generator.normal(0, 60, (32, 32, 3))
-                image = (colour + noise).clip(0, 255).astype(np.uint8)
+                image = (color + noise).clip(0, 255).astype(np.uint8)
                 cv2.imwrite(str(folder / f'{i}.png'), image)
     return tmp_path / 'labelled'
 
@@ -162,24 +158,6 @@ def test_accuracies_of_every_layer_equal_scikit_learn(
     assert metrics['knn/top1'] == metrics[f'knn/layer4_k{best}_top1']
     picture = cv2.imread(f'{knn_cfg.work_dir}/knn_layers.png')
     assert picture.std() > 5
-
-
-def test_class_tokens_of_a_transformers_blocks(knn_cfg):
-    knn_cfg.model.backbone = ConfigDict(
-        type='VisionTransformer', out_type='cls_token', **VIT
-    )
-    knn_cfg.test_cfg.ks = [3]
-    runner, metrics = run_test(knn_cfg)
-    layers = {name.split('_')[0] for name in metrics if '_k3_top1' in name}
-    assert layers == {'knn/layer1', 'knn/layer3'}
-    features = extract_features(runner, runner.test_dataloader, 'queries')
-    images = torch.stack(
-        [sample['inputs'] for sample in runner.test_dataloader.dataset]
-    )
-    mean = torch.tensor([120.0, 110, 100])[:, None, None]
-    with torch.no_grad():
-        tokens = runner.model.backbone((images.flip(1) - mean) / 60)[-1]
-    torch.testing.assert_close(features.layers, dict(layer3=tokens))
 
 
 def test_maps_of_a_transformers_blocks_and_then_its_class_token(knn_cfg):
@@ -329,7 +307,7 @@ def test_kept_features_of_others_are_refused(knn_cfg, tmp_path):
         run_test(knn_cfg)
 
 
-def test_an_unfinished_folder_is_made_anew(knn_cfg, tmp_path, monkeypatch):
+def test_an_unfinished_folder_is_made_again(knn_cfg, tmp_path, monkeypatch):
     knn_cfg.test_cfg.features = str(tmp_path / 'features')
     runner = Runner.from_cfg(knn_cfg)
     set_weights(runner.model)
@@ -381,12 +359,7 @@ def test_bad_settings_are_refused(knn_cfg, change, message):
 
 @pytest.mark.parametrize(
     ('setting', 'value'),
-    [
-        ('epochs', 0),
-        ('batch_size', 0),
-        ('weight_decay', -0.1),
-        ('learning_rates', [0.1, 0]),
-    ],
+    [('epochs', 0), ('weight_decay', -0.1), ('learning_rates', [0.1, 0])],
 )
 def test_bad_sweeps_are_refused_before_the_features(knn_cfg, setting, value):
     bank = knn_cfg.test_cfg.bank_dataloader
@@ -407,23 +380,6 @@ def test_features_that_are_not_finite_are_refused(knn_cfg):
         runner.test()
 
 
-@pytest.mark.parametrize(
-    ('shape', 'expected'), [((2, 3, 4, 5), (2, 3)), ((2, 7, 3), (2, 3))]
-)
-def test_maps_and_tokens_are_averaged(shape, expected):
-    output = torch.randn(shape)
-    pooled = pool(output)
-    assert pooled.shape == expected
-    mean = (
-        sum(output[1, 2].flatten()) / 20
-        if len(shape) == 4
-        else sum(output[1, :, 2]) / 7
-    )
-    torch.testing.assert_close(pooled[1, 2], mean)
-    vectors = torch.randn(2, 3)
-    assert pool(vectors) is vectors
-
-
 def test_layers_count_from_one():
     backbone = torch.nn.Module()
     backbone.out_indices = (1, 3)
@@ -440,23 +396,13 @@ def test_layers_count_from_one():
     assert layer_names(backbone, 2) == ['output1', 'output2']
 
 
-class LossHook(Hook):
-    """Keeps every iteration's losses."""
-
-    def __init__(self):
-        self.losses = []
-
-    def after_train_iter(self, runner, batch_idx, data_batch, outputs):
-        self.losses.append(float(outputs['loss']))
-
-
 def train(cfg):
     """Train, return the losses and the weights."""
     runner = Runner.from_cfg(cfg)
-    hook = LossHook()
-    runner.register_hook(hook)
+    losses = Losses()
+    runner.register_hook(losses)
     runner.train()
-    return hook.losses, runner
+    return losses.values, runner
 
 
 def add_knn(cfg, folder, **kwargs):

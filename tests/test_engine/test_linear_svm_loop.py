@@ -2,10 +2,8 @@
 """VOC's classification by SVMs, from the files to the table of results."""
 
 import copy
-import importlib.util
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from classification_data import write_voc
+from commands import ROOT, call, refusal
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -21,7 +20,6 @@ from mmpretrain.registry import DATASETS, MODELS
 
 from mmscfs.evaluation import svm_average_precision
 
-ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/classification/svm/linear-svm_resnet50_voc07.py'
 CLASSES = ['bird', 'cat', 'dog']
 COSTS = [0.1, 10.0]
@@ -49,13 +47,6 @@ def write_split(root, split, labels):
         ]
         images[f'{split}_{i:03d}'] = shown, difficult
     write_voc(root, split, images)
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    """Leave out what a runner prints, which takes seconds."""
-    monkeypatch.setattr(Config, 'pretty_text', property(str))
-    monkeypatch.setattr(Runner, '_log_env', lambda *_: None)
 
 
 @pytest.fixture(scope='module')
@@ -151,37 +142,34 @@ def plain_metrics(cfg, layers=('layer4',)):
     return found | {'svm/mAP': mean}
 
 
-def load_tool(name, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
-    path = ROOT / 'tools' / f'{name}.py'
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def checkpoint(cfg, tmp_path):
+    """A file of the network that is always the same."""
+    state = make_backbone(cfg).state_dict()
+    state = {f'backbone.{key}': value for key, value in state.items()}
+    path = tmp_path / 'resnet.pth'
+    torch.save(dict(state_dict=state), path)
+    return path
 
 
-def call_test(options, work, monkeypatch, *words):
-    """Call tools/test.py as a user does."""
+def words_of(options, checkpoint):
+    """Return how a user types such a test."""
     texts = [
         f'{key}=[{",".join(map(str, value))}]'
         if isinstance(value, list)
         else f'{key}={value}'
         for key, value in options.items()
     ]
-    words = [*words, '--work-dir', work, '--cfg-options', *texts]
-    monkeypatch.setattr(
-        sys, 'argv', ['test.py', str(CONFIG), *map(str, words)]
-    )
-    monkeypatch.setenv('LOCAL_RANK', '0')
-    load_tool('test', monkeypatch).main()
+    work = checkpoint.with_name('work')
+    return [
+        *('tools/test.py', CONFIG, '--pretrained', checkpoint),
+        *('--work-dir', work, '--cfg-options', *texts),
+    ]
 
 
-def test_from_a_checkpoint_to_the_table(cfg, options, tmp_path, monkeypatch):
-    backbone = make_backbone(cfg)
-    state = {f'backbone.{k}': v for k, v in backbone.state_dict().items()}
-    path = tmp_path / 'resnet.pth'
-    torch.save(dict(state_dict=state), path)
-    call_test(options, tmp_path / 'work', monkeypatch, '--pretrained', path)
+def test_from_a_checkpoint_to_the_table(cfg, options, checkpoint, tmp_path):
+    done = call(*words_of(options, checkpoint))
+    assert done.returncode == 0, done.output
     file = tmp_path / 'resnet.linear-svm_resnet50_voc07.json'
     result = json.loads(file.read_text())
     assert (result['protocol'], result['dataset']) == ('svm', 'voc07')
@@ -190,14 +178,15 @@ def test_from_a_checkpoint_to_the_table(cfg, options, tmp_path, monkeypatch):
     assert result['metrics'] == pytest.approx(expected, abs=1e-6)
     precisions = [expected[f'svm/AP_{name}'] for name in CLASSES]
     assert len(set(precisions)) == 3
-    # Colours are seen: chance is the share of the images with the class.
+    # Colors are seen: chance is the share of the images with the class.
     known = LABELS['test'] != DIFFICULT
     share = (LABELS['test'] == SHOWN).sum(0) / known.sum(0)
     assert expected['svm/mAP'] > 100 * share.mean() + 10
 
-    table = load_tool('analysis_tools/results_table', monkeypatch)
-    assert table.main([str(tmp_path), '--out', str(tmp_path / 'out')]) == 0
-    text = (tmp_path / 'out/results.md').read_text()
+    out = tmp_path / 'out'
+    table = 'tools/analysis_tools/results_table.py'
+    assert call(table, tmp_path, '--out', out).returncode == 0
+    text = (out / 'results.md').read_text()
     part = '24 of 5011 training images, 15 of 4952 validation images'
     assert f'voc07, {part}' in text
     assert 'SVM mAP' in text
@@ -216,23 +205,8 @@ def test_from_a_checkpoint_to_the_table(cfg, options, tmp_path, monkeypatch):
         ),
     ],
 )
-def test_refused_before_the_work(
-    cfg, options, tmp_path, monkeypatch, change, message
-):
-    path = tmp_path / 'resnet.pth'
-    backbone = make_backbone(cfg)
-    state = {f'backbone.{k}': v for k, v in backbone.state_dict().items()}
-    torch.save(dict(state_dict=state), path)
-    with pytest.raises(SystemExit) as caught:
-        call_test(
-            options | change,
-            tmp_path / 'work',
-            monkeypatch,
-            '--pretrained',
-            path,
-        )
-    assert str(caught.value).startswith('error: ')
-    assert message in str(caught.value)
+def test_refused_before_the_work(options, checkpoint, change, message):
+    assert message in refusal(*words_of(options | change, checkpoint))
 
 
 def run_part(rank, world, cfg, folder):
@@ -264,24 +238,6 @@ def test_two_processes_find_what_one_finds(cfg, tmp_path):
     kept = np.load(tmp_path / 'features/queries/labels.npy')
     np.testing.assert_array_equal(kept, LABELS['test'])
     assert run_test(cfg) == found[0]
-
-
-def test_kept_features_of_other_labels_are_refused(cfg, tmp_path):
-    """What is difficult belongs to the labels."""
-    root = tmp_path / 'VOC2007'
-    for split, labels in LABELS.items():
-        write_split(root, split, labels)
-    for loader in (cfg.test_dataloader, cfg.test_cfg.bank_dataloader):
-        loader.dataset.data_root = str(root)
-    cfg.test_cfg.features = str(tmp_path / 'features')
-    run_test(cfg)
-    path = root / 'Annotations/test_000.xml'
-    text = path.read_text()
-    words = '<difficult>{}</difficult>'
-    assert words.format(1) in text
-    path.write_text(text.replace(words.format(1), words.format(0)))
-    with pytest.raises(ValueError, match='other images'):
-        run_test(cfg)
 
 
 @pytest.mark.parametrize(

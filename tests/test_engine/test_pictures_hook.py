@@ -8,14 +8,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmscfs.engine.hooks import PicturesHook
-from mmscfs.visualization import search_maps, views
-
-CONFIGS = Path(__file__).parents[2] / 'configs'
+from mmscfs.visualization import views
 
 
 class Stub(Hook):
@@ -225,46 +222,6 @@ def test_embedding_needs_validation_images(tiny_run):
 def test_settings_are_checked(name):
     with pytest.raises(ValueError, match=f'{name}=0 must be a whole number'):
         PicturesHook(**{name: 0})
-
-
-@pytest.mark.usefixtures('blank')
-def test_tensorboard_has_the_pictures(tiny_run):
-    from tensorboard.backend.event_processing.event_accumulator import (
-        EventAccumulator,
-    )
-
-    tiny_run.train_cfg.max_epochs = 1
-    backends = [
-        dict(type='LocalVisBackend'),
-        dict(type='TensorboardVisBackend'),
-    ]
-    tiny_run.visualizer.vis_backends = backends
-    runner, _ = train(tiny_run, {}, stub=False)
-    events = EventAccumulator(str(Path(runner.log_dir, 'vis_data')))
-    events.Reload()
-    assert set(events.Tags()['images']) == {'views', 'search_maps'}
-    assert [event.step for event in events.Images('views')] == [0, 4]
-
-
-def test_recipes_have_pictures_and_others_not():
-    def of(name):
-        cfg = Config.fromfile(CONFIGS / name)
-        return cfg.default_hooks.get('pictures')
-
-    assert of('scfs_r50.py') == dict(type='PicturesHook', interval=10)
-    assert of('dino/dino_resnet50_8xb32-mcrop-coslr-200e_in1k.py')
-    knn = 'classification/knn/knn_resnet50_in1k.py'
-    assert of(knn) is None
-
-
-def test_no_module_changes_its_mode():
-    """Parts that were in another mode than the whole stay so."""
-    model = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Identity())
-    model.train()
-    model[0].eval()
-    with search_maps.evaluating(model):
-        assert not model.training
-    assert [part.training for part in model.modules()] == [True, False, True]
 
 
 def test_places_are_spread():

@@ -1,53 +1,43 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
-
-ROOT = Path(__file__).parent.parent.parent
+from commands import call
 
 
 def test_demo_ends_with_table_and_pictures(tmp_path):
     """A demo of two iterations each goes all the way on a few scenes."""
     data, work = tmp_path / 'scenes', tmp_path / 'work'
-    maker = ROOT / 'tools/dataset_converters/make_digit_scenes.py'
-    size = ['--train', '128', '--val', '24', '--workers', '0']
-    subprocess.run([sys.executable, maker, '--out', data, *size], check=True)
-    process = subprocess.run(
-        [
-            sys.executable,
-            ROOT / 'tools/demo.py',
-            *('--data', data, '--work-dir', work, '--scenes', '128', '24'),
-            *('--cfg-options', 'train_cfg.max_epochs=1'),
-            '--detector-options',
-            'train_cfg.max_iters=2',
-            'train_cfg.val_interval=2',
-            'train_dataloader.batch_size=2',
-            'val_dataloader.dataset.indices=24',
-            'param_scheduler=[]',
-            'default_hooks.checkpoint.interval=2',
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    done = call(
+        'tools/dataset_converters/make_digit_scenes.py',
+        *('--out', data, '--train', 128, '--val', 24, '--workers', 0),
     )
-    assert process.returncode == 0, process.stdout + process.stderr
-    assert 'SCFS teacher' in process.stdout
+    assert done.returncode == 0, done.output
+    done = call(
+        *('tools/demo.py', '--data', data, '--work-dir', work),
+        *('--scenes', 128, 24, '--cfg-options', 'train_cfg.max_epochs=1'),
+        '--detector-options',
+        'train_cfg.max_iters=2',
+        'train_cfg.val_interval=2',
+        'train_dataloader.batch_size=2',
+        'val_dataloader.dataset.indices=24',
+        'param_scheduler=[]',
+        'default_hooks.checkpoint.interval=2',
+    )
+    assert done.returncode == 0, done.output
+    assert 'SCFS teacher' in done.stdout
     results = json.loads((work / 'demo.json').read_text())
     for network in ('random', 'SCFS teacher'):
         for part in ('views', 'detectors'):
             figures = results[part][network].values()
             assert len(figures) == 3
             assert all(0 <= value <= 100 for value in figures)
-    log = (work / 'mask-rcnn_scfs' / 'train.log').read_text()
-    assert 'into ResNet (layout: mmscfs, teacher' in log
-    assert (
-        'into ResNet'
-        not in (work / 'mask-rcnn_random' / 'train.log').read_text()
-    )
+    logs = [
+        (work / f'mask-rcnn_{start}' / 'train.log').read_text()
+        for start in ('scfs', 'random')
+    ]
+    assert 'into ResNet (layout: mmscfs, teacher' in logs[0]
+    assert 'into ResNet' not in logs[1]
     report = (work / 'report.html').read_text()
     for run in ('work', 'mask-rcnn_random', 'mask-rcnn_scfs'):
         assert f'>{run}<' in report

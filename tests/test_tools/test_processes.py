@@ -2,7 +2,6 @@
 """Several processes, some of them killed; several nodes, one of them lost."""
 
 import copy
-import importlib
 import os
 import shutil
 import signal
@@ -15,13 +14,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
+from commands import ROOT, load_tool
 from mmengine.runner import Runner
-from processes_that_meet import free_port
+from processes_that_meet import become_rank, free_port
 
 from mmscfs.checkpoint import read_checkpoint
 from mmscfs.engine import prepare_config
 
-ROOT = Path(__file__).resolve().parents[2]
+torchrun_options = load_tool('processes').torchrun_options
+NAMES = ('NNODES', 'NODE_RANK', 'MASTER_ADDR', 'MAX_RESTARTS', 'PORT')
 # Ends as train.py does after a signal. Without torch, which takes long.
 WORKER = """
 import os, signal, sys, time
@@ -58,15 +59,8 @@ def marked(mark):
 
 
 @pytest.fixture
-def load_tool(monkeypatch):
-    """Import a module of tools/."""
-    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
-    return importlib.import_module
-
-
-@pytest.fixture
 def start(tmp_path):
-    """Return a function that starts a command with a mark of its own."""
+    """Return a function that starts a command with its own mark."""
     started = []
 
     def run(command, **environment):
@@ -157,13 +151,22 @@ def test_a_run_that_could_not_save_is_not_started_again(
     assert told is (code == 1)
 
 
-@pytest.mark.parametrize('words', [['--resume'], ['--resume=a.pth']])
-def test_restarts_take_any_way_to_resume(load_tool, words, monkeypatch):
-    monkeypatch.setenv('MAX_RESTARTS', '2')
-    for name in ('NNODES', 'NODE_RANK', 'MASTER_ADDR', 'PORT'):
+@pytest.fixture
+def environment(request, monkeypatch):
+    """The variables that the launcher reads, and no others of them."""
+    for name in NAMES:
         monkeypatch.delenv(name, raising=False)
-    options = load_tool('processes').torchrun_options('2', words)
-    assert '--max-restarts=2' in options
+    for name, value in request.param.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize('words', [['--resume'], ['--resume=a.pth']])
+@pytest.mark.parametrize(
+    'environment', [dict(MAX_RESTARTS='2')], indirect=True
+)
+@pytest.mark.usefixtures('environment')
+def test_restarts_take_any_way_to_resume(words):
+    assert '--max-restarts=2' in torchrun_options('2', words)
 
 
 @pytest.mark.parametrize(
@@ -178,16 +181,12 @@ def test_restarts_take_any_way_to_resume(load_tool, words, monkeypatch):
             "MASTER_ADDR='no.such.host.invalid' is not reached",
         ),
     ],
+    indirect=['environment'],
 )
-def test_wrong_settings_are_named(
-    load_tool, environment, message, monkeypatch
-):
-    for name in ('NNODES', 'NODE_RANK', 'MASTER_ADDR', 'MAX_RESTARTS', 'PORT'):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+@pytest.mark.usefixtures('environment')
+def test_wrong_settings_are_named(message):
     with pytest.raises(ValueError, match=message):
-        load_tool('processes').torchrun_options('2', [])
+        torchrun_options('2', [])
 
 
 @pytest.fixture
@@ -229,13 +228,7 @@ def nodes():
 
 def train_part(rank, cfg, port):
     """Train as one of two processes."""
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE='2',
-        MASTER_ADDR='127.0.0.1',
-        MASTER_PORT=port,
-    )
+    become_rank(rank, port)
     prepare_config(cfg)
     Runner.from_cfg(cfg).train()
     torch.distributed.destroy_process_group()
@@ -251,7 +244,7 @@ def test_a_lost_node_comes_back_and_the_run_ends_as_if_it_had_not(
     whole = copy.deepcopy(tiny_run)
     whole.work_dir = str(tmp_path / 'whole')
     mp.start_processes(
-        train_part, (whole, str(free_port())), 2, start_method='fork'
+        train_part, (whole, free_port()), 2, start_method='fork'
     )
     config = tmp_path / 'config.py'
     tiny_run.dump(config)

@@ -1,21 +1,18 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""The launchers as a user types them."""
+"""tools/train.py as a user types it; tests/test_tools/test_processes.py and
+test_transfer.py have its launchers."""
 
-import importlib
-import os
 import re
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import toy_runs
+from commands import ROOT, call, refusal, run
 from mmengine.config import Config
-from processes_that_meet import free_port
 
-ROOT = Path(__file__).parent.parent.parent
+TRAIN = ('tools/train.py', 'configs/scfs_r50.py')
 LOSS = re.compile(r'Epoch\(train\).*\[(\d+)\]\[(\d+)/\d+\].* loss: (\S+)')
 
 
@@ -23,8 +20,7 @@ LOSS = re.compile(r'Epoch\(train\).*\[(\d+)\]\[(\d+)/\d+\].* loss: (\S+)')
 def small_options(image_folder, tmp_path):
     """Options that shrink configs/scfs_r50.py to seconds."""
     return [
-        '--work-dir',
-        str(tmp_path / 'work'),
+        f'--work-dir={tmp_path / "work"}',
         '--cfg-options',
         f'train_dataloader.dataset.data_root={image_folder}',
         'train_dataloader.batch_size=4',
@@ -47,128 +43,79 @@ def small_options(image_folder, tmp_path):
     ]
 
 
-def run(command, **environment):
-    """Run a command in the repository; return the finished process."""
-    return subprocess.run(
-        [str(word) for word in command],
-        cwd=ROOT,
-        env={**os.environ, 'OMP_NUM_THREADS': '1', **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def train(*options):
-    return run(
-        [sys.executable, 'tools/train.py', 'configs/scfs_r50.py', *options]
-    )
-
-
-def losses(process):
-    output = process.stdout + process.stderr
-    return {(e, i): loss for e, i, loss in LOSS.findall(output)}
+def losses(text):
+    return {(e, i): loss for e, i, loss in LOSS.findall(text)}
 
 
 def test_one_command_trains_and_one_more_resumes(small_options, tmp_path):
-    whole = train(*small_options, 'train_cfg.max_epochs=2')
+    two_epochs = [*small_options, 'train_cfg.max_epochs=2']
+    whole = run(sys.executable, *TRAIN, *two_epochs)
     assert whole.returncode == 0, whole.stderr
+    whole = losses(whole.stdout + whole.stderr)
+    assert len(whole) == 8
     work = tmp_path / 'work'
-    assert {p.name for p in work.glob('*.pth')} == {
-        'epoch_1.pth',
-        'epoch_2.pth',
-    }
-    assert len(losses(whole)) == 8
+    names = {path.name for path in work.glob('*.pth')}
+    assert names == {'epoch_1.pth', 'epoch_2.pth'}
     # Without --resume it would train all that again, over these.
     before = {path: path.read_bytes() for path in work.rglob('*.*')}
-    again = train(*small_options, 'train_cfg.max_epochs=2')
-    assert again.returncode == 1
-    assert f'error: --work-dir {str(work)!r} has the check' in again.stderr
+    error = refusal(*TRAIN, *two_epochs)
+    assert error.startswith(f'error: --work-dir {str(work)!r} has the check')
     assert before == {path: path.read_bytes() for path in work.rglob('*.*')}
     (work / 'epoch_2.pth').unlink()
     (work / 'last_checkpoint').write_text(str(work / 'epoch_1.pth'))
-    resumed = train('--resume', *small_options, 'train_cfg.max_epochs=2')
-    assert resumed.returncode == 0, resumed.stderr
-    assert losses(resumed) == {
-        key: loss for key, loss in losses(whole).items() if key[0] == '2'
-    }
-    assert 'change nothing' not in resumed.stderr
+    resumed = call(*TRAIN, '--resume', *two_epochs)
+    assert resumed.returncode == 0, resumed.output
+    second = {key: loss for key, loss in whole.items() if key[0] == '2'}
+    assert losses(resumed.output) == second
+    assert 'change nothing' not in resumed.output
     lower = 'optim_wrapper.optimizer.lr=0.001'
-    resumed = train(
-        '--resume', *small_options, 'train_cfg.max_epochs=3', lower
-    )
-    assert f'change nothing: {lower} (saved: 0.1)' in resumed.stderr
-    assert 'max_epochs=3 is more than the 2 ' in resumed.stderr
-
-
-def test_two_processes_on_cpu(small_options, tmp_path):
-    process = run(
-        [
-            'bash',
-            'tools/dist_train.sh',
-            'configs/scfs_r50.py',
-            '2',
-            *small_options,
-        ],
-        PYTHON=sys.executable,
-        PORT=str(free_port()),
-    )
-    assert process.returncode == 0, process.stderr[-3000:]
-    # 16 images, 2 processes with 4 each: two iterations.
-    assert set(losses(process)) == {('1', '1'), ('1', '2')}
-    assert (tmp_path / 'work' / 'epoch_1.pth').is_file()
+    longer = [*small_options, 'train_cfg.max_epochs=3', lower]
+    resumed = call(*TRAIN, '--resume', *longer)
+    assert f'change nothing: {lower} (saved: 0.1)' in resumed.output
+    assert 'max_epochs=3 is more than the 2 ' in resumed.output
 
 
 def test_options_reach_the_config(small_options, tmp_path):
-    process = train('--seed', '7', '--auto-scale-lr', '--amp', *small_options)
-    assert process.returncode == 0, process.stderr[-3000:]
+    options = ['--seed', '7', '--auto-scale-lr', '--amp']
+    done = call(*TRAIN, *options, *small_options)
+    assert done.returncode == 0, done.output
     cfg = Config.fromfile(tmp_path / 'work' / 'scfs_r50.py')
     assert cfg.randomness.seed == 7
     assert cfg.auto_scale_lr.enable
     assert cfg.optim_wrapper.precision == 'auto'
     # 4 images instead of 256.
-    output = process.stdout + process.stderr
-    assert 'Scaling the original LR by 0.015625.' in output
+    assert 'Scaling the original LR by 0.015625.' in done.output
 
 
 @pytest.mark.parametrize(
-    ('options', 'message'),
+    ('words', 'message'),
     [
-        (['--resume', 'nowhere.pth'], "no checkpoint 'nowhere.pth'"),
-        (['--launcher', 'slurm'], '--launcher=slurm needs GPUs'),
-        (['--resume', '--overwrite'], 'mutually exclusive'),
+        (['configs/none.py'], "no config file 'configs/none.py'"),
+        ([TRAIN[1], '--resume', 'no.pth'], "no checkpoint 'no.pth'"),
+        ([TRAIN[1], '--launcher', 'slurm'], '--launcher=slurm needs GPUs'),
+        ([TRAIN[1], '--resume', '--overwrite'], 'mutually exclusive'),
+        ([TRAIN[1], '--network=teacher'], '--network requires'),
     ],
 )
-def test_wrong_options_are_named(options, message):
-    process = train(*options)
-    assert process.returncode != 0
-    assert message in process.stderr
+def test_wrong_options_are_named(words, message, tmp_path):
+    assert message in refusal(TRAIN[0], *words, f'--work-dir={tmp_path}')
 
 
 def test_a_rate_without_its_batch_size_is_named(tmp_path):
     config = tmp_path / 'own.py'
     config.write_text('train_cfg = dict(max_epochs=1)\nmodel = dict()\n')
-    process = run(
-        [sys.executable, 'tools/train.py', str(config), '--auto-scale-lr']
-    )
-    assert process.returncode == 1
-    assert 'auto_scale_lr.base_batch_size, the' in process.stderr
+    error = refusal(TRAIN[0], config, '--auto-scale-lr')
+    assert 'auto_scale_lr.base_batch_size, the' in error
 
 
-def test_missing_config_and_missing_data_are_named(small_options, tmp_path):
-    process = run([sys.executable, 'tools/train.py', 'configs/none.py'])
-    assert process.returncode == 2
-    assert "no config file 'configs/none.py'" in process.stderr
-    process = train(
-        *small_options,
-        f'train_dataloader.dataset.data_root={tmp_path}/missing',
-    )
-    assert process.returncode != 0
-    assert re.search(
-        r"no folder '.*missing/train' .*point train_dataloader\.dataset\.",
-        process.stderr,
-    )
+def test_missing_data_are_named(small_options, tmp_path):
+    """The runner has begun by then: an exception, not a line."""
+    missing = f'train_dataloader.dataset.data_root={tmp_path}/missing'
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"no folder '.*missing/train' .*point train_dataloader\.datas",
+    ):
+        call(*TRAIN, *small_options, missing)
 
 
 COUNTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
@@ -177,24 +124,23 @@ COUNTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
 @pytest.fixture
 def chosen(tmp_path, monkeypatch):
     """Return what train.py would resume from, in tmp_path/work."""
+    config = tmp_path / 'config.py'
+    config.write_text("default_scope = 'mmpretrain'\nmodel = dict(type='A')")
     monkeypatch.syspath_prepend(str(ROOT / 'tools'))
-    train = importlib.import_module('train')
     cfgs = []
 
     def keep(cfg):
         cfgs.append(cfg)
         return SimpleNamespace(train=list)
 
-    monkeypatch.setattr(train, 'build_runner', keep)
-    config = tmp_path / 'config.py'
-    config.write_text("default_scope = 'mmpretrain'\nmodel = dict(type='A')")
+    monkeypatch.setattr('command_line.build_runner', keep)
 
     def choose(*options, **counts):
-        words = [config, '--work-dir', tmp_path / 'work', *options]
-        monkeypatch.setattr(sys, 'argv', ['train.py', *map(str, words)])
-        for name in COUNTS:
-            monkeypatch.setenv(name, counts.get(name, '0'))
-        train.main()
+        counts = dict.fromkeys(COUNTS, '0') | counts
+        options = [f'--work-dir={tmp_path / "work"}', *options]
+        done = call(TRAIN[0], config, *options, **counts)
+        if done.returncode:
+            return done.returncode
         return cfgs[-1].resume, cfgs[-1].load_from
 
     return choose
@@ -219,13 +165,4 @@ def test_restart_goes_on_from_the_newest_or_from_what_was_named(
     assert chosen('--resume', named, **restart) == (True, str(newest))
     named.unlink()  # an outdated one may be removed
     assert chosen('--resume', named, **restart) == (True, str(newest))
-    with pytest.raises(SystemExit) as error:
-        chosen('--resume', named)
-    assert error.value.code == 2
-
-
-@pytest.mark.parametrize('script', ['dist_train.sh', 'slurm_train.sh'])
-def test_launchers_explain_themselves(script):
-    process = run(['bash', f'tools/{script}'])
-    assert process.returncode == 2
-    assert script in process.stderr
+    assert chosen('--resume', named) == 2

@@ -186,13 +186,13 @@ def test_search_executes_nothing_of_a_checkpoint(
 
 
 def test_networks_that_have_diverged_are_refused(
-    scfs_cfg, demo_checkpoint, image, image_folder, tmp_path, capsys
+    scfs_cfg, pretrained, image, image_folder, tmp_path, capsys
 ):
     path, out = tmp_path / 'nan.pth', tmp_path / 'out.png'
     save(scfs_cfg, path)
     for source, words in (
         (path, ['vis_search', image, '--checkpoint', path]),
-        (demo_checkpoint, ['vis_tsne', KNN, '--pretrained', path]),
+        (pretrained, ['vis_tsne', KNN, '--pretrained', path]),
     ):
         content = torch.load(source, weights_only=True)
         for value in content['state_dict'].values():
@@ -220,8 +220,6 @@ def test_search_refuses_what_it_cannot_draw(
     (folder := tmp_path / 'folder.png').mkdir()
     text = tmp_path / 'text.jpg'
     text.write_text('no image')
-    damaged = tmp_path / 'damaged.pth'
-    damaged.write_bytes(checkpoint.read_bytes()[:5000])
     flat = tmp_path / 'flat.pth'
     vit = dict(type='VisionTransformer', arch='deit-tiny', img_size=32)
     save(
@@ -239,7 +237,6 @@ def test_search_refuses_what_it_cannot_draw(
         ),
         ([image, *good, '--boxes', '9,9,9,20'], 'is no box'),
         ([image, *good, '--size', '8'], '--size 8: must be 32 to 2048'),
-        ([image, *good, '--size', '100000'], 'must be 32 to 2048'),
         ([image, *good, '--config', broken], 'SyntaxError.*correct what'),
         ([image, *good[:2], '--out', checkpoint], 'must end in .png'),
         ([own, *good[:2], '--out', own], 'own.png: it is an input'),
@@ -247,18 +244,9 @@ def test_search_refuses_what_it_cannot_draw(
             [image, '--checkpoint', *[checkpoint] * 3],
             '3 are too many',
         ),
-        ([image, *good, '--network', 'teachers'], 'invalid choice'),
-        (
-            [image, '--checkpoint', damaged, '--out', tmp_path / 'a.png'],
-            'damaged',
-        ),
         (
             [image, '--checkpoint', 'gone.pth', '--out', tmp_path / 'a.png'],
             "no checkpoint 'gone.pth'",
-        ),
-        (
-            [image, *good[:2], '--out', Path(image, 'maps.png')],
-            'File exists',
         ),
         ([image, *good[:2], '--out', folder], 'is a folder'),
     ):
@@ -297,8 +285,6 @@ def test_browse_views_refuses(tiny_run, tmp_path, capsys):
         ([KNN], 'has no train_dataloader'),
         ([config, '--number', '0'], '--number 0: must be >= 1'),
         ([broken], f'config {broken} cannot be read (SyntaxError'),
-        ([KNN, '--cfg-options', 'model.type.x=1'], 'do not fit'),
-        ([tmp_path / 'no.py'], 'no config file'),
         (
             [
                 config,
@@ -310,10 +296,6 @@ def test_browse_views_refuses(tiny_run, tmp_path, capsys):
     ):
         message = refused(capsys, 'browse_views', *words, '--out', out)
         assert expected in message
-    message = refused(
-        capsys, 'browse_views', config, '--out', config / 'a.png'
-    )
-    assert 'File exists' in message
 
 
 def test_images_of_any_name(tiny_run, image_folder, tmp_path):
@@ -329,25 +311,14 @@ def test_images_of_any_name(tiny_run, image_folder, tmp_path):
     assert out.is_file()
 
 
-@pytest.fixture
-def demo_checkpoint(tmp_path):
-    """A checkpoint of the demo's network."""
-    cfg = Config.fromfile(
-        ROOT / 'configs/scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py'
-    )
-    path = tmp_path / 'epoch_14.pth'
-    save(cfg.model.to_dict(), path)
-    return path
-
-
 @pytest.mark.parametrize('labelled', [True, False])
-def test_tsne(demo_checkpoint, image_folder, tmp_path, labelled):
+def test_tsne(pretrained, image_folder, tmp_path, labelled):
     other = image_folder / 'train' / 'other'
     other.mkdir()
     for path in sorted((image_folder / 'train/class').iterdir())[:4]:
         path.rename(other / path.name)
     out = tmp_path / 'plane.png'
-    words = [KNN, '--pretrained', demo_checkpoint, '--out', out]
+    words = [KNN, '--pretrained', pretrained, '--out', out]
     options = [
         f'test_dataloader.dataset.data_root={image_folder}',
         'test_dataloader.dataset.data_prefix=train',
@@ -369,19 +340,17 @@ def test_tsne(demo_checkpoint, image_folder, tmp_path, labelled):
     assert len(np.unique(columns[:, 3])) == 12
 
 
-def test_tsne_refuses(demo_checkpoint, checkpoint, tmp_path, capsys):
+def test_tsne_refuses(pretrained, checkpoint, tmp_path, capsys):
     out = ['--out', tmp_path / 'plane.png']
-    good = [KNN, '--pretrained', demo_checkpoint]
+    good = [KNN, '--pretrained', pretrained]
     gone = 'test_dataloader.dataset.data_root=gone'
     other = tmp_path / 'other.pth'
     torch.save(dict(state_dict=dict(weight=torch.ones(2))), other)
     for words, expected in (
         ([*good, *out, '--number', '2'], 'must be at least 3'),
-        ([*good, '--out', 'a.csv'], "'a.csv' must end in .png"),
         ([*good, *out, '--cfg-options', gone], 'gone'),
         ([KNN, '--pretrained', checkpoint, *out], 'does not fit'),
         ([KNN, '--pretrained', other, *out], 'other.pth: '),
-        ([KNN, '--pretrained', 'no.pth', *out], "no checkpoint 'no.pth'"),
         (
             [ROOT / 'configs/scfs_r50.py', '--pretrained', checkpoint, *out],
             'has no test_dataloader',
@@ -391,18 +360,10 @@ def test_tsne_refuses(demo_checkpoint, checkpoint, tmp_path, capsys):
     assert not list(tmp_path.glob('*.png'))
 
 
-@pytest.fixture
-def scenes(tmp_path):
-    """A COCO data set of two images with two rectangles each."""
-    make_coco(
-        tmp_path / 'scenes/val',
-        tmp_path / 'scenes/annotations/instances_val.json',
-        tuple('0123456789'),
-    )
-    return tmp_path / 'scenes'
-
-
-def test_detections_of_two_checkpoints(scenes, tmp_path, capsys, monkeypatch):
+def test_detections_of_two_checkpoints(tmp_path, capsys, monkeypatch):
+    scenes = tmp_path / 'scenes'
+    labels = scenes / 'annotations/instances_val.json'
+    make_coco(scenes / 'val', labels, tuple('0123456789'))
     cfg = Config.fromfile(DETECTOR)
     model = MODELS.build(dict(cfg.model, _scope_='mmdet'))
     state = model.state_dict()
@@ -425,9 +386,7 @@ def test_detections_of_two_checkpoints(scenes, tmp_path, capsys, monkeypatch):
     words += ['--out', out, '--cfg-options', *options]
     assert run('vis_detections', *words) == 0
     assert cv2.imread(str(out)).shape[1] > 900
-    annotations = json.loads(
-        (scenes / 'annotations/instances_val.json').read_text()
-    )['annotations']
+    annotations = json.loads(labels.read_text())['annotations']
     assert len(drawn) == 2
     for number, (image, found) in enumerate(drawn, 1):
         own = [a for a in annotations if a['image_id'] == number]
@@ -479,20 +438,3 @@ def test_configs_are_named(tool, capsys):
     words = [w.format(f'mmscfs::{name}') for w in NAMED[tool]]
     args = importlib.import_module(tool).parse_args(words)
     assert Path(args.config).samefile(DETECTOR)
-
-
-def test_a_named_config_is_read(tmp_path, capsys):
-    name = 'mmscfs::classification/knn/knn_resnet18-w16_digits'
-    words = [name, '--out', tmp_path / 'views.png']
-    message = refused(capsys, 'browse_views', *words)
-    assert 'has no train_dataloader' in message
-
-
-@pytest.mark.parametrize(
-    'name', ['vis_search', 'browse_views', 'vis_tsne', 'vis_detections']
-)
-def test_help_teaches_by_examples(name, capsys):
-    assert run(name, '--help') == 0
-    text = capsys.readouterr().out
-    assert f'python tools/visualization/{name}.py' in text
-    assert 'default:' in text

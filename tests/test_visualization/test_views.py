@@ -2,7 +2,6 @@
 import cv2
 import numpy as np
 import pytest
-import torch
 from mmpretrain.registry import DATASETS
 
 from mmscfs.datasets.samplers import SampleKey
@@ -78,7 +77,7 @@ def test_grey_views_are_said_to_be(image_folder):
     assert 5 < sum(grey) < 35
 
 
-def test_colours_left_to_the_device_are_drawn(image_folder):
+def test_colors_left_to_the_device_are_drawn(image_folder):
     data = build(image_folder, dict(CROP, color_on_device=True))
     plain = build(image_folder, CROP)
     (found,), (expected,) = (make_views(d, [1]) for d in (data, plain))
@@ -86,13 +85,6 @@ def test_colours_left_to_the_device_are_drawn(image_folder):
         assert np.array_equal(view.image, other.image)
     transform = data.pipeline.transforms[1]
     assert transform.color_on_device  # the data set's own is as it was
-
-
-def test_reduced_images_have_their_source(image_folder):
-    data = build(image_folder, CROP)
-    data.pipeline.transforms[0].reduced = True
-    (sample,) = make_views(data, [0])
-    assert sample.source.shape == (72, 80, 3)
 
 
 def test_other_pipelines_have_no_boxes(image_folder):
@@ -111,14 +103,6 @@ def test_other_pipelines_have_no_boxes(image_folder):
 def test_pipelines_without_views_are_refused(image_folder):
     with pytest.raises(ValueError, match='has no MultiCrop and makes no list'):
         make_views(build(image_folder), [0])
-
-
-def test_no_random_state_is_consumed(image_folder):
-    data = build(image_folder, CROP)
-    before = np.random.get_state()[1].copy(), torch.get_rng_state()
-    make_views(data, [0, 1])
-    assert np.array_equal(np.random.get_state()[1], before[0])
-    assert torch.equal(torch.get_rng_state(), before[1])
 
 
 def row(count, source=True):

@@ -1,0 +1,115 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""The project's commands, as a user types them.
+
+``run`` starts a process, which imports the whole stack before it works;
+``call`` runs a script of tools/ in this process, without that wait.
+"""
+
+import contextlib
+import importlib.util
+import io
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+from processes_that_meet import free_port
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*words, cwd=ROOT, **environment):
+    """Run a command, in the repository; return the finished process."""
+    return subprocess.run(
+        [str(word) for word in words],
+        cwd=cwd,
+        env={
+            **os.environ,
+            'OMP_NUM_THREADS': '1',
+            'PYTHON': sys.executable,
+            'PORT': str(free_port()),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def call(script, *words, cwd=ROOT, **environment):
+    """Run a script of tools/ in this process, as if it were alone.
+
+    Returns:
+        SimpleNamespace: ``returncode``, ``stdout`` and ``stderr``, as of a
+        finished process, and ``output``, both texts.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    path, code = ROOT / script, 0
+    before = {*sys.modules}
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        mock.patch.dict(os.environ, environment),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.chdir(cwd)
+        patch.syspath_prepend(str(path.parent))
+        patch.setattr(sys, 'argv', [str(script), *map(str, words)])
+        try:
+            runpy.run_path(str(path), run_name='__main__')
+        except SystemExit as end:
+            code = end.code
+        finally:
+            forget({*sys.modules} - before, path.parent, Path(cwd))
+    if isinstance(code, str):  # as Python does
+        print(code, file=err)
+        code = 1
+    stdout, stderr = out.getvalue(), err.getvalue()
+    return SimpleNamespace(
+        returncode=code or 0,
+        stdout=stdout,
+        stderr=stderr,
+        output=stdout + stderr,
+    )
+
+
+def forget(names, *folders):
+    """Let modules of the folders be imported again: others have their names.
+
+    E.g. the files that a guide has its reader write.
+    """
+    for name in names:
+        file = getattr(sys.modules[name], '__file__', None) or ''
+        if any(Path(file).parent == folder for folder in folders):
+            del sys.modules[name]
+
+
+def load_tool(name):
+    """Load a script of tools/ by its name, e.g. "benchmarks/step".
+
+    What lies beside it can be imported by it, as in its own process.
+    """
+    path = ROOT / 'tools' / f'{name}.py'
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(path.parent))
+        spec.loader.exec_module(module)
+    return module
+
+
+def refusal(script, *words, **environment):
+    """Call a script that must refuse before it works; return its error.
+
+    It says one line, without a traceback: exit code 1, or 2 of a command
+    line that makes no sense.
+    """
+    done = call(script, *words, **environment)
+    assert done.returncode in (1, 2), done.output
+    assert done.stderr.count('error: ') == 1, done.stderr
+    return done.stderr[done.stderr.index('error: ') :]
