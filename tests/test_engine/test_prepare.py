@@ -7,6 +7,7 @@ from mmengine.visualization import LocalVisBackend
 from mmpretrain.datasets import ImageNet
 
 from mmscfs.engine import prepare_config
+from mmscfs.engine.prepare import LOADER_SECONDS
 
 
 def schedules(warm_up, cosine):
@@ -93,3 +94,19 @@ def test_parts_of_others_stay():
     assert cfg.train_cfg.type == 'OwnLoop'
     assert cfg.custom_hooks[:3] == hooks
     assert 'Safe' in cfg.default_hooks.checkpoint.type  # mmengine's default
+
+
+def test_every_loader_with_workers_has_a_limit():
+    cfg = Config(
+        dict(
+            train_dataloader=dict(num_workers=2),
+            val_dataloader=dict(num_workers=2, timeout=7),
+            val_cfg=dict(bank_dataloader=dict(num_workers=1, timeout=0)),
+            test_dataloader=dict(num_workers=0, timeout=9),
+        )
+    )
+    prepare_config(cfg)
+    assert cfg.train_dataloader.timeout == LOADER_SECONDS >= 300
+    assert cfg.val_dataloader.timeout == 7
+    assert cfg.val_cfg.bank_dataloader.timeout == 0
+    assert 'timeout' not in cfg.test_dataloader
