@@ -143,7 +143,6 @@ def main() -> None:
         check_classification_data,
     )
     from mmscfs.datasets.detection_check import check_detection_data
-    from mmscfs.datasets.worker_notes import naming_images
     from mmscfs.engine import prepare_config, start_from
     from mmscfs.engine.runner_access import unwrapped_model
 
@@ -167,8 +166,7 @@ def main() -> None:
         sys.exit(f'error: {error}')
     if args.pretrained:
         unwrapped_model(runner).init_weights()  # test() would not
-    with naming_images():
-        runner.test()
+    runner.test()
 
 
 if __name__ == '__main__':

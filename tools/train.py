@@ -156,7 +156,6 @@ def main() -> None:
         check_classification_data,
     )
     from mmscfs.datasets.detection_check import check_detection_data
-    from mmscfs.datasets.worker_notes import naming_images
     from mmscfs.engine import (
         check_work_dir,
         choose_checkpoint,
@@ -180,8 +179,7 @@ def main() -> None:
             choose_checkpoint(cfg)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
-    with naming_images():
-        build_runner(cfg).train()
+    build_runner(cfg).train()
 
 
 if __name__ == '__main__':

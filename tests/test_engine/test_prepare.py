@@ -213,3 +213,19 @@ def test_the_pipeline_of_a_file_counts(tmp_path, said):
     named, crop = crops_after({}, child)
     assert named == crop
     assert crop.num_local == 6
+
+
+def test_every_loader_with_workers_has_a_limit():
+    cfg = Config(
+        dict(
+            train_dataloader=dict(num_workers=2),
+            val_dataloader=dict(num_workers=2, timeout=7),
+            val_cfg=dict(bank_dataloader=dict(num_workers=1, timeout=0)),
+            test_dataloader=dict(num_workers=0, timeout=9),
+        )
+    )
+    prepare_config(cfg)
+    assert cfg.train_dataloader.timeout == LOADER_SECONDS >= 300
+    assert cfg.val_dataloader.timeout == 7
+    assert cfg.val_cfg.bank_dataloader.timeout == 0
+    assert 'timeout' not in cfg.test_dataloader

@@ -13,7 +13,6 @@ from mmengine import fileio
 from mmpretrain.registry import TRANSFORMS
 from PIL.Image import DecompressionBombError
 
-from .. import worker_notes
 from .headers import check_jpeg_end, check_pixels, jpeg_shape
 
 DECODE_FLAGS = {
@@ -41,11 +40,7 @@ class UnreadableImageError(ValueError):
 
 @contextmanager
 def named(path: str) -> Iterator[None]:
-    """Turn the errors of reading an image into one that names its file.
-
-    Other processes see the name as well, should this one die or hang.
-    """
-    worker_notes.begin(path)
+    """Turn the errors of reading an image into one that names its file."""
     try:
         yield
     except UNREADABLE as error:
@@ -53,8 +48,6 @@ def named(path: str) -> Iterator[None]:
             f'cannot read image {path}: '
             f'{str(error).strip() or type(error).__name__}'
         ) from error
-    finally:
-        worker_notes.end()
 
 
 def read(path: str, backend_args: dict | None = None) -> bytes:
