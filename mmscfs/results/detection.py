@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .log_lines import Line, last_validation, schedule
-from .origin import Origin, find_start, leaf_datasets
+from .origin import Origin, backbone_name, find_start, leaf_datasets
 from .run_log import RunLog, Start, read_log, read_starts
 from .tables import UNTRAINED, PaperTable, Row, Table, read_paper
 
@@ -67,11 +67,11 @@ class Run(NamedTuple):
     def detector(self) -> str:
         """The detector's name, e.g. "MaskRCNN ResNet-50 FPN"."""
         model = self.cfg['model']
-        backbone = model.get('backbone') or {}
         neck = model.get('neck') or {}
-        words = [str(model.get('type')), str(backbone.get('type'))]
-        if 'depth' in backbone:
-            words[1] += f'-{backbone["depth"]}'
+        words = [
+            str(model.get('type')),
+            backbone_name(model.get('backbone') or {}),
+        ]
         if neck:
             parts = [neck] if isinstance(neck, Mapping) else neck
             words += [str(part.get('type')) for part in parts]

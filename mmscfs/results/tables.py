@@ -19,7 +19,8 @@ from mmscfs.checkpoint import write_atomically
 UNTRAINED = ('random', 'supervised')  # without self-supervised pre-training
 # The order where the paper has no row of the same kind; others are between.
 RANKS = {'random': 0, 'supervised': 1, 'dino': 8, 'scfs': 9}
-ALIKE = ('backbone', 'search layers')  # labels that tell a row's kind
+# Labels that rows of one kind need not share.
+VARYING = ('batch', 'epochs', 'evaluation')
 
 
 class Row(NamedTuple):
@@ -110,27 +111,23 @@ class PaperTable(NamedTuple):
         Args:
             labels (Mapping[str, str]): The row's labels by their names.
         """
-        names = [
-            name
-            for i, name in enumerate(self.labels)
-            if i == 0 or name in ALIKE
-        ]
-        method = labels[names[0]].lower()
-        kind = [labels[name].lower() for name in names]
+        kind = self._kind(labels)
         alike = [
             i
             for i, (texts, _) in enumerate(self.rows)
-            if kind == [self._word(texts, name) for name in names]
+            if kind == self._kind(dict(zip(self.labels, texts, strict=True)))
         ]
         if alike:
             return alike[-1] + 0.5
+        method = kind[0]
         if self.rows and method not in UNTRAINED:
             return len(self.rows)
         return RANKS.get(method, 2) - 10
 
-    def _word(self, texts: Sequence[str], name: str) -> str:
-        word = texts[self.labels.index(name)].rstrip('*').lower()
-        return 'random' if word == 'scratch' else word
+    def _kind(self, labels: Mapping[str, str]) -> list[str]:
+        words = [labels[n] for n in self.labels if n not in VARYING]
+        words[0] = words[0].rstrip('*').replace('Scratch', 'random')
+        return [word.lower() for word in words]
 
     def beside(
         self, number: str, ours: Sequence[tuple[float, Row]], title: str = ''

@@ -98,55 +98,38 @@ def test_what_cannot_be_read_goes_by_its_file(tmp_path, cfg):
     assert origin.label == 'scfs/dino_epoch_7.pth'
 
 
+def moco(name, head):
+    prefix = f'module.{name}.'
+    return {f'{prefix}conv1.weight': WEIGHT, f'{prefix}{head}': WEIGHT}
+
+
+BARE = {'conv1.weight': WEIGHT, 'fc.weight': WEIGHT}
+DINO = {'module.backbone.conv1.weight': WEIGHT}
+SIZES = argparse.Namespace(batch_size_per_gpu=32, world_size=8)
+
+
 @pytest.mark.parametrize(
     ('checkpoint', 'expected'),
     [
         (
-            dict(
-                state_dict={
-                    'module.encoder_q.conv1.weight': WEIGHT,
-                    'module.encoder_q.fc.weight': WEIGHT,
-                },
-                epoch=200,
-            ),
+            dict(state_dict=moco('encoder_q', 'fc.weight'), epoch=200),
             ('MoCo', 200, None),
         ),
-        (
-            dict(
-                state_dict={
-                    'module.encoder_q.conv1.weight': WEIGHT,
-                    'module.encoder_q.fc.2.weight': WEIGHT,
-                },
-                epoch='40',  # as in a safetensors file
-            ),
+        (  # text, as in a safetensors file
+            dict(state_dict=moco('encoder_q', 'fc.2.weight'), epoch='40'),
             ('MoCo v2', 40, None),
         ),
         (
-            dict(state_dict={'module.base_encoder.conv1.weight': WEIGHT}),
+            dict(state_dict=moco('base_encoder', 'fc.0.weight'), epoch=-1),
             ('MoCo v3', None, None),
         ),
         (
-            dict(
-                teacher={'module.backbone.conv1.weight': WEIGHT},
-                student={'module.backbone.conv1.weight': WEIGHT},
-                epoch=800,
-                args=argparse.Namespace(batch_size_per_gpu=32, world_size=8),
-            ),
+            dict(teacher=DINO, student=DINO, epoch=800, args=SIZES),
             ('DINO', 800, 256),
         ),
-        (
-            {'conv1.weight': WEIGHT, 'fc.weight': WEIGHT},
-            ('supervised', None, None),
-        ),
-        # A linear probe, of which nothing says what is below it.
-        (
-            dict(state_dict={'conv1.weight': WEIGHT, 'fc.weight': WEIGHT}),
-            (None, None, None),
-        ),
-        (
-            dict(state_dict={'backbone.conv1.weight': WEIGHT}, epoch=True),
-            (None, None, None),
-        ),
+        (BARE, ('supervised', None, None)),
+        # A linear probe: nothing says what is below it.
+        (dict(state_dict=BARE, epoch=True), (None, None, None)),
     ],
 )
 def test_releases_by_their_tensors(tmp_path, checkpoint, expected):
@@ -177,34 +160,24 @@ def test_types_in_configs(model, method):
 
 
 @pytest.mark.parametrize(
-    ('init_cfg', 'label'),
+    ('checkpoint', 'label'),
     [
-        (None, 'random'),
-        (dict(type='Kaiming', layer='Conv2d'), 'random'),
-        (
-            [
-                dict(type='Constant'),
-                dict(type='Pretrained', checkpoint='torchvision://resnet50'),
-            ],
-            'supervised (torchvision)',
-        ),
-        (
-            dict(type='Pretrained', checkpoint='open-mmlab://detectron2/r50'),
-            'supervised (detectron2/r50)',
-        ),
-        (
-            dict(type='Pretrained', checkpoint='http://x/scfs.pth'),
-            'http://x/scfs.pth',
-        ),
+        ('torchvision://resnet50', 'supervised (torchvision)'),
+        ('open-mmlab://detectron2/r50', 'supervised (detectron2/r50)'),
+        ('http://x/scfs.pth', 'http://x/scfs.pth'),
     ],
 )
-def test_what_a_backbone_starts_from(init_cfg, label):
-    origin = backbone_origin(dict(type='ResNet', init_cfg=init_cfg))
-    assert origin.label == label
-    assert origin.checkpoint is None
-    if init_cfg is None:  # mmdet's older setting
-        older = dict(pretrained='torchvision://resnet50')
-        assert backbone_origin(older).label == 'supervised (torchvision)'
+def test_backbones_from_addresses(checkpoint, label):
+    init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
+    for backbone in (
+        dict(init_cfg=init_cfg),
+        dict(init_cfg=[dict(type='Constant'), init_cfg]),
+        dict(pretrained=checkpoint),  # mmdet's older setting
+    ):
+        origin = backbone_origin(backbone)
+        assert (origin.label, origin.checkpoint) == (label, None)
+    for init_cfg in (None, dict(type='Kaiming', layer='Conv2d')):
+        assert backbone_origin(dict(init_cfg=init_cfg)).label == 'random'
 
 
 def test_which_network_a_backbone_takes(tmp_path):
