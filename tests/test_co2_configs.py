@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from peer_runs import draw_images, train, train_small
 
-from mmscfs.checkpoint import read_origin
+from mmscfs.results import read_origin
 from mmscfs.engine import start_from
 
 ROOT = Path(__file__).parent.parent

@@ -17,9 +17,10 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 from peer_runs import draw_images, train, train_small
 from plain_settings import plain
 
-from mmscfs.checkpoint import load_backbone, read_checkpoint, read_origin
+from mmscfs.checkpoint import load_backbone, read_checkpoint
 from mmscfs.engine import start_from
 from mmscfs.engine.pretrained import INPUT, pretraining_input
+from mmscfs.results import read_origin
 
 ROOT = Path(__file__).parent.parent
 THEIRS = Path(mmpretrain.__file__).parent / '.mim/configs'

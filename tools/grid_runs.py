@@ -11,9 +11,8 @@ from pathlib import Path
 
 from launch import Step, check_settings, read_report, show_tables, write_report
 
-from mmscfs.checkpoint import result_path
-from mmscfs.visualization.tables import Row, Table
-from mmscfs.visualization.transfer.runs import last_validation, read_sessions
+from mmscfs.results import last_validation, read_starts, result_path
+from mmscfs.results.tables import Row, Table
 
 # The first that is logged: the mean over classes where a data set's scores
 # are reported so.
@@ -52,11 +51,10 @@ class FineTuning(Step):
         Raises:
             ValueError: A file is damaged, or the metric is not logged.
         """
-        sessions = read_sessions(self.folder)
-        if not sessions:
+        starts = read_starts(self.folder)
+        if not starts:
             return 'not started'
-        cfg, lines, _ = sessions[-1]
-        scores, problem = last_validation(cfg, lines)
+        scores, problem = last_validation(starts[-1].cfg, starts[-1].lines)
         if problem:
             return problem
         names = [self.wanted] if self.wanted else METRICS
@@ -150,8 +148,7 @@ class Grid:
         """Write grid.json, .md and .csv; the best run's result is the grid's.
 
         Args:
-            is_last (bool): Print the table too, and draw it. Defaults to
-                False.
+            is_last (bool): Print the table too. Defaults to False.
 
         Returns:
             int: The exit code of a command: 1 if the last writing failed.

@@ -339,7 +339,7 @@ def show_tables(
     problems: Mapping[str, str],
     is_last: bool,
 ) -> int:
-    """Write tables as markdown and CSV; the last time print and draw them too.
+    """Write tables as markdown and CSV; the last time print them too.
 
     Args:
         path (Path): The markdown file.
@@ -355,10 +355,15 @@ def show_tables(
     Raises:
         OSError: Writing failed before.
     """
-    from mmscfs.visualization.tables import Row, Table, publish, write_tables
+    from mmscfs.results.tables import Row, Summary, Table
 
-    rows = [Row((name,), {}, why, True) for name, why in problems.items()]
+    rows = [
+        Row((name,), {}, f'{name}: {why}', True)
+        for name, why in problems.items()
+    ]
     unscored = Table('not scored', '', ('step',), (), rows)
-    lines = [f'{name}: {why}' for name, why in problems.items()]
-    write = publish if is_last else write_tables
-    return write(path, title, note, tables, unscored, lines) or 0
+    summary = Summary(title, note, tables, unscored)
+    if is_last:
+        return summary.publish(path)
+    summary.write(path)
+    return 0

@@ -10,10 +10,8 @@ from launch import check_settings, read_report, show_tables, write_report
 from sweep_list import SweepList
 from sweep_steps import Detection, Evaluation, Pretraining, SweepStep
 
-from mmscfs.visualization.results.arrange import arrange
-from mmscfs.visualization.results.columns import scores_in
-from mmscfs.visualization.transfer.runs import read_run
-from mmscfs.visualization.transfer.table import arrange as arrange_detection
+from mmscfs.results import detection
+from mmscfs.results.classification import arrange, scores_in
 
 NOTE = (
     'Scores in percent; of trainings those of the last validation, not the '
@@ -71,7 +69,7 @@ def report(
         sweep (SweepList): The list.
         steps (Sequence[SweepStep]): Those that are wanted or have begun.
         folder (Path): Where to.
-        is_last (bool): Print the tables too, and draw them. Defaults to
+        is_last (bool): Print the tables too. Defaults to
             False.
 
     Returns:
@@ -104,7 +102,7 @@ def report(
             entries.append(step.entry())
             run['scores'][step.stem] = entries[-1].score
         elif isinstance(step, Detection):
-            detectors.append(read_run(step.folder))
+            detectors.append(detection.read_run(step.folder))
     path = folder / 'sweep.json'
     write_report(path, read_report(path) | dict(runs=[*runs.values()]))
     # The paper's scores are of its data, which may be replaced by other data.
@@ -115,7 +113,7 @@ def report(
         arranged, left_out = arrange(part, number)
         tables += arranged
         problems |= {str(entry.path): why for entry, why in left_out}
-    tables += arrange_detection(detectors)
+    tables += detection.arrange(detectors)
     return show_tables(
         folder / 'sweep.md',
         f'Sweep: {Path(sweep.path).stem}',

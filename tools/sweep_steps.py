@@ -10,9 +10,14 @@ from typing import NamedTuple
 from launch import Step, read_reason
 from sweep_list import SweepList, Variant, merged_config, share_out
 
-from mmscfs.checkpoint import read_result, result_path
-from mmscfs.visualization.results.entries import Entry
-from mmscfs.visualization.transfer.runs import read_run, schedule
+from mmscfs.results import (
+    newest_checkpoint,
+    read_result,
+    result_path,
+    schedule,
+)
+from mmscfs.results.detection import read_run
+from mmscfs.results.entries import Entry
 
 
 class Run(NamedTuple):
@@ -46,9 +51,8 @@ class SweepStep(Step):
 
     def saved(self) -> str:
         """Return the name of the checkpoint that it saved last, or ""."""
-        note = self.folder / 'last_checkpoint'
-        # The folder may have been moved since.
-        return Path(note.read_text().strip()).name if note.is_file() else ''
+        saved = newest_checkpoint(self.folder)
+        return saved.name if saved else ''
 
     def is_newer(self, path: Path) -> bool:
         """Tell whether a file is there and newer than the pre-training."""

@@ -22,9 +22,9 @@ from report_runs import (
     write_start,
 )
 
-from mmscfs.checkpoint import Result, write_result
 from mmscfs.engine.hooks import CollapseMonitorHook
-from mmscfs.visualization.report import make_page, read_log
+from mmscfs.results import Result, read_log, write_result
+from mmscfs.visualization.report import make_page
 from mmscfs.visualization.report.charts import (
     Plotter,
     health_charts,
@@ -297,8 +297,8 @@ def test_settings_of_the_wrong_kind_end_no_report(tmp_path, name):
 @pytest.mark.parametrize(
     ('line', 'words'),
     [
-        ('5', 'damaged (no json object)'),
-        ('null', 'damaged (no json object)'),
+        ('5', 'has 2 damaged lines'),
+        ('null', 'has 2 damaged lines'),
         ('{"pascal_voc/mAP": null, "step": 3}', 'has no AP'),
         ('{"pascal_voc/mAP": "x"}', 'has no AP'),
     ],

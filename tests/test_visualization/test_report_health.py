@@ -15,7 +15,7 @@ from report_runs import (
 )
 
 from mmscfs.engine.hooks import CollapseMonitorHook
-from mmscfs.visualization.report import read_log
+from mmscfs.results import read_log
 from mmscfs.visualization.report.health import judge, monitor_of
 
 TOP = math.log(K)

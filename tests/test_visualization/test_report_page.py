@@ -18,9 +18,9 @@ from report_runs import (
     write_start,
 )
 
-from mmscfs.checkpoint import Result, write_result
 from mmscfs.engine.hooks import CollapseMonitorHook
-from mmscfs.visualization.report import make_page, read_log, stop_reloading
+from mmscfs.results import Result, read_log, write_result
+from mmscfs.visualization.report import make_page, stop_reloading
 
 PHONE, DESKTOP = dict(width=360, height=800), dict(width=1280, height=900)
 HOSTILE = "<img src=x onerror=document.title='owned'>"

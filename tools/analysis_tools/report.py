@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # After parsing, so that --help and a wrong option answer at once.
     from mmscfs.checkpoint import check_writable
-    from mmscfs.visualization.report import read_log
+    from mmscfs.results import read_log
 
     try:
         for folder in args.runs:
@@ -146,7 +146,8 @@ def write(
     from rich.progress import track
 
     from mmscfs.engine.hooks import CollapseMonitorHook
-    from mmscfs.visualization.report import make_page, read_log
+    from mmscfs.results import read_log
+    from mmscfs.visualization.report import make_page
 
     drawing = partial(
         track,
@@ -216,11 +217,8 @@ def watch(folders: Sequence[Path], out: Path, interval: float) -> None:
         OSError: It cannot be written, or no run could ever be read.
         ValueError: No run could ever be read.
     """
-    from mmscfs.visualization.report import (
-        read_log,
-        stop_reloading,
-        watched_files,
-    )
+    from mmscfs.results import read_log, watched_files
+    from mmscfs.visualization.report import stop_reloading
 
     seen, page, end = None, None, 'stopped watching'
     try:

@@ -3,14 +3,9 @@
 
 from .health import Monitor
 from .page import make_page, stop_reloading
-from .reading import RunLog, Start, read_log, watched_files
 
 __all__ = [
     'Monitor',
-    'RunLog',
-    'Start',
     'make_page',
-    'read_log',
     'stop_reloading',
-    'watched_files',
 ]

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+from mmscfs.results import Line, RunLog, get_mapping
+
 from ..knn_curves import top1_by_layer
+from .curves import Curve, make_curve
 from .health import Monitor, loss_weight, num_prototypes
-from .reading import RunLog, get_mapping
-from .stitching import Curve, Line, make_curve
 from .words import CAPTIONS, SCORES, TITLES, UNITS
 
 HEALTH = (

@@ -5,12 +5,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmscfs.checkpoint import backbone_name, find_results, flatten
+from mmscfs.checkpoint import flatten
+from mmscfs.results import (
+    UNUSABLE,
+    RunLog,
+    backbone_name,
+    find_results,
+    get_mapping,
+    is_result,
+)
+from mmscfs.results.detection import COCO_SCORES, VOC_SCORES, describe_run
 
-from ..transfer.runs import COCO_SCORES, VOC_SCORES
-from ..transfer.runs import read_run as read_detection
-from ..transfer.starts import read_start
-from .reading import UNUSABLE, RunLog, get_mapping, is_result
 from .words import SCORES
 
 LONGEST = 160  # characters of a setting in a table
@@ -100,10 +105,7 @@ def describe(run: RunLog) -> dict[str, str]:
 def _start(run: RunLog) -> str | None:
     if run.kind == 'pre-training' or not run.cfg.get('model'):
         return None
-    try:
-        label = read_start([start.cfg for start in run.starts]).label
-    except UNUSABLE:
-        return None
+    label = run.started_from.label
     return None if label == '-' else label
 
 
@@ -254,8 +256,8 @@ def detections(run: RunLog, name: str) -> list[str] | None:
     if run.kind != 'detection':
         return None
     try:
-        found = read_detection(run.folder)
-    except (ValueError, *UNUSABLE) as error:
+        found = describe_run(run)
+    except UNUSABLE as error:
         return [name, '–', *['–'] * len(COCO_SCORES), str(error)]
     # VOC has the first three.
     columns = dict(COCO_SCORES, **VOC_SCORES)

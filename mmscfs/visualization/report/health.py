@@ -7,8 +7,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from .reading import RunLog, get_mapping
-from .stitching import Line
+from mmscfs.results import Line, RunLog, get_mapping
 
 MONITOR = 'CollapseMonitorHook'
 

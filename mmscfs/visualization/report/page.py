@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from mmscfs.results import RunLog
 from mmscfs.version import __version__
 
 from .charts import SECTIONS, Chart, Plotter
@@ -27,7 +28,6 @@ from .facts import (
 )
 from .health import Monitor, Verdict, judge, monitor_of
 from .pictures import SERIES, SHOWN, choose, find_pictures, show
-from .reading import RunLog
 
 FOLDER = Path(__file__).parent
 SIGNS = {

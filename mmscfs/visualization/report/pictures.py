@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from .reading import RunLog
+from mmscfs.results import RunLog
 
 WIDTH = 1120  # pixels
 QUALITY = 78  # of jpeg
