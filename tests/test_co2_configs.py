@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from peer_runs import draw_images, train, train_small
 
-from mmscfs.results import read_origin
 from mmscfs.engine import start_from
+from mmscfs.results import read_origin
 
 ROOT = Path(__file__).parent.parent
 V1 = 'mocov1-co2_resnet50_8xb32-steplr-200e_in1k.py'

@@ -266,7 +266,7 @@ def report(results: dict, args: argparse.Namespace) -> None:
     import torch
     from rich.console import Console
 
-    from mmscfs.engine.optimizers.per_param_clip_optim_wrapper import (
+    from mmscfs.engine.optimizers import (
         default_precision,
     )
 
