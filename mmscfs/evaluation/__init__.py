@@ -1,4 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from .collapse import CollapseCriteria
 from .knn import (
     check_temperature,
     class_ranks,
@@ -23,6 +24,7 @@ from .retrieval import view_retrieval
 from .sharded import find_sharded_neighbors
 
 __all__ = [
+    'CollapseCriteria',
     'LinearClassifiers',
     'Neighbors',
     'SVM_COSTS',
