@@ -16,6 +16,7 @@ from mmscfs.visualization.report.stitching import Line
 from .verdict import criteria_of, loss_weight, num_prototypes
 
 POINTS = 500  # of a curve; more cannot be told apart on a screen
+LONGEST = 28  # characters of a name beside the pointer
 DOTS = 40  # validations; the dots of more would touch
 # Mid tones, which stand out from a light and from a dark ground.
 COLORS = (
@@ -35,7 +36,7 @@ LAYOUT = dict(
     margin=dict(l=8, r=8, t=8, b=8),
     paper_bgcolor='rgba(0, 0, 0, 0)',
     plot_bgcolor='rgba(0, 0, 0, 0)',
-    font=dict(family='inherit', size=12),
+    font_size=12,
     hovermode='x unified',
     hoverlabel=dict(namelength=-1),
     showlegend=False,
@@ -43,9 +44,11 @@ LAYOUT = dict(
 X_AXIS = dict(automargin=True, showgrid=False, zeroline=False, nticks=6)
 Y_AXIS = dict(
     automargin=True,
-    gridcolor='rgba(128, 128, 128, 0.2)',
+    gridcolor='rgba(128, 128, 128, 0.25)',
     zeroline=False,
     nticks=5,
+    ticks='outside',  # as a distance between labels and curves
+    tickcolor='rgba(0, 0, 0, 0)',
 )
 
 
@@ -415,13 +418,23 @@ def draw(
 ) -> go.Figure:
     """Return a figure; the traces of a run have its number as their group."""
     figure = go.Figure(layout=LAYOUT)
-    figure.update_xaxes(**X_AXIS, title=axis, hoverformat='.6~g')
+    figure.update_xaxes(
+        **X_AXIS,
+        title=axis,
+        unifiedhovertitle_text=f'{axis} %{{x:.6~g}}',
+    )
+    places = {x for curve in curves.values() for x in curve.x}
+    if len(places) == 1:
+        figure.update_xaxes(tickvals=list(places))
     zero = kind.from_zero or any(bottom == 0 for bottom, _, _ in edges)
     figure.update_yaxes(**Y_AXIS, rangemode='tozero' if zero else 'normal')
     for number, curve in curves.items():
         color, dash = style_of(number)
+        name = names[number]
+        if len(name) > LONGEST:
+            name = f'{name[: LONGEST - 1]}…'
         # Plotly shows some tags in a name, so it gets none.
-        name = html.escape(names[number], quote=False)
+        name = html.escape(name, quote=False)
         run = dict(x=curve.x, legendgroup=str(number))
         pale = f'rgba({color}, 0.22)'
         quiet = dict(line_width=0, mode='lines', hoverinfo='skip')

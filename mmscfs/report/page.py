@@ -162,8 +162,8 @@ def duration(seconds: float) -> str:
 def damages(run: Run) -> list[str]:
     """Say what of a run's files cannot be read, and what is missing."""
     notes = [
-        f'{run.name}: {start.damaged} damaged lines of {start.folder.name}'
-        '/vis_data/scalars.json are left out.'
+        f'{run.name}: left out damaged lines of {start.folder.name}/vis_data/'
+        f'scalars.json: {start.damaged}.'
         for start in run.log.starts
         if start.damaged
     ]
