@@ -29,6 +29,7 @@ COLORS = (
     '215, 70, 85',
 )
 DASHES = {'solid': 'solid', 'dash': 'dashed', 'dot': 'dotted'}  # plotly, CSS
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif'
 EDGE = '214, 90, 30'
 LAYOUT = dict(
     template='none',
@@ -36,9 +37,9 @@ LAYOUT = dict(
     margin=dict(l=8, r=8, t=8, b=8),
     paper_bgcolor='rgba(0, 0, 0, 0)',
     plot_bgcolor='rgba(0, 0, 0, 0)',
-    font_size=12,
+    font=dict(family=FONT, size=12),
     hovermode='x unified',
-    hoverlabel=dict(namelength=-1),
+    hoverlabel=dict(namelength=-1, font_family=FONT),
     showlegend=False,
 )
 X_AXIS = dict(automargin=True, showgrid=False, zeroline=False, nticks=6)
@@ -90,9 +91,7 @@ SCORES = (
         'the first epochs on, then rising ever more slowly.',
         '%',
     ),
-    Kind(
-        'Scores', 'linear/top1|accuracy/top1', 'Top-1 accuracy', RISING, '%'
-    ),
+    Kind('Scores', 'linear/top1|accuracy/top1', 'Top-1 accuracy', RISING, '%'),
     Kind(
         'Scores',
         'single-label/recall',
@@ -198,7 +197,13 @@ KINDS = SCORES + (
         'The same on a search layer, over its own outputs.',
         'nats',
     ),
-    Kind('Schedules', 'lr', 'Learning rate', 'As the config schedules it.'),
+    Kind(
+        'Schedules',
+        'lr',
+        'Learning rate',
+        'As the config schedules it.',
+        from_zero=True,
+    ),
     Kind(
         'Schedules',
         'teacher_temp',
@@ -258,6 +263,7 @@ class Curve(NamedTuple):
         high (np.ndarray): The largest of them.
         per_point (int): How many logged values a point stands for.
         shade (np.ndarray | None): The shaded part of ``y``.
+        resumed (np.ndarray): Positions at which a later start begins.
     """
 
     x: np.ndarray
@@ -266,6 +272,7 @@ class Curve(NamedTuple):
     high: np.ndarray
     per_point: int
     shade: np.ndarray | None = None
+    resumed: np.ndarray = np.empty(0)
 
 
 class Chart(NamedTuple):
@@ -355,6 +362,8 @@ def _curve(
         return None
     x, values = table['x'][known], values[known]
     curve = thin(x, values)
+    later = x[1:][np.diff(table['start'][known]) > 0]
+    curve = curve._replace(resumed=later)
     if kind.shade in table:
         shade = thin(x, table[kind.shade][known]).y
         curve = curve._replace(shade=shade)
@@ -465,6 +474,17 @@ def draw(
             hovertemplate='%{y:.5~g}',
             **run,
         )
+        if len(curve.resumed):
+            figure.add_scatter(
+                x=curve.resumed,
+                y=np.interp(curve.resumed, curve.x, curve.y),
+                mode='markers',
+                marker=dict(
+                    symbol='diamond-open', size=9, color=f'rgb({color})'
+                ),
+                hoverinfo='skip',
+                legendgroup=str(number),
+            )
     for bottom, top, words in edges:
         figure.add_hrect(
             bottom, top, fillcolor=f'rgba({EDGE}, 0.3)', line_width=0

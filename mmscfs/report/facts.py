@@ -208,7 +208,9 @@ def results(run: RunLog, name: str, notes: list[str]) -> Rows:
         taken = ('time', 'data_time', 'step')
         metrics = {k: v for k, v in start.test.items() if k not in taken}
         # An evaluation in this folder wrote the same, and more, above.
-        if metrics and not any(metrics.items() <= e.items() for e in evaluated):
+        if metrics and not any(
+            metrics.items() <= e.items() for e in evaluated
+        ):
             facts = ['test', run.origin.data or '–', '–', '–']
             rows.append([name, *facts, *_scores(metrics)])
     return rows

@@ -71,6 +71,7 @@ def make_page(
     evaluations = [row for r in runs for row in results(r.log, r.name, notes)]
     detectors = [detections(run.log, run.name) for run in runs]
     changed, more = differences(logs)
+    sections = make_sections(runs)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -84,7 +85,14 @@ def make_page(
         reload=Markup('') if reload is None else reload_tag(reload),
         runs=runs,
         names=[run.name for run in runs],
-        sections=make_sections(runs),
+        sections=sections,
+        resumed=any(
+            len(curve.resumed)
+            for kinds in sections.values()
+            for charts in kinds.values()
+            for chart in charts
+            for curve in chart.curves.values()
+        ),
         pictures=make_pictures(logs),
         evaluations=evaluations,
         detectors=[row for row in detectors if row],

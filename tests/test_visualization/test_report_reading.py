@@ -3,7 +3,6 @@ import math
 import os
 import time
 
-import numpy as np
 import pytest
 from report_runs import (
     detector_cfg,
@@ -15,12 +14,10 @@ from report_runs import (
     write_start,
 )
 
+from mmscfs.report.charts import make_charts
 from mmscfs.visualization.report import read_log
-from mmscfs.visualization.report.charts import Plotter, speed_charts
 from mmscfs.visualization.report.stitching import (
-    POINTS,
     iterations_per_epoch,
-    make_curve,
     read_scalars,
     stitch,
 )
@@ -106,30 +103,6 @@ def test_length_of_an_epoch_from_the_log(tmp_path):
     assert found.environment['GPU 0'] == 'A Card'
 
 
-def test_curve_of_many_values_has_their_means_and_range():
-    x = np.arange(1000.0)
-    y = np.where(x % 5 == 0, 10.0, 0.0)
-    y[5:10] = math.nan
-    y[12] = math.inf
-    curve = make_curve(x, y)
-    assert curve.per_point == 5
-    assert len(curve.x) == 200 <= POINTS
-    assert curve.x[:3].tolist() == [2, 7, 12]
-    assert curve.y[0] == 2  # of 10, 0, 0, 0, 0
-    assert math.isnan(curve.y[1])
-    assert curve.y[2] == 2.5  # of 10, 0, 0, 0
-    assert (curve.low[0], curve.high[0]) == (0, 10)
-    odd = make_curve(np.arange(481.0), np.arange(481.0))
-    assert odd.per_point == 3
-    assert (odd.x[-1], odd.y[-1]) == (480, 480)
-
-
-def test_curve_of_few_values_has_them_all():
-    curve = make_curve([1, 2, 3], [1, math.inf, 3])
-    assert curve.per_point == 1
-    np.testing.assert_equal(curve.y, [1, math.nan, 3])
-
-
 def test_positions_in_epochs_and_iterations(tmp_path):
     write_start(tmp_path / 'a', scfs_cfg(), healthy_lines(200))
     log = read_log(tmp_path / 'a')
@@ -201,9 +174,9 @@ def test_processes_are_those_of_the_start_that_trained(tmp_path):
     found = read_log(tmp_path)
     assert found.environment['GPU number'] == '2'
     assert found.origin.batch_size == 16  # 2 processes of 8 images
-    chart = speed_charts(Plotter({0: found}, {0: None}))[1]
-    (series,) = chart.series
-    rates = dict(zip(series.curve.x * 40, series.curve.y, strict=True))
+    charts = {chart.title: chart for chart in make_charts({0: found}, 'a')}
+    curve = charts['Images per second'].curves[0]
+    rates = dict(zip(curve.x * 40, curve.y, strict=True))
     # Steps of 0.5 s, of 32 and of 16 images.
     assert (rates[200], rates[210], rates[400]) == (64, 32, 32)
 
