@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install the browser that tests/test_visualization/test_report_page.py opens
+# Install the browser that tests/test_report/test_page.py opens
 # reports in, if there is none: Debian's Chromium where apt-get can, else the
 # one that playwright brings.
 #

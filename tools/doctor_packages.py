@@ -33,6 +33,7 @@ RUNTIME = {
     'matplotlib': 'matplotlib',
     'numpy': 'numpy',
     'PIL': 'pillow',
+    'plotly': 'plotly',
     'rich': 'rich',
     'safetensors': 'safetensors',
     'sklearn': 'scikit-learn',

@@ -1,4 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from .collapse import CollapseCriteria
 from .knn import (
     check_temperature,
     class_ranks,
@@ -25,6 +26,7 @@ from .neighbors import (
 from .retrieval import view_retrieval
 
 __all__ = [
+    'CollapseCriteria',
     'LinearClassifiers',
     'Neighbors',
     'SVM_COSTS',

@@ -1,13 +1,13 @@
 #!/usr/bin/env python
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Write one page of html that says how runs are doing.
+"""Write one HTML page that says how runs are doing.
 
 Reads the work directories of any runs: pre-training (of mmpretrain's other
-algorithms too), classification, detection. The page has whether a run learns
-or has collapsed, by the bounds of its CollapseMonitorHook; its loss, scores,
-health, schedules and speed; crops and search maps; results of evaluations;
-settings and environment. Several runs share their charts. A run that was
-resumed is one run.
+algorithms too), classification, detection. The page says whether a run learns
+or has collapsed, by the limits of its CollapseMonitorHook. It has interactive
+charts of loss, scores, health, schedules and speed; crops and search maps;
+results of evaluations; settings and machine. Several runs share their charts.
+A run that was resumed is one run.
 
 The page is a single file that loads nothing: copy it, mail it, open it
 anywhere. Nothing in a work directory is executed.
@@ -17,21 +17,19 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 WATCH = 30.0  # seconds
 EXAMPLES = """
 examples:
-  # a run that has finished, or goes on: work_dirs/scfs_r50/report.html
+  # a run, finished or not: work_dirs/scfs_r50/report.html
   python tools/analysis_tools/report.py work_dirs/scfs_r50
   # runs beside each other
   python tools/analysis_tools/report.py work_dirs/scfs_r50 \\
       work_dirs/dino_r50 --out work_dirs/scfs_and_dino.html
-  # written anew every minute, if there is something new, until the runs have
-  # finished; the page in the browser reloads itself
+  # look every minute, write the page again if there is something new, until
+  # the runs have finished; the page in the browser reloads itself
   python tools/analysis_tools/report.py work_dirs/scfs_r50 --watch 60
 """
 
@@ -40,7 +38,7 @@ def seconds(text: str) -> float:
     """Parse what --watch is given.
 
     Raises:
-        argparse.ArgumentTypeError: It is no time.
+        argparse.ArgumentTypeError: It is not a time in range.
     """
     try:
         value = float(text)
@@ -48,8 +46,8 @@ def seconds(text: str) -> float:
         value = 0.0
     if not 1 <= value <= 86400:
         raise argparse.ArgumentTypeError(
-            f'{text!r} must be seconds, 1 to 86400 (work directories come '
-            'before --watch)'
+            f'{text!r} must be seconds, 1 to 86400 (name the work '
+            'directories before --watch)'
         )
     return value
 
@@ -73,7 +71,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         metavar='FILE',
         help='the page (default: report.html in WORK_DIR; of several runs, '
-        'in the folder that the first one is in)',
+        'in the folder that holds the first one)',
     )
     parser.add_argument(
         '--watch',
@@ -81,22 +79,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=seconds,
         const=WATCH,
         metavar='SECONDS',
-        help='go on, look this often for something new (default: '
-        f'{WATCH:g}), and stop when all runs have finished, or on Ctrl-C or '
-        'another end',
+        help='keep looking this often for something new (default: '
+        f'{WATCH:g}), until all runs have finished or Ctrl-C stops it',
     )
     args = parser.parse_args(argv)
     args.runs = list({run.resolve(): run for run in args.runs}.values())
     if args.out is None:
         first = args.runs[0]
         several = len(args.runs) > 1
-        args.out = (
-            first.resolve().parent if several else first
-        ) / 'report.html'
+        folder = first.resolve().parent if several else first
+        args.out = folder / 'report.html'
     if args.out.suffix not in ('.html', '.htm'):
         parser.error(
-            f'--out {args.out}: the page must end in .html, not to replace '
-            'another file by mistake'
+            f'--out {args.out}: the name must end in .html, so that the page '
+            'replaces no other file by mistake'
         )
     return args
 
@@ -141,26 +137,10 @@ def write(
         OSError: It cannot be written, or a run cannot be read.
         ValueError: A run is damaged.
     """
-    from functools import partial
-
-    from rich.progress import track
-
-    from mmscfs.engine.hooks import CollapseMonitorHook
+    from mmscfs.report import make_page
     from mmscfs.results import read_log
-    from mmscfs.visualization.report import make_page
 
-    drawing = partial(
-        track,
-        description='drawing',
-        transient=True,
-        disable=not sys.stdout.isatty(),
-    )
-    page = make_page(
-        [read_log(folder) for folder in folders],
-        CollapseMonitorHook,
-        reload,
-        drawing,
-    )
+    page = make_page([read_log(folder) for folder in folders], reload)
     save(page, out)
     return page
 
@@ -173,7 +153,7 @@ def save(page: str, out: Path) -> None:
     """
     from mmscfs.checkpoint import write_atomically
 
-    # A name may have bytes that are no text.
+    # The name of a folder may have bytes that are not text.
     content = page.encode(errors='replace')
     try:
         write_atomically(out, content)
@@ -183,33 +163,6 @@ def save(page: str, out: Path) -> None:
     print(f'written: {name} ({len(content) / 1e6:.1f} MB)', flush=True)
 
 
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Have what ends a process come as Ctrl-C does, not to be left as it is.
-
-    A second one ends it at once.
-    """
-    before = {}
-
-    def interrupt(*_: Any) -> None:
-        restore()
-        raise KeyboardInterrupt
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    for name in ('SIGTERM', 'SIGHUP'):
-        number = getattr(signal, name, None)
-        # Under nohup a hang-up is ignored, and stays so.
-        if number and signal.getsignal(number) is signal.SIG_DFL:
-            before[number] = signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        restore()
-
-
 def watch(folders: Sequence[Path], out: Path, interval: float) -> None:
     """Write the page whenever there is something new.
 
@@ -217,38 +170,43 @@ def watch(folders: Sequence[Path], out: Path, interval: float) -> None:
         OSError: It cannot be written, or no run could ever be read.
         ValueError: No run could ever be read.
     """
+    from mmscfs.report.page import reload_tag
     from mmscfs.results import read_log, watched_files
-    from mmscfs.visualization.report import stop_reloading
 
+    # What ends a process comes as Ctrl-C does, so that the page is left
+    # still. Under nohup a hang-up is ignored, and stays so.
+    for name in ('SIGTERM', 'SIGHUP'):
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     seen, page, end = None, None, 'stopped watching'
     try:
-        with ended_by_signals():
-            while True:
-                try:
-                    logs = [read_log(folder) for folder in folders]
-                    if all(log.is_over(time.time()) for log in logs):
-                        end = 'all runs have finished'
-                        break
-                    states = [log.state(time.time()) for log in logs]
-                    files = [watched_files(folder) for folder in folders]
-                    if (states, files) != seen:
-                        page = write(folders, out, interval)
-                        seen = states, files
-                except (ValueError, OSError) as error:
-                    # A file that is being written is whole next time.
-                    print(f'not written this time: {error}', file=sys.stderr)
-                time.sleep(interval)
+        while True:
+            try:
+                logs = [read_log(folder) for folder in folders]
+                if all(log.is_over(time.time()) for log in logs):
+                    end = 'all runs have finished'
+                    break
+                states = [log.state(time.time()) for log in logs]
+                files = [watched_files(folder) for folder in folders]
+                if (states, files) != seen:
+                    page = write(folders, out, interval)
+                    seen = states, files
+            except (ValueError, OSError) as error:
+                # A file that is being written is whole next time.
+                print(f'not written this time: {error}', file=sys.stderr)
+            time.sleep(interval)
     except KeyboardInterrupt:
         pass
-    # Once more, as a page that reloads itself no longer. Before a word, which
-    # fails if the terminal is gone.
+    # Once more, so that the page no longer reloads itself. Before a word,
+    # which fails if the terminal is gone.
     try:
         write(folders, out)
     except (ValueError, OSError) as error:
         if page is None:
             raise
         # A run was moved or damaged: its last page, with what it had.
-        save(stop_reloading(page), out)
+        save(page.replace(reload_tag(interval), ''), out)
         print(f'the page is as it was: {error}', file=sys.stderr)
     print(end)
 

@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Verdicts, by the thresholds of the hook itself."""
+"""Verdicts, by the limits of the collapse monitor."""
 
 import math
 
@@ -14,9 +14,10 @@ from report_runs import (
     write_start,
 )
 
-from mmscfs.engine.hooks import CollapseMonitorHook
+from mmscfs.evaluation import CollapseCriteria
+from mmscfs.report import judge
+from mmscfs.report.verdict import criteria_of
 from mmscfs.results import read_log
-from mmscfs.visualization.report.health import judge, monitor_of
 
 TOP = math.log(K)
 ONE_PROTOTYPE = dict(teacher_entropy=0.01)
@@ -26,8 +27,7 @@ NOTHING_LEARNT = dict(loss_dino=TOP + 0.01, teacher_entropy=4.0)
 
 def verdict(folder, lines, **changes):
     write_start(folder, scfs_cfg(**changes), lines)
-    log = read_log(folder)
-    return judge(log, monitor_of(log, CollapseMonitorHook))
+    return judge(read_log(folder))
 
 
 def lines(last, bad=None, since=0, until=math.inf):
@@ -70,7 +70,7 @@ def test_a_young_run_is_not_judged_harshly(tmp_path):
 def test_recovered(tmp_path):
     found = verdict(tmp_path, lines(400, ONE_PROTOTYPE, 200, 250))
     assert found.word == 'learning'
-    assert 'after signs of collapse at iteration 250' in found.reason
+    assert 'recovered from signs of collapse at iteration 250' in found.reason
 
 
 def test_worse_than_a_guess(tmp_path):
@@ -110,10 +110,11 @@ def test_settings_of_the_run_and_defaults(tmp_path):
     found = verdict(tmp_path / 'b', lines(400, bad), default_hooks=hooks)
     assert found.word == 'collapsed'
     write_start(tmp_path / 'c', scfs_cfg(default_hooks={}), [])
-    monitor = monitor_of(read_log(tmp_path / 'c'), CollapseMonitorHook)
-    default = CollapseMonitorHook()
-    assert monitor.begin == default.begin
-    assert monitor.tolerance == default.tolerance
+    assert criteria_of(read_log(tmp_path / 'c')) == CollapseCriteria()
+    hooks = [dict(type='CollapseMonitorHook', begin=7, stop=True)]
+    cfg = scfs_cfg(default_hooks={}, custom_hooks=hooks)
+    write_start(tmp_path / 'd', cfg, [])
+    assert criteria_of(read_log(tmp_path / 'd')) == CollapseCriteria(begin=7)
 
 
 def test_what_cannot_be_judged(tmp_path):
@@ -124,7 +125,7 @@ def test_what_cannot_be_judged(tmp_path):
     found = verdict(tmp_path / 'c', lines(400), default_hooks=dict(x=bad))
     assert 'settings that CollapseMonitorHook' in found.reason
     write_start(tmp_path / 'd', detector_cfg(), detector_lines())
-    assert judge(read_log(tmp_path / 'd'), None).word == 'not judged'
+    assert judge(read_log(tmp_path / 'd')).word == 'not judged'
 
 
 def test_diverged(tmp_path):

@@ -1,0 +1,200 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Put the report of runs into one HTML page."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from mmscfs.results import RunLog
+from mmscfs.version import __version__
+
+from .charts import DASHES, SECTIONS, Chart, make_charts, style_of
+from .facts import (
+    compare,
+    describe,
+    detections,
+    differences,
+    last_score,
+    machine,
+    results,
+)
+from .pictures import make_pictures
+from .verdict import Verdict, judge
+
+
+class Run(NamedTuple):
+    """A run, as the page names and shows it."""
+
+    number: int
+    name: str
+    log: RunLog
+    verdict: Verdict
+    state: str
+    progress: str
+    share: float | None
+    last_score: str
+    color: str
+    line: str
+
+
+def make_page(
+    logs: Sequence[RunLog],
+    reload: float | None = None,
+    now: float | None = None,
+) -> str:
+    """Make a page that needs no other file and no network.
+
+    Args:
+        logs (Sequence[RunLog]): The runs.
+        reload (float, optional): Seconds after which the page reloads
+            itself. Defaults to None: it does not.
+        now (float, optional): Seconds since 1970. Defaults to None: the
+            time.
+
+    Example:
+        >>> page = make_page([read_log('work_dirs/scfs_r50')])
+        >>> Path('report.html').write_text(page)
+    """
+    now = time.time() if now is None else now
+    runs = [
+        make_run(number, name, log, now)
+        for number, (name, log) in enumerate(
+            zip(name_runs(logs), logs, strict=True)
+        )
+    ]
+    notes = [note for run in runs for note in damages(run)]
+    evaluations = [row for r in runs for row in results(r.log, r.name, notes)]
+    detectors = [detections(run.log, run.name) for run in runs]
+    changed, more = differences(logs)
+    sections = make_sections(runs)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template('page.html').render(
+        version=__version__,
+        written=time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(now)),
+        reload=Markup('') if reload is None else reload_tag(reload),
+        runs=runs,
+        names=[run.name for run in runs],
+        sections=sections,
+        resumed=any(
+            len(curve.resumed)
+            for kinds in sections.values()
+            for charts in kinds.values()
+            for chart in charts
+            for curve in chart.curves.values()
+        ),
+        pictures=make_pictures(logs),
+        evaluations=evaluations,
+        detectors=[row for row in detectors if row],
+        settings=compare([describe(log) for log in logs]),
+        changed=changed,
+        more=more,
+        machines=compare([machine(log) for log in logs]),
+        notes=notes,
+        plotly=Markup(get_plotlyjs()),
+    )
+
+
+def reload_tag(seconds: float) -> Markup:
+    """Return the tag by which a page reloads itself."""
+    return Markup('<meta http-equiv="refresh" content="{:.0f}">').format(
+        seconds
+    )
+
+
+def name_runs(logs: Sequence[RunLog]) -> list[str]:
+    """Return the names of the folders, or the paths where these agree."""
+    names = [log.folder.resolve().name for log in logs]
+    return [
+        name if names.count(name) == 1 else str(log.folder)
+        for name, log in zip(names, logs, strict=True)
+    ]
+
+
+def make_run(number: int, name: str, log: RunLog, now: float) -> Run:
+    """Say of a run what the overview has."""
+    total, unit = log.planned
+    reached = int(log.reached)
+    color, dash = style_of(number)
+    return Run(
+        number,
+        name,
+        log,
+        judge(log),
+        describe_state(log, now),
+        f'{reached} of {total} {unit}' if total else f'{reached} {unit}',
+        log.reached / total if total else None,
+        last_score(log) or 'Not validated yet',
+        f'rgb({color})',
+        DASHES[dash],
+    )
+
+
+def describe_state(log: RunLog, now: float) -> str:
+    """Say whether a run is going on, and how long it will take."""
+    state = log.state(now)
+    if state == 'stopped':
+        return f'stopped, silent for {duration(now - log.written)}'
+    if state != 'running':
+        return state
+    if not log.train:
+        return 'running, nothing is logged yet'
+    total, unit = log.planned
+    length = log.epoch_length if unit == 'epochs' else 1
+    left = (total - log.reached) * (length or 1)
+    times = [line['time'] for line in log.train[-20:] if 'time' in line]
+    if not times:
+        return 'running'
+    seconds = left * sum(times) / len(times)
+    return f'running, about {duration(seconds)} left'
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
+    for size, unit in ((86400, 'days'), (3600, 'h'), (60, 'min')):
+        if seconds >= 2 * size:
+            return f'{seconds / size:.0f} {unit}'
+    return f'{max(seconds, 0):.0f} s'
+
+
+def damages(run: Run) -> list[str]:
+    """Say what of a run's files cannot be read, and what is missing."""
+    notes = [
+        f'{run.name}: left out damaged lines of {start.folder.name}/vis_data/'
+        f'scalars.json: {start.damaged}.'
+        for start in run.log.starts
+        if start.damaged
+    ]
+    skipped = [line.get('skipped', 0.0) for line in run.log.train]
+    if share := sum(skipped) / max(len(skipped), 1):
+        notes.append(
+            f'{run.name}: {100 * share:.2g} % of its steps were skipped, '
+            'because their loss or gradient was not finite. See Skipped '
+            'steps under Health.'
+        )
+    if not run.log.train and run.log.state(0) != 'tested':
+        notes.append(
+            f'{run.name}: nothing is logged of its training yet. The first '
+            'line comes after default_hooks.logger.interval iterations.'
+        )
+    return notes
+
+
+def make_sections(runs: Sequence[Run]) -> dict[str, dict[str, list[Chart]]]:
+    """Return the charts of each section, by the kind of their runs."""
+    sections: dict[str, dict[str, list[Chart]]] = {s: {} for s in SECTIONS}
+    for kind in dict.fromkeys(run.log.kind for run in runs):
+        members = {r.number: r.log for r in runs if r.log.kind == kind}
+        for chart in make_charts(members, [run.name for run in runs]):
+            sections[chart.kind.section].setdefault(kind, []).append(chart)
+    return sections

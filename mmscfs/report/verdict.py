@@ -1,0 +1,218 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Say whether a run learns, by the criteria of its collapse monitor."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmscfs.checkpoint import flatten
+from mmscfs.evaluation import CollapseCriteria
+from mmscfs.results import Line, RunLog, get_mapping
+
+MONITOR = 'CollapseMonitorHook'
+
+
+class Verdict(NamedTuple):
+    """What there is to say of a run.
+
+    Attributes:
+        word (str): "learning", "in doubt", "not learning yet", "too early",
+            "collapsed", "diverged" or "not judged".
+        reason (str): Why: a sentence or two.
+    """
+
+    word: str
+    reason: str
+
+
+def judge(run: RunLog) -> Verdict:
+    """Say whether a run is learning.
+
+    The means of its last lines are compared with the criteria. The hook has
+    every iteration and the log only some, so they may differ at the edge.
+    """
+    if not run.train:
+        return Verdict('not judged', 'It has logged no training step.')
+    last = run.train[-1]
+    if not math.isfinite(last.get('loss', 0.0)):
+        return _diverged(
+            f'The loss is not finite at iteration {last["at"]:.0f}'
+        )
+    if run.kind != 'pre-training':
+        return Verdict(
+            'not judged',
+            'Only pre-training can collapse. See its loss and scores.',
+        )
+    if not any('teacher_entropy' in line for line in run.train):
+        return Verdict(
+            'not judged',
+            'It logs no teacher entropy. See its loss and scores.',
+        )
+    prototypes, criteria = num_prototypes(run), criteria_of(run)
+    if prototypes is None:
+        return Verdict(
+            'not judged', 'Its config has no model.neck.num_prototypes.'
+        )
+    if criteria is None:
+        return Verdict(
+            'not judged', f'Its config has settings that {MONITOR} refuses.'
+        )
+    weight, top = loss_weight(run), math.log(prototypes)
+    recent = [v for v in run.train if v['at'] > last['at'] - criteria.window]
+    entropy, loss = means(recent, weight)
+    if math.isnan(entropy):
+        return _without_figures(recent, criteria, weight)
+    young = last['at'] < criteria.first_look
+    figures = (
+        f'teacher entropy {entropy:.3g} of at most {top:.3g}, loss on the '
+        f'last layer {loss:.3g}'
+    )
+    finding = criteria.diagnose(entropy, loss, prototypes)
+    if young and (finding or loss >= top):
+        return Verdict(
+            'too early',
+            f'Too soon to tell: {figures}. So it is in many young runs, and '
+            'in those too short for their data. The monitor looks from '
+            f'iteration {criteria.first_look} on.',
+        )
+    if finding:
+        return Verdict('collapsed', f'{finding[0].upper()}{finding[1:]}.')
+    if loss >= top:
+        return Verdict(
+            'not learning yet',
+            f'Its loss is above that of a guess, ln K = {top:.3g}: {figures}.',
+        )
+    warned = first_finding(run, criteria, prototypes)
+    if warned is not None:
+        return Verdict(
+            'learning',
+            f'It recovered from signs of collapse at iteration {warned}: '
+            f'{figures}.',
+        )
+    scores = [line['knn/top1'] for line in run.val if 'knn/top1' in line]
+    if len(scores) > 1 and scores[-1] <= scores[0]:
+        return Verdict(
+            'in doubt',
+            'No sign of collapse, but k-NN accuracy has not risen: '
+            f'{scores[0]:.3g} % at first, {scores[-1]:.3g} % now.',
+        )
+    return Verdict('learning', f'No sign of collapse: {figures}.')
+
+
+def _diverged(where: str) -> Verdict:
+    remedy = 'Lower the learning rate, or turn mixed precision off.'
+    return Verdict('diverged', f'{where}. {remedy}')
+
+
+def _without_figures(
+    recent: list[Line], criteria: CollapseCriteria, weight: float
+) -> Verdict:
+    """Say why the last window has no means."""
+    losses = [line['loss_dino'] for line in recent if 'loss_dino' in line]
+    if losses and not any(map(math.isfinite, losses)):
+        return _diverged(
+            'The loss on the last layer is not finite in any line up to '
+            f'iteration {recent[-1]["at"]:.0f}'
+        )
+    missing = 'no loss on the last layer with a finite teacher entropy'
+    if math.isnan(weight):
+        missing = 'no loss on the last layer: model.head.loss_weight is 0'
+    return Verdict(
+        'not judged',
+        f'Its last {criteria.window} iterations have {missing}.',
+    )
+
+
+def means(lines: Iterable[Line], weight: float) -> tuple[float, float]:
+    """Return teacher entropy and unweighted loss of lines; NaN of none.
+
+    Lines that are not finite, as of a step that mixed precision skipped, do
+    not count.
+    """
+    pairs = [
+        (line['teacher_entropy'], line['loss_dino'] / weight)
+        for line in lines
+        if 'teacher_entropy' in line and 'loss_dino' in line
+    ]
+    pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
+    if not pairs:
+        return math.nan, math.nan
+    entropy, loss = np.mean(pairs, axis=0)
+    return float(entropy), float(loss)
+
+
+def first_finding(
+    run: RunLog, criteria: CollapseCriteria, prototypes: int
+) -> int | None:
+    """Return the iteration at which the monitor would have warned."""
+    weight = loss_weight(run)
+    windows: dict[int, list[Line]] = {}
+    for line in run.train:
+        end = math.ceil(line['at'] / criteria.window) * criteria.window
+        windows.setdefault(end, []).append(line)
+    for end, lines in windows.items():
+        if criteria.first_look <= end <= run.train[-1]['at'] and (
+            criteria.diagnose(*means(lines, weight), prototypes)
+        ):
+            return end
+    return None
+
+
+def criteria_of(run: RunLog) -> CollapseCriteria | None:
+    """Return the criteria of a run's monitor.
+
+    Returns:
+        CollapseCriteria | None: The defaults if its config has no monitor;
+        None if the monitor would refuse its settings.
+    """
+    found = find_part(run.cfg, MONITOR)
+    names = CollapseCriteria.__dataclass_fields__
+    try:
+        return CollapseCriteria(**{n: found[n] for n in names if n in found})
+    except (TypeError, ValueError):
+        return None
+
+
+def find_part(cfg: Mapping, kind: str, below: str = '') -> dict[str, Any]:
+    """Return the settings, by dotted name, of the first part of a type.
+
+    Args:
+        cfg (Mapping): A config.
+        kind (str): The type, without its scope.
+        below (str): Where to look, e.g. "train_dataloader." Defaults to
+            anywhere.
+    """
+    flat = dict(flatten(cfg))
+    for name, value in flat.items():
+        if (
+            name.startswith(below)
+            and name.endswith('.type')
+            and str(value).split('.')[-1] == kind
+        ):
+            part = name.removesuffix('type')
+            return {
+                key.removeprefix(part): value
+                for key, value in flat.items()
+                if key.startswith(part)
+            }
+    return {}
+
+
+def num_prototypes(run: RunLog) -> int | None:
+    """Return the number K of prototypes, None if the config has none."""
+    for name in ('head', 'neck'):
+        part = get_mapping(run.cfg, 'model', name)
+        number = part.get('num_prototypes')
+        if isinstance(number, int) and number > 1:
+            return number
+    return None
+
+
+def loss_weight(run: RunLog) -> float:
+    """Return the weight of the loss on the last layer, NaN instead of 0."""
+    weight = get_mapping(run.cfg, 'model', 'head').get('loss_weight', 1)
+    if not isinstance(weight, (int, float)):
+        return 1
+    return float(weight) or math.nan  # as the hook has it

@@ -1,0 +1,224 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import json
+import math
+import time
+
+import numpy as np
+import pytest
+from report_runs import (
+    K,
+    detector_cfg,
+    detector_lines,
+    healthy_lines,
+    scfs_cfg,
+    train_line,
+    val_line,
+    write_start,
+)
+
+from mmscfs.report.charts import POINTS, make_charts, style_of, thin
+from mmscfs.results import read_log
+
+TOP = math.log(K)
+
+
+def charts_of(*runs):
+    """Return the charts of runs by title."""
+    names = [f'run {number}' for number in range(len(runs))]
+    return {c.title: c for c in make_charts(dict(enumerate(runs)), names)}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Write a run and read it."""
+
+    def run(lines, cfg=None, name='a'):
+        write_start(tmp_path / name, cfg or scfs_cfg(), lines)
+        return read_log(tmp_path / name)
+
+    return run
+
+
+def bands(chart):
+    """Return the shaded ranges of a figure, the lowest first."""
+    shapes = [s for s in chart.figure.layout.shapes if s.type == 'rect']
+    return sorted((shape.y0, shape.y1) for shape in shapes)
+
+
+def words(chart):
+    return [a.text for a in chart.figure.layout.annotations if a.text]
+
+
+def test_every_figure_has_its_chart(run):
+    assert list(charts_of(run(healthy_lines()))) == [
+        'k-NN accuracy',
+        'k-NN accuracy, layer3',
+        'k-NN accuracy, layer4',
+        'Total loss',
+        'Loss, last layer',
+        'layer2, global term',
+        'layer2, search term',
+        'Teacher entropy',
+        'KL, teacher to student',
+        'Spread of features',
+        'Norm of the center',
+        'Teacher entropy, layer2',
+        'Learning rate',
+        'Teacher temperature',
+        'Teacher momentum',
+        'Time of a step',
+        'Images per second',
+    ]
+
+
+def test_only_what_is_logged_has_a_chart(run):
+    peer = run([dict(loss=7.0, lr=0.1, epoch=1, iter=10, step=10)])
+    assert list(charts_of(peer)) == ['Total loss', 'Learning rate']
+    lines = [
+        train_line(i, weight_decay=decay, memory=2000, loss_new=1.0)
+        for i, decay in ((10, 0.04), (20, 0.05))
+    ]
+    found = charts_of(run(lines, name='b'))
+    assert {'Weight decay', 'Memory', 'loss_new'} <= {*found}
+    assert found['Weight decay'].latest == '0.05'
+
+
+def test_values_are_those_of_the_log(run):
+    """8 images in each of 4 processes, in half a second."""
+    found = charts_of(run(healthy_lines()))
+    (curve,) = found['Images per second'].curves.values()
+    assert np.all(curve.y == 64)
+    (curve,) = found['Time of a step'].curves.values()
+    assert np.all(curve.shade == 0.1)
+    (curve,) = found['k-NN accuracy, layer3'].curves.values()
+    assert curve.x.tolist() == list(range(1, 11))
+    assert curve.y.tolist() == [10 + 3 * epoch for epoch in range(1, 11)]
+    assert found['k-NN accuracy'].latest == '50 %'
+    detector = charts_of(run(detector_lines(), detector_cfg(), 'b'))
+    assert detector['Box AP, VOC'].latest == '50 %'
+    assert detector['Box AP, VOC'].curves[0].x.tolist() == [100]
+
+
+def test_limits_are_those_of_the_monitor(run):
+    hook = dict(type='CollapseMonitorHook', tolerance=0.02, min_divergence=0.1)
+    cfg = scfs_cfg(default_hooks=dict(x=hook))
+    found = charts_of(run(healthy_lines(), cfg))
+    low, high = bands(found['Teacher entropy'])
+    assert low == (0, pytest.approx(0.02 * TOP))
+    assert high == pytest.approx((0.98 * TOP, TOP))
+    assert words(found['Teacher entropy']) == [f'ln K = {TOP:.2f}']
+    (band,) = bands(found['KL, teacher to student'])
+    assert band == (0, pytest.approx(0.1 * TOP))
+    (band,) = bands(found['Loss, last layer'])
+    assert band == pytest.approx((0.98 * TOP, 1.02 * TOP))
+    assert bands(found['Total loss']) == []
+
+
+def test_limit_of_the_loss_has_its_weight(run):
+    """Beside a run of weight 1 both limits are drawn."""
+    model = scfs_cfg()['model'] | dict(head=dict(loss_weight=0.5))
+    half = run(healthy_lines(), scfs_cfg(model=model))
+    found = charts_of(half, run(healthy_lines(), name='b'))
+    below, above = bands(found['Loss, last layer'])
+    assert below == pytest.approx((0.4975 * TOP, 0.5025 * TOP))
+    assert above == pytest.approx((0.995 * TOP, 1.005 * TOP))
+    assert f'0.5 ln K = {TOP / 2:.2f}' in words(found['Loss, last layer'])
+    assert len(bands(found['Teacher entropy'])) == 2
+    model['head']['loss_weight'] = 0
+    none = run(healthy_lines(), scfs_cfg(model=model), 'c')
+    assert bands(charts_of(none)['Loss, last layer']) == []
+
+
+def test_runs_of_several_lengths_share_axis_and_color(run):
+    """Epochs of 40 and of 20 iterations; one run has no validation."""
+    short = [train_line(i, length=20) for i in range(10, 201, 10)]
+    found = charts_of(run(healthy_lines()), run(short, name='b'))
+    curves = found['Total loss'].curves
+    assert [curves[0].x[-1], curves[1].x[-1]] == [10, 10]
+    assert list(found['k-NN accuracy'].curves) == [0]
+    colors = {
+        (trace.legendgroup, trace.line.color)
+        for chart in found.values()
+        for trace in chart.figure.data
+    }
+    assert len(colors) == 2
+    assert found['Total loss'].figure.layout.xaxis.title.text == 'epoch'
+    detector = run(detector_lines(), detector_cfg(), 'c')
+    layout = charts_of(detector)['Total loss'].figure.layout
+    assert layout.xaxis.title.text == 'iteration'
+
+
+def test_no_two_runs_look_alike():
+    assert len({style_of(number) for number in range(21)}) == 21
+
+
+def test_a_resumption_is_marked(tmp_path):
+    """Resumed from iteration 200, in epochs of 40."""
+    write_start(tmp_path, scfs_cfg(), healthy_lines(240))
+    write_start(
+        tmp_path, scfs_cfg(), healthy_lines(first=210), '20260102_000000'
+    )
+    chart = charts_of(read_log(tmp_path))['Total loss']
+    mark = chart.figure.data[-1]
+    assert mark.mode == 'markers'
+    assert mark.x.tolist() == [210 / 40]
+    assert mark.y.tolist() == pytest.approx([9 - 210 / 400])
+
+
+def test_curve_of_many_values_has_their_means_and_range():
+    x = np.arange(5.0 * POINTS)
+    y = np.where(x % 5 == 0, 10.0, 0.0)
+    y[5:10] = math.nan
+    y[12] = math.inf
+    curve = thin(x, y)
+    assert curve.per_point == 5
+    assert len(curve.x) == POINTS
+    assert curve.x[:3].tolist() == [2, 7, 12]
+    assert curve.y[0] == 2  # of 10, 0, 0, 0, 0
+    assert math.isnan(curve.y[1])
+    assert curve.y[2] == 2.5  # of 10, 0, 0, 0
+    assert (curve.low[0], curve.high[0]) == (0, 10)
+    odd = thin(np.arange(2.0 * POINTS + 1), np.arange(2.0 * POINTS + 1))
+    assert odd.per_point == 3
+    assert (odd.x[-1], odd.y[-1]) == (2 * POINTS - 0.5, 2 * POINTS - 0.5)
+
+
+def test_curve_of_few_values_has_them_all():
+    curve = thin(np.array([1.0, 2, 3]), np.array([1, math.inf, 3]))
+    assert curve.per_point == 1
+    np.testing.assert_equal(curve.y, [1, math.nan, 3])
+
+
+def test_a_long_log_stays_small(run):
+    """50,000 lines of three figures: means of 100, in some kilobytes."""
+    lines = [
+        dict(loss=i % 7, lr=0.1, epoch=-(-i // 50), iter=10 * i, step=10 * i)
+        for i in range(1, 50001)
+    ]
+    log = run(lines)
+    begin = time.process_time()
+    found = charts_of(log)
+    assert time.process_time() - begin < 20
+    chart = found['Total loss']
+    assert 'means of 100 logged values' in chart.caption
+    assert chart.curves[0].y == pytest.approx(3, abs=0.05)
+    assert sum(len(c.figure.to_json()) for c in found.values()) < 100_000
+
+
+@pytest.mark.parametrize(
+    'lines', [[train_line(20)], [train_line(20), val_line(1, 30)]]
+)
+def test_a_single_value_is_a_dot_over_its_tick(run, lines):
+    for chart in charts_of(run(lines)).values():
+        figure = chart.figure
+        assert figure.data[-1].mode == 'lines+markers'
+        assert list(figure.layout.xaxis.tickvals) == list(figure.data[-1].x)
+
+
+def test_names_have_no_tags_for_plotly(run):
+    logs = {0: run(healthy_lines())}
+    names = ['<a href="javascript:1">&%{y}</a>']
+    for chart in make_charts(logs, names):
+        text = json.dumps(json.loads(chart.figure.to_json()))
+        assert '<a' not in text
+        assert '&lt;a href=' in text

@@ -1,0 +1,209 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import json
+
+import pytest
+from report_runs import (
+    K,
+    detector_cfg,
+    detector_lines,
+    healthy_lines,
+    scfs_cfg,
+    write_start,
+)
+
+from mmscfs.checkpoint import Result, write_result
+from mmscfs.report import make_page
+from mmscfs.report.facts import (
+    describe,
+    detections,
+    differences,
+    last_score,
+    machine,
+    results,
+)
+from mmscfs.results import read_log
+
+
+def run(folder, cfg=None, lines=(), **kwargs):
+    write_start(folder, cfg or scfs_cfg(), lines, **kwargs)
+    return read_log(folder)
+
+
+def make_result(protocol, metrics):
+    return Result(
+        protocol=protocol,
+        dataset='digits',
+        config=protocol,
+        checkpoint=None,
+        network=None,
+        pretraining=dict(method=None, epochs=1, batch_size=8, dataset=None),
+        backbone='ResNet-18',
+        metrics=metrics,
+        settings={},
+        work_dir='x',
+        epoch=1,
+    )
+
+
+def test_graphics_cards_of_a_machine(tmp_path):
+    log = write_start(tmp_path, scfs_cfg(), healthy_lines())
+    path = log.parent / '20260101_000000.log'
+    text = path.read_text()
+    text = text.replace('GPU 0:', 'GPU 0,1,3: A Card\n    GPU 2:')
+    path.write_text(text.replace('GPU 2: A', 'GPU 2: Another'))
+    found = machine(read_log(tmp_path))
+    assert [*found][:2] == ['GPU 0,1,3', 'GPU 2']
+    assert found['GPU 0,1,3'] == 'A Card'
+    assert found['GPU 2'] == 'Another Card'
+    assert found['GPU number'] == '4'
+
+
+HOSTILE = {
+    'model': dict(model=[1]),
+    'train_cfg': dict(train_cfg=[1]),
+    'loader': dict(train_dataloader=[1]),
+    'parts': dict(model=dict(type='SCFS', head=[1], neck=[2])),
+    'hooks': dict(default_hooks=[1]),
+    'interval': dict(default_hooks=dict(logger=dict(interval=None))),
+    'word': dict(default_hooks=dict(logger=dict(interval='x'))),
+    'endless': dict(train_cfg=dict(max_epochs=10**400)),
+    'negative': dict(train_cfg=dict(max_epochs=-1)),
+    'wrapper': dict(optim_wrapper=[1], param_scheduler='x', auto_scale_lr=7),
+    'load_from': dict(
+        load_from=3,
+        model=dict(type='ImageClassifier', backbone=dict(type='ResNet')),
+    ),
+    'backbone': dict(model=dict(type='ImageClassifier', backbone='x')),
+}
+
+
+@pytest.mark.parametrize('name', HOSTILE)
+def test_settings_of_the_wrong_kind_end_no_report(tmp_path, name):
+    log = run(tmp_path, scfs_cfg(**HOSTILE[name]), healthy_lines(100))
+    assert 'Total loss' in make_page([log])
+
+
+@pytest.mark.parametrize(
+    ('line', 'words'),
+    [
+        ('5', 'damaged (no json object)'),
+        ('null', 'damaged (no json object)'),
+        ('{"pascal_voc/mAP": null, "step": 3}', 'has no AP'),
+        ('{"pascal_voc/mAP": "x"}', 'has no AP'),
+    ],
+)
+def test_a_detector_s_lines_of_another_kind(tmp_path, line, words):
+    log = write_start(tmp_path, detector_cfg(), detector_lines())
+    with open(log / 'scalars.json', 'a') as file:
+        file.write(f'{line}\n{line}\n')
+    assert words in detections(read_log(tmp_path), 'mine')[-1]
+
+
+def test_settings(tmp_path):
+    cfg = scfs_cfg(randomness=dict(seed=7))
+    cfg['default_hooks'] |= dict(
+        teacher_temp=dict(type='TeacherTemperatureHook', start=0.04, end=0.07),
+        teacher=dict(type='MomentumTeacherHook', momentum=0.99),
+    )
+    found = describe(run(tmp_path, cfg))
+    assert found['Method'] == 'SCFS'
+    assert found['Backbone'] == 'ResNet-18'
+    assert found['Data'] == 'scenes'
+    assert found['Images in a step'] == '32'
+    assert found['Length'] == '10 epochs'
+    assert found['Local crops'] == '8 of 96 px, 0.05 to 0.25 of the area'
+    assert found['Teacher temperature'] == '0.04 to 0.07'
+    assert found['Teacher momentum at first'] == '0.99'
+    assert found['Prototypes'] == str(K)
+    assert found['Seed'] == '7'
+    assert 'Precision' not in found
+
+
+def test_what_differs(tmp_path):
+    one, two = scfs_cfg(work_dir='a'), scfs_cfg(work_dir='b', extra='x' * 500)
+    two['optim_wrapper']['optimizer']['lr'] = 0.2
+    logs = [run(tmp_path / 'a', one), run(tmp_path / 'b', two)]
+    rows, more = differences(logs)
+    assert rows[0] == ['optim_wrapper.optimizer.lr', '0.1', '0.2']
+    assert rows[1][:2] == ['extra', '–']
+    assert len(rows[1][2]) == 160
+    assert (len(rows), more) == (2, 0)
+
+
+def test_scores_in_words(tmp_path):
+    log = run(tmp_path / 'a', None, healthy_lines(200))
+    assert last_score(log) == 'k-NN accuracy 35 % (k = 10) at epoch 5'
+    log = run(tmp_path / 'b', detector_cfg(), detector_lines())
+    assert last_score(log) == 'Box AP, VOC 50 % at iteration 100'
+    row = detections(log, 'b')
+    assert row == ['b', 'random', '50.0', '75.0', *'––––', '']
+    assert last_score(run(tmp_path / 'c')) is None
+
+
+def test_a_damaged_result_is_noted(tmp_path):
+    log = run(tmp_path)
+    notes = []
+    assert results(log, 'mine', notes) == []
+    assert notes == []
+    path = tmp_path / 'epoch_1.knn.json'
+    path.write_text('{"format": "mmscfs-result-1", "protocol": 3}')
+    assert results(log, 'mine', notes) == []
+    assert notes[0].startswith(f'mine: result {str(path)!r}: entries missing')
+    good = make_result('svm', {'svm/mAP': 55.0})
+    write_result(tmp_path / 'epoch_1.svm.json', good)
+    (tmp_path / 'other.json').write_text('{"images": [')
+    (row,) = results(log, 'mine', notes := [])
+    assert row[-2:] == ['mAP of the classifiers 55.00 %', 'svm/mAP 55.00']
+    assert len(notes) == 1
+
+
+def test_an_evaluation_in_the_run_s_folder_is_told_once(tmp_path):
+    """Its test writes the scores, too, without all that they are of."""
+    log = write_start(tmp_path, scfs_cfg(), [])
+    test = {'knn/top1': 61.25, 'knn/k': None, 'time': 0.5}
+    path = log.parent / '20260101_000000.json'
+    path.write_text(json.dumps(test))
+    metrics = {'knn/top1': 61.25, 'knn/k': None}
+    write_result(tmp_path / 'epoch_1.knn.json', make_result('knn', metrics))
+    (row,) = results(read_log(tmp_path), 'mine', [])
+    assert row[:3] == ['mine', 'knn', 'digits']
+    path.write_text(json.dumps(test | {'knn/top1': 61.5}))
+    assert len(results(read_log(tmp_path), 'mine', [])) == 2
+
+
+def test_an_unreadable_result_is_noted(tmp_path, monkeypatch):
+    log = run(tmp_path)
+    (tmp_path / 'a.json').write_text('{"format": "mmscfs-result-1"}')
+
+    def refuse(paths):
+        raise PermissionError(13, 'Permission denied', str(*paths))
+
+    monkeypatch.setattr('mmscfs.report.facts.find_results', refuse)
+    notes = []
+    assert results(log, 'mine', notes) == []
+    assert 'Permission denied' in notes[0]
+    assert 'a.json' in notes[0]
+
+
+def test_a_test_has_its_scores(tmp_path):
+    log = write_start(tmp_path, scfs_cfg(), [])
+    text = json.dumps({'knn/top1': 61.234, 'knn/k': 20, 'time': 0.5})
+    (log.parent / '20260101_000000.json').write_text(text)
+    found = read_log(tmp_path)
+    assert found.state(found.written) == 'tested'
+    (row,) = results(found, 'mine', [])
+    assert row[:5] == ['mine', 'test', 'scenes', '–', '–']
+    assert row[5:] == ['k-NN accuracy 61.23 %', 'knn/top1 61.23, knn/k 20.00']
+
+
+def test_crops_are_those_of_the_loader_and_the_rate_says_of_what(tmp_path):
+    """A config's variables hold other crops, which were changed later."""
+    cfg = dict(
+        multi_crop=dict(type='MultiCrop', num_local=2, local_size=32),
+        **scfs_cfg(auto_scale_lr=dict(base_batch_size=256, enable=True)),
+    )
+    found = describe(run(tmp_path, cfg, healthy_lines()))
+    assert found['Local crops'].startswith('8 of 96 px')
+    assert found['Learning rate'] == (
+        '0.1 for 256 images, scaled to those in a step'
+    )
