@@ -11,7 +11,6 @@ from report_runs import (
     write_start,
 )
 
-from mmscfs.checkpoint import Result, write_result
 from mmscfs.report import make_page
 from mmscfs.report.facts import (
     describe,
@@ -21,7 +20,7 @@ from mmscfs.report.facts import (
     machine,
     results,
 )
-from mmscfs.results import read_log
+from mmscfs.results import Result, read_log, write_result
 
 
 def run(folder, cfg=None, lines=(), **kwargs):
@@ -86,8 +85,8 @@ def test_settings_of_the_wrong_kind_end_no_report(tmp_path, name):
 @pytest.mark.parametrize(
     ('line', 'words'),
     [
-        ('5', 'damaged (no json object)'),
-        ('null', 'damaged (no json object)'),
+        ('5', 'damaged lines (each must be a JSON object)'),
+        ('null', 'damaged lines (each must be a JSON object)'),
         ('{"pascal_voc/mAP": null, "step": 3}', 'has no AP'),
         ('{"pascal_voc/mAP": "x"}', 'has no AP'),
     ],
