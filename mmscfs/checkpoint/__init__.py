@@ -27,7 +27,7 @@ from .origin import (
     taken_network,
 )
 from .plain import TENSOR_PARTS, restore_histories, to_plain
-from .pretrained import KEPT, PretrainedBackbone, load_backbone, load_found
+from .pretrained import PretrainedBackbone, load_backbone, load_found
 from .results import (
     PROTOCOLS,
     Result,
@@ -43,7 +43,6 @@ from .writing import remove_unfinished, write_atomically
 __all__ = [
     'CONVERTERS',
     'FoundBackbone',
-    'KEPT',
     'NoRunError',
     'Origin',
     'PROTOCOLS',
