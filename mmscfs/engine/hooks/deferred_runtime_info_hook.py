@@ -110,14 +110,6 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         self._names, self._rows = (), []
 
 
-def deferred_hook(runner: Runner) -> DeferredRuntimeInfoHook | None:
-    """Return the run's hook of this kind, if it has one."""
-    for hook in runner.hooks:
-        if isinstance(hook, DeferredRuntimeInfoHook):
-            return hook
-    return None
-
-
 def read_hub(runner: Runner) -> MessageHub:
     """Return the run's message hub with every value logged so far.
 
@@ -126,7 +118,7 @@ def read_hub(runner: Runner) -> MessageHub:
     Example:
         >>> read_hub(runner).get_scalar('train/loss').mean(100)
     """
-    hook = deferred_hook(runner)
-    if hook is not None:
-        hook.receive(runner.message_hub)
+    for hook in runner.hooks:
+        if isinstance(hook, DeferredRuntimeInfoHook):
+            hook.receive(runner.message_hub)
     return runner.message_hub

@@ -11,7 +11,7 @@ from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
 from ..runner_access import unwrapped_model
-from .deferred_runtime_info_hook import deferred_hook, read_hub
+from .deferred_runtime_info_hook import read_hub
 
 SHOWN = 32  # images in an error
 IN_ROW = 'steps_skipped_in_row'
@@ -87,8 +87,7 @@ class NonFiniteLossHook(Hook):
 
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Check what the log has read, and remember the buffers."""
-        log = deferred_hook(runner)
-        if log is None or not log.waiting:
+        if not any(getattr(hook, 'waiting', False) for hook in runner.hooks):
             self.check(runner)
         if self._begins_step and self._kept:
             own, copies = zip(*self._kept, strict=True)
