@@ -1,8 +1,8 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """The places where the stack has no public way, all of them.
 
-They are for mmengine 0.10.7 and mmpretrain 1.2.0 (0.10.12 and 1.3.6 of the
-OneDL forks). ``tests/test_patches.py`` fails when one is no longer needed.
+``tests/test_patches.py`` fails when one is no longer needed. mmengine 0.10.7
+is 0.10.12 of the OneDL forks, and mmpretrain 1.2.0 is 1.3.6.
 """
 
 from collections.abc import Mapping
@@ -36,11 +36,16 @@ _mmengines_path = Config._get_cfg_path
 
 def install() -> None:
     """Install every patch; a second time changes nothing."""
+    # mmengine 0.10.7 has a fixed list of packages.
     Config._get_cfg_path = staticmethod(find_base)
+    # mmengine 0.10.7 executes text of a checkpoint.
     CheckpointLoader.register_scheme('', load_local, force=True)
+    # mmengine 0.10.7 fixes a registry's locations when it is made.
     for module, names in LOCATIONS.items():
         for name in names:
             add_location(getattr(registry, name), module)
+    # mmpretrain 1.2.0 takes images from the files of its list alone, where a
+    # pre-training has none: register_model_index would leave them out.
     ModelHub._models_dict.update(recipes())
 
 

@@ -20,13 +20,12 @@ from .loading import (
     read_checkpoint,
 )
 from .plain import TENSOR_PARTS, restore_histories, to_plain
-from .pretrained import KEPT, PretrainedBackbone, load_backbone, load_found
+from .pretrained import PretrainedBackbone, load_backbone, load_found
 from .writing import check_writable, remove_unfinished, write_atomically
 
 __all__ = [
     'CONVERTERS',
     'FoundBackbone',
-    'KEPT',
     'PretrainedBackbone',
     'SUFFIXES',
     'TENSOR_PARTS',

@@ -8,12 +8,12 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 
 from mmscfs.checkpoint import (
-    KEPT,
     find_backbone,
     load_found,
     read_checkpoint,
     read_data_preprocessor,
 )
+from mmscfs.checkpoint.pretrained import KEPT
 
 # What a model initializes from a backbone: mmdet's C4 detectors keep its last
 # stage in roi_head.shared_head.

@@ -19,6 +19,7 @@ from mmengine.config import Config, ConfigDict
 from shell import Command
 
 import mmscfs.engine
+from mmscfs.engine.prepare import apply_multi_crop
 
 CUT = {
     'fuzz_annotations.py': ['--seconds', '1'],
@@ -122,6 +123,8 @@ class Sandbox:
             prepare = mmscfs.engine.prepare_config
 
             def prepare_small(cfg: Config) -> None:
+                apply_multi_crop(cfg)
+                cfg.pop('multi_crop', None)  # the pipeline is made smaller
                 shrink(cfg)
                 prepare(cfg)
 

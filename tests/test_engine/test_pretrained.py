@@ -10,7 +10,8 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
 
-from mmscfs.checkpoint import KEPT, read_checkpoint
+from mmscfs.checkpoint import read_checkpoint
+from mmscfs.checkpoint.pretrained import KEPT
 from mmscfs.engine import prepare_config, start_from
 from mmscfs.engine.hooks import PretrainedGuardHook
 from mmscfs.engine.pretrained import pretrained_places

@@ -6,7 +6,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from mmscfs.checkpoint import KEPT, find_backbone, read_checkpoint
+from mmscfs.checkpoint import find_backbone, read_checkpoint
+from mmscfs.checkpoint.pretrained import KEPT
 
 from ..runner_access import unwrapped_model
 
