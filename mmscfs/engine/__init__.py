@@ -3,7 +3,7 @@ from . import hooks, optimizers, runners
 from .cpu import adapt_to_cpu
 from .prepare import prepare_config
 from .pretrained import start_from
-from .resume import check_work_dir, choose_checkpoint
+from .resume.chooser import check_work_dir, choose_checkpoint
 
 __all__ = [
     'adapt_to_cpu',

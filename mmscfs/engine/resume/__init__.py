@@ -7,7 +7,6 @@ the middle of an epoch, and ``preemption`` saves a run that is asked to end.
 """
 
 from .checkpoint_hooks import PlainCheckpointHook, SafeCheckpointHook
-from .chooser import check_work_dir, choose_checkpoint
 from .files import SafeLocalVisBackend
 from .loop import ResumableEpochLoop
 from .preemption import PreemptionHook, stand_apart
@@ -18,7 +17,5 @@ __all__ = [
     'ResumableEpochLoop',
     'SafeCheckpointHook',
     'SafeLocalVisBackend',
-    'check_work_dir',
-    'choose_checkpoint',
     'stand_apart',
 ]

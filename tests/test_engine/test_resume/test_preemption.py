@@ -136,16 +136,26 @@ def test_negative_echo_is_refused():
         PreemptionHook(echo=-1)
 
 
-class Mortal(ToyData):
-    """A data set whose process is sent a signal at one image."""
+def signal_self(number):
+    """Send a signal to this process alone."""
+    os.kill(os.getpid(), number)
 
-    def __init__(self, number, **kwargs):
+
+def signal_run(number):
+    """Send what a launcher does to the run that has forked this process."""
+    os.killpg(os.getpgid(os.getppid()), number)
+
+
+class Signals(ToyData):
+    """A data set that has a signal sent as a worker loads an image."""
+
+    def __init__(self, send, number, **kwargs):
         super().__init__(**kwargs)
-        self.number = number
+        self.send, self.number = send, number
 
     def __getitem__(self, index):
         if index == 3:
-            os.kill(os.getpid(), self.number)
+            self.send(self.number)
         return super().__getitem__(index)
 
 
@@ -174,29 +184,10 @@ def validate(cfg, dataset):
 def test_workers_do_not_hear_sigusr1(tmp_path):
     """Some schedulers send it to each; here one gets it at an image."""
     cfg = toy_cfg(tmp_path / 'work')
-    cfg.train_dataloader.update(
-        num_workers=1, dataset=dict(type=Mortal, number=signal.SIGUSR1)
-    )
+    dataset = dict(type=Signals, send=signal_self, number=signal.SIGUSR1)
+    cfg.train_dataloader.update(num_workers=1, dataset=dataset)
     _, losses = run(cfg)
     assert len(losses.values) == 15
-
-
-def signal_run(number):
-    """Send what a launcher does to the run that has forked this process."""
-    os.killpg(os.getpgid(os.getppid()), number)
-
-
-class Warned(ToyData):
-    """A data set whose run is sent a signal as a worker loads an image."""
-
-    def __init__(self, number, **kwargs):
-        super().__init__(**kwargs)
-        self.number = number
-
-    def __getitem__(self, index):
-        if index == 3:
-            signal_run(self.number)
-        return super().__getitem__(index)
 
 
 class WarnedPool(Hook):
@@ -234,7 +225,7 @@ def test_signal_to_the_group_spares_what_the_run_needs(
 ):
     """torchrun sends one to the group of each of its processes."""
     cfg = toy_cfg(tmp_path / 'work')
-    dataset = dict(type=Warned, number=number)
+    dataset = dict(type=Signals, send=signal_run, number=number)
     if place in ('train', 'iterations'):
         cfg.train_dataloader.update(num_workers=1, dataset=dataset)
         if place == 'iterations':
