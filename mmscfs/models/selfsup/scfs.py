@@ -184,28 +184,28 @@ class SCFS(DINO):
         if self.search_views == 'none':
             return self.compare(views, teacher_global)
 
-        # Student maps search (Eq. 5) in keys, the teacher's maps (Eq. 6).
+        # Student maps search (Eq. 5) the teacher's maps (Eq. 6).
         if student_local is not None:
-            queries = self.layers_by_view(student_local, batch)
-            keys = [maps[: self.num_searched] for maps in teacher_maps]
-            student_search_emb = project_maps(self.search_neck, queries)
-        else:
-            queries = [self.as_images(maps) for maps in student_maps]
-            keys = [self.as_images(maps.flip(0)) for maps in teacher_maps]
+            query_maps = self.layers_by_view(student_local, batch)
+            key_maps = [maps[: self.num_searched] for maps in teacher_maps]
+            student_search_emb = project_maps(self.search_neck, query_maps)
+        else:  # the global views search each other
+            query_maps = [self.as_images(maps) for maps in student_maps]
+            key_maps = [self.as_images(maps.flip(0)) for maps in teacher_maps]
             student_search_emb = [
                 self.as_images(emb) for emb in views.student_global_emb
             ]
-        crops = self.locate(data_samples, student_local is None, keys)
+        crops = self.locate(data_samples, student_local is None, key_maps)
         with torch.no_grad():
             found = [
-                self.search(query, key, *crops)  # Eq. 7
-                for query, key in zip(queries, keys, strict=True)
+                self.search(queries, keys, *crops)  # Eq. 7
+                for queries, keys in zip(query_maps, key_maps, strict=True)
             ]
-            views.student_search_emb = student_search_emb
             views.teacher_search_emb = project_maps(
                 self.teacher.search_neck, found
             )
-            views.pair_weights = self.search.pair_weights(*crops)
+        views.student_search_emb = student_search_emb
+        views.pair_weights = self.search.pair_weights(*crops)
         return self.compare(views, teacher_global)
 
     def layers_by_view(self, outputs: Maps, batch: int) -> list[Tensor]:
@@ -227,14 +227,14 @@ class SCFS(DINO):
         self,
         data_samples: list[DataSample] | None,
         among_global: bool,
-        keys: list[Tensor],
+        key_maps: list[Tensor],
     ) -> tuple[Tensor | None, Tensor | None]:
         """Return where the views that search and are searched lie.
 
         Args:
             data_samples (list[DataSample], optional): Of the B images.
             among_global (bool): Whether global views search each other.
-            keys (list[Tensor]): Maps on the device of the result.
+            key_maps (list[Tensor]): On the device of the result.
 
         Returns:
             tuple[Tensor | None, Tensor | None]: Shapes (N, B, 5) and
@@ -245,7 +245,7 @@ class SCFS(DINO):
         """
         if not self.search.needs_crops:
             return None, None
-        views = stack_crops(data_samples, keys[0].device)
+        views = stack_crops(data_samples, key_maps[0].device)
         if among_global:
             return self.as_images(views), self.as_images(views.flip(0))
         return views[NUM_GLOBAL:], views[: self.num_searched]
