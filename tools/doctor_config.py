@@ -203,7 +203,7 @@ def check_workers(settings: int) -> Finding:
 def count_memory(model: Any, cfg: 'Config', is_half: bool) -> Memory:
     """Count what a training step allocates, from two forward passes.
 
-    Weights, gradients, the optimiser's states, and what autograd keeps for
+    Weights, gradients, the optimizer's states, and what autograd keeps for
     the backward pass, which grows with the batch. On a GPU these are the
     same tensors; what its libraries work in comes on top.
 
