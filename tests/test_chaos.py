@@ -11,7 +11,7 @@ import torch
 
 @pytest.mark.parametrize(('number', 'kills'), [('KILL', '2'), ('TERM', '1')])
 def test_killed_run_ends_as_one_that_was_not(number, kills, tmp_path):
-    """In a process of its own, as it forks."""
+    """In a separate process, as it forks."""
     words = ['--kills', kills, '--epochs', '1', '--workers', '0']
     done = subprocess.run(
         [sys.executable, chaos.__file__, *words, '--signal', number],

@@ -1,15 +1,23 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Would a config run here? And which data sets are there?"""
+"""Would a config run here, and how large a batch fits?"""
 
 import argparse
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from doctor_findings import MISSING, NOTE, Finding, first_line
-from doctor_fit import Memory, check_fit, check_workers, own_precision
-from doctor_packages import load
+from doctor_environment import (
+    GIB,
+    MISSING,
+    NOTE,
+    Finding,
+    first_line,
+    free_memory,
+    gib,
+    load,
+    num_cores,
+)
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -17,36 +25,20 @@ if TYPE_CHECKING:
 # A step of configs/scfs_r50.py on a CPU took 1.15 (half) to 1.21 (fp32) of
 # what is counted here.
 MARGIN = 1.2
+SHARE = 0.85  # of what is free; the rest is for workers and workspaces
 OPTIMIZER_STATES = {'SGD': 1, 'LARS': 1}  # copies of the weights; else 2
 SIZE = (500, 375)  # of the made image
 
 
-def check_datasets(folder: str = 'data') -> Iterator[Finding]:
-    """Yield what lies where the configs look for data.
+class Memory(NamedTuple):
+    """What a training step takes, in bytes: fixed + batch x an image."""
 
-    Nothing is counted: ImageNet would take minutes.
-    """
-    known, problem = load('mmscfs.datasets.known_datasets')
-    if known is None:
-        yield Finding(folder, f'not looked at: mmscfs is {problem}', NOTE)
-        return
-    checker = 'tools/dataset_converters/check_dataset.py'
-    absent, roots = [], {Path(folder)}
-    for dataset in known.KNOWN_DATASETS:
-        root = Path(folder, *Path(dataset.root).parts[1:])
-        roots |= {root, *root.parents}
-        if root.is_dir():
-            text = f'{root}; `python {checker} {dataset.name}` counts it'
-            yield Finding(dataset.name, text)
-        else:
-            absent.append(dataset.name)
-    own = Path(folder)
-    for path in sorted(own.iterdir()) if own.is_dir() else []:
-        if path.is_dir() and path not in roots:
-            yield Finding(path.name, f'{path}, a folder of your own')
-    if absent:
-        text = f'{", ".join(absent)}; `python {checker} --list` says where'
-        yield Finding('not there', text)
+    fixed: float
+    image: float
+
+    def batch(self, free: float) -> int:
+        """Return the images that fit."""
+        return max(int((SHARE * free - self.fixed) // self.image), 0)
 
 
 def check_config(args: argparse.Namespace) -> Iterator[Finding]:
@@ -117,7 +109,7 @@ def check_batch(loader: 'Config', images: int) -> None:
     if loader.get('drop_last') and images < batch:
         raise ValueError(
             f'train_dataloader.batch_size={batch}: the data set has only '
-            f'{images} images, and each process needs as many as a batch'
+            f'{images} images, and each process needs a whole batch'
         )
 
 
@@ -139,25 +131,79 @@ def check_model(cfg: 'Config') -> Iterator[Finding]:
     yield Finding('model', f'{type(model).__name__}, {count:,} parameters')
     if not isinstance(model, BaseSelfSupervisor):
         return
-    wrapper = cfg.optim_wrapper
-    precision = own_precision(wrapper.get('precision', 'fp32'))
-    if wrapper.type == 'AmpOptimWrapper':
-        precision = 'amp'
+    precision = precision_of(cfg.optim_wrapper)
     try:
         rule = count_memory(model, cfg, precision != 'fp32')
     except Exception as error:  # of any algorithm: it is an estimate alone
         text = f'not estimated: {first_line(error)}'
         yield Finding('batch size', text, NOTE, 'try one iteration')
         return
-    batch = cfg.train_dataloader.batch_size
-    source = 'counted in forward passes on made images'
-    yield check_fit(rule, precision, batch, source)
+    yield check_fit(rule, precision, cfg.train_dataloader.batch_size)
+
+
+def precision_of(wrapper: 'Config') -> str:
+    """Return the precision in which a config trains here."""
+    from mmscfs.engine.optimizers.per_param_clip_optim_wrapper import (
+        default_precision,
+    )
+
+    if wrapper.type == 'AmpOptimWrapper':
+        return 'amp'
+    precision = wrapper.get('precision', 'fp32')
+    return default_precision() if precision == 'auto' else precision
+
+
+def check_fit(rule: Memory, precision: str, batch: int) -> Finding:
+    """Say how many images a process can train on at a time.
+
+    Args:
+        rule (Memory): The memory of a step.
+        precision (str): Its precision.
+        batch (int): The config's batch size.
+    """
+    free = free_memory()
+    fits = rule.batch(free)
+    text = (
+        f'up to {fits} images fit, the config has {batch} ({precision}: '
+        f'{gib(rule.fixed)} and {rule.image / GIB:.2f} GiB an image, counted '
+        f'in forward passes; {gib(free)} free, {1 - SHARE:.0%} left for '
+        'others)'
+    )
+    if fits >= batch:
+        return Finding('batch size', text)
+    options = f'train_dataloader.batch_size={max(fits, 2)}'
+    if fits < 2:
+        options += (
+            ' model.checkpoint_activations=True, or fewer local views, '
+            'train_dataloader.dataset.pipeline.1.num_local'
+        )
+    remedy = f'--auto-scale-lr --cfg-options {options}'
+    return Finding('batch size', text, NOTE, remedy)
+
+
+def check_workers(settings: int) -> Finding:
+    """Say how many workers load best.
+
+    Args:
+        settings (int): The config's number.
+    """
+    torch, _ = load('torch')
+    cores = num_cores()
+    wanted, why = 1, 'a CPU loads 100 times faster than it trains'
+    if torch is not None and torch.cuda.is_available():
+        each = max(cores // torch.cuda.device_count() - 1, 1)
+        wanted, why = min(each, settings), f'{cores} cores for the GPUs'
+    text = f'{wanted}, the config has {settings} ({why})'
+    if wanted >= settings:
+        return Finding('workers', text)
+    remedy = f'--cfg-options train_dataloader.num_workers={wanted}'
+    return Finding('workers', text, NOTE, remedy)
 
 
 def count_memory(model: Any, cfg: 'Config', is_half: bool) -> Memory:
     """Count what a training step allocates, from two forward passes.
 
-    Weights, gradients, the optimiser's states, and what autograd keeps for
+    Weights, gradients, the optimizer's states, and what autograd keeps for
     the backward pass, which grows with the batch. On a GPU these are the
     same tensors; what its libraries work in comes on top.
 

@@ -20,14 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TimeElapsedColumn
 
 TOOLS = Path(__file__).resolve().parent
 # What a log of one or several processes says of a failure.
@@ -205,15 +198,9 @@ def run_steps(
     Raises:
         OSError: A log cannot be written.
     """
-    progress = Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    task = progress.add_task('', total=len(steps))
-    with progress:
+    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task('', total=len(steps))
         for step in steps:
             progress.update(task, description=step.name)
             if step.start is None or step.start.is_file():

@@ -153,7 +153,7 @@ def submit(jobs: Mapping[str, Sequence[str]]) -> int:
     """Submit jobs; return 0, or 1 if Slurm refused one.
 
     Raises:
-        ValueError: There is no sbatch.
+        ValueError: sbatch is missing.
     """
     refused = 0
     for name, command in jobs.items():

@@ -34,7 +34,7 @@ class SweepStep(Step):
 
     Attributes:
         origin (Run): The run.
-        end (str): Name of the checkpoint at the end of its own training.
+        end (str): Name of the checkpoint at the end of its training.
     """
 
     origin: Run
@@ -69,7 +69,7 @@ class SweepStep(Step):
             return ''
         text = 'no result' if self.log.is_file() else 'not started'
         if saved := self.saved():
-            text = f'saved up to {saved}, no result'
+            text = f'not finished: saved {saved}, ends with {self.end}'
         reason = read_reason(self.log)
         return f'{text}: {reason} (full log: {self.log})' if reason else text
 

@@ -10,7 +10,7 @@ other processes. Rounds take turns, so that a busy machine slows all alike;
 ratios are medians over rounds.
 
 Ours ends with uint8 views, which the model normalizes on its device; the
-other ends with normalised float views. Three more rows are of ours with an
+other ends with normalized float views. Three more rows are of ours with an
 option: JPEG decoded at a reduced scale where every crop allows it, images
 read from tar shards, and color, blur and solarization left to the device.
 

@@ -1,28 +1,32 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Are the packages there, and do they work? Nothing else imports for it."""
+"""What the machine has, whether the packages are there, and whether they work.
+
+Nothing that may be missing is imported by this file itself.
+"""
 
 import importlib.metadata
 import importlib.util
+import os
 import runpy
+import shlex
 import shutil
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
-from doctor_findings import (
-    MISSING,
-    NOTE,
-    ROOT,
-    Finding,
-    first_line,
-    pip_command,
-    pip_install,
-    python_command,
-)
-
+ROOT = Path(__file__).resolve().parent.parent
+OK, NOTE, MISSING = 'ok', 'note', 'missing'
+GIB = 2**30
+# The recipe's 8 workers hold 2 batches of 32 images' views each, in uint8.
+SHARED = 8 * 2 * 32 * 3 * (2 * 224**2 + 8 * 96**2)
+# Of mmengine's collect_env; the rest is versions, which packages have, and
+# how torch was compiled.
+FACTS = ('sys.platform', 'CUDA', 'GPU', 'NVCC', 'GCC')
 # The lowest versions, as in requirements/build.txt, and what is tested.
 LOWEST = {'torch': '2.6', 'torchvision': '0.21'}
 TESTED = ('torch==2.14.1', 'torchvision==0.29.1')
@@ -39,14 +43,39 @@ RUNTIME = {
     'sklearn': 'scikit-learn',
     'pkg_resources': 'setuptools<80.9',  # mmengine needs it
 }
-# What each is for; none is needed.
-OPTIONAL = {
-    'tensorboard': 'curves and pictures in TensorBoard',
-    'wandb': 'the same in Weights & Biases',
-    'pytest': 'make test',
-    'playwright': 'the tests of the report in a browser',
-}
-BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
+
+
+class Finding(NamedTuple):
+    """One line of the report."""
+
+    name: str
+    value: str
+    state: str = OK  # MISSING: needed, and not there
+    remedy: str = ''  # the command or setting that fixes it
+
+
+def pip_command() -> str:
+    """Return how to call this Python's pip from here."""
+    here = os.path.relpath(sys.executable)
+    python = sys.executable if here.startswith('..') else here
+    return f'{shlex.quote(python)} -m pip'
+
+
+def pip_install(*words: str) -> str:
+    """Return the command that installs into this Python."""
+    quoted = ' '.join(shlex.quote(word) for word in words)
+    return f'{pip_command()} install {quoted}'
+
+
+def gib(number: float) -> str:
+    """Say a number of bytes."""
+    return f'{number / GIB:.1f} GiB'
+
+
+def first_line(error: BaseException) -> str:
+    """Say an error in one line."""
+    text = ' '.join(str(error).split())
+    return f'{type(error).__name__}: {text}' if text else type(error).__name__
 
 
 def compatibility() -> SimpleNamespace:
@@ -75,7 +104,7 @@ def load(name: str) -> tuple[ModuleType | None, str]:
 
 
 def version_of(module: Any, package: str) -> str:
-    """Return a package's version, "?" if it tells none."""
+    """Return a package's version, "?" if it does not say."""
     if version := getattr(module, '__version__', ''):
         return version
     try:
@@ -99,7 +128,6 @@ def check_packages() -> Iterator[Finding]:
             yield Finding(package, version_of(module, package))
     yield from check_openmmlab()
     yield check_mmscfs()
-    yield from check_optional()
 
 
 def check_torch() -> Iterator[Finding]:
@@ -116,7 +144,7 @@ def check_torch() -> Iterator[Finding]:
         if numbers(version) >= numbers(lowest):
             yield Finding(name, version)
         else:
-            text = f'{version}, needed is >= {lowest}'
+            text = f'{version}: mmscfs needs >= {lowest}'
             yield Finding(name, text, MISSING, pip_install(*TESTED))
 
 
@@ -143,7 +171,7 @@ def check_openmmlab() -> Iterator[Finding]:
         if low <= found < high:
             yield Finding(name, version)
         else:
-            text = f'{version}, needed is >= {lowest}, < {limit}'
+            text = f'{version}: mmscfs needs >= {lowest}, < {limit}'
             remedy = stack.replace(name, requirement, pip_command())
             yield Finding(name, text, MISSING, remedy)
         if name == 'mmcv':
@@ -184,18 +212,88 @@ def check_mmscfs() -> Finding:
     return Finding('mmscfs', problem, MISSING, 'the commands above')
 
 
-def check_optional() -> Iterator[Finding]:
-    """Yield what some features and the tests need."""
-    for name, purpose in OPTIONAL.items():
-        if importlib.util.find_spec(name):
-            yield Finding(name, version_of(None, name))
-        else:
-            text = f'not installed: {purpose}'
-            yield Finding(name, text, NOTE, pip_install(name))
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found:
-        yield Finding('browser', found)
+def check_machine() -> Iterator[Finding]:
+    """Yield what mmengine says of the machine, and what a run needs of it."""
+    module, _ = load('mmengine.utils.dl_utils')
+    if module is not None:  # else the packages say why
+        for name, value in module.collect_env().items():
+            if name.startswith(FACTS):
+                yield Finding(name, str(value))
+    yield from check_gpu()
+    yield Finding('cores', str(num_cores()))
+    yield Finding('memory', f'{gib(free_memory())} free')
+    yield from check_shared_memory()
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def free_memory() -> int:
+    """Return the free bytes of the fullest GPU, without one of the machine."""
+    torch, _ = load('torch')
+    if torch is not None and torch.cuda.is_available():
+        gpus = range(torch.cuda.device_count())
+        return min(torch.cuda.mem_get_info(i)[0] for i in gpus)
+    path = Path('/proc/meminfo')
+    words = path.read_text().split() if path.is_file() else []
+    if 'MemAvailable:' in words:
+        return 1024 * int(words[words.index('MemAvailable:') + 1])
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+
+
+def check_gpu() -> Iterator[Finding]:
+    """Yield why torch does not see a GPU that the driver has."""
+    torch, _ = load('torch')
+    if torch is None or torch.cuda.is_available() or not (gpu := find_gpu()):
+        return
+    if os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1'):
+        remedy = 'unset CUDA_VISIBLE_DEVICES'
+        yield Finding('GPU', f'{gpu}, hidden', NOTE, remedy)
+    elif torch.version.cuda is None:
+        text = f'{gpu}, but torch {torch.__version__} is built without CUDA'
+        words = ('--force-reinstall', '--no-deps', *TESTED)
+        yield Finding('GPU', text, MISSING, pip_install(*words))
     else:
-        remedy = f'tests/install_browser.sh {python_command()}'
-        text = 'none on the PATH, which make test installs'
-        yield Finding('browser', text, NOTE, remedy)
+        yield Finding(
+            'GPU',
+            f'{gpu}, but torch cannot use it: its CUDA {torch.version.cuda} '
+            'needs a newer driver, or the container lacks the GPU',
+            MISSING,
+            'update the driver (nvidia-smi says what it allows), or start '
+            'the container with --gpus all',
+        )
+
+
+def find_gpu() -> str:
+    """Return the first GPU that the driver knows, "" without one."""
+    tool = shutil.which('nvidia-smi')
+    if not tool:
+        return ''
+    query = [tool, '--query-gpu=name,driver_version', '--format=csv,noheader']
+    try:
+        done = subprocess.run(
+            query, capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):  # a driver that hangs
+        return ''
+    return '' if done.returncode else done.stdout.partition('\n')[0]
+
+
+def check_shared_memory(folder: str = '/dev/shm') -> Iterator[Finding]:
+    """Yield the room in which loaders put the workers' batches."""
+    if not Path(folder).is_dir():
+        return
+    size = shutil.disk_usage(folder).total
+    if size < SHARED:
+        text = f"{gib(size)}: the recipe's 8 workers fill {gib(SHARED)}"
+        remedy = (
+            'docker run --shm-size=8g (or --ipc=host); else --cfg-options '
+            'train_dataloader.num_workers=1'
+        )
+        yield Finding(folder, text, MISSING, remedy)
+    else:
+        yield Finding(folder, f'{gib(size)}, for the loaders')
