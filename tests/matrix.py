@@ -38,6 +38,7 @@ QUICK = (
     'tests/test_compatibility.py',
     'tests/test_ops.py',
     'tests/test_models/test_selfsup.py',
+    'tests/test_datasets/test_color.py',
     'tests/test_datasets/test_multi_crop.py',
     'tests/test_engine/test_training.py::test_log_has_every_term',
     'tests/test_engine/test_training.py::'
