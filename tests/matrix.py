@@ -39,9 +39,9 @@ QUICK = (
     'tests/test_ops.py',
     'tests/test_patches.py',
     'tests/test_models/test_selfsup.py',
-    'tests/test_datasets/test_multi_crop.py',
-    'tests/test_datasets/test_multi_crop_draws.py',
     'tests/test_datasets/test_color.py',
+    'tests/test_datasets/test_multi_crop.py',
+    'tests/test_datasets/test_crop_statistics.py',
     'tests/test_engine/test_training.py::test_log_has_every_term',
     'tests/test_engine/test_training.py::'
     'test_resumed_run_equals_one_that_never_stopped',

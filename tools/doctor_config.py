@@ -143,7 +143,7 @@ def check_model(cfg: 'Config') -> Iterator[Finding]:
 
 def precision_of(wrapper: 'Config') -> str:
     """Return the precision in which a config trains here."""
-    from mmscfs.engine.optimizers.per_param_clip_optim_wrapper import (
+    from mmscfs.engine.optimizers import (
         default_precision,
     )
 

@@ -1,12 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Images whose views are easily read, and statistics of many views.
-
-Statistics are of 2,000 images and hold within 4 standard deviations, with
-fixed seeds.
-"""
-
-import math
-from itertools import combinations
+"""Images whose crops tell what was done, and a MultiCrop that does little."""
 
 import cv2
 import numpy as np
@@ -17,9 +10,6 @@ from mmscfs.datasets import MultiCrop
 from mmscfs.datasets.samplers import SampleKey
 
 IMAGES = 2000
-# Kolmogorov-Smirnov distance, times sqrt(n), passed once in 16,000 samples:
-# as 4 standard deviations.
-KS = math.sqrt(-math.log(6.3e-5 / 2) / 2)
 SIDE = 16
 # The whole image, unchanged.
 OFF = dict(
@@ -76,32 +66,3 @@ def make_views(transform, image, seed=0, images=IMAGES):
         for i in range(images)
     ]
     return torch.stack(made).numpy().astype(int)
-
-
-def four_sigma(prob, n):
-    return 4 * math.sqrt(prob * (1 - prob) / n)
-
-
-def assert_uncorrelated(columns):
-    """Columns that vary have no correlation over 4 standard deviations."""
-    varying = [c for c in np.array(columns, float) if c.std() > 0]
-    for a, b in combinations(varying, 2):
-        assert abs(np.corrcoef(a, b)[0, 1]) < 4 / math.sqrt(len(a))
-
-
-def ks_uniform(values, low, high):
-    """Return the distance of values to the uniform distribution."""
-    ranks = np.sort((np.asarray(values) - low) / (high - low))
-    n = len(ranks)
-    steps = np.arange(n + 1) / n
-    return max((steps[1:] - ranks).max(), (ranks - steps[:-1]).max())
-
-
-def ks_two(left, right):
-    """Return the distance of two samples of one size."""
-    points = np.concatenate([left, right])
-    ranks = [
-        np.searchsorted(np.sort(s), points, side='right') / len(s)
-        for s in (left, right)
-    ]
-    return np.abs(ranks[0] - ranks[1]).max()

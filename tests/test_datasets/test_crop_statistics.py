@@ -1,22 +1,22 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""What MultiCrop draws: decisions, factors and boxes, by their statistics."""
+"""The random decisions and boxes of MultiCrop, and how they are distributed.
+
+Statistics are of 2,000 images and hold within 4 standard deviations, with
+fixed seeds.
+"""
 
 import colorsys
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
 from crop_images import (
     IMAGES,
-    KS,
     NO_JITTER,
     SIDE,
-    assert_uncorrelated,
-    four_sigma,
     halves,
-    ks_two,
-    ks_uniform,
     make_views,
     noise,
     only,
@@ -27,6 +27,42 @@ from torchvision.transforms import RandomResizedCrop
 from mmscfs.datasets import MultiCrop
 from mmscfs.datasets.samplers import SampleKey
 from mmscfs.datasets.transforms.color import PendingColor
+
+# Kolmogorov-Smirnov distance, times sqrt(n), passed once in 16,000 samples:
+# as 4 standard deviations.
+KS = math.sqrt(-math.log(6.3e-5 / 2) / 2)
+
+
+def four_sigma(prob, n):
+    return 4 * math.sqrt(prob * (1 - prob) / n)
+
+
+def assert_uncorrelated(columns):
+    """Columns that vary have no correlation over 4 standard deviations."""
+    varying = [c for c in np.array(columns, float) if c.std() > 0]
+    for a, b in combinations(varying, 2):
+        assert abs(np.corrcoef(a, b)[0, 1]) < 4 / math.sqrt(len(a))
+
+
+def ks_uniform(values, low, high):
+    """Return the distance of values to the uniform distribution."""
+    ranks = np.sort((np.asarray(values) - low) / (high - low))
+    n = len(ranks)
+    steps = np.arange(n + 1) / n
+    return max((steps[1:] - ranks).max(), (ranks - steps[:-1]).max())
+
+
+def ks_two(left, right):
+    """Return the distance of two samples of one size."""
+    points = np.concatenate([left, right])
+    ranks = [
+        np.searchsorted(np.sort(s), points, side='right') / len(s)
+        for s in (left, right)
+    ]
+    return np.abs(ranks[0] - ranks[1]).max()
+
+
+# Random decisions
 
 
 @pytest.mark.parametrize(
@@ -89,7 +125,7 @@ def test_decisions_about_one_view_are_independent():
     )
     views = make_views(transform, image)[:, 0]
     solarized = views.max((1, 2, 3)) < 128
-    # Every value was 128 or more: undo the inversion.
+    # Every value was 128 or more: undo the solarization.
     views[solarized] = 255 - views[solarized]
     edge = views[:, :, 0, :]
     grey = (edge[:, 0] == edge[:, 1]).all(1) & (edge[:, 1] == edge[:, 2]).all(
@@ -220,6 +256,9 @@ def test_blur_sigma_is_uniform():
         assert abs(measured - rate) <= four_sigma(rate, n) + slack
 
 
+# Crops
+
+
 def draw_boxes(transform, height, width):
     """Return the boxes (views, images, 4) of many images."""
     boxes = [
@@ -230,27 +269,6 @@ def draw_boxes(transform, height, width):
         for index in range(IMAGES)
     ]
     return np.array(boxes, float).swapaxes(0, 1)
-
-
-def test_local_crops_are_uniform_in_scale_and_log_uniform_in_ratio():
-    """In a square image, no local crop is too large."""
-    boxes = draw_boxes(MultiCrop(num_local=1), 1000, 1000)
-    top, left, height, width = boxes[2].T
-    top /= 1000 - height
-    left /= 1000 - width
-    limit = KS / math.sqrt(IMAGES)
-    # A side is rounded to whole pixels.
-    scale = height * width / 1000**2
-    assert scale.min() >= 0.05 * (1 - 0.01)
-    assert scale.max() <= 0.25 * (1 + 0.01)
-    assert ks_uniform(scale, 0.05, 0.25) < limit
-    ratio = np.log(width / height)
-    largest = math.log(4 / 3) + 0.01
-    assert np.abs(ratio).max() <= largest
-    assert ks_uniform(ratio, math.log(3 / 4), math.log(4 / 3)) < limit
-    assert ks_uniform(top, 0, 1) < limit
-    assert ks_uniform(left, 0, 1) < limit
-    assert_uncorrelated([scale, ratio, top, left])
 
 
 @pytest.mark.parametrize('shape', [(375, 500), (500, 375), (300, 1000)])
@@ -291,13 +309,3 @@ def test_views_of_an_image_have_independent_boxes():
     assert boxes.shape == (4, IMAGES, 4)
     for feature in range(4):
         assert_uncorrelated(boxes[..., feature])
-
-
-@pytest.mark.parametrize(
-    ('height', 'width', 'box'),
-    [(3, 200, (0, 98, 3, 4)), (200, 3, (98, 0, 4, 3)), (1, 1, (0, 0, 1, 1))],
-)
-def test_largest_central_box_where_none_fits(height, width, box):
-    transform = MultiCrop(global_scale=(1, 1))
-    for row in transform.draw(SampleKey(0)):
-        assert transform.crop_box(height, width, 0, row) == box
