@@ -26,13 +26,13 @@ def check_datasets(folder: str = 'data') -> Iterator[Finding]:
 
     Nothing is counted: ImageNet would take minutes.
     """
-    known, problem = load('mmscfs.datasets.known_datasets')
+    known, problem = load('mmscfs.datasets.checks.published')
     if known is None:
         yield Finding(folder, f'not looked at: mmscfs is {problem}', NOTE)
         return
     checker = 'tools/dataset_converters/check_dataset.py'
     absent, roots = [], {Path(folder)}
-    for dataset in known.KNOWN_DATASETS:
+    for dataset in known.known_datasets():
         root = Path(folder, *Path(dataset.root).parts[1:])
         roots |= {root, *root.parents}
         if root.is_dir():
@@ -85,14 +85,10 @@ def check_data(cfg: 'Config') -> Finding:
     """Check the data sets as tools/train.py does before it starts."""
     from mmengine.registry import DATASETS
 
-    from mmscfs.datasets.classification_check import (
-        check_classification_data,
-    )
-    from mmscfs.datasets.detection_check import check_detection_data
+    from mmscfs.datasets.checks import check_data
 
     try:
-        check_detection_data(cfg)
-        check_classification_data(cfg)
+        check_data(cfg)
         found = []
         for split in ('train', 'val'):
             settings = (cfg.get(f'{split}_dataloader') or {}).get('dataset')

@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS
 from printed_files import printed_files
 from torch import nn
 
-from mmscfs.datasets.detection_check import check_detection_data
+from mmscfs.datasets.checks.detection import check_detection_data
 from mmscfs.engine import prepare_config, start_from
 
 FOLDER = 'configs/detection/coco'

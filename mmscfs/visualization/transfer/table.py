@@ -4,7 +4,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mmscfs.datasets.detection_check import leaf_datasets
+from mmscfs.datasets.checks import leaf_datasets
 
 from ..tables import Row, Table, rank
 from .paper_tables import PAPER_TABLES, PaperTable
