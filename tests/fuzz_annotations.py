@@ -12,7 +12,8 @@ import numpy as np
 from mutations import fuzz, main
 from pycocotools import mask as coco_mask
 
-from mmscfs.datasets.annotation_check import check_coco, check_voc
+from mmscfs.datasets.checks.coco import check_coco
+from mmscfs.datasets.checks.voc import check_voc
 
 CLASSES = ('cat', 'dog')
 # Two of polygons, and one as run lengths, plain and packed.

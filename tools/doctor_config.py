@@ -77,14 +77,10 @@ def check_data(cfg: 'Config') -> Finding:
     """Check the data sets as tools/train.py does before it starts."""
     from mmengine.registry import DATASETS
 
-    from mmscfs.datasets.classification_check import (
-        check_classification_data,
-    )
-    from mmscfs.datasets.detection_check import check_detection_data
+    from mmscfs.datasets.checks import check_data
 
     try:
-        check_detection_data(cfg)
-        check_classification_data(cfg)
+        check_data(cfg)
         found = []
         for split in ('train', 'val'):
             settings = (cfg.get(f'{split}_dataloader') or {}).get('dataset')

@@ -139,10 +139,7 @@ def main() -> None:
     args = parse_args()
 
     # After parsing, so that --help and a wrong option answer at once.
-    from mmscfs.datasets.classification_check import (
-        check_classification_data,
-    )
-    from mmscfs.datasets.detection_check import check_detection_data
+    from mmscfs.datasets.checks import check_data
     from mmscfs.engine import prepare_config, start_from
     from mmscfs.engine.runner_access import unwrapped_model
 
@@ -154,8 +151,7 @@ def main() -> None:
             start_from(cfg, args.pretrained, args.network)
         else:
             check_weights(cfg)
-        check_detection_data(cfg, ('test',))
-        check_classification_data(cfg, ('test',))
+        check_data(cfg, ('test',))
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
     runner = build_runner(cfg)

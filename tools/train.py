@@ -152,10 +152,7 @@ def main() -> None:
     args = parse_args()
 
     # After parsing, so that --help and a wrong option answer at once.
-    from mmscfs.datasets.classification_check import (
-        check_classification_data,
-    )
-    from mmscfs.datasets.detection_check import check_detection_data
+    from mmscfs.datasets.checks import check_data
     from mmscfs.engine import (
         check_work_dir,
         choose_checkpoint,
@@ -171,8 +168,7 @@ def main() -> None:
         prepare_config(cfg)
         if args.pretrained:
             start_from(cfg, args.pretrained, args.network)
-        check_detection_data(cfg)
-        check_classification_data(cfg)
+        check_data(cfg)
         if cfg.get('resume') and is_restart():
             resume_again(cfg)
         else:

@@ -11,7 +11,6 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 from torch.utils.data import get_worker_info
 
-from .paths import check_inside
 from .samplers import SampleKey
 from .shards import is_sharded, read_index
 from .transforms.loading import UnreadableImageError, check_regular
@@ -261,4 +260,33 @@ class ImageFiles(CustomDataset):
         return (
             f': the whole folder {folder!r} is gone, mount it again or put '
             'it back, and go on with --resume'
+        )
+
+
+def check_inside(name: str, source: str, folder: str) -> None:
+    """Check that a name that a file gives stays in its folder.
+
+    Links below the folder are the user's own, and may lead anywhere. A folder
+    may be a remote one, but no name: OpenMMLab would fetch it.
+
+    Args:
+        name (str): Path below the folder, as the file has it.
+        source (str): What has the name, for the error.
+        folder (str): The folder, for the error.
+
+    Raises:
+        ValueError: The name is empty, absolute or an address, or could leave
+            the folder.
+    """
+    if (
+        not name
+        or osp.isabs(name)
+        or '..' in name.split('/')
+        or '\0' in name
+        or '://' in name
+    ):
+        raise ValueError(
+            f'{source} has the name {name!r}, which is not a path below the '
+            f'folder {folder!r}: write it from that folder on, without ".." '
+            'or "://"'
         )

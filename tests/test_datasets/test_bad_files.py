@@ -26,7 +26,7 @@ from mmpretrain.registry import DATASETS
 from torch.utils.data import DataLoader
 
 from mmscfs.datasets import ImageFiles, LoadImage
-from mmscfs.datasets.classification_check import check_classification_data
+from mmscfs.datasets.checks.classification import check_classification_data
 from mmscfs.datasets.shards import read_index, write_shards
 from mmscfs.datasets.transforms.loading import (
     EncodedImage,
@@ -303,7 +303,7 @@ def test_a_list_cannot_leave_its_folder(tmp_path, name):
         serialize_data=False,
     )
     (tmp_path / 'list.txt').write_text(f'fine.jpg 0\n{name} 1\n')
-    with pytest.raises(ValueError, match='no path below') as caught:
+    with pytest.raises(ValueError, match='not a path below') as caught:
         ImageFiles(**settings)
     assert repr(name) in str(caught.value)
     assert str(tmp_path / 'list.txt') in str(caught.value)
@@ -389,7 +389,7 @@ def test_before_an_evaluation(classes, tmp_path):
     for name in names:
         (tmp_path / 'list.txt').write_text(f'a/0.jpg 0\n{name} 1\n')
         classes.val_dataloader.dataset.ann_file = 'list.txt'
-        with pytest.raises(ValueError, match='no path below') as caught:
+        with pytest.raises(ValueError, match='not a path below') as caught:
             check_classification_data(classes, **check)
         assert name in str(caught.value)
 
@@ -409,6 +409,6 @@ def test_whole_paths_in_the_list_of_an_evaluation(classes, tmp_path, slash):
     lines = [f'{tmp_path}/val/a/0.jpg {i % 2}\n' for i in range(100)]
     lines[1] = 'http://127.0.0.1:9/b.jpg 1\n'  # none of those looked at
     (tmp_path / 'list.txt').write_text(''.join(lines))
-    with pytest.raises(ValueError, match='no path below') as caught:
+    with pytest.raises(ValueError, match='not a path below') as caught:
         check_classification_data(classes, ['val'])
     assert 'http://127.0.0.1:9/b.jpg' in str(caught.value)

@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from mmscfs.datasets.detection_check import check_detection_data
+from mmscfs.datasets.checks.detection import check_detection_data
 from mmscfs.engine import prepare_config, start_from
 
 FOLDER = 'configs/detection/coco'

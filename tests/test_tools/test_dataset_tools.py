@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from commands import load_tool
 from mmpretrain.datasets import CustomDataset, ImageNet, OxfordIIITPet
+from mmpretrain.registry import DATASETS
 
-from mmscfs.datasets import known_datasets
-from mmscfs.datasets.known_datasets import KNOWN_DATASETS
+from mmscfs.datasets.checks import published
+from mmscfs.datasets.checks.published import known_datasets
 
 checker = load_tool('dataset_converters/check_dataset')
 lister = load_tool('dataset_converters/make_semi_supervised_list')
@@ -61,7 +62,7 @@ def tree(root):
 def small_pets(tmp_path, monkeypatch):
     """Pets of two images and one, and totals to match."""
     root = tmp_path / 'pets'
-    (pets,) = (d for d in KNOWN_DATASETS if d.name == 'pets')
+    pets = published.find_dataset('pets')
     splits = []
     for split, files in (
         (pets.splits[0], ('A_1', 'B_1')),
@@ -71,15 +72,20 @@ def small_pets(tmp_path, monkeypatch):
         write(root / f'annotations/{split.name}.txt', ''.join(lines))
         for file in files:
             write(root / f'images/{file}.jpg')
-        splits.append(split._replace(images=len(files), classes=len(files)))
+        # Only these classes are known, so that none is missing.
+        names = OxfordIIITPet.METAINFO['classes'][: len(files)]
+        kind = f'Pets{len(files)}'
+        small = type(kind, (OxfordIIITPet,), {'METAINFO': {'classes': names}})
+        monkeypatch.setitem(DATASETS.module_dict, kind, small)
+        splits.append(
+            split._replace(
+                images=len(files),
+                classes=len(files),
+                settings=split.settings | dict(kind=kind),
+            )
+        )
     pets = pets._replace(root=str(root), splits=tuple(splits))
-    monkeypatch.setattr(known_datasets, 'KNOWN_DATASETS', (pets,))
-    # Only these classes are known, so that none is missing.
-    for split in splits:
-        kind = split.read.keywords['kind']
-        names = kind.METAINFO['classes'][: split.classes]
-        small = type(kind.__name__, (kind,), {'METAINFO': {'classes': names}})
-        monkeypatch.setitem(split.read.keywords, 'kind', small)
+    monkeypatch.setattr(published, 'known_datasets', lambda: (pets,))
     return root
 
 
@@ -117,7 +123,7 @@ def test_root_is_looked_at_instead(small_pets, tmp_path, capsys):
 def test_list_names_every_layout(capsys):
     assert checker.main(['--list']) == 0
     output = capsys.readouterr().out
-    for dataset in KNOWN_DATASETS:
+    for dataset in known_datasets():
         assert f'{dataset.name}: {dataset.title}' in output
         assert f'{dataset.root}/' in output
 
@@ -128,6 +134,11 @@ def test_wrong_calls_of_the_checker(args, capsys):
         checker.main(args)
     assert caught.value.code == 2
     assert 'error: ' in capsys.readouterr().err
+
+
+def test_help_names_every_data_set():
+    names = [dataset.name for dataset in known_datasets()]
+    assert ', '.join(names) == checker.NAMES
 
 
 # make_semi_supervised_list.py

@@ -19,7 +19,7 @@ from rich.progress import track
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from mmscfs.datasets.known_datasets import KnownDataset
+    from mmscfs.datasets.checks.published import KnownDataset
 
 NAMES = (
     'in1k, in100, in1k-1percent, in1k-10percent, coco, voc0712, voc07, '
@@ -79,7 +79,7 @@ def print_layout(
 
 def check(console: Console, dataset: 'KnownDataset', root: Path) -> bool:
     """Check a data set, print what was found, return if it is complete."""
-    from mmscfs.datasets.known_datasets import check_split, problems
+    from mmscfs.datasets.checks.published import check_split, problems
 
     bars = Console(stderr=True)
     show = partial(
@@ -120,12 +120,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, parser = parse_args(argv)
 
     # After parsing, so that --help and a wrong option answer at once.
-    from mmscfs.datasets.known_datasets import KNOWN_DATASETS, find_dataset
+    from mmscfs.datasets.checks.published import (
+        find_dataset,
+        known_datasets,
+    )
 
     # A pipe or a file would get 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 120)
     if args.list:
-        for dataset in KNOWN_DATASETS:
+        for dataset in known_datasets():
             print_layout(console, dataset, Path(dataset.root))
         return 0
     try:

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmpretrain.datasets import CIFAR10, CustomDataset
 from mmpretrain.registry import DATASETS
 
-from mmscfs.datasets.classification_check import check_classification_data
+from mmscfs.datasets.checks.classification import check_classification_data
 
 CLASSES = ('cat', 'dog', 'owl')
 

@@ -66,20 +66,20 @@ def zigzag(sides: int) -> Callable[[dict], str]:
     return mask([[-600, 2, 600, 2] * (sides // 2)])
 
 
-ENTRY = ("'annotations'", 'no object')
+ENTRY = ("'annotations'", 'not an object')
 SQUARE = [2, 2, 9, 2, 9, 9, 2, 9]
 # Of an image of 60 x 40 px.
 COCO = [
     Case('empty file', lambda c: '', ('line 1',)),
-    Case('cut off', lambda c: json.dumps(c)[:-9], ('no json', 'line 1')),
-    Case('page', lambda c: '<html>404</html>', ('no json', 'line 1')),
+    Case('cut off', lambda c: json.dumps(c)[:-9], ('not JSON', 'line 1')),
+    Case('page', lambda c: '<html>404</html>', ('not JSON', 'line 1')),
     Case('deep', lambda c: '[' * 10**6, ('nested too deep',)),
     Case(
         'deep value',
         lambda c: json.dumps(c)[:-1] + ', "x": ' + '[' * 10**6,
         ('nested too deep',),
     ),
-    Case('digits', digits, ('no json', '4300')),
+    Case('digits', digits, ('not JSON', '4300')),
     Case('list', lambda c: '[]', ('holds a list',)),
     Case('null', lambda c: 'null', ('holds a NoneType',)),
     Case('number', lambda c: '7', ('holds a int',)),
@@ -106,6 +106,11 @@ COCO = [
     Case('file is a list', changed('images', file_name=[]), ('file_name=[]',)),
     Case('width is a text', changed('images', width='60'), ("width='60'",)),
     Case('width 0', changed('images', width=0), ('width=0', '> 0')),
+    Case(
+        'huge',
+        changed('images', width=2**20, height=513),
+        ('more than masks',),
+    ),
     Case('height < 0', changed('images', height=-40), ('height=-40',)),
     Case(
         'height NaN', changed('images', height=float('nan')), ('height=nan',)
@@ -127,6 +132,13 @@ COCO = [
     Case('box < 0', box(5, 6, -20, 3), ('negative size',)),
     Case('box outside', box(61, 6, 20, 3), ('outside of the image (60x40)',)),
     Case('box of no area', box(5, 6, 0, 3), ()),
+    Case('area 0', changed('annotations', area=0), ()),
+    Case('crowd', changed('annotations', iscrowd=1), ()),
+    Case('iscrowd null', changed('annotations', iscrowd=None), ('iscrowd N',)),
+    Case(
+        'iscrowd text', changed('annotations', iscrowd='0'), ("iscrowd '0'",)
+    ),
+    Case('no iscrowd', without('annotations', 'iscrowd'), ('crowd missing',)),
     Case('unknown category', changed('annotations', category_id=77), ()),
     Case('unknown image', changed('annotations', image_id=77), ()),
     Case('polygon', mask([SQUARE]), ()),
@@ -150,10 +162,9 @@ COCO = [
             10**400: ('not finite',),
         }.items()
     ),
-    # 2**24 / 1200 = 13981.01...
-    Case('polygon of 13980 sides', zigzag(13980), ()),
-    Case('polygon of 14000 sides', zigzag(14000), ('boundary of 16800000 p',)),
-    Case('polygon not in a list', mask(SQUARE), ('no list of polygons',)),
+    # 2**28 / 1200 = 223696.2...
+    Case('polygon of too many points', zigzag(223_700), ('223700 points',)),
+    Case('polygon not in a list', mask(SQUARE), ('not a list of polygons',)),
     Case('mask is text', mask('2,2,9,2'), ('neither polygons nor',)),
     Case('runs', mask(dict(size=[40, 60], counts=[2395, 5])), ()),
     # 2395 = (27, 10, 2) in fives of bits, from the lowest on; 27 + 32 is "k"
@@ -161,14 +172,18 @@ COCO = [
     Case('packed runs', packed('kZ25'), ()),
     Case('packed runs too long', packed('kZ26'), ('2401 pixels in all',)),
     Case('packed run of zero', packed('0'), ('of 0 pixels in all',)),
-    Case('packed runs < 0', packed('Z[2F'), ('no run lengths',)),
-    Case('packed runs cut off', packed('kZ'), ('no run lengths',)),
-    Case('no packed runs', packed(''), ('no run lengths',)),
-    Case('packed garbage', packed('garbage!!!'), ('no run lengths',)),
-    Case('packed runs of more bits', packed('kZRPPPPPPP05'), ('no run len',)),
-    Case('packed runs and more', packed('kZ25\xb0'), ('no run lengths',)),
-    Case('packed runs and NUL', packed('kZ25\0'), ('no run lengths',)),
-    Case('packed runs, no text', packed('kZ25\ud800'), ('no run lengths',)),
+    Case('packed runs < 0', packed('Z[2F'), ('pixels in all',)),
+    Case('packed runs cut off', packed('kZ'), ('not run lengths',)),
+    Case('no packed runs', packed(''), ('not run lengths',)),
+    Case('packed garbage', packed('garbage!!!'), ('not run lengths',)),
+    Case(
+        'packed runs of more bits',
+        packed('kZRPPPPPPP05'),
+        ('not run lengths',),
+    ),
+    Case('packed runs and more', packed('kZ25\xb0'), ('not run lengths',)),
+    Case('packed runs and NUL', packed('kZ25\0'), ('not run lengths',)),
+    Case('packed runs, no text', packed('kZ25\ud800'), ('not run lengths',)),
     Case(
         'runs too long',
         mask(dict(size=[40, 60], counts=[2395, 10**9])),
@@ -177,9 +192,9 @@ COCO = [
     Case(
         'runs < 0',
         mask(dict(size=[40, 60], counts=[2410, -10])),
-        ('no run lengths',),
+        ('not run lengths',),
     ),
-    Case('runs lost', mask(dict(size=[40, 60])), ('no run lengths',)),
+    Case('runs lost', mask(dict(size=[40, 60])), ('not run lengths',)),
     Case(
         'runs of another size',
         mask(dict(size=[60, 40], counts=[2400])),
@@ -188,13 +203,13 @@ COCO = [
     *(
         Case(f'path {name!r}', changed('images', file_name=name), words)
         for name, words in {
-            '/etc/passwd': ("'/etc/passwd'", 'no path below'),
-            '../../etc/passwd': ("'../../etc/passwd'", 'no path below'),
-            'a/../../1.jpg': ("'a/../../1.jpg'", 'no path below'),
-            '1.jpg\0': ('no path below',),
-            'http://127.0.0.1:9/1.jpg': ('no path below', '"://"'),
-            'x:s3://bucket/1.jpg': ('no path below',),
-            '': ("''", 'no path below'),
+            '/etc/passwd': ("'/etc/passwd'", 'not a path below'),
+            '../../etc/passwd': ("'../../etc/passwd'", 'not a path below'),
+            'a/../../1.jpg': ("'a/../../1.jpg'", 'not a path below'),
+            '1.jpg\0': ('not a path below',),
+            'http://127.0.0.1:9/1.jpg': ('not a path below', '"://"'),
+            'x:s3://bucket/1.jpg': ('not a path below',),
+            '': ("''", 'not a path below'),
             'gone.jpg': ('gone.jpg', 'do not exist'),
         }.items()
     ),
@@ -226,9 +241,9 @@ ELSEWHERE = '<!DOCTYPE a SYSTEM "http://127.0.0.1:9/a.dtd">'
 PARAMETER = '<!DOCTYPE a [<!ENTITY % x SYSTEM "file:///etc/passwd"> %x;]>'
 # An object of class dog with the box (5, 2, 60, 30), of an image of 60x40.
 VOC = [
-    Case('empty file', lambda t: '', ('no XML',)),
+    Case('empty file', lambda t: '', ('not XML',)),
     Case('cut off', lambda t: t[:90], ('damaged', 'line 1')),
-    Case('text', lambda t: 'no annotation', ('no XML', 'line 1')),
+    Case('text', lambda t: 'no annotation', ('not XML', 'line 1')),
     Case('laughs', after(LAUGHS), ('document type',)),
     Case('file', after(OUTSIDE), ('document type',)),
     Case('definitions', after(ELSEWHERE), ('document type',)),
@@ -237,9 +252,9 @@ VOC = [
     Case(
         'unknown encoding',
         lambda t: '<?xml version="1.0" encoding="x-none"?>' + t,
-        ('no XML', 'encoding'),
+        ('not XML', 'encoding'),
     ),
-    Case('deep', lambda t: '<a>' * 10**5, ('no XML',)),
+    Case('deep', lambda t: '<a>' * 10**5, ('not XML',)),
     Case(
         'deep and whole',
         lambda t: t.replace('dog', '<a>' * 10**5 + '</a>' * 10**5),

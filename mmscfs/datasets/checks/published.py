@@ -1,28 +1,58 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Count the images and classes of a data set, and note what is missing.
+"""Check that a published data set is complete; nothing is decoded.
 
-A reader goes through one split as the data set's class in mmpretrain or mmdet
-would, and fills a :class:`SplitReport`. Nothing is decoded.
+``published.yml`` holds the layouts and totals. A reader goes through one
+split as the data set's class in mmpretrain or mmdet does, and fills a
+:class:`SplitReport`.
+
+Example:
+    >>> split = find_dataset('pets').splits[0]
+    >>> problems(split, check_split(split, Path('data/Oxford-IIIT_Pets')))
+    []
 """
 
-import json
 import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mmengine.dataset import BaseDataset
-from mmpretrain.datasets import CIFAR10, ImageNet
+import yaml
+from mmpretrain.datasets import ImageNet
+from mmpretrain.datasets.custom import find_folders, get_samples
 from mmpretrain.datasets.utils import check_md5
+from mmpretrain.registry import DATASETS
 
-from .paths import check_inside
-from .voc_file import read_xml
+from ..image_files import check_inside
+from .coco import read_coco
+from .voc import read_xml
 
 Track = Callable[[Sequence, str], Iterable]
 SYNSET = re.compile(r'n\d{8}')
+
+
+class Split(NamedTuple):
+    """A split as it was published."""
+
+    name: str
+    images: int | None  # None where they depend on a choice of classes
+    classes: int
+    reader: str  # one of READERS
+    settings: dict[str, Any]  # of the reader
+
+
+class KnownDataset(NamedTuple):
+    """A data set and where the configs look for it."""
+
+    name: str
+    title: str
+    root: str
+    layout: str  # below the root
+    splits: tuple[Split, ...]
 
 
 @dataclass
@@ -62,69 +92,122 @@ class SplitReport:
         return sorted(self.known_classes - self.classes)
 
 
-def read_folders(
-    report: SplitReport,
-    track: Track,
-    split: str,
-    other: str,
-    per_class: tuple[int, int],
+@lru_cache
+def known_datasets() -> tuple[KnownDataset, ...]:
+    """Return the data sets of ``published.yml``."""
+    file = resources.files(__package__) / 'published.yml'
+    return tuple(
+        KnownDataset(
+            name,
+            entry['title'],
+            entry['root'],
+            entry['layout'],
+            tuple(Split(**split) for split in entry['splits']),
+        )
+        for name, entry in yaml.safe_load(file.read_text('utf-8')).items()
+    )
+
+
+def find_dataset(name: str) -> KnownDataset:
+    """Return a data set by its name.
+
+    Raises:
+        ValueError: No data set has this name.
+    """
+    for dataset in known_datasets():
+        if dataset.name == name:
+            return dataset
+    names = ', '.join(dataset.name for dataset in known_datasets())
+    raise ValueError(f'unknown data set {name!r}: choose one of {names}')
+
+
+def check_split(
+    split: Split, root: Path, track: Track = lambda items, text: items
+) -> SplitReport:
+    """Go through a split below ``root``.
+
+    Args:
+        split (Split): One of a :class:`KnownDataset`.
+        root (Path): Where the data set is.
+        track (Track): Shows the progress: returns what it gets, a sequence
+            and a description of it. Defaults to nothing shown.
+    """
+    report = SplitReport(root)
+    READERS[split.reader](report, track, **split.settings)
+    return report
+
+
+def problems(split: Split, report: SplitReport) -> list[str]:
+    """Say in words what is wrong with a split; an empty list: nothing."""
+    found = []
+    counts = (
+        ('images', report.images, split.images),
+        ('classes', len(report.classes), split.classes),
+    )
+    for what, count, known in counts:
+        if known is not None and count != known:
+            found.append(f'{count:,} {what} instead of {known:,}')
+    for what, names in (
+        ('missing', report.missing),
+        ('empty or damaged', report.damaged),
+        ('classes without images', report.missing_classes),
+    ):
+        if names:
+            found.append(f'{what} ({len(names):,}): {first(names)}')
+    return found + report.notes
+
+
+def read_imagenet(
+    report: SplitReport, track: Track, split: str, per_class: Sequence[int]
 ) -> None:
-    """Read ImageNet's images from a folder for each class.
+    """Read ImageNet from its list of files, or else from class folders.
 
     Args:
         report (SplitReport): To fill.
         track (Track): Shows the progress.
-        split (str): Folder of the class folders.
-        other (str): That of the other split, which has the same classes.
-        per_class (tuple[int, int]): Fewest and most images of a class.
+        split (str): "train" or "val"; both have the same class folders.
+        per_class (Sequence[int]): Fewest and most images of a class.
     """
+    if (report.root / 'meta' / f'{split}.txt').is_file():
+        read_list(report, track, split, f'meta/{split}.txt')
+        return
     folder = report.root / split
     if not folder.is_dir():
         report.missing.append(f'{split}/')
         return
-    names = subfolders(folder)
     listing = report.root / 'meta/classes.txt'
     if listing.is_file():
         report.known_classes |= set(read_text(listing).split())
-    report.known_classes |= {*names, *subfolders(report.root / other)}
+    for part in ('train', 'val'):
+        if (report.root / part).is_dir():
+            report.known_classes |= {*find_folders(str(report.root / part))[0]}
+    names, _ = find_folders(str(folder))
     if not names:
         report.notes.append(
             f'{split}/ has no folder for each class: sort the images into '
             f'such folders, or list them in meta/{split}.txt, a line "FILE '
             'LABEL" each'
         )
+    low, high = per_class
     odd = []
     for name in track(names, split):
         before = report.images
-        for path, _, files in os.walk(folder / name, followlinks=True):
-            report.add(
-                (os.path.join(path, file), name)
-                for file in sorted(files)
-                if file.lower().endswith(ImageNet.IMG_EXTENSIONS)
-                and not file.startswith('.')
-            )
+        files, _ = get_samples(str(folder / name), None, is_image)
+        report.add((folder / name / file, name) for file in files)
         count = report.images - before
-        if not per_class[0] <= count <= per_class[1]:
+        if not low <= count <= high:
             odd.append(f'{name} ({count:,})')
     if odd:
-        low, high = per_class
+        expected = low if low == high else f'{low} to {high:,}'
         report.notes.append(
-            'classes with other than '
-            f'{low if low == high else f"{low} to {high:,}"} images '
-            f'({len(odd):,}): {first(odd)}'
+            f'classes with other than {expected} images ({len(odd):,}): '
+            f'{first(odd)}'
         )
 
 
-def subfolders(folder: Path) -> list[str]:
-    """Return the names of the class folders in a folder, sorted."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if entry.is_dir() and not entry.name.startswith('.')
-        )
+def is_image(name: str) -> bool:
+    """Tell by its ending whether mmpretrain takes a file for an image."""
+    return name.lower().endswith(ImageNet.IMG_EXTENSIONS)
 
 
 def read_list(
@@ -133,7 +216,6 @@ def read_list(
     split: str,
     ann_file: str,
     num_classes: int = 1000,
-    remedy: str = '',
 ) -> None:
     """Read a list of files and labels, below the folder ``split``.
 
@@ -142,8 +224,6 @@ def read_list(
     """
     path = report.root / ann_file
     if not report.has(path):
-        if remedy:
-            report.notes.append(remedy)
         return
     images, labels = [], defaultdict(set)
     for number, line in enumerate(read_text(path).splitlines(), 1):
@@ -175,42 +255,35 @@ def read_list(
     report.add(track(images, ann_file))
 
 
-def read_imagenet(
-    report: SplitReport,
-    track: Track,
-    split: str,
-    other: str,
-    per_class: tuple[int, int],
-) -> None:
-    """Read ImageNet from its list of files, or else from class folders."""
-    if (report.root / 'meta' / f'{split}.txt').is_file():
-        read_list(report, track, split, f'meta/{split}.txt')
-    else:
-        read_folders(report, track, split, other, per_class)
-
-
 def read_annotated(
     report: SplitReport,
     track: Track,
-    kind: type[BaseDataset],
+    kind: str,
     split: str,
     needed: Sequence[str],
+    instead: str = '',
 ) -> None:
     """Read a data set of mmpretrain that has annotation files.
 
     Args:
         report (SplitReport): To fill.
         track (Track): Shows the progress.
-        kind (type): The data set's class.
+        kind (str): The data set's class.
         split (str): Its name of the split.
         needed (Sequence[str]): Annotation files without which it fails.
+        instead (str): One that replaces them if it exists. Defaults to ''.
     """
+    if instead and (report.root / instead).exists():
+        needed = [instead]
     if not all([report.has(report.root / name) for name in needed]):
         return
-    names = kind.METAINFO['classes']
+    found: Any = DATASETS.get(kind)
+    names = found.METAINFO['classes']
     report.known_classes = set(names)
     try:
-        dataset = kind(data_root=str(report.root), split=split, lazy_init=True)
+        dataset = found(
+            data_root=str(report.root), split=split, lazy_init=True
+        )
         images = [
             (image['img_path'], names[image['gt_label']])
             for image in dataset.load_data_list()
@@ -225,40 +298,28 @@ def read_annotated(
     report.add(track(images, split))
 
 
-def read_cars(
-    report: SplitReport, track: Track, kind: type, split: str
-) -> None:
-    """Read Stanford Cars in either of its two layouts."""
-    names = {
-        'train': 'devkit/cars_train_annos.mat',
-        'test': 'devkit/cars_test_annos_withlabels.mat',
-    }
-    both = 'cars_annos.mat'
-    needed = both if (report.root / both).exists() else names[split]
-    read_annotated(report, track, kind, split, [needed])
-
-
 def read_cifar(
     report: SplitReport,
     track: Track,
-    kind: type[CIFAR10],
+    kind: str,
     split: str,
     images_per_file: int,
 ) -> None:
     """Read CIFAR's archives: their checksums say what they hold."""
-    files = kind.train_list if split == 'train' else kind.test_list
+    found: Any = DATASETS.get(kind)
+    files = found.train_list if split == 'train' else found.test_list
     for file, md5 in track(files, split):
-        path = report.root / kind.base_folder / file
+        path = report.root / found.base_folder / file
         if not report.has(path):
             continue
         if check_md5(str(path), md5):
             report.images += images_per_file
-            report.classes = set(kind.METAINFO['classes'])
+            report.classes = set(found.METAINFO['classes'])
         else:
             report.damaged.append(os.path.relpath(path, report.root))
 
 
-def read_coco(
+def read_coco_images(
     report: SplitReport, track: Track, ann_file: str, folder: str
 ) -> None:
     """Read COCO's images and categories from its annotations."""
@@ -266,27 +327,19 @@ def read_coco(
     if not report.has(path):
         return
     try:
-        coco: dict[str, Any] = json.loads(path.read_bytes())
-        names = {category['name'] for category in coco['categories']}
-        files = [image['file_name'] for image in coco['images']]
-        for file in files:
-            check_inside(file, ann_file, folder)
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+        coco = read_coco(str(path), ann_file)
+        for image in coco['images']:
+            check_inside(image['file_name'], ann_file, folder)
+    except ValueError as error:
         report.damaged.append(ann_file)
-        report.notes.append(f'{ann_file} is not COCO annotations: {error!r}')
+        report.notes.append(str(error))
         return
-    report.classes = names
-    for file in track(files, folder):
-        report.images += report.has(report.root / folder / file)
+    report.classes = {category['name'] for category in coco['categories']}
+    for image in track(coco['images'], folder):
+        report.images += report.has(report.root / folder / image['file_name'])
 
 
-def read_voc(
+def read_voc_images(
     report: SplitReport, track: Track, year: str, listing: str
 ) -> None:
     """Read Pascal VOC: every image needs its annotation.
@@ -321,8 +374,18 @@ def read_voc(
             report.classes |= {str(item.text) for item in objects}
 
 
+READERS: dict[str, Callable[..., None]] = {
+    'imagenet': read_imagenet,
+    'list': read_list,
+    'annotated': read_annotated,
+    'cifar': read_cifar,
+    'coco': read_coco_images,
+    'voc': read_voc_images,
+}
+
+
 def read_text(path: Path) -> str:
-    """Read a list; what is no text becomes lines that are no entries."""
+    """Read a list; what is not text becomes lines that are not entries."""
     return path.read_text('utf-8', errors='replace')
 
 

@@ -15,44 +15,23 @@ from mmpretrain.datasets import (
     OxfordIIITPet,
     StanfordCars,
 )
+from mmpretrain.registry import DATASETS
 
-from mmscfs.datasets.completeness import (
-    SplitReport,
-    read_cifar,
-    read_coco,
-    read_folders,
-    read_list,
-    read_voc,
-)
-from mmscfs.datasets.known_datasets import (
-    KNOWN_DATASETS,
+from mmscfs.datasets.checks.published import (
     Split,
+    SplitReport,
     check_split,
     find_dataset,
+    known_datasets,
     problems,
 )
 
-CONFIGS = Path(__file__).parents[2] / 'configs/_base_/datasets'
-# As published: name -> (images, classes) of each split.
-TOTALS = {
-    'in1k': [(1281167, 1000), (50000, 1000)],
-    'in100': [(None, 100), (5000, 100)],
-    'in1k-1percent': [(12811, 1000), (50000, 1000)],
-    'in1k-10percent': [(128116, 1000), (50000, 1000)],
-    'coco': [(118287, 80), (5000, 80)],
-    'voc0712': [(5011, 20), (11540, 20), (4952, 20)],
-    'voc07': [(5011, 20), (4952, 20)],
-    'cifar10': [(50000, 10), (10000, 10)],
-    'cifar100': [(50000, 100), (10000, 100)],
-    'cub200': [(5994, 200), (5794, 200)],
-    'cars': [(8144, 196), (8041, 196)],
-    'aircraft': [(6667, 100), (3333, 100)],
-    'pets': [(3680, 37), (3669, 37)],
-}
+CONFIGS = Path(__file__).parents[3] / 'configs/_base_/datasets'
 BASES = {
     'in1k': 'imagenet_bs32_cls',
     'in100': 'imagenet100_bs32_cls',
     'coco': 'coco_instance_ms',
+    'voc0712': 'voc0712_ms',
     'cifar10': 'cifar10_bs256_cls',
     'cifar100': 'cifar100_bs256_cls',
     'cub200': 'cub200_bs256_cls',
@@ -60,6 +39,7 @@ BASES = {
     'aircraft': 'aircraft_bs256_cls',
     'pets': 'pets_bs256_cls',
 }
+NAMES = [dataset.name for dataset in known_datasets()]
 
 
 def write(path, content='x'):
@@ -67,37 +47,35 @@ def write(path, content='x'):
     path.write_text(content)
 
 
-def look(root, reader, **kwargs):
-    return check_split(Split('s', None, 0, partial(reader, **kwargs)), root)
-
-
-def test_totals_are_the_published_ones():
-    assert [dataset.name for dataset in KNOWN_DATASETS] == list(TOTALS)
-    for dataset in KNOWN_DATASETS:
-        found = [(split.images, split.classes) for split in dataset.splits]
-        assert found == TOTALS[dataset.name]
+def look(root, reader, **settings):
+    return check_split(Split('s', None, 0, reader, settings), root)
 
 
 @pytest.mark.parametrize('name', BASES)
 def test_roots_are_those_of_the_configs(name):
     cfg = Config.fromfile(CONFIGS / f'{BASES[name]}.py')
-    root = find_dataset(name).root
-    for split in ('train', 'val'):
-        dataset = cfg[f'{split}_dataloader'].dataset
-        assert Path(dataset.data_root) == Path(root)
+    train = cfg.train_dataloader.dataset
+    for dataset in train.get('datasets', [train]):
+        assert Path(dataset.data_root) == Path(find_dataset(name).root)
 
 
-def test_voc_root_is_that_of_the_config():
-    cfg = Config.fromfile(CONFIGS / 'voc0712_ms.py')
-    parts = cfg.train_dataloader.dataset.datasets
-    root = Path(find_dataset('voc0712').root)
-    assert {Path(part.data_root) for part in parts} == {root}
-    cfg = Config.fromfile(CONFIGS / 'voc07_features.py')
-    for loader in (cfg.test_dataloader, cfg.test_cfg.bank_dataloader):
-        assert loader.dataset.data_root == find_dataset('voc07').root
+def test_totals_are_consistent():
+    """The classes are those of mmpretrain, and CIFAR's files add up."""
+    assert len(NAMES) == len(set(NAMES)) == 13
+    for dataset in known_datasets():
+        for split in dataset.splits:
+            settings = split.settings
+            if 'kind' in settings:
+                kind = DATASETS.get(settings['kind'])
+                assert split.classes == len(kind.METAINFO['classes'])
+            if split.reader == 'cifar':
+                is_train = settings['split'] == 'train'
+                files = kind.train_list if is_train else kind.test_list
+                count = settings['images_per_file'] * len(files)
+                assert split.images == count
 
 
-@pytest.mark.parametrize('name', TOTALS)
+@pytest.mark.parametrize('name', NAMES)
 def test_an_empty_folder_is_incomplete_in_every_split(name, tmp_path):
     for split in find_dataset(name).splits:
         report = check_split(split, tmp_path)
@@ -107,7 +85,7 @@ def test_an_empty_folder_is_incomplete_in_every_split(name, tmp_path):
 
 
 def test_unknown_name_names_the_known_ones():
-    with pytest.raises(ValueError, match="'cub': the known ones are in1k,"):
+    with pytest.raises(ValueError, match="'cub': choose one of in1k,"):
         find_dataset('cub')
 
 
@@ -122,10 +100,7 @@ def imagenet(tmp_path):
 
 
 def folders(root, split='train', low=4, high=4):
-    other = {'train': 'val', 'val': 'train'}[split]
-    return look(
-        root, read_folders, split=split, other=other, per_class=(low, high)
-    )
+    return look(root, 'imagenet', split=split, per_class=[low, high])
 
 
 def test_folders_count_what_mmpretrain_finds(imagenet):
@@ -138,7 +113,7 @@ def test_folders_count_what_mmpretrain_finds(imagenet):
     theirs = CustomDataset(data_root=str(imagenet), data_prefix='train')
     assert report.images == len(theirs) == 14
     assert report.classes == set(theirs.CLASSES)
-    assert not problems(Split('train', 14, 3, None), report)
+    assert not problems(Split('train', 14, 3, '', {}), report)
 
 
 def test_folders_name_damaged_files_and_short_classes(imagenet):
@@ -147,25 +122,22 @@ def test_folders_name_damaged_files_and_short_classes(imagenet):
     report = folders(imagenet)
     assert report.images == 10
     assert report.damaged == ['train/n01443537/n01443537_2.JPEG']
-    assert problems(Split('train', 12, 3, None), report) == [
+    assert problems(Split('train', 12, 3, '', {}), report) == [
         '10 images instead of 12',
         'empty or damaged (1): train/n01443537/n01443537_2.JPEG',
         'classes with other than 4 images (2): n01443537 (3), n01484850 (3)',
     ]
 
 
-def test_folders_name_a_class_that_only_the_other_split_has(imagenet):
+def test_folders_name_classes_without_images(imagenet):
+    """Of the other split, and of the subset's list."""
     for path in (imagenet / 'val/n01443537').iterdir():
         path.unlink()
     (imagenet / 'val/n01443537').rmdir()
     report = folders(imagenet, 'val', 2, 2)
-    assert report.missing_classes == ['n01443537']
     assert 'classes without images (1): n01443537' in problems(
-        Split('val', 6, 3, None), report
+        Split('val', 6, 3, '', {}), report
     )
-
-
-def test_folders_name_a_class_of_the_subset_that_no_split_has(imagenet):
     write(imagenet / 'meta/classes.txt', 'n01440764\nn01491361\n')
     assert folders(imagenet).missing_classes == ['n01491361']
 
@@ -176,59 +148,58 @@ def test_a_flat_val_is_told_from_an_empty_one(tmp_path):
     assert 'list them in meta/val.txt' in report.notes[0]
 
 
-def listed(root, num_classes=3):
+def listed(root, lines):
+    write(root / 'meta/list.txt', ''.join(f'{line}\n' for line in lines))
     return look(
-        root,
-        read_list,
-        split='train',
-        ann_file='meta/list.txt',
-        num_classes=num_classes,
+        root, 'list', split='train', ann_file='meta/list.txt', num_classes=3
     )
 
 
-NAMES = [
+FILES = [
     f'n0144000{c}/n0144000{c}_{i}.JPEG' for c in range(3) for i in range(2)
 ]
 
 
 def test_list_counts_files_that_are_there(tmp_path):
-    for name in NAMES[1:]:
+    for name in FILES[1:]:
         write(tmp_path / 'train' / name)
-    write(tmp_path / 'train' / NAMES[5], '')
-    lines = [f'{name} {i // 2}\n' for i, name in enumerate(NAMES)]
-    write(tmp_path / 'meta/list.txt', ''.join(lines))
-    report = listed(tmp_path)
+    write(tmp_path / 'train' / FILES[5], '')
+    lines = [f'{name} {i // 2}' for i, name in enumerate(FILES)]
+    report = listed(tmp_path, lines)
     assert report.images == 4
     assert report.classes == {'n01440000', 'n01440001', 'n01440002'}
-    assert report.missing == [f'train/{NAMES[0]}']
-    assert report.damaged == [f'train/{NAMES[5]}']
+    assert report.missing == [f'train/{FILES[0]}']
+    assert report.damaged == [f'train/{FILES[5]}']
     assert not report.notes
-    (tmp_path / 'train' / NAMES[4]).unlink()
-    assert listed(tmp_path).missing_classes == ['n01440002']
+    (tmp_path / 'train' / FILES[4]).unlink()
+    assert listed(tmp_path, lines).missing_classes == ['n01440002']
 
 
-def test_list_with_labels_in_another_order_is_noticed(tmp_path):
-    for name in NAMES:
-        write(tmp_path / 'train' / name)
-    labels = (0, 0, 2, 2, 1, 1)
-    lines = [f'{n} {i}\n' for n, i in zip(NAMES, labels, strict=True)]
-    write(tmp_path / 'meta/list.txt', ''.join(lines))
-    (note,) = listed(tmp_path).notes
-    assert '(2): n01440001, n01440002' in note
+def test_flat_list_without_names_of_classes(tmp_path):
+    """That of ImageNet's val, where only the label tells the class."""
+    for i in range(3):
+        write(tmp_path / f'train/ILSVRC2012_val_{i}.JPEG')
+    report = listed(
+        tmp_path, [f'ILSVRC2012_val_{i}.JPEG {7 * i}' for i in range(3)]
+    )
+    assert report.classes == {'0', '7', '14'}
+    assert not report.notes
 
 
 @pytest.mark.parametrize(
-    ('text', 'note'),
+    ('lines', 'note'),
     [
-        ('a.JPEG 0\nb.JPEG\n', 'line 2 of meta/list.txt'),
-        ('a.JPEG ²\n', 'line 1 of meta/list.txt'),
-        ('a.JPEG 0\na.JPEG 0\n', 'names files twice (1)'),
+        (['a.JPEG 0', 'b.JPEG'], 'line 2 of meta/list.txt'),
+        (['a.JPEG ²'], 'line 1 of meta/list.txt'),
+        (['a.JPEG 0', 'a.JPEG 0'], 'names files twice (1)'),
+        (
+            [f'{n} {i}' for n, i in zip(FILES, (0, 0, 2, 2, 1, 1))],  # noqa: B905
+            '(2): n01440001, n01440002',
+        ),
     ],
 )
-def test_wrong_lists_are_explained(text, note, tmp_path):
-    write(tmp_path / 'train/a.JPEG')
-    write(tmp_path / 'meta/list.txt', text)
-    assert note in ''.join(listed(tmp_path).notes)
+def test_wrong_lists_are_explained(lines, note, tmp_path):
+    assert note in ''.join(listed(tmp_path, lines).notes)
 
 
 def make_cub(root):
@@ -240,24 +211,25 @@ def make_cub(root):
         write(root / f'images/00{label}.Bird/{i}.jpg')
     for name, text in parts.items():
         write(root / f'{name}.txt', text)
-    return CUB, root / 'images/002.Bird/2.jpg'
+    return CUB, root / 'images/002.Bird/2.jpg', 'images.txt'
 
 
 def make_cars(root):
-    for split, name in (
-        ('train', 'cars_train_annos'),
-        ('test', 'cars_test_annos_withlabels'),
+    for split, name, count in (
+        ('train', 'cars_train_annos', 2),
+        ('test', 'cars_test_annos_withlabels', 3),
     ):
-        files = [f'0000{i}.jpg' for i in range(3 - (split == 'train'))]
+        files = [f'0000{i}.jpg' for i in range(count)]
         for file in files:
             write(root / f'cars_{split}' / file)
-        labels = [1, 2, 2][: len(files)]
+        labels = [1, 2, 2][:count]
         (root / 'devkit').mkdir(exist_ok=True)
         mat4py.savemat(
             str(root / f'devkit/{name}.mat'),
             {'annotations': {'fname': files, 'class': labels}},
         )
-    return StanfordCars, root / 'cars_train/00001.jpg'
+    second = root / 'cars_train/00001.jpg'
+    return StanfordCars, second, 'devkit/cars_train_annos.mat'
 
 
 def make_cars_in_one_folder(root):
@@ -268,7 +240,7 @@ def make_cars_in_one_folder(root):
         relative_im_path=files, test=[0, 1, 0, 1], **{'class': [1, 1, 2, 3]}
     )
     mat4py.savemat(str(root / 'cars_annos.mat'), {'annotations': content})
-    return StanfordCars, root / files[2]
+    return StanfordCars, root / files[2], 'cars_annos.mat'
 
 
 def make_aircraft(root):
@@ -279,7 +251,8 @@ def make_aircraft(root):
             write(root / f'data/images/{file}.jpg')
             text += f'{file} {names[i]}\n'
         write(root / f'data/images_variant_{split}.txt', text)
-    return FGVCAircraft, root / 'data/images/12.jpg'
+    second = root / 'data/images/12.jpg'
+    return FGVCAircraft, second, 'data/images_variant_trainval.txt'
 
 
 def make_pets(root):
@@ -289,22 +262,22 @@ def make_pets(root):
             write(root / f'images/{file}.jpg')
             text += f'{file} {i} 1 1\n'
         write(root / f'annotations/{split}.txt', text)
-    return OxfordIIITPet, root / 'images/B_1.jpg'
+    return OxfordIIITPet, root / 'images/B_1.jpg', 'annotations/trainval.txt'
 
 
-SETS = [
-    ('cub200', make_cub),
-    ('cars', make_cars),
-    ('cars', make_cars_in_one_folder),
-    ('aircraft', make_aircraft),
-    ('pets', make_pets),
-]
-
-
-@pytest.mark.parametrize(('name', 'make'), SETS)
+@pytest.mark.parametrize(
+    ('name', 'make'),
+    [
+        ('cub200', make_cub),
+        ('cars', make_cars),
+        ('cars', make_cars_in_one_folder),
+        ('aircraft', make_aircraft),
+        ('pets', make_pets),
+    ],
+)
 def test_annotated_sets(name, make, tmp_path):
     """Two images of two classes in training, the second may go missing."""
-    kind, second = make(tmp_path)
+    kind, second, annotations = make(tmp_path)
     train, test = find_dataset(name).splits
     names = kind.METAINFO['classes']
     report = check_split(train, tmp_path)
@@ -322,43 +295,35 @@ def test_annotated_sets(name, make, tmp_path):
     assert report.missing == [str(second.relative_to(tmp_path))]
     assert report.missing_classes == sorted(set(names) - {names[0]})
 
-
-@pytest.mark.parametrize(('name', 'make'), SETS)
-def test_damaged_annotations_are_said_to_be_so(name, make, tmp_path):
-    make(tmp_path)
-    train = find_dataset(name).splits[0]
-    reading = train.read.keywords.get('needed') or [
-        'cars_annos.mat'
-        if (tmp_path / 'cars_annos.mat').exists()
-        else 'devkit/cars_train_annos.mat'
-    ]
-    write(tmp_path / reading[0], 'no such thing at all')
+    write(tmp_path / annotations, 'no such thing at all')
     report = check_split(train, tmp_path)
-    assert reading[0] in report.damaged
+    assert annotations in report.damaged
     assert 'mmpretrain cannot read the annotations' in report.notes[0]
+    (tmp_path / annotations).unlink()
+    assert (
+        check_split(train, tmp_path)
+        .missing[0]
+        .endswith(
+            'devkit/cars_train_annos.mat'
+            if make is make_cars_in_one_folder
+            else annotations
+        )
+    )
 
 
-def test_all_missing_annotation_files_are_named(tmp_path):
-    report = check_split(find_dataset('cub200').splits[0], tmp_path)
-    assert report.missing == [
-        'images.txt',
-        'image_class_labels.txt',
-        'train_test_split.txt',
-    ]
-
-
-def test_cifar_goes_by_checksums(tmp_path):
+def test_cifar_goes_by_checksums(tmp_path, monkeypatch):
     md5 = hashlib.md5(b'pixels').hexdigest()
 
     class Cifar(CIFAR10):
         train_list = [[f'data_batch_{i}', md5] for i in range(1, 6)]
 
+    monkeypatch.setitem(DATASETS.module_dict, 'Cifar', Cifar)
     folder = tmp_path / 'cifar-10-batches-py'
     for i in (1, 2, 3, 4):
         write(folder / f'data_batch_{i}', 'pixels')
     write(folder / 'data_batch_3', 'Pixels')
     report = look(
-        tmp_path, read_cifar, kind=Cifar, split='train', images_per_file=10000
+        tmp_path, 'cifar', kind='Cifar', split='train', images_per_file=10000
     )
     assert report.images == 30000
     assert len(report.classes) == 10
@@ -366,49 +331,43 @@ def test_cifar_goes_by_checksums(tmp_path):
     assert report.damaged == ['cifar-10-batches-py/data_batch_3']
 
 
-@pytest.mark.parametrize(('name', 'count'), [('cifar10', 5), ('cifar100', 1)])
-def test_cifar_archives_make_up_the_totals(name, count):
-    train, test = find_dataset(name).splits
-    assert train.read.keywords['images_per_file'] * count == 50000
-    assert test.read.keywords['images_per_file'] == 10000
-
-
 def test_coco(tmp_path):
     content = {
-        'images': [{'file_name': f'{i}.jpg'} for i in range(3)],
-        'categories': [{'name': 'cat'}, {'name': 'dog'}],
+        'images': [
+            dict(id=i, file_name=f'{i}.jpg', width=9, height=9)
+            for i in range(3)
+        ],
+        'categories': [dict(id=1, name='cat'), dict(id=2, name='dog')],
     }
     write(tmp_path / 'train2017/0.jpg')
     write(tmp_path / 'train2017/2.jpg')
     write(tmp_path / 'boxes.json', json.dumps(content))
     reader = partial(
-        look, tmp_path, read_coco, ann_file='boxes.json', folder='train2017'
+        look, tmp_path, 'coco', ann_file='boxes.json', folder='train2017'
     )
     report = reader()
     assert (report.images, report.classes) == (2, {'cat', 'dog'})
     assert report.missing == ['train2017/1.jpg']
     write(tmp_path / 'boxes.json', json.dumps(content)[:-9])
     assert reader().damaged == ['boxes.json']
-    for name in ('/etc/passwd', '../boxes.json', 7, None):
+    for name in ('../boxes.json', 7):
         content['images'][1]['file_name'] = name
         write(tmp_path / 'boxes.json', json.dumps(content))
         report = reader()
         assert report.damaged == ['boxes.json']
-        assert repr(name) in report.notes[0] or 'Error' in report.notes[0]
-    write(tmp_path / 'boxes.json', '[' * 10**5)
-    assert reader().damaged == ['boxes.json']
+        assert repr(name) in report.notes[0]
 
 
 def test_voc_needs_image_and_annotation(tmp_path):
     root = tmp_path / 'VOC2007'
     xml = '<annotation><object><name>{}</name></object></annotation>'
-    write(root / 'ImageSets/Main/trainval.txt', '1\n2\n3\n4\n')
+    write(root / 'ImageSets/Main/trainval.txt', '1\n2\n3\n4\n../../x\n')
     for i, name in ((1, 'cat'), (2, 'dog'), (3, 'owl')):
         write(root / f'JPEGImages/{i}.jpg')
         write(root / f'Annotations/{i}.xml', xml.format(name))
     (root / 'JPEGImages/2.jpg').unlink()
     write(root / 'Annotations/3.xml', '<annotation>')
-    report = look(tmp_path, read_voc, year='VOC2007', listing='trainval')
+    report = look(tmp_path, 'voc', year='VOC2007', listing='trainval')
     assert (report.images, report.classes) == (1, {'cat'})
     assert report.missing == [
         'VOC2007/JPEGImages/2.jpg',
@@ -416,24 +375,13 @@ def test_voc_needs_image_and_annotation(tmp_path):
         'VOC2007/Annotations/4.xml',
     ]
     assert report.damaged == ['VOC2007/Annotations/3.xml']
-    # Definitions, of files too, and names that lead elsewhere.
-    entity = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
-    write(root / 'Annotations/3.xml', entity + xml.format('&x;'))
-    write(root / 'ImageSets/Main/trainval.txt', '3\n../../secret\n/etc/x\n')
-    report = look(tmp_path, read_voc, year='VOC2007', listing='trainval')
-    assert report.images == 0
-    assert report.damaged == ['VOC2007/Annotations/3.xml']
-    assert ["'../../secret'" in report.notes[0], len(report.notes)] == [
-        True,
-        2,
-    ]
-    assert report.missing == []
+    assert "'../../x'" in report.notes[0]
 
 
 def test_problems_give_the_first_names_and_the_number():
     report = SplitReport(Path('.'), images=1234, classes={'a'})
     report.missing = [f'{i}' for i in range(1000, 3000)]
-    split = Split('train', 3234, 1, None)
+    split = Split('train', 3234, 1, '', {})
     assert problems(split, report) == [
         '1,234 images instead of 3,234',
         'missing (2,000): 1000, 1001, 1002, 1003, 1004, ...',
@@ -443,14 +391,3 @@ def test_problems_give_the_first_names_and_the_number():
     report.images = 3235
     assert problems(split, report) == ['3,235 images instead of 3,234']
     assert problems(split._replace(images=None), report) == []
-
-
-def test_flat_list_without_names_of_classes(tmp_path):
-    """That of ImageNet's val, where only the label tells the class."""
-    for i in range(3):
-        write(tmp_path / f'train/ILSVRC2012_val_{i}.JPEG')
-    lines = [f'ILSVRC2012_val_{i}.JPEG {7 * i}\n' for i in range(3)]
-    write(tmp_path / 'meta/list.txt', ''.join(lines))
-    report = listed(tmp_path)
-    assert report.classes == {'0', '7', '14'}
-    assert not report.notes

@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Check a detector's data before a run starts."""
+"""Check the data sets of a detector."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -8,8 +8,9 @@ from mmengine.config import Config
 
 from mmscfs.compatibility import check_package
 
-from .annotation_check import check_coco, check_voc
-from .text import short
+from .coco import check_coco
+from .common import is_on_disk, leaf_datasets, short
+from .voc import check_voc
 
 # Heads that count the classes of the data set, and the part of HTC's that
 # counts those of COCO-stuff.
@@ -72,28 +73,13 @@ def check_detection_data(
         check_classes(classes, where)
         if not dataset.return_classes:  # else the model reads the names
             check_num_classes(cfg.get('model', {}), classes, where)
-        if is_on_disk(dataset):
-            check(dataset, where)
-
-
-def leaf_datasets(
-    settings: Mapping | None, path: str
-) -> Iterator[tuple[str, Mapping]]:
-    """Yield the data sets inside wrappers: (path of the setting, config)."""
-    if not settings:
-        return
-    if settings.get('dataset') is not None:
-        yield from leaf_datasets(settings['dataset'], f'{path}.dataset')
-    elif settings.get('datasets') is not None:
-        for i, part in enumerate(settings['datasets']):
-            yield from leaf_datasets(part, f'{path}.datasets[{i}]')
-    else:
-        yield path, settings
+        if is_on_disk(settings):
+            check(dataset, where, settings.get('pipeline') or ())
 
 
 def find_check(
     kind: str | type | None,
-) -> tuple[Any, Callable[[Any, str], None] | None]:
+) -> tuple[Any, Callable[[Any, str, Sequence[Mapping]], None] | None]:
     """Return a data set's class, and the check of its files.
 
     The check is None for a class that finds or parses its files in another
@@ -112,13 +98,6 @@ def find_check(
         ):
             return found, check
     return found, None
-
-
-def is_on_disk(dataset: Any) -> bool:
-    """Tell whether a data set's files are local ones."""
-    backend = (dataset.backend_args or {}).get('backend', 'local')
-    paths = (dataset.ann_file, *dataset.data_prefix.values())
-    return backend in ('local', 'disk') and not any('://' in p for p in paths)
 
 
 def check_classes(classes: Any, where: str) -> None:

@@ -1,0 +1,147 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""What the checks of data sets share."""
+
+import logging
+import os.path as osp
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from mmengine.logging import print_log
+
+from ..transforms.loading import LoadImage, UnreadableImageError
+
+NUM_IMAGES = 20  # opened of each data set, spread over it
+
+
+def leaf_datasets(
+    settings: Mapping | None, path: str
+) -> Iterator[tuple[str, Mapping]]:
+    """Yield the data sets inside wrappers.
+
+    Args:
+        settings (Mapping, optional): Config of a data set, or of a wrapper
+            such as ConcatDataset or RepeatDataset.
+        path (str): Its setting, e.g. "train_dataloader.dataset".
+
+    Yields:
+        tuple[str, Mapping]: Path of the setting, and config.
+    """
+    if not settings:
+        return
+    if settings.get('dataset') is not None:
+        yield from leaf_datasets(settings['dataset'], f'{path}.dataset')
+    elif settings.get('datasets') is not None:
+        for i, part in enumerate(settings['datasets']):
+            yield from leaf_datasets(part, f'{path}.datasets[{i}]')
+    else:
+        yield path, settings
+
+
+def is_on_disk(settings: Mapping) -> bool:
+    """Tell whether a data set's files are local ones."""
+    backend = (settings.get('backend_args') or {}).get('backend', 'local')
+    prefix = settings.get('data_prefix') or ''
+    paths = [settings.get('data_root'), settings.get('ann_file')]
+    paths += prefix.values() if isinstance(prefix, Mapping) else [prefix]
+    is_local = backend in ('local', 'disk')
+    return is_local and not any('://' in str(path) for path in paths)
+
+
+def check_images(
+    paths: Sequence[str],
+    setting: str,
+    sizes: Sequence[tuple[float, float] | None] = (),
+    color_type: str = 'color',
+) -> None:
+    """Check that images exist, can be read, and are as large as annotated.
+
+    Args:
+        paths (Sequence[str]): The images.
+        setting (str): The setting that leads to them, for errors.
+        sizes (Sequence[tuple | None]): (width, height) by the annotations, px.
+            Defaults to none.
+        color_type (str): How the run decodes. Defaults to "color".
+
+    Raises:
+        FileNotFoundError: An image does not exist.
+        ValueError: One cannot be read, or most have other sizes; of fewer
+            this warns.
+    """
+    missing = [path for path in paths if not osp.isfile(path)]
+    if missing:
+        raise FileNotFoundError(
+            f'{setting}: {len(missing)} of {len(paths)} images looked for do '
+            f'not exist, e.g. {missing[0]!r}: correct the folder, or put the '
+            'images there'
+        )
+    load = LoadImage(color_type=color_type)
+    odd = []
+    for path, size in zip_longest(paths, sizes):
+        try:
+            height, width = load(dict(img_path=path))['img_shape']
+        except UnreadableImageError as error:
+            raise ValueError(
+                f'{setting}: {path!r} is damaged or not an image: replace it '
+                f'({error.__cause__})'
+            ) from error
+        if size and tuple(size) != (width, height):
+            turned = tuple(size) == (height, width)
+            odd.append(
+                f'{path!r} is {width}x{height} px, its annotation says '
+                f'{size[0]}x{size[1]}'
+                + ' (its EXIF orientation turns it)'
+                * turned
+            )
+    if odd:
+        text = (
+            f'{setting}: {len(odd)} of {len(paths)} images opened differ in '
+            f'size from their annotations, e.g. {odd[0]}: annotate the images '
+            'as they are read, or put the annotated ones there'
+        )
+        if 2 * len(odd) > len(paths):
+            raise ValueError(text)
+        warn(text)
+
+
+def need_file(path: str, setting: str, dataset: Any) -> None:
+    """Check that a file exists."""
+    if not osp.isfile(path):
+        raise FileNotFoundError(
+            f'{setting}={path!r} does not exist (data_root='
+            f'{dataset.data_root!r}): put the annotations there, or correct '
+            'the path or data_root'
+        )
+
+
+def need_folder(path: str, setting: str, dataset: Any) -> None:
+    """Check that a folder exists."""
+    if path and not osp.isdir(path):
+        raise FileNotFoundError(
+            f'{setting}: no folder {path!r} (data_root='
+            f'{dataset.data_root!r}): put the images and annotations there, '
+            'or correct the path or data_root'
+        )
+
+
+def spread(items: Sequence, count: int = NUM_IMAGES) -> list:
+    """Return at most ``count`` items at even distances, the first among."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+def short(items: Sequence, limit: int = 10) -> str:
+    """List a few items, and say how many there are."""
+    text = ', '.join(map(repr, items[:limit]))
+    return text if len(items) <= limit else f'{text}, ... ({len(items)})'
+
+
+def cut(value: Any) -> str:
+    """Return the beginning of a value, for an error."""
+    text = short([value])
+    return text if len(text) <= 300 else f'{text[:300]}...'
+
+
+def warn(text: str) -> None:
+    """Warn in the run's log."""
+    print_log(text, logger='current', level=logging.WARNING)
