@@ -77,7 +77,7 @@ def test_what_is_no_work_directory(runs, capsys, kind):
     elif kind == 'file':
         Path(kind).write_text('hello')
     text = refuse(capsys, 'a', kind)
-    assert f"'{kind}' is no work directory" in text
+    assert f"'{kind}' is not the work directory" in text
     assert '--work-dir' in text
 
 
