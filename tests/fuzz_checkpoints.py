@@ -18,8 +18,8 @@ from mmscfs.checkpoint import (
     describe_source,
     find_backbone,
     read_checkpoint,
-    read_origin,
 )
+from mmscfs.results import read_origin
 
 CONFIG = """
 model = dict(

@@ -17,8 +17,8 @@ from mmengine.runner import Runner
 from mmpretrain.datasets import CIFAR10
 from mmpretrain.registry import MODELS
 
-from mmscfs.checkpoint import PROTOCOLS, read_result
 from mmscfs.engine import prepare_config
+from mmscfs.results import PROTOCOLS, read_result
 
 ROOT = Path(__file__).parents[1] / 'configs' / 'classification'
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob('*.py'))

@@ -16,9 +16,10 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS, TRANSFORMS
 from peer_runs import draw_images, train, train_small
 
-from mmscfs.checkpoint import load_backbone, read_checkpoint, read_origin
+from mmscfs.checkpoint import load_backbone, read_checkpoint
 from mmscfs.engine import start_from
 from mmscfs.engine.pretrained import INPUT, pretraining_input
+from mmscfs.results import read_origin
 
 ROOT = Path(__file__).parent.parent
 THEIRS = Path(mmpretrain.__file__).parent / '.mim/configs'

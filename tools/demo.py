@@ -182,7 +182,7 @@ def read_ap(work_dir: Path) -> dict[str, float]:
     Raises:
         SystemExit: There is none.
     """
-    from mmscfs.visualization.transfer.runs import read_run
+    from mmscfs.results.detection import read_run
 
     finished = read_run(work_dir)
     if finished.problem:

@@ -197,7 +197,7 @@ def run_grid(
             others would; or the metric is not logged.
         OSError: A file cannot be written.
     """
-    from mmscfs.visualization.transfer.runs import read_sessions
+    from mmscfs.results import read_starts
 
     args.work_dir.mkdir(parents=True, exist_ok=True)
     report(args, outcomes, title)
@@ -209,10 +209,8 @@ def run_grid(
             progress.update(task, description=pair.name)
             folder = args.work_dir / pair.name
             if problem := run_pair(args, pair):
-                sessions = read_sessions(folder)
-                if not (
-                    best_pair(outcomes) or sessions and sessions[-1].lines
-                ):
+                starts = read_starts(folder)
+                if not (best_pair(outcomes) or starts and starts[-1].lines):
                     raise ValueError(f'{pair.name}: {problem}')
                 outcomes[pair] = Outcome(problem=problem)
             else:

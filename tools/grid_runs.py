@@ -65,15 +65,12 @@ def read_outcome(folder: Path, metric: str | None) -> Outcome:
     Raises:
         ValueError: A file is damaged, or the metric is not logged.
     """
-    from mmscfs.visualization.transfer.runs import (
-        last_validation,
-        read_sessions,
-    )
+    from mmscfs.results import last_validation, read_starts
 
-    sessions = read_sessions(folder)
-    if not sessions:
+    starts = read_starts(folder)
+    if not starts:
         return Outcome()
-    scores, problem = last_validation(sessions[-1].cfg, sessions[-1].lines)
+    scores, problem = last_validation(starts[-1].cfg, starts[-1].lines)
     if problem:
         return Outcome(problem=problem)
     wanted = [metric] if metric else METRICS
@@ -117,7 +114,7 @@ def run_pair(args: argparse.Namespace, pair: Pair) -> str:
 
 def find_result(args: argparse.Namespace) -> Path | None:
     """Return the result file that each run writes beside the checkpoint."""
-    from mmscfs.checkpoint import result_path
+    from mmscfs.results import result_path
 
     if args.pretrained is None:
         return None

@@ -65,7 +65,7 @@ def read_list(path: str) -> SweepList:
         ValueError: Something is missing, unknown, or there twice.
         OSError: The list cannot be read.
     """
-    from mmscfs.visualization.results.paper_tables import PAPER_TABLES
+    from mmscfs.results.classification import PAPER_TABLES
 
     content = load_config(path).to_dict()
     table = content.get('table')

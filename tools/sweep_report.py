@@ -12,11 +12,9 @@ from sweep_list import SweepList, Variant
 from sweep_runs import Step, find_runs, make_steps
 
 from mmscfs.checkpoint import write_atomically
-from mmscfs.visualization.results.arrange import arrange
-from mmscfs.visualization.results.columns import scores_in
-from mmscfs.visualization.tables import Row, Table, publish, write_tables
-from mmscfs.visualization.transfer import runs as detection_runs
-from mmscfs.visualization.transfer import table as detection_table
+from mmscfs.results import detection
+from mmscfs.results.classification import arrange, scores_in
+from mmscfs.results.tables import Row, Summary, Table
 
 FOOTER = (
     'Scores in percent; of trainings those of the last validation, not the '
@@ -92,8 +90,7 @@ def report(
         sweep (SweepList): The list.
         args (argparse.Namespace): Those of the command.
         problems (Mapping[str, str]): Why steps failed in this call, by name.
-        is_last (bool): Print the tables too, and draw them. Defaults to
-            False.
+        is_last (bool): Print the tables too. Defaults to False.
 
     Returns:
         int: The exit code of a command: 0, or 1 if writing failed.
@@ -121,11 +118,11 @@ def report(
         tables += arranged
         missing |= {str(entry.path): why for entry, why in left_out}
     detectors = [
-        detection_runs.read_run(step.folder)
+        detection.read_run(step.folder)
         for step in done
         if step.kind == 'detection'
     ]
-    tables += detection_table.arrange(detectors)
+    tables += detection.arrange(detectors)
     path = args.work_dir / 'sweep.json'
     content = read_report(path)
     content['runs'] = describe_runs(steps, names, missing)
@@ -135,18 +132,17 @@ def report(
         '',
         ('step',),
         (),
-        [Row((name,), {}, why, True) for name, why in missing.items()],
+        [
+            Row((name,), {}, f'{name}: {why}', True)
+            for name, why in missing.items()
+        ],
     )
-    write = publish if is_last else write_tables
-    code = write(
-        args.work_dir / 'sweep.md',
-        f'Sweep: {Path(sweep.path).stem}',
-        FOOTER,
-        tables,
-        unscored,
-        [f'{name}: {why}' for name, why in missing.items()],
-    )
-    return code or 0
+    heading = f'Sweep: {Path(sweep.path).stem}'
+    summary = Summary(heading, FOOTER, tables, unscored)
+    if is_last:
+        return summary.publish(args.work_dir / 'sweep.md')
+    summary.write(args.work_dir / 'sweep.md')
+    return 0
 
 
 def describe_runs(

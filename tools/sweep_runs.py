@@ -11,9 +11,9 @@ import launch
 from mmengine.config import Config
 from sweep_list import SweepList, Variant, merged_config, share_out
 
-from mmscfs.checkpoint import read_result, result_path
-from mmscfs.visualization.results.entries import Entry
-from mmscfs.visualization.transfer.runs import read_run, schedule
+from mmscfs.results import read_result, result_path, schedule
+from mmscfs.results.detection import read_run
+from mmscfs.results.entries import Entry
 
 SAVED = r'(epoch|iter)_(\d+)'
 

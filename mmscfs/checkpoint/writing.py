@@ -8,6 +8,38 @@ UNFINISHED = '.{name}.tmp-{pid}'
 NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF)
 
 
+def check_writable(path: str | Path) -> None:
+    """Check, before long work, that its result can be written.
+
+    Raises:
+        OSError: The folder is missing or cannot be written to, or ``path``
+            is a folder.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        problem, remedy = 'the folder does not exist', 'make it (mkdir -p)'
+    elif path.is_dir():
+        problem, remedy = f'{path.name} is a folder', 'remove it'
+    else:
+        # Trying is the only test that holds on network and read-only disks.
+        trial = path.with_name(f'.{path.name}.try-{os.getpid()}')
+        try:
+            trial.touch()
+            trial.unlink()
+            return
+        except OSError as error:
+            problem = error.strerror or str(error)
+            remedy = (
+                'give yourself the right to write there, or name another '
+                'folder; a result beside a checkpoint goes where a link to '
+                'it (ln -s) lies'
+            )
+    raise OSError(
+        f'the result cannot be written to {str(path.parent)!r} as '
+        f'{path.name}: {problem}; {remedy}'
+    )
+
+
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Write a file so that it is whole, or as it was before.
 

@@ -9,8 +9,7 @@ import numpy as np
 
 from mmscfs.checkpoint import flatten
 from mmscfs.evaluation import CollapseCriteria
-from mmscfs.visualization.report.reading import RunLog, get_mapping
-from mmscfs.visualization.report.stitching import Line
+from mmscfs.results import Line, RunLog, get_mapping
 
 MONITOR = 'CollapseMonitorHook'
 

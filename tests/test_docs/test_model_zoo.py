@@ -6,8 +6,7 @@ import re
 import pytest
 from documents import ROOT
 
-from mmscfs.visualization.results import paper_tables as classification
-from mmscfs.visualization.transfer import paper_tables as detection
+from mmscfs.results.tables import read_paper
 
 PAGE = (ROOT / 'docs/en/model_zoo.md').read_text(encoding='utf-8')
 
@@ -32,13 +31,13 @@ def numbers(cells):
 
 def printed(number):
     """Return the scores of a classification table by its labels."""
-    return dict(classification.PAPER_TABLES[number].rows)
+    return dict(read_paper('classification')[number].rows)
 
 
-def transferred(number, schedule=''):
+def transferred(name):
     """Return the scores of a detection table by its methods."""
-    table = detection.PAPER_TABLES[number, schedule]
-    return {name: scores for name, _, scores in table.rows}
+    rows = read_paper('detection')[name].rows
+    return {method: scores for (method, _), scores in rows}
 
 
 def test_pre_training():
@@ -63,7 +62,7 @@ def test_few_labels():
 
 
 def test_small_data_sets():
-    table = classification.PAPER_TABLES['5']
+    table = read_paper('classification')['5']
     paper = {method: row for (method, *_), row in table.rows}
     rows = tables()['Small data sets']
     assert [row[0] for row in rows] == list(table.columns)
@@ -73,10 +72,10 @@ def test_small_data_sets():
 
 @pytest.mark.parametrize(
     ('section', 'number'),
-    [('Pre-trained on COCO', 6), ('Detection on VOC', 3)],
+    [('Pre-trained on COCO', '6 1x'), ('Detection on VOC', '3')],
 )
 def test_detection(section, number):
-    paper = transferred(number, '1x' if number == 6 else '')
+    paper = transferred(number)
     rows = tables()[section]
     assert {'DINO', 'SCFS'} <= {row[0] for row in rows}
     for method, *scores, _ in rows:
@@ -87,10 +86,10 @@ def test_coco():
     rows = tables()['Detection on COCO']
     assert len(rows) == 12
     for method, epochs, config, *scores, _ in rows:
-        schedule = re.search(r'_(\dx)_', config)[1]
-        assert numbers(scores) == transferred(4, schedule)[method]
-        paper = detection.PAPER_TABLES[4, schedule].rows
-        assert (method, epochs.replace('–', '-')) in {row[:2] for row in paper}
+        name = f'4 {re.search(r"_(.x)_", config)[1]}'
+        assert numbers(scores) == transferred(name)[method]
+        paper = dict(read_paper('detection')[name].rows)
+        assert (method, epochs.replace('–', '-')) in paper
 
 
 def test_ablations():

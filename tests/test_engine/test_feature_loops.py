@@ -483,15 +483,17 @@ def test_knn_adds_no_drift_to_pretraining(
     for name, value in plain_runner.model.state_dict().items():
         assert torch.equal(value, runner.model.state_dict()[name]), name
     # Logged, drawn, and the best checkpoint kept.
-    text = Path(runner._log_dir, 'vis_data/scalars.json').read_text()
-    lines = map(json.loads, text.splitlines())
+    log = Path(runner._log_dir, 'vis_data/scalars.json')
+    lines = map(json.loads, log.read_text().splitlines())
     logged = [line for line in lines if 'knn/layer4_k5_top1' in line]
     assert [line['step'] for line in logged] == [1, 2]
     folder = Path(tiny_run.work_dir)
     best = max(range(2), key=lambda i: logged[i]['knn/top1']) + 1
     assert (folder / f'best_knn_top1_epoch_{best}.pth').exists()
     assert cv2.imread(str(folder / 'knn.png')).std() > 5
-    # A resumed run draws on.
+    # A resumed run continues the drawing, whatever a full disk tore.
+    log.write_text('{"loss": 1.{"lo\n' + log.read_text() + '{"knn/k"')
+    log.with_name('config.py').write_text('model = dict(')
     drawn = []
     monkeypatch.setattr(
         knn_loop, 'draw_knn_by_epoch', lambda history, _: drawn.append(history)

@@ -3,39 +3,20 @@ import math
 from pathlib import Path
 
 import pytest
+import scored_runs
 import torch
 from mmengine.config import Config
-from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel
-from mmengine.runner import Runner
 from mmpretrain.models import BaseSelfSupervisor
-from torch import nn
+from scored_runs import Toy
 
-from mmscfs.checkpoint import read_checkpoint, read_result
+from mmscfs.checkpoint import read_checkpoint
 from mmscfs.engine.hooks import result_file_hook
+from mmscfs.results import read_result
 
 STEM = 'linear_toy'
 BACKBONE = dict(type='ResNet', depth=50)
 NOTHING = dict(method=None, epochs=None, batch_size=None, dataset=None)
-
-
-class Toy(BaseModel):
-    """Learns nothing, quickly; fails in one iteration."""
-
-    def __init__(self, fails_at=None):
-        BaseModel.__init__(self)
-        self.weight = nn.Parameter(torch.zeros(1))
-        self.fails_at = fails_at
-        self.count = 0
-
-    def forward(self, inputs, mode='tensor'):
-        if mode == 'loss':
-            self.count += 1
-            if self.count == self.fails_at:
-                raise KeyboardInterrupt
-            return dict(loss=self.weight.sum())
-        return [inputs]
 
 
 class ToyPretraining(Toy, BaseSelfSupervisor):
@@ -43,23 +24,6 @@ class ToyPretraining(Toy, BaseSelfSupervisor):
 
     def loss(self, inputs, data_samples):
         raise NotImplementedError
-
-
-class Given(BaseMetric):
-    """Returns given scores, one after another."""
-
-    default_prefix = 'accuracy'
-
-    def __init__(self, scores):
-        super().__init__()
-        self.scores = iter(scores)
-
-    def process(self, data_batch, data_samples):
-        self.results.append(0)
-
-    def compute_metrics(self, results):
-        score = next(self.scores)
-        return dict(top1=score, loss=score / 2, classwise=[score])
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +70,7 @@ def make_runner(
 ):
     """A run of three epochs, of three batches of two images each."""
     train_cfg = train_cfg or dict(by_epoch=True, max_epochs=3, val_interval=1)
+    by_epoch = 'max_epochs' in train_cfg
     cfg = Config(
         dict(
             model=dict(type='Toy', backbone=backbone),
@@ -122,45 +87,16 @@ def make_runner(
         filename=filename,
     )
     cfg.merge_from_dict(settings)
-    by_epoch = 'max_epochs' in train_cfg
-    sampler = 'DefaultSampler' if by_epoch else 'InfiniteSampler'
-    loader = dict(
-        dataset=[dict(inputs=torch.zeros(1))] * 6,
-        sampler=dict(type=sampler, shuffle=True),
-        batch_size=2,
-        collate_fn=dict(type='default_collate'),
-    )
-    once = dict(
-        dataset=[dict(inputs=torch.zeros(1))] * 5,
-        sampler=dict(type='DefaultSampler', shuffle=False),
-        batch_size=5,
-        collate_fn=dict(type='default_collate'),
-    )
-    return Runner(
-        model or Toy(),
-        work_dir=folder,
-        train_dataloader=loader,
-        val_dataloader=once,
-        test_dataloader=once,
-        train_cfg=train_cfg,
-        val_cfg=dict(),
-        test_cfg=dict(),
-        optim_wrapper=cfg.optim_wrapper.to_dict(),
-        val_evaluator=[Given(scores)],
-        test_evaluator=[Given(scores)],
-        default_hooks=dict(
-            result=dict(type='ResultFileHook'),
-            plain=dict(type='PlainCheckpointHook'),
-            checkpoint=dict(
-                type='CheckpointHook', interval=1, by_epoch=by_epoch
-            ),
-        ),
-        log_processor=dict(by_epoch=by_epoch),
-        load_from=cfg.get('load_from'),
-        resume=cfg.get('resume', False),
-        log_level='ERROR',
-        default_scope='mmpretrain',
-        cfg=cfg,
+    return scored_runs.make_runner(
+        cfg,
+        [dict(top1=v, loss=v / 2, classwise=[v]) for v in scores],
+        'accuracy',
+        folder,
+        model,
+        batches=3,
+        result=dict(type='ResultFileHook'),
+        plain=dict(type='PlainCheckpointHook'),
+        checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=by_epoch),
     )
 
 
@@ -239,7 +175,7 @@ def test_the_student_has_a_file_of_its_own(pretrained):
 
 def test_an_exported_student_is_alone_in_its_file():
     state = {'conv1.weight': torch.zeros(2, 3, 7, 7)}
-    meta = dict(source='epoch_9.pth', network='student')
+    meta = dict(source='x.pth', network='student', epoch=9)
     torch.save(dict(state_dict=state, meta=meta), 'scfs.pth')
     make_runner(backbone=starting_from('scfs.pth')).train()
     result = only_result(f'scfs.{STEM}.json')
@@ -262,16 +198,12 @@ def test_by_iterations(interval, scores, best):
 
 
 def test_from_random_weights():
-    make_runner(filename=None).train()
+    """A score that is not a number is null."""
+    make_runner([50.0, 60.0, math.nan], filename=None).train()
     result = only_result('work/config.json')
     assert (result.checkpoint, result.network) == (None, None)
     assert result.pretraining == NOTHING | dict(method='random')
     assert result.config == 'config'
-
-
-def test_a_score_that_is_no_number_is_null():
-    make_runner([50.0, 60.0, math.nan]).train()
-    result = only_result(f'work/{STEM}.json')
     assert result.metrics['accuracy/top1'] is None
 
 
@@ -341,7 +273,11 @@ def test_a_resumed_run_knows_its_start(pretrained):
 
 
 def test_a_test_knows_start_and_epoch(pretrained):
+    """By a plain note in the checkpoint."""
     interrupted(pretrained)
+    content = torch.load('work/epoch_2.pth', weights_only=True)
+    start = content['meta']['pretrained']
+    assert (start['checkpoint'], start['network']) == (pretrained, 'student')
     tested = dict(folder='test', load_from='work/epoch_2.pth')
     make_runner((33.0,), **tested).test()
     result = only_result(BESIDE_STUDENT)
@@ -389,20 +325,12 @@ def test_a_test_of_a_backbone(pretrained):
 
 
 def test_a_whole_model_of_another_program():
-    """It is no random network."""
+    """It is not a random network; its name is not believed."""
     torch.save(dict(state_dict=Toy().state_dict()), 'byol_300ep.pth')
     make_runner((33.0,), load_from='byol_300ep.pth').test()
     result = only_result(f'work/{STEM}.json')
     assert result.checkpoint is None
-    assert result.pretraining == NOTHING | dict(method='BYOL', epochs=300)
-
-
-def test_checkpoints_stay_plain(pretrained):
-    interrupted(pretrained)
-    content = torch.load('work/epoch_2.pth', weights_only=True)
-    start = content['meta']['pretrained']
-    assert start['checkpoint'] == pretrained
-    assert start['network'] == 'student'
+    assert result.pretraining == NOTHING
 
 
 # On the way of a pre-training

@@ -17,7 +17,7 @@ from report_runs import (
 from mmscfs.evaluation import CollapseCriteria
 from mmscfs.report import judge
 from mmscfs.report.verdict import criteria_of
-from mmscfs.visualization.report import read_log
+from mmscfs.results import read_log
 
 TOP = math.log(K)
 ONE_PROTOTYPE = dict(teacher_entropy=0.01)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mmscfs.checkpoint import Result, read_result, result_path, write_result
+from mmscfs.results import Result, read_result, result_path, write_result
 
 ROOT = Path(__file__).parents[2]
 LIST = """

@@ -9,8 +9,9 @@ paper's rows stand only beside runs with its data (COCO train2017, or VOC
 trainval07+12), detector and schedule; --table allows other detectors.
 
 What a run started from is read from its config and from the checkpoint that
-it names, if that is still there. Neither is executed: dumped configs are
-parsed as text, and checkpoints loaded with weights_only=True.
+it names, if that is still there; otherwise the row has the file's name.
+Neither is executed: dumped configs are parsed as text, and checkpoints loaded
+with weights_only=True.
 """
 
 import argparse
@@ -46,14 +47,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         default=Path('work_dirs/compare_transfer'),
         metavar='FOLDER',
-        help='where to write transfer.md, .csv and .png (default: '
-        '%(default)s)',
+        help='where to write transfer.md and .csv (default: %(default)s)',
     )
     parser.add_argument(
         '--table',
         choices=['3', '4', '6', 'auto'],
         default='auto',
-        help="the paper's table (default: the one of the runs' data, "
+        help="the paper's table (default: the one with the runs' data, "
         'detector, schedule and pre-training)',
     )
     return parser.parse_args(argv)
@@ -67,26 +67,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
 
     # After parsing, so that --help and a wrong option answer at once.
-    from mmscfs.visualization.tables import publish
-    from mmscfs.visualization.transfer.runs import read_run
-    from mmscfs.visualization.transfer.table import arrange, make_unscored
+    from mmscfs.results.detection import arrange, make_unscored, read_run
+    from mmscfs.results.tables import Summary
 
-    number = None if args.table == 'auto' else int(args.table)
+    number = None if args.table == 'auto' else args.table
     try:
         runs = [read_run(folder) for folder in dict.fromkeys(args.runs)]
         tables = arrange(runs, number)
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    problems = [f'{run.source}: {run.problem}' for run in runs if run.problem]
-    return publish(
-        args.out / 'transfer.md',
-        'Transfer to detection',
-        FOOTER,
-        tables,
-        make_unscored(runs),
-        problems,
-    )
+    heading, unscored = 'Transfer to detection', make_unscored(runs)
+    summary = Summary(heading, FOOTER, tables, unscored)
+    return summary.publish(args.out / 'transfer.md')
 
 
 if __name__ == '__main__':

@@ -2,8 +2,8 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Gather results of evaluations into the SCFS paper's tables.
 
-Reads the json files that evaluations write beside the checkpoint given with
---pretrained (or else to their work directory), and sets their scores beside
+Reads the JSON files that evaluations write beside the checkpoint given with
+--pretrained (or else into their work directory), and sets their scores beside
 the paper's (Tables 1, 2, 5 and 7 to 10; Figs. 4 and 5 print none), each row
 marked by its source. Results of one checkpoint share a row. The paper's rows
 stand only beside results of its data sets, all of their images, and its
@@ -29,7 +29,7 @@ examples:
   #       configs/classification/linear/resnet50_8xb32-linear-coslr-100e_in1k.py \\
   #       --pretrained work_dirs/scfs_r50/epoch_200.pth
   python tools/analysis_tools/results_table.py work_dirs/scfs_r50
-  # all results that there are
+  # all results
   python tools/analysis_tools/results_table.py work_dirs
   # beside Table 1, although the backbone is another one
   python tools/analysis_tools/results_table.py work_dirs/scfs_r18 --table 1
@@ -47,14 +47,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'results',
         nargs='+',
         metavar='RESULT_OR_FOLDER',
-        help='json file of a result, or a folder that has some, at any depth',
+        help='JSON file of a result, or a folder of some, at any depth',
     )
     parser.add_argument(
         '--out',
         type=Path,
         default=Path('work_dirs/results_table'),
         metavar='FOLDER',
-        help='where to write results.md, .csv and .png (default: %(default)s)',
+        help='where to write results.md and .csv (default: %(default)s)',
     )
     parser.add_argument(
         '--table',
@@ -74,10 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
 
     # After parsing, so that --help and a wrong option answer at once.
-    from mmscfs.checkpoint import find_results
-    from mmscfs.visualization.results.arrange import arrange, make_unscored
-    from mmscfs.visualization.results.entries import Entry
-    from mmscfs.visualization.tables import publish
+    from mmscfs.results import find_results
+    from mmscfs.results.classification import arrange, make_unscored
+    from mmscfs.results.entries import Entry
+    from mmscfs.results.tables import Summary
 
     number = None if args.table == 'auto' else args.table
     try:
@@ -86,15 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    problems = [f'{entry.path}: {reason}' for entry, reason in left_out]
-    return publish(
-        args.out / 'results.md',
-        'Results of evaluations',
-        FOOTER,
-        tables,
-        make_unscored(left_out),
-        problems,
-    )
+    heading, unscored = 'Results of evaluations', make_unscored(left_out)
+    summary = Summary(heading, FOOTER, tables, unscored)
+    return summary.publish(args.out / 'results.md')
 
 
 if __name__ == '__main__':

@@ -6,47 +6,50 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.registry import HOOKS
 
-from mmscfs.checkpoint import (
+from mmscfs.checkpoint import check_writable
+from mmscfs.results import (
     PROTOCOLS,
     Origin,
     Result,
     backbone_name,
-    check_writable,
+    backbone_origin,
     origin_of,
-    pretrained_init,
     read_origin,
     result_path,
-    taken_network,
     write_result,
 )
 
 from ..runner_access import unwrapped_model
 
-NOTE = 'pretrained'  # where a checkpoint's meta says what it started from
-SCORE = r'(top\d+|recall|mAP)$'  # the larger, the better
+NOTE = 'pretrained'  # where a checkpoint's meta says what its run started from
+SCORE = r'(top\d+|recall|mAP)$'  # higher is better
 
 
 @HOOKS.register_module()
 class ResultFileHook(Hook):
-    """Write what an evaluation reached as json beside its checkpoint.
+    """Write what an evaluation reached as JSON beside its checkpoint.
 
-    After a training, the scores of the validation at its end, as the
-    protocols want it; the best of all validations stand beside them as
-    ``best/...``. After a test, its scores; the file of an earlier run of the
-    same config on the same checkpoint is replaced.
+    After a training these are the scores of the validation at its end, and
+    the best of all validations as ``best/...``; after a test its scores. The
+    file of an earlier run of the same config on the same checkpoint is
+    replaced.
 
     The file lies beside the checkpoint that the backbone's ``init_cfg`` names
     (see :func:`result_path`), or without one in the work directory, as
-    ``<config>.json``. Checkpoints saved on the way tell what the run started
-    from, for resumed runs and tests. The config says what is evaluated:
-    ``evaluation=dict(protocol='linear', dataset='in1k')``.
+    ``<config>.json``. Checkpoints of the run note what it started from, for
+    resumed runs and tests.
+
+    Example:
+        In a config:
+
+        >>> evaluation = dict(protocol='linear', dataset='in1k')
+        >>> default_hooks = dict(result=dict(type='ResultFileHook'))
     """
 
     def __init__(self) -> None:
@@ -65,7 +68,10 @@ class ResultFileHook(Hook):
         self.start = read_note(meta)
         if self.start is None:  # trained without this hook
             path = runner.cfg.get('load_from')
-            self.start = describe(read_origin(path) if path else Origin())
+            origin = read_origin(path) if path else Origin()
+            self.start = describe(
+                origin._replace(checkpoint=None, network=None)
+            )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Note what the run started from."""
@@ -75,7 +81,7 @@ class ResultFileHook(Hook):
         """Check that the result can be written.
 
         Raises:
-            OSError: It cannot.
+            OSError: It cannot be written.
             ValueError: The config does not say what it evaluates.
         """
         self.prepare(runner, 'train')
@@ -101,7 +107,8 @@ class ResultFileHook(Hook):
         if isinstance(unwrapped_model(runner), BaseSelfSupervisor):
             self.start = pretraining_start(runner, mode)
         elif self.start is None:
-            self.start = find_start(runner.cfg)
+            backbone = runner.cfg.model.get('backbone') or {}
+            self.start = describe(backbone_origin(backbone))
         config = config_stem(runner)
         checkpoint, network = self.start['checkpoint'], self.start['network']
         if checkpoint and Path(checkpoint).is_file():
@@ -115,7 +122,7 @@ class ResultFileHook(Hook):
     def after_val_epoch(
         self, runner: Runner, metrics: dict[str, float] | None = None
     ) -> None:
-        """Keep a validation's scores; which is the last shows later."""
+        """Keep a validation's scores; it may be the last."""
         self.validation = progress(runner), dict(metrics or {})
 
     def after_train(self, runner: Runner) -> None:
@@ -126,7 +133,7 @@ class ResultFileHook(Hook):
             runner.logger.log(
                 logging.WARNING,
                 'no result was written: there was no validation at the end '
-                'of the training (val_cfg, train_cfg.val_begin)',
+                'of the training (see val_cfg and train_cfg.val_begin)',
             )
             return
         reached, metrics = self.validation
@@ -179,35 +186,21 @@ class ResultFileHook(Hook):
         runner.logger.info(f'result written to {path}')
 
 
-def find_start(cfg: Config) -> dict[str, Any]:
-    """Describe what the backbone of a config starts from."""
-    init_cfg = pretrained_init(cfg.model.get('backbone') or {})
-    if init_cfg is None:
-        return describe(Origin('random'))
-    path = init_cfg['checkpoint']
-    origin = read_origin(path)
-    # An address has no folder for results.
-    file = None if '://' in path else path
-    return describe(origin, file, taken_network(init_cfg, origin))
-
-
 def pretraining_start(runner: Runner, mode: str) -> dict[str, Any]:
     """Describe a pre-training that is evaluated on its way, or tested."""
     path = runner.cfg.get('load_from')
     if mode == 'test' and path:
         origin = read_origin(path)
         network = getattr(runner.test_loop, 'network', None)
-        return describe(origin, path, network or origin.network)
+        return describe(origin._replace(network=network or origin.network))
     return describe(origin_of(runner.cfg.to_dict(), get_world_size()))
 
 
-def describe(
-    origin: Origin, checkpoint: str | None = None, network: str | None = None
-) -> dict[str, Any]:
+def describe(origin: Origin) -> dict[str, Any]:
     """Return an origin as results and checkpoints keep it."""
     return dict(
-        checkpoint=checkpoint,
-        network=network,
+        checkpoint=origin.checkpoint,
+        network=origin.network,
         pretraining=dict(
             method=origin.method,
             epochs=origin.epochs,
@@ -219,7 +212,7 @@ def describe(
 
 
 def read_note(meta: Mapping) -> dict[str, Any] | None:
-    """Return the note of a run's start, None if it is none of this hook."""
+    """Return the note of a run's start, None if this hook wrote none."""
     note = meta.get(NOTE)
     if (
         isinstance(note, Mapping)
@@ -234,7 +227,7 @@ def read_note(meta: Mapping) -> dict[str, Any] | None:
 
 
 def config_stem(runner: Runner) -> str:
-    """Return the name of the run's config file, "config" without one."""
+    """Return the name of the run's config, "config" without a file."""
     return Path(runner.cfg.filename or 'config').stem
 
 
@@ -246,7 +239,7 @@ def progress(runner: Runner) -> int:
 
 
 def read_settings(runner: Runner, split: str) -> dict[str, Any]:
-    """Return what an evaluation was set to, as far as it took part."""
+    """Return the settings that took part in an evaluation."""
     cfg = runner.cfg
     train_cfg = cfg.get('train_cfg') or {}
     settings = {

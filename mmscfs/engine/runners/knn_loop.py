@@ -18,12 +18,12 @@ from mmscfs.evaluation import (
     resolve_precision,
     vote,
 )
+from mmscfs.results import read_scalars, stitch
 from mmscfs.visualization import (
     draw_knn_by_epoch,
     draw_knn_by_layer,
     top1_by_layer,
 )
-from mmscfs.visualization.transfer.runs import read_sessions
 
 from .feature_loop import FeatureLoop
 from .features import Features, dataset_of
@@ -154,12 +154,13 @@ class KNNLoop(FeatureLoop):
             if len(top1_by_layer(metrics)) > 1:
                 draw_knn_by_layer(metrics, folder / 'knn_layers.png')
             return
-        # The log has what was measured before the run was resumed.
+        # The logs have what was measured before the run was resumed.
+        logs = sorted(folder.glob('*/vis_data/scalars.json'))
+        lines = stitch([read_scalars(log)[0] for log in logs])
         history = {
-            line['step']: line
-            for session in read_sessions(folder)
-            for line in session.lines
-            if 'knn/k' in line
+            int(line['step']): line
+            for line in lines
+            if 'knn/k' in line and 'step' in line
         }
         history[runner.epoch] = metrics
         draw_knn_by_epoch(history, folder / 'knn.png')

@@ -1,27 +1,35 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Results of evaluations: one json file each, beside the checkpoint."""
+"""Results of evaluations: one JSON file each, beside the checkpoint."""
 
 import json
 import math
-import os
 import types
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
 
-from .writing import write_atomically
+from mmscfs.checkpoint import write_atomically
 
 FORMAT = 'mmscfs-result-1'
-PROTOCOLS = (
-    'knn',
-    'linear',
-    'linear-sweep',
-    'semi-1%',
-    'semi-10%',
-    'finetune',
-    'svm',
-)
-# What every result says of the pre-training.
+
+
+class Protocol(NamedTuple):
+    """How tables call an evaluation, and the score that it is known by."""
+
+    column: str
+    score: str
+
+
+PROTOCOLS = {
+    'knn': Protocol('k-NN', 'knn/top1'),
+    'linear': Protocol('linear', 'accuracy/top1'),
+    'linear-sweep': Protocol('linear sweep', 'linear/top1'),
+    'semi-1%': Protocol('1% labels', 'accuracy/top1'),
+    'semi-10%': Protocol('10% labels', 'accuracy/top1'),
+    'finetune': Protocol('fine-tuning', 'accuracy/top1'),
+    'svm': Protocol('SVM mAP', 'svm/mAP'),
+}
+# What every result says about the pre-training.
 FACTS = dict(
     method=str | None,
     epochs=int | None,
@@ -31,10 +39,10 @@ FACTS = dict(
 
 
 class Result(NamedTuple):
-    """What an evaluation reached; a None is not known, or does not apply.
+    """What an evaluation reached; None where unknown, or not applicable.
 
     Attributes:
-        protocol (str): One of ``PROTOCOLS``.
+        protocol (str): A key of ``PROTOCOLS``.
         dataset (str): Name of the data set, e.g. "in1k".
         config (str): Name of the evaluation's config, without its suffix.
         checkpoint (str | None): File name of the pre-training checkpoint.
@@ -42,12 +50,12 @@ class Result(NamedTuple):
         pretraining (dict): ``method``, ``epochs``, ``batch_size`` and
             ``dataset``, and what else of the recipe is known.
         backbone (str): E.g. "ResNet-50".
-        metrics (dict[str, float | None]): As logged, in percent; None was no
-            finite number.
+        metrics (dict[str, float | None]): As logged, in percent; None where
+            the number was not finite.
         settings (dict): What the evaluation was set to.
         work_dir (str): Its folder.
         epoch (int | None): How many epochs (or iterations, if it counts
-            these) the evaluated network was trained for.
+            those) the evaluated network was trained for.
     """
 
     protocol: str
@@ -71,54 +79,25 @@ def result_path(
     Args:
         checkpoint (str | Path): The pre-training checkpoint.
         config (str): Name of the evaluation's config, without its suffix.
-        network (str, optional): The student's result has a name of its own.
+        network (str, optional): The student's result has another name.
             Defaults to None.
+
+    Example:
+        >>> result_path('scfs/epoch_200.pth', 'knn_in1k', 'student').name
+        'epoch_200.student.knn_in1k.json'
     """
     checkpoint = Path(checkpoint)
     student = '.student' if network == 'student' else ''
     return checkpoint.with_name(f'{checkpoint.stem}{student}.{config}.json')
 
 
-def check_writable(path: str | Path) -> None:
-    """Check, before long work, that its result can be written.
-
-    Raises:
-        OSError: The folder is missing or takes no file, or there is
-            something else in its place.
-    """
-    path = Path(path)
-    remedy = (
-        'give yourself the right to write there, or name a folder of your '
-        'own; a result beside a checkpoint goes where a link to it (ln -s) '
-        'lies'
-    )
-    if not path.parent.is_dir():
-        problem, remedy = 'there is no such folder', 'make it (mkdir -p)'
-    elif path.is_dir():
-        problem = f'{path.name} is a folder'
-        remedy = 'remove it'
-    else:
-        # Trying is the only test that holds on network and read-only disks.
-        trial = path.with_name(f'.{path.name}.try-{os.getpid()}')
-        try:
-            trial.touch()
-            trial.unlink()
-            return
-        except OSError as error:
-            problem = error.strerror or str(error)
-    raise OSError(
-        f'the result cannot be written to {str(path.parent)!r} as '
-        f'{path.name}: {problem}; {remedy}'
-    )
-
-
 def write_result(path: str | Path, result: Result) -> None:
-    """Write a result; that of an earlier run of the same is replaced.
+    """Write a result; it replaces that of an earlier run of the same.
 
-    What is no finite number becomes null.
+    A number that is not finite becomes null.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     content = dict(format=FORMAT) | result._asdict()
     text = json.dumps(_finite(content), indent=2, allow_nan=False)
@@ -129,51 +108,55 @@ def read_result(path: str | Path) -> Result:
     """Read a result.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or none; names the file and what is wrong.
+        FileNotFoundError: The file does not exist.
+        ValueError: It is not a result, or damaged; names the file and what
+            is wrong.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f'no result {str(path)!r}: name the json file that an evaluation '
-            'wrote, or a folder that has some'
+            f'no result {str(path)!r}: name the JSON file that an evaluation '
+            'wrote, or a folder of results'
         )
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-        return _check(content)
-    except (ValueError, RecursionError) as error:  # json's are such
+        return _check(json.loads(path.read_text(encoding='utf-8')))
+    except (ValueError, RecursionError) as error:  # of json, too
         raise ValueError(f'result {str(path)!r}: {error}') from error
 
 
 def find_results(paths: Iterable[str | Path]) -> dict[Path, Result]:
     """Read results from files and, at any depth, from folders.
 
-    Other files in the folders are passed over.
+    Other files in the folders are left out.
 
     Returns:
         dict[Path, Result]: The results by file, in the order of ``paths``.
 
     Raises:
-        FileNotFoundError: There is no such file or folder.
+        FileNotFoundError: A file or folder does not exist.
         ValueError: A result is damaged, or a path has none.
     """
     found: dict[Path, Result] = {}
     for path in map(Path, paths):
         files = [path]
         if path.is_dir():
-            files = sorted(f for f in path.rglob('*.json') if _is_result(f))
+            files = sorted(f for f in path.rglob('*.json') if is_result(f))
             if not files:
                 raise ValueError(
                     f'no results in {str(path)!r}: evaluations write them '
-                    'beside the checkpoint that they are given with '
-                    '--pretrained, or else to their work directory'
+                    'beside the checkpoint that --pretrained names, or else '
+                    'into their work directory'
                 )
         found |= {file: read_result(file) for file in files}
     return found
 
 
-def _is_result(path: Path) -> bool:
-    """Tell a result by its beginning: annotation files may be large."""
+def is_result(path: Path) -> bool:
+    """Tell a result by its beginning: annotation files may be large.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     if not path.is_file():
         return False
     with open(path, 'rb') as file:
@@ -197,11 +180,11 @@ def _check(content: Any) -> Result:
         ValueError: One is missing, unknown, or of another kind.
     """
     if not isinstance(content, dict) or 'format' not in content:
-        raise ValueError('it has no "format": it is no result of mmscfs')
+        raise ValueError('it lacks "format", so mmscfs did not write it')
     if content.pop('format') != FORMAT:
         raise ValueError(
-            f'its "format" is not {FORMAT!r}: it was written by another '
-            'version of mmscfs'
+            f'its "format" is not {FORMAT!r}: another version of mmscfs '
+            'wrote it'
         )
     missing = [name for name in Result._fields if name not in content]
     unknown = [name for name in content if name not in Result._fields]
@@ -221,7 +204,7 @@ def _check(content: Any) -> Result:
         if value is not None and (
             type(value) not in (int, float) or not math.isfinite(value)
         ):
-            raise ValueError(f'"metrics" has {name}={value!r}, no number')
+            raise ValueError(f'"metrics" has {name}={value!r}, not a number')
     for name, kind in FACTS.items():
         if name not in content['pretraining']:
             raise ValueError(f'"pretraining" lacks {name}')

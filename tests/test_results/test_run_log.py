@@ -1,4 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""What a run's folder says about it."""
+
 import math
 import os
 import time
@@ -14,42 +16,37 @@ from report_runs import (
     write_start,
 )
 
-from mmscfs.report.charts import make_charts
-from mmscfs.visualization.report import read_log
-from mmscfs.visualization.report.stitching import (
-    iterations_per_epoch,
+from mmscfs.results import (
+    newest_checkpoint,
+    read_log,
     read_scalars,
+    read_starts,
     stitch,
 )
+from mmscfs.results.log_lines import iterations_per_epoch
 
 
-def iterations(lines):
-    return [line['iter'] for line in lines if 'iter' in line]
-
-
-def test_resumed_run_is_one_history_in_which_the_later_start_counts():
+def test_the_later_start_of_a_resumed_run_counts():
     """Killed at 70 after a checkpoint at 40; then again from 80 on."""
     first = [train_line(i, loss=1.0) for i in range(10, 71, 10)]
     second = [train_line(i, loss=2.0) for i in range(50, 101, 10)]
     third = [train_line(i, loss=3.0) for i in range(90, 121, 10)]
     lines = stitch([first, second, [], third])
-    assert iterations(lines) == list(range(10, 121, 10))
+    assert [line['iter'] for line in lines] == list(range(10, 121, 10))
     losses = [line['loss'] for line in lines]
     assert losses == [1.0] * 4 + [2.0] * 4 + [3.0] * 4
+    # Started over in the same folder.
+    lines = stitch([[train_line(300)], [train_line(10)]])
+    assert [line['iter'] for line in lines] == [10]
 
 
-def test_validations_go_with_what_was_trained_before_them():
-    """That of epoch 1 stays; that of epoch 2 is done again."""
+def test_validations_belong_to_what_was_trained_before_them():
+    """That of epoch 1 stays; that of epoch 2 is repeated."""
     first = [train_line(40), val_line(1, 30), train_line(80), val_line(2, 1)]
     second = [train_line(50), train_line(80), val_line(2, 35)]
     lines = stitch([first, second])
     found = [(v['at'], v['knn/top1']) for v in lines if 'knn/top1' in v]
     assert found == [(40, 30), (80, 35)]
-
-
-def test_begun_anew_in_the_same_folder():
-    lines = stitch([[train_line(300)], [train_line(10, loss=5.0)]])
-    assert iterations(lines) == [10]
 
 
 def test_damaged_lines_are_counted_but_not_one_that_is_being_written(tmp_path):
@@ -131,79 +128,65 @@ def test_progress(tmp_path, last, age, reached, state):
     assert log.reached == reached
     now = time.time() + age
     assert log.state(now) == state
-    # A last validation may still be to come.
+    # A last validation may still follow.
     assert log.is_over(now) == (state == 'finished' and age > 0)
 
 
-def test_the_last_line_that_there_can_be_is_the_end(tmp_path):
-    """46 iterations an epoch, so 644, the last of which are not logged."""
-    lines = [train_line(i, length=46) for i in (10, 638)]
-    cfg = scfs_cfg(train_cfg=dict(max_epochs=14))
-    write_start(tmp_path, cfg, lines)
-    assert read_log(tmp_path).reached == 14
-
-
 @pytest.mark.parametrize(
-    ('last', 'reached', 'state'),
-    [(60, 5, 'running'), (108, 9, 'running'), (120, 10, 'finished')],
+    ('epochs', 'length', 'interval', 'last', 'reached'),
+    [
+        # 644 iterations, the last of which are not logged.
+        (14, 46, 10, 638, 14),
+        # Of shorter epochs than the interval every end is logged.
+        (10, 12, 50, 60, 5),
+        (10, 12, 50, 108, 9),
+        (10, 12, 50, 120, 10),
+    ],
 )
-def test_epochs_shorter_than_the_log_s_interval(
-    tmp_path, last, reached, state
+def test_the_last_line_that_there_can_be_is_the_end(
+    tmp_path, epochs, length, interval, last, reached
 ):
-    """Of 10 epochs of 12 iterations every end is logged."""
-    lines = [train_line(i, length=12) for i in range(12, last + 1, 12)]
-    hooks = dict(logger=dict(type='LoggerHook', interval=50))
-    write_start(tmp_path, scfs_cfg(default_hooks=hooks), lines)
-    log = read_log(tmp_path)
-    assert log.reached == reached
-    assert log.state(time.time()) == state
+    lines = [train_line(i, length=length) for i in (length, last)]
+    cfg = scfs_cfg(
+        train_cfg=dict(max_epochs=epochs),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=interval)),
+    )
+    write_start(tmp_path, cfg, lines)
+    assert read_log(tmp_path).reached == reached
 
 
-def test_processes_are_those_of_the_start_that_trained(tmp_path):
-    """4, then 2 from iteration 210 on; a test of 1; and a start too young."""
+def test_environment_and_config_are_of_the_start_that_trained(tmp_path):
+    """4 processes, then 2; a test of 1; and a start too young."""
     for number, lines, time_ in (
         (4, healthy_lines(240), '20260101_000000'),
         (2, healthy_lines(first=210), '20260102_000000'),
         (1, [], '20260103_000000'),
         (3, [], '20260104_000000'),
     ):
-        log = write_start(tmp_path, scfs_cfg(), lines, time_)
+        log = write_start(tmp_path, scfs_cfg(mark=number), lines, time_)
         path = log.parent / f'{time_}.log'
         text = path.read_text().replace('number: 4', f'number: {number}')
         path.write_text(text)
     found = read_log(tmp_path)
-    assert found.environment['GPU number'] == '2'
-    assert found.origin.batch_size == 16  # 2 processes of 8 images
-    charts = {chart.title: chart for chart in make_charts({0: found}, 'a')}
-    curve = charts['Images per second'].curves[0]
-    rates = dict(zip(curve.x * 40, curve.y, strict=True))
-    # Steps of 0.5 s, of 32 and of 16 images.
-    assert (rates[200], rates[210], rates[400]) == (64, 32, 32)
-
-
-def test_environment_and_batch(tmp_path):
-    log = write_start(tmp_path, scfs_cfg(), [])
-    found = read_log(tmp_path)
-    assert found.environment['GPU 0'] == 'A Card'
-    assert found.environment['MMEngine'] == '0.10.7'
-    assert 'late' not in found.environment
-    assert found.world_size == 4
-    assert found.origin.batch_size == 32
-    (log.parent / '20260101_000000.log').unlink()
-    found = read_log(tmp_path)
-    assert found.environment == {}
-    assert found.world_size == 1
-
-
-def test_the_config_is_that_of_the_last_start_that_logged(tmp_path):
-    write_start(tmp_path, scfs_cfg(mark=1), [], '20260101_000000')
-    write_start(
-        tmp_path, scfs_cfg(mark=2), healthy_lines(40), '20260102_000000'
-    )
-    write_start(tmp_path, scfs_cfg(mark=3), [], '20260103_000000')
-    found = read_log(tmp_path)
     assert found.cfg['mark'] == 2
-    assert len(found.starts) == 3
+    assert found.environment['MMEngine'] == '0.10.7'
+    assert found.environment['GPU number'] == '2'
+    assert 'late' not in found.environment
+    assert found.world_sizes == [4, 2, 1, 3]
+    assert found.origin.batch_size == 16  # 2 processes of 8 images
+    path.unlink()
+    assert read_log(tmp_path).world_sizes == [4, 2, 1, 1]
+
+
+def test_a_test_after_the_training_does_not_change_its_start(tmp_path):
+    cfg = detector_cfg()
+    write_start(tmp_path, cfg, detector_lines())
+    test = cfg | dict(load_from='iter_100.pth')
+    log = write_start(tmp_path, test, [], '20260102_000000')
+    (log.parent / '20260102_000000.json').write_text('{"pascal_voc/mAP": 1}')
+    found = read_log(tmp_path)
+    assert found.started_from.label == 'random'
+    assert found.starts[1].test == {'pascal_voc/mAP': 1}
 
 
 def test_kinds(tmp_path):
@@ -222,3 +205,30 @@ def test_nothing_is_executed(tmp_path):
     path.write_text(f'{path.read_text()}\nspare = {evil}\n{evil}\n')
     read_log(tmp_path)
     assert not os.path.exists(tmp_path / 'evil')
+
+
+@pytest.mark.parametrize('kind', ['absent', 'empty', 'file'])
+def test_what_is_not_a_work_directory(tmp_path, kind):
+    path = tmp_path / kind
+    if kind == 'empty':
+        path.mkdir()
+    elif kind == 'file':
+        path.write_text('hello')
+    assert read_starts(path) == []
+    missing = 'config.py' if kind == 'empty' else 'does not exist'
+    with pytest.raises(ValueError, match=f"{kind}' is not the.*{missing}"):
+        read_log(path)
+
+
+def test_the_newest_checkpoint_has_any_name(tmp_path):
+    """As noted, wherever the folder has gone; newer files may be torn."""
+    assert newest_checkpoint(tmp_path) is None
+    (tmp_path / 'epoch_9.pth').write_bytes(b'PK')
+    note = tmp_path / 'last_checkpoint'
+    note.write_text('work_dirs/before/interrupted.pth\n')
+    assert newest_checkpoint(tmp_path) is None
+    path = tmp_path / 'interrupted.pth'
+    path.write_bytes(b'PK')
+    assert newest_checkpoint(tmp_path) == path
+    note.write_text('')
+    assert newest_checkpoint(tmp_path) is None

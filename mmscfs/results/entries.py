@@ -6,7 +6,8 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import NamedTuple
 
-from mmscfs.checkpoint import Result
+from .origin import make_label
+from .result_files import PROTOCOLS, Result
 
 # Images of training and validation; None where lists differ.
 IMAGES = {
@@ -32,8 +33,8 @@ class Entry(NamedTuple):
 
     Attributes:
         path (Path): The file.
-        result (Result): What is in it.
-        variant (str): Name of the variant of a sweep; "" of no sweep.
+        result (Result): Its content.
+        variant (str): Name of a sweep's variant; "" outside of sweeps.
         seed (int, optional): Seed of the sweep's pre-training.
     """
 
@@ -54,12 +55,7 @@ class Entry(NamedTuple):
     def score(self) -> float | None:
         """The score in percent that the protocol is known by."""
         r = self.result
-        names = {
-            'knn': 'knn/top1',
-            'linear-sweep': 'linear/top1',
-            'svm': 'svm/mAP',
-        }
-        name = names.get(r.protocol, 'accuracy/top1')
+        name = PROTOCOLS[r.protocol].score
         if name == 'accuracy/top1' and r.dataset in PER_CLASS:
             name = 'single-label/recall'
         return r.metrics.get(name)
@@ -79,7 +75,7 @@ class Entry(NamedTuple):
 
     @property
     def part(self) -> str:
-        """Which part of the data set it is of, "" of all or unknown."""
+        """Which part of the data set it is of, "" if all or unknown."""
         r = self.result
         train, val = IMAGES.get(r.dataset, (None, None))
         if r.dataset == 'in1k':
@@ -96,7 +92,7 @@ class Entry(NamedTuple):
 
     @property
     def problem(self) -> str:
-        """Why it has no place in a table, else ""."""
+        """Why tables leave it out, else ""."""
         r = self.result
         for length, unit in (
             ('max_epochs', 'epochs'),
@@ -110,65 +106,63 @@ class Entry(NamedTuple):
             return f'its metrics have no number as the score of {r.protocol}'
         return ''
 
+    def label(self, method: str) -> str:
+        """Return a method with its data and network, or else the file."""
+        r = self.result
+        name = r.checkpoint or '-' if method == '-' else method
+        return make_label(name, r.pretraining['dataset'], r.network)
 
-def label(result: Result, method: str) -> str:
-    """Return a method with what it was pre-trained on, and the network."""
-    data = result.pretraining['dataset']
-    text = result.checkpoint or '-' if method == '-' else method
-    text += f' ({data})' if data else ''
-    return f'{text}, student' if result.network == 'student' else text
+    @property
+    def contrast_mode(self) -> str:
+        """The method, DINO and SCFS as Table 7 names them."""
+        facts = self.result.pretraining
+        mode = facts['method'] or '-'
+        if mode not in VARIED:
+            return mode
+        if facts.get('search_views') == 'none':
+            mode = 'DINO w ML'
+        elif 'RoI' in str(facts.get('search')):
+            mode = 'ROI Crop'
+        if facts.get('num_local') == 0:
+            mode += ' w/o MC'
+        return f'{mode}, search alone' if facts.get('search_alone') else mode
 
+    @property
+    def search_layers(self) -> str:
+        """The search layers as Table 8 names them."""
+        layers = self.result.pretraining.get('search_layers') or []
+        return ', '.join(f'Res{i + 1}' for i in layers) or '-'
 
-def contrast_mode(result: Result) -> str:
-    """Return a pre-training's method, DINO and SCFS as Table 7 names them."""
-    facts = result.pretraining
-    mode = facts['method'] or '-'
-    if mode not in VARIED:
-        return mode
-    if facts.get('search_views') == 'none':
-        mode = 'DINO w ML'
-    elif 'RoI' in str(facts.get('search')):
-        mode = 'ROI Crop'
-    if facts.get('num_local') == 0:
-        mode += ' w/o MC'
-    return f'{mode}, search alone' if facts.get('search_alone') else mode
+    @property
+    def local_scale(self) -> str | None:
+        """The scale of the local crops as Table 9 names it."""
+        facts = self.result.pretraining
+        scale = facts.get('local_scale') if facts['method'] in VARIED else None
+        return scale and '-'.join(f'{value:g}' for value in scale)
 
+    @property
+    def num_local(self) -> str | None:
+        """The number of local views, a column of Fig. 5."""
+        facts = self.result.pretraining
+        number = facts.get('num_local') if facts['method'] in VARIED else None
+        return None if number is None else str(number)
 
-def search_layers(result: Result) -> str:
-    """Return the search layers as Table 8 names them."""
-    layers = result.pretraining.get('search_layers') or []
-    return ', '.join(f'Res{i + 1}' for i in layers) or '-'
-
-
-def local_scale(result: Result) -> str | None:
-    """Return the scale of the local crops as Table 9 names it."""
-    facts = result.pretraining
-    scale = facts.get('local_scale') if facts['method'] in VARIED else None
-    return scale and '-'.join(f'{value:g}' for value in scale)
-
-
-def num_local(result: Result) -> str | None:
-    """Return the number of local views, a column of Fig. 5."""
-    facts = result.pretraining
-    number = facts.get('num_local') if facts['method'] in VARIED else None
-    return None if number is None else str(number)
-
-
-def varied(result: Result) -> set[str]:
-    """Return where a pre-training leaves the ablations' recipe."""
-    facts = result.pretraining
-    if facts['method'] not in VARIED:
-        return set()
-    is_vit = result.backbone.startswith('ViT')
-    default = dict(
-        num_local=8,
-        local_scale=[0.05, 0.14],
-        search_layers=[3, 7, 11] if is_vit else [1, 2, 3],
-        search='SoftFeatureSearch',
-        search_views='all',
-    )
-    return {
-        name
-        for name, value in default.items()
-        if facts.get(name) not in (None, value)
-    }
+    @property
+    def varied(self) -> set[str]:
+        """What differs from the recipe of the paper's ablations."""
+        facts = self.result.pretraining
+        if facts['method'] not in VARIED:
+            return set()
+        is_vit = self.result.backbone.startswith('ViT')
+        default = dict(
+            num_local=8,
+            local_scale=[0.05, 0.14],
+            search_layers=[3, 7, 11] if is_vit else [1, 2, 3],
+            search='SoftFeatureSearch',
+            search_views='all',
+        )
+        return {
+            name
+            for name, value in default.items()
+            if facts.get(name) not in (None, value)
+        }

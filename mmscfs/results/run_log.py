@@ -1,10 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Read what runs wrote into their work directories.
+"""Read what a run wrote into its work directory.
 
 As mmengine writes it: for each start ``<timestamp>/<timestamp>.log`` and
-``<timestamp>/vis_data/`` with ``config.py``, ``scalars.json`` and
-``vis_image/``; for a test ``<timestamp>/<timestamp>.json``. Nothing in it is
-executed.
+``<timestamp>/vis_data/`` with ``config.py`` and ``scalars.json``; for a test
+``<timestamp>/<timestamp>.json``. Nothing in it is executed.
 """
 
 import re
@@ -13,17 +12,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmscfs.checkpoint import Origin, origin_of, parse_config
+from mmscfs.checkpoint import parse_config
 
-from ..transfer.runs import schedule
-from .stitching import Line, iterations_per_epoch, read_scalars, stitch
+from .log_lines import (
+    Line,
+    iterations_per_epoch,
+    read_scalars,
+    schedule,
+    stitch,
+)
+from .origin import Origin, find_start, origin_of
 
-LOG_PART = 2**16  # bytes of a log, its environment or latest lines
-LONGEST = 10**12  # epochs or iterations of a training that is one
+LOG_PART = 2**16  # bytes of a log: its environment, or its latest lines
+LONGEST = 10**12  # epochs or iterations; more is not a training's length
 # What reading settings of the wrong kind raises.
-UNUSABLE = (AttributeError, LookupError, TypeError)
-RESULT = b'"format": "mmscfs-result-'  # how one begins
-QUIET = 600  # seconds without a sign of life of a run that is not running
+UNUSABLE = (AttributeError, LookupError, TypeError, ValueError)
+QUIET = 600  # seconds without a sign of life of a run that has stopped
 
 
 class Start(NamedTuple):
@@ -54,27 +58,34 @@ class RunLog:
         starts (list[Start]): Its starts, oldest first, at least one.
 
     Attributes:
-        cfg (dict): The config of the last start that logged.
+        trained (list[Start]): The starts that logged, or else all.
+        cfg (dict): The config of the last of these.
         text (str): The same as text.
-        train (list[dict[str, float]]): Lines of the training, stitched.
-        val (list[dict[str, float]]): Lines of validations, stitched.
+        lines (list[dict[str, float]]): All lines, stitched.
+        train (list[dict[str, float]]): Those of the training.
+        val (list[dict[str, float]]): Those of validations.
         epoch_length (int | None): Iterations of an epoch, None of a run that
-            counts none.
+            does not count epochs.
+
+    Example:
+        >>> log = read_log('work_dirs/scfs_r50')
+        >>> log.reached, log.planned
+        (120.0, (200, 'epochs'))
     """
 
     def __init__(self, folder: Path, starts: list[Start]) -> None:
         self.folder = folder
         self.starts = starts
-        last = next((s for s in reversed(starts) if s.lines), starts[-1])
+        self.trained = [start for start in starts if start.lines] or starts
+        last = self.trained[-1]
         self.cfg, self.text = last.cfg, last.text
-        lines = stitch([start.lines for start in starts])
-        self.train = [line for line in lines if 'iter' in line]
-        self.val = [line for line in lines if 'iter' not in line]
+        self.lines = stitch([start.lines for start in starts])
+        self.train = [line for line in self.lines if 'iter' in line]
+        self.val = [line for line in self.lines if 'iter' not in line]
         self.epoch_length = iterations_per_epoch(self.train)
-        if self.epoch_length is not None:  # exactly, if the log still tells
-            self.epoch_length = (
-                _logged_length(last.folder) or self.epoch_length
-            )
+        if self.epoch_length is not None:  # exactly, if the log has it
+            logged = _logged_length(last.folder)
+            self.epoch_length = logged or self.epoch_length
 
     @cached_property
     def kind(self) -> str:
@@ -88,7 +99,7 @@ class RunLog:
 
     @cached_property
     def environments(self) -> list[dict[str, str]]:
-        """What each start logged of its machine and libraries."""
+        """What each start logged about its machine and libraries."""
         return [_logged_environment(start.folder) for start in self.starts]
 
     @property
@@ -97,11 +108,6 @@ class RunLog:
         last = int(self.train[-1]['start']) if self.train else -1
         return self.environments[last]
 
-    @property
-    def world_size(self) -> int:
-        """Number of processes of the last start that trained."""
-        return _world_size(self.environment)
-
     @cached_property
     def world_sizes(self) -> list[int]:
         """Number of processes of each start."""
@@ -109,10 +115,21 @@ class RunLog:
 
     @cached_property
     def origin(self) -> Origin:
-        """Method, data and batch size; unknown of an unusable config."""
+        """How the run itself trains; unknown of an unusable config."""
         try:
-            return origin_of(self.cfg, self.world_size)
-        except (ValueError, *UNUSABLE):
+            return origin_of(self.cfg, _world_size(self.environment))
+        except UNUSABLE:
+            return Origin()
+
+    @cached_property
+    def started_from(self) -> Origin:
+        """What its backbone started from; unknown of an unusable config.
+
+        A test in the same folder does not count.
+        """
+        try:
+            return find_start([start.cfg for start in self.trained])
+        except UNUSABLE:
             return Origin()
 
     @property
@@ -135,9 +152,9 @@ class RunLog:
         if type(interval) is not int or interval < 1:
             interval = 10
         if unit == 'epochs':
-            # Of one that is shorter, mmengine logs the end.
+            # mmengine logs the end of a shorter epoch.
             interval = min(interval, length)
-        # What comes after the last line that there can be is not logged.
+        # Iterations after the last multiple of the interval are not logged.
         if total and total * length - iteration < interval:
             return float(total)
         return iteration / length
@@ -162,7 +179,7 @@ class RunLog:
         return 'running' if now - self.written < QUIET else 'stopped'
 
     def is_over(self, now: float) -> bool:
-        """Tell whether nothing more is to come, be it a last validation."""
+        """Tell whether nothing will follow, not even a last validation."""
         over = self.state(now) in ('finished', 'tested')
         return over and now - self.written >= QUIET
 
@@ -174,18 +191,18 @@ class RunLog:
         logger = get_mapping(self.cfg, 'default_hooks', 'logger')
         steps = logger.get('log_metric_by_epoch', True)
         step = line.get('step', 0)
-        if length is None:  # then mmengine says step 0, or the iteration
+        if length is None:  # then mmengine logs step 0, or the iteration
             return step or line['at']
         epoch = step if steps else step / length
         return epoch if by_epoch else epoch * length
 
 
-def read_log(folder: str | Path) -> RunLog:
-    """Read a work directory.
+def read_starts(folder: str | Path) -> list[Start]:
+    """Read every start of a run, oldest first; a missing folder has none.
 
     Raises:
-        ValueError: It is none, or its config is damaged.
-        OSError: It cannot be read.
+        ValueError: A config is damaged.
+        OSError: A file cannot be read.
     """
     folder = Path(folder)
     starts = []
@@ -202,43 +219,48 @@ def read_log(folder: str | Path) -> RunLog:
         lines, damaged = read_scalars(log / 'scalars.json')
         test = tested[-1] if tested else {}
         starts.append(Start(log.parent, cfg, text, lines, damaged, test))
+    return starts
+
+
+def read_log(folder: str | Path) -> RunLog:
+    """Read a work directory.
+
+    Raises:
+        ValueError: The folder is not one, or a config in it is damaged.
+        OSError: A file cannot be read.
+    """
+    starts = read_starts(folder)
     if not starts:
         missing = (
             'it has no <timestamp>/vis_data/config.py, which mmengine writes '
             'at the start'
-            if folder.is_dir()
-            else 'there is no such folder'
+            if Path(folder).is_dir()
+            else 'the folder does not exist'
         )
         raise ValueError(
-            f'{str(folder)!r} is no work directory of a run: {missing} '
-            '(name the folder given as --work-dir)'
+            f'{str(folder)!r} is not the work directory of a run: {missing}. '
+            'Name the folder given as --work-dir'
         )
-    return RunLog(folder, starts)
+    return RunLog(Path(folder), starts)
 
 
-def get_mapping(cfg: Any, *names: str) -> Mapping:
-    """Return a part of a config; an empty one if there is none."""
-    for name in names:
-        cfg = cfg.get(name) if isinstance(cfg, Mapping) else None
-    return cfg if isinstance(cfg, Mapping) else {}
+def newest_checkpoint(folder: str | Path) -> Path | None:
+    """Return a run's newest whole checkpoint, which may be any file name.
 
-
-def is_result(path: Path) -> bool:
-    """Tell an evaluation's result by its beginning: others may be large.
-
-    Raises:
-        OSError: It cannot be read.
+    Newer files than ``last_checkpoint`` names may be torn. The folder may
+    have been moved since.
     """
-    if not path.is_file():
-        return False
-    with open(path, 'rb') as file:
-        return RESULT in file.read(100)
+    last = Path(folder, 'last_checkpoint')
+    if not last.is_file():
+        return None
+    name = Path(last.read_text(encoding='utf-8').strip()).name
+    path = last.parent / name
+    return path if path.is_file() else None
 
 
 def watched_files(folder: Path) -> list[tuple[Path, int, int]]:
     """Return the files that a report depends on, their sizes and times."""
-    found = []
-    for pattern in (
+    patterns = (
         '*.py',
         '*/vis_data/config.py',
         '*/vis_data/scalars.json',
@@ -247,32 +269,39 @@ def watched_files(folder: Path) -> list[tuple[Path, int, int]]:
         '*.json',
         '*.png',
         '*.jpg',
-    ):
-        for path in sorted(folder.glob(pattern)):
-            status = path.stat()
-            found.append((path, status.st_size, status.st_mtime_ns))
-    return found
+    )
+    paths = [path for p in patterns for path in sorted(folder.glob(p))]
+    states = [(path, path.stat()) for path in paths]
+    return [(path, s.st_size, s.st_mtime_ns) for path, s in states]
+
+
+def get_mapping(cfg: Any, *names: str) -> Mapping:
+    """Return a part of a config, {} if the config lacks it."""
+    for name in names:
+        cfg = cfg.get(name) if isinstance(cfg, Mapping) else None
+    return cfg if isinstance(cfg, Mapping) else {}
+
+
+def _read_log_part(start: Path, at_end: bool) -> str:
+    """Return the beginning or the end of a start's log, "" without one."""
+    log = start / f'{start.name}.log'
+    if not log.is_file():
+        return ''
+    with open(log, 'rb') as file:
+        file.seek(max(log.stat().st_size - LOG_PART, 0) * at_end)
+        return file.read(LOG_PART).decode(errors='replace')
 
 
 def _logged_length(start: Path) -> int | None:
     """Return the length of an epoch from the end of a start's log."""
-    log = start / f'{start.name}.log'
-    if not log.is_file():
-        return None
-    with open(log, 'rb') as file:
-        file.seek(max(log.stat().st_size - LOG_PART, 0))
-        tail = file.read().decode(errors='replace')
+    tail = _read_log_part(start, at_end=True)
     found = re.findall(r'Epoch\(train\) +\[\d+\]\[ *\d+/(\d{1,12})\]', tail)
     return int(found[-1]) or None if found else None
 
 
 def _logged_environment(start: Path) -> dict[str, str]:
-    """Return what a start logged of its machine and libraries."""
-    log = start / f'{start.name}.log'
-    if not log.is_file():
-        return {}
-    with open(log, 'rb') as file:
-        head = file.read(LOG_PART).decode(errors='replace')
+    """Return what a start logged about its machine and libraries."""
+    head = _read_log_part(start, at_end=False)
     found = re.search(
         r'^System environment:$(.*?)^-{20,}$', head, re.DOTALL | re.M
     )

@@ -1,0 +1,68 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""What runs and evaluations reached: one reader of a run's folder.
+
+Tables (:mod:`.tables`, :mod:`.classification`, :mod:`.detection`) are not
+imported here: ``import mmscfs`` needs none of them.
+"""
+
+from .log_lines import (
+    Line,
+    last_validation,
+    read_scalars,
+    schedule,
+    stitch,
+)
+from .origin import (
+    Origin,
+    backbone_name,
+    backbone_origin,
+    find_start,
+    origin_of,
+    read_origin,
+)
+from .result_files import (
+    PROTOCOLS,
+    Result,
+    find_results,
+    is_result,
+    read_result,
+    result_path,
+    write_result,
+)
+from .run_log import (
+    UNUSABLE,
+    RunLog,
+    get_mapping,
+    newest_checkpoint,
+    read_log,
+    read_starts,
+    watched_files,
+)
+
+__all__ = [
+    'Line',
+    'Origin',
+    'PROTOCOLS',
+    'Result',
+    'RunLog',
+    'UNUSABLE',
+    'backbone_name',
+    'backbone_origin',
+    'find_results',
+    'find_start',
+    'get_mapping',
+    'is_result',
+    'last_validation',
+    'newest_checkpoint',
+    'origin_of',
+    'read_log',
+    'read_origin',
+    'read_result',
+    'read_scalars',
+    'read_starts',
+    'result_path',
+    'schedule',
+    'stitch',
+    'watched_files',
+    'write_result',
+]

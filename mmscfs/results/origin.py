@@ -1,0 +1,297 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Tell how a checkpoint was pre-trained, by what it holds."""
+
+import argparse
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.logging import print_log
+from torch import Tensor
+
+from mmscfs.checkpoint import (
+    FoundBackbone,
+    find_backbone,
+    parse_config,
+    read_checkpoint,
+)
+from mmscfs.checkpoint.plain import to_count
+
+# The paper's names of algorithms by those in configs, in lower case.
+ALGORITHMS = {
+    'scfs': 'SCFS',
+    'dino': 'DINO',
+    'mococo2': 'MoCo + CO2',
+    'mocov2co2': 'MoCo v2 + CO2',
+    'moco': 'MoCo',
+    'mocov2': 'MoCo v2',
+    'mocov3': 'MoCo v3',
+    'byol': 'BYOL',
+    'swav': 'SwAV',
+    'simclr': 'SimCLR',
+    'simsiam': 'SimSiam',
+    'barlowtwins': 'Barlow Twins',
+    'densecl': 'DenseCL',
+}
+# The sizes that all projects agree on, by mmpretrain's names.
+VIT_SIZES = {
+    'deit-tiny': 'Ti',
+    'deit-small': 'S',
+    'deit-base': 'B',
+    'base': 'B',
+    'large': 'L',
+}
+
+
+class Origin(NamedTuple):
+    """How a backbone was pre-trained; None where that is unknown.
+
+    Attributes:
+        method (str | None): "random", "supervised", or an algorithm, e.g.
+            "SCFS".
+        epochs (int | None): Epochs of pre-training.
+        batch_size (int | None): Images in a step, of all processes.
+        data (str): Names of the data sets, "" if unknown.
+        network (str | None): "teacher" or "student": which of two is taken,
+            or was exported.
+        recipe (dict): What the paper's ablations vary, from the config:
+            ``num_local``, ``local_scale``, ``search_layers``, ``search``,
+            ``search_views``, and ``search_alone`` if all other terms have
+            weight 0.
+        name (str): What to call it in place of the method, e.g. a file.
+        checkpoint (str | None): The file that the backbone is taken from.
+    """
+
+    method: str | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    data: str = ''
+    network: str | None = None
+    recipe: dict[str, Any] = {}
+    name: str = ''
+    checkpoint: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Method, data and network in words, e.g. "SCFS (coco), student"."""
+        name = self.name or self.method or '-'
+        return make_label(name, self.data, self.network)
+
+
+def make_label(name: str, data: str | None, network: str | None) -> str:
+    """Return what tables call a pre-training."""
+    text = f'{name} ({data})' if data else name
+    return f'{text}, student' if network == 'student' else text
+
+
+@cache
+def read_origin(path: str) -> Origin:
+    """Read what a checkpoint tells about its pre-training.
+
+    Nothing is guessed from the file's name. Never fails: a missing or
+    damaged file tells nothing, and goes by its name.
+
+    Args:
+        path (str): A file, or an address such as "torchvision://resnet50".
+
+    Example:
+        >>> read_origin('work_dirs/scfs_r50/epoch_200.pth').label
+        'SCFS (imagenet)'
+    """
+    if '://' in path:
+        scheme, name = path.split('://', 1)
+        if scheme == 'torchvision' or name.startswith('detectron2/'):
+            source = scheme if scheme == 'torchvision' else name
+            return Origin('supervised', name=f'supervised ({source})')
+        return Origin(name=path)
+    origin = Origin()
+    if Path(path).is_file():
+        try:
+            origin = _describe(read_checkpoint(path))
+        except (AttributeError, TypeError, ValueError) as error:
+            # A config's text may hold anything at all.
+            print_log(
+                f'{path}: {error}; tables name it by its file',
+                logger='current',
+                level=logging.WARNING,
+            )
+    name = '' if origin.method else '/'.join(Path(path).parts[-2:])
+    return origin._replace(name=name, checkpoint=path)
+
+
+def _describe(checkpoint: Mapping[str, Any]) -> Origin:
+    """Return what a checkpoint holds about its pre-training.
+
+    Raises:
+        AttributeError, TypeError, ValueError: Its config cannot be used, or
+            it lacks a backbone.
+    """
+    meta = checkpoint.get('meta')
+    meta = meta if isinstance(meta, Mapping) else {}
+    found = find_backbone(checkpoint)
+    if isinstance(meta.get('cfg'), str):
+        origin = origin_of(parse_config(meta['cfg']), meta.get('world_size'))
+    else:
+        batch_size = _release_batch(checkpoint.get('args'))
+        origin = Origin(_released_method(checkpoint, found), None, batch_size)
+    epochs = to_count(meta.get('epoch')) or to_count(checkpoint.get('epoch'))
+    network = meta.get('network', found.network)
+    return origin._replace(epochs=epochs or None, network=network)
+
+
+def origin_of(cfg: Mapping, world_size: int | str | None = None) -> Origin:
+    """Read from a config how it pre-trains.
+
+    Args:
+        cfg (Mapping): A dumped config.
+        world_size (int | str, optional): Number of processes of the run.
+            Defaults to None: unknown, and so is the batch size.
+
+    Raises:
+        AttributeError, TypeError, ValueError: The config cannot be used.
+    """
+    model = cfg.get('model') or {}
+    loader = cfg.get('train_dataloader') or {}
+    batch_size = None
+    if world_size is not None and isinstance(loader.get('batch_size'), int):
+        wrapper = cfg.get('optim_wrapper') or {}
+        steps = int(wrapper.get('accumulative_counts', 1))
+        batch_size = int(world_size) * loader['batch_size'] * steps
+    roots = [
+        Path(str(leaf.get('data_root', ''))).name
+        for leaf in leaf_datasets(loader.get('dataset'))
+    ]
+    return Origin(
+        _method(model),
+        batch_size=batch_size,
+        data=', '.join(root for root in dict.fromkeys(roots) if root),
+        recipe=_recipe(model, loader.get('dataset')),
+    )
+
+
+def find_start(configs: Sequence[Mapping]) -> Origin:
+    """Find what a training started from, before any resumption.
+
+    Args:
+        configs (Sequence[Mapping]): The config of each of its starts, oldest
+            first, at least one.
+
+    Raises:
+        AttributeError, TypeError: A config cannot be used.
+    """
+    cfg = next((c for c in reversed(configs) if not c.get('resume')), None)
+    cfg = cfg or configs[0]
+    if cfg.get('load_from') and not cfg.get('resume'):
+        return Origin(name=f'all of {Path(str(cfg["load_from"])).name}')
+    model = cfg.get('model')
+    backbone = model.get('backbone') if isinstance(model, Mapping) else None
+    if not isinstance(backbone, Mapping):
+        return Origin()
+    return backbone_origin(backbone)
+
+
+def backbone_origin(backbone: Mapping) -> Origin:
+    """Return what a backbone starts from, by its config.
+
+    ``network`` is the one that is taken. An address has no ``checkpoint``.
+    """
+    settings = backbone.get('init_cfg') or []
+    if backbone.get('pretrained'):  # mmdet's older setting
+        settings = dict(type='Pretrained', checkpoint=backbone['pretrained'])
+    for item in [settings] if isinstance(settings, Mapping) else settings:
+        if str(item.get('type')).split('.')[-1] == 'Pretrained':
+            break
+    else:
+        return Origin('random')
+    origin = read_origin(item['checkpoint'])
+    network = item.get('network') or origin.network
+    # mmengine's own initializer, on a raw checkpoint of mmscfs.
+    if not item.get('network') and item.get('prefix') == 'backbone.':
+        network = 'student' if origin.network == 'teacher' else network
+    return origin._replace(network=network)
+
+
+def backbone_name(backbone: Mapping) -> str:
+    """Return what to call a backbone, e.g. "ResNet-50" or "ViT-S-16"."""
+    name = str(backbone.get('type')).split('.')[-1]
+    if 'depth' in backbone:
+        name += f'-{backbone["depth"]}'
+    width = backbone.get('base_channels', 64)
+    if width != 64:
+        name += f'-w{width}'
+    if isinstance(backbone.get('arch'), str):
+        size = VIT_SIZES.get(backbone['arch'])
+        patch = backbone.get('patch_size', 16)
+        if name.endswith('VisionTransformer') and size:
+            return f'ViT-{size}-{patch}'
+        name += f'-{backbone["arch"]}'
+    return name
+
+
+def leaf_datasets(settings: Mapping | None) -> Iterator[Mapping]:
+    """Yield the configs of the data sets inside wrappers."""
+    if not settings:
+        return
+    inner = settings.get('dataset') or settings.get('datasets')
+    if not inner:
+        yield settings
+    for part in [inner] if isinstance(inner, Mapping) else inner or ():
+        yield from leaf_datasets(part)
+
+
+def _method(model: Mapping) -> str | None:
+    """Return the algorithm of a model's config."""
+    kind = model.get('type')
+    if kind == 'ImageClassifier':
+        return 'supervised'
+    name = str(kind).lower()
+    # Versions 1 and 2 are one class.
+    if (model.get('neck') or {}).get('type') == 'MoCoV2Neck':
+        name = {'moco': 'mocov2', 'mococo2': 'mocov2co2'}.get(name, name)
+    return ALGORITHMS.get(name, kind)
+
+
+def _released_method(checkpoint: Mapping, found: FoundBackbone) -> str | None:
+    """Return the method of a checkpoint without a config, by its tensors."""
+    if found.layout.endswith(' release'):
+        return found.layout.removesuffix(' release')
+    # torchvision's files are tensors alone; a classifier is among them.
+    is_bare = all(isinstance(value, Tensor) for value in checkpoint.values())
+    is_classifier = found.layout == 'torchvision' and found.heads == ('fc',)
+    return 'supervised' if is_bare and is_classifier else None
+
+
+def _recipe(model: Mapping, dataset: Mapping | None) -> dict[str, Any]:
+    recipe = {}
+    for transform in (dataset or {}).get('pipeline') or ():
+        if transform.get('type') == 'MultiCrop':
+            for name in ('num_local', 'local_scale'):
+                if transform.get(name) is not None:
+                    recipe[name] = transform[name]
+    if model.get('search_neck'):
+        backbone = model.get('backbone') or {}
+        layers = model.get('search_layers') or backbone.get('out_indices')
+        if layers is not None:
+            recipe['search_layers'] = list(layers)
+        search = model.get('search') or {}
+        recipe['search'] = search.get('type', 'SoftFeatureSearch')
+        recipe['search_views'] = model.get('search_views', 'all')
+        head = model.get('head') or {}
+        search_loss = head.get('search_loss') or {}
+        others = head.get('loss_weight'), search_loss.get('global_weight')
+        if others == (0, 0):
+            recipe['search_alone'] = True
+    return recipe
+
+
+def _release_batch(args: argparse.Namespace | None) -> int | None:
+    """Return the batch size that the releases of DINO and SCFS store."""
+    sizes: list[Any] = [
+        getattr(args, name, None)
+        for name in ('batch_size_per_gpu', 'world_size')
+    ]
+    if not all(isinstance(size, int) for size in sizes):
+        return None
+    return sizes[0] * sizes[1]

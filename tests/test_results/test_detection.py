@@ -1,0 +1,364 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""What detection runs reached, and beside which rows of the paper."""
+
+import copy
+import functools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from report_runs import write_start
+from scored_runs import Toy, make_runner
+
+from mmscfs.checkpoint import parse_config
+from mmscfs.results import read_origin
+from mmscfs.results.detection import arrange, make_unscored, read_run
+
+ROOT = Path(__file__).parents[2]
+FPN = 'coco/mask-rcnn_r50-fpn_1x_coco'
+FPN_2X = 'coco/mask-rcnn_r50-fpn_2x_coco'
+C4 = 'coco/mask-rcnn_r50-c4_1x_coco'
+VOC = 'voc/faster-rcnn_r50-c4_24k_voc0712'
+SCORES = {
+    'coco/bbox_mAP': 0.412,
+    'coco/bbox_mAP_50': 0.623,
+    'coco/bbox_mAP_75': 0.45,
+    'coco/bbox_mAP_s': 0.2,
+    'coco/segm_mAP': 0.371,
+    'coco/segm_mAP_50': 0.588,
+    'coco/segm_mAP_75': 0.394,
+}
+PERCENT = ['41.2', '62.3', '45.0', '37.1', '58.8', '39.4']
+VOC_SCORES = {
+    'pascal_voc/mAP': 0.5712,
+    'pascal_voc/AP50': 0.829,
+    'pascal_voc/AP75': 0.634,
+}
+TORCHVISION = dict(type='Pretrained', checkpoint='torchvision://resnet50')
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    """Every runner would ask the compilers for their versions."""
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+    monkeypatch.chdir(tmp_path)
+    read_origin.cache_clear()  # of files in the folders of other tests
+
+
+@functools.cache
+def read_config(path):
+    return Config.fromfile(ROOT / f'configs/detection/{path}.py')
+
+
+def detector(config, init_cfg=None, **changes):
+    cfg = copy.deepcopy(read_config(config))
+    cfg.model.backbone.init_cfg = init_cfg
+    cfg.merge_from_dict(changes)
+    return cfg
+
+
+def epoch(number, scores=None):
+    """The lines of an epoch: of its training, and of a validation."""
+    train = dict(lr=0.1, loss=1.0, epoch=number, iter=100 * number)
+    train['step'] = train['iter']
+    return [train, dict(scores, time=0.1, step=number)] if scores else [train]
+
+
+def run(name, config, init_cfg=None, scores=SCORES, **changes):
+    """Write a finished run of a config; return its folder."""
+    cfg = detector(config, init_cfg, **changes)
+    step = cfg.train_cfg.get('max_iters')
+    if step is None:
+        lines = epoch(cfg.train_cfg.max_epochs, scores)
+    else:
+        train = dict(loss=1.0, iter=step, step=step)
+        lines = [train, dict(scores, step=0)]
+    write_start(Path(name), cfg.to_dict(), lines)
+    return name
+
+
+def pretrained(name, kind, data, epochs, network=None):
+    """Write a checkpoint of ours; return what --pretrained sets."""
+    path = Path(f'{name}.pth')
+    cfg = (
+        f'model = dict(type={kind!r})\n'
+        f'train_dataloader = dict(dataset=dict(data_root={data!r}))\n'
+    )
+    state = {'teacher.backbone.conv1.weight': torch.zeros(2, 3, 7, 7)}
+    meta = dict(cfg=cfg, epoch=epochs)
+    torch.save(dict(state_dict=state, meta=meta), path)
+    start = dict(type='Pretrained', _scope_='mmscfs', checkpoint=str(path))
+    return start | (dict(network=network) if network else {})
+
+
+def compare(*folders, number=None):
+    """The rows of the tables: labels, scores and sources."""
+    tables = arrange([read_run(folder) for folder in folders], number)
+    return {
+        table.title: [
+            (*row.labels, row.cells(table.columns)[2:-1], row.source)
+            for row in table.rows
+        ]
+        for table in tables
+    }
+
+
+def only(tables):
+    assert len(tables) == 1
+    return next(iter(tables.values()))
+
+
+def ours(*folders, number=None):
+    rows = only(compare(*folders, number=number))
+    return [row for row in rows if row[-1].startswith('this run')]
+
+
+# Which rows stand together
+
+
+def test_table_4_in_the_order_of_the_paper():
+    rows = only(
+        compare(
+            run('scfs', FPN, pretrained('scfs', 'SCFS', '', 200)),
+            run('random', FPN),
+            run('supervised', FPN, TORCHVISION),
+            run('dino', FPN, pretrained('dino', 'DINO', 'in1k', 100)),
+        )
+    )
+    assert [row for row in rows if row[3].startswith('this run')] == [
+        ('random', '-', PERCENT, 'this run (random)'),
+        ('supervised (torchvision)', '-', PERCENT, 'this run (supervised)'),
+        ('DINO (in1k)', '100', PERCENT, 'this run (dino)'),
+        ('SCFS', '200', PERCENT, 'this run (scfs)'),
+    ]
+    names = [row[0] for row in rows]
+    assert names[:3] == ['Scratch', 'random', 'Supervised']
+    assert names[-4:] == ['DINO', 'DINO (in1k)', 'SCFS', 'SCFS']
+    assert len([r for r in rows if r[3] == 'paper (Table 4)']) == 14
+    scfs = ['40.5', '61.8', '44.0', '36.7', '58.8', '39.2']
+    assert ('SCFS', '800', scfs, 'paper (Table 4)') in rows
+
+
+@pytest.mark.parametrize(
+    ('config', 'scores', 'own', 'scratch'),
+    [
+        (FPN_2X, SCORES, PERCENT, '38.4 57.5 42.0 34.7 54.8 37.2'),
+        (VOC, VOC_SCORES, ['57.1', '82.9', '63.4'], '33.8 60.2 33.1'),
+    ],
+)
+def test_other_tables_have_their_columns(config, scores, own, scratch):
+    rows = only(compare(run('a', config, None, scores)))
+    number = 3 if config == VOC else 4
+    source = f'paper (Table {number})'
+    assert rows[0] == ('Scratch', '-', scratch.split(), source)
+    assert rows[1] == ('random', '-', own, 'this run (a)')
+
+
+@pytest.mark.parametrize('thresholds', [0.5, [0.5], [0.5, 0.75]])
+def test_map_over_few_thresholds_is_not_ap(thresholds):
+    """mmdet's default of VOCMetric is 0.5: mAP is AP50."""
+    scores = {'pascal_voc/mAP': 0.829, 'pascal_voc/AP50': 0.829}
+    changes = dict(val_evaluator=dict(type='VOCMetric', iou_thrs=thresholds))
+    run('a', VOC, None, scores, **changes)
+    assert read_run('a').scores == {'AP50^b': pytest.approx(82.9)}
+
+
+def test_pretraining_on_coco_is_table_6():
+    """Random weights join the tables that others open."""
+    runs = [
+        run('a', FPN),
+        run('b', FPN, pretrained('coco', 'SCFS', 'coco', 500)),
+    ]
+    rows = only(compare(*runs))
+    assert {row[3] for row in rows} == {
+        'paper (Table 6)',
+        'this run (a)',
+        'this run (b)',
+    }
+    assert rows[1][0] == 'random'
+    assert rows[-1][:2] == ('SCFS (coco)', '500')
+    dino = run('c', FPN, pretrained('dino', 'DINO', 'in1k', 9))
+    tables = compare(*runs, dino)
+    assert len(tables) == 2
+    for rows in tables.values():
+        assert any(row[3] == 'this run (a)' for row in rows)
+
+
+DATASET = 'train_dataloader.dataset'
+MORE = dict(type='CocoDataset', ann_file='annotations/instances_more.json')
+TRAINVAL = dict(type='VOCDataset', ann_file='ImageSets/Main/trainval.txt')
+
+
+@pytest.mark.parametrize(
+    ('config', 'changes'),
+    [
+        (C4, {}),
+        (FPN, {'model.backbone.depth': 101}),
+        (FPN, {'train_cfg.max_epochs': 6}),
+        (FPN, {f'{DATASET}.indices': 1000}),
+        (FPN, {'val_dataloader.dataset.ann_file': 'instances_test.json'}),
+        (FPN, {f'{DATASET}.metainfo': dict(classes=('cat',))}),
+        (FPN, {DATASET: dict(datasets=[MORE, MORE], _delete_=True)}),
+        (VOC, {DATASET: dict(TRAINVAL, _delete_=True)}),
+    ],
+)
+def test_the_paper_stands_beside_its_protocol_alone(config, changes):
+    scores = VOC_SCORES if config == VOC else SCORES
+    rows = only(compare(run('a', config, None, scores, **changes)))
+    assert [row[3] for row in rows] == ['this run (a)']
+
+
+def test_forced_tables():
+    """They take any detector, on their data and schedules."""
+    c4 = run('a', C4)
+    assert sorted(map(len, compare(c4, run('b', FPN)).values())) == [1, 15]
+    (own,) = ours(c4, number='4')
+    assert own[3] == 'this run (a), MaskRCNN ResNet-50 C4'
+    voc = run('v', VOC, None, VOC_SCORES)
+    with pytest.raises(ValueError, match='--table 4: v was.*COCO train2017'):
+        compare(voc, number='4')
+    with pytest.raises(ValueError, match='--table 3: a was.*VOC trainval'):
+        compare(c4, number='3')
+    six = run('six', FPN, None, **{'train_cfg.max_epochs': 6})
+    with pytest.raises(ValueError, match='six was trained for 6 epochs'):
+        compare(six, number='4')
+    with pytest.raises(ValueError, match='two was trained for 24 epochs'):
+        compare(run('two', FPN_2X), number='6')
+
+
+# Work directories
+
+
+def real_run(folder, cfg, scores, fails_at=None, test=False):
+    """Let mmengine write a work directory: an iteration an epoch."""
+    prefix = 'pascal_voc' if 'VOC' in str(cfg.val_evaluator) else 'coco'
+    logger = cfg.default_hooks.get('logger', dict(type='LoggerHook'))
+    hooks = dict(logger=logger, checkpoint=None)
+    model = Toy(fails_at)
+    runner = make_runner(cfg, scores, prefix, folder, model, **hooks)
+    if test:
+        runner.test()
+        return
+    try:
+        runner.train()
+    except KeyboardInterrupt:
+        assert fails_at
+
+
+def coco_scores(*boxes):
+    return [dict(bbox_mAP=box, bbox_mAP_50=box) for box in boxes]
+
+
+def test_real_run_by_epochs():
+    """The last validation counts, though an earlier one was better."""
+    cfg = detector(FPN, None, **{'train_cfg.val_interval': 5})
+    real_run('a', cfg, coco_scores(0.2, 0.5, 0.4))
+    assert ours('a') == [
+        ('random', '-', ['40.0', '40.0', *'----'], 'this run (a)')
+    ]
+
+
+@pytest.mark.parametrize('fails_at', [None, 5, 6])
+@pytest.mark.parametrize(
+    ('interval', 'by_epoch'), [(1, None), (5, None), (5, False), (10, None)]
+)
+def test_real_run_by_iterations(interval, by_epoch, fails_at):
+    """Validations after 4 and 6 iterations, whichever step they log."""
+    hook = dict(type='LoggerHook', interval=interval)
+    if by_epoch is not None:
+        hook['log_metric_by_epoch'] = by_epoch
+    cfg = Config(
+        dict(
+            model=dict(type='FasterRCNN', backbone=dict(type='ResNet')),
+            train_cfg=dict(
+                type='IterBasedTrainLoop', max_iters=6, val_interval=4
+            ),
+            val_evaluator=dict(type='VOCMetric', iou_thrs=[0.5] * 10),
+            default_hooks=dict(logger=hook),
+        )
+    )
+    scores = [dict(mAP=0.5, AP50=0.7), dict(mAP=0.4, AP50=0.6)]
+    real_run('a', cfg, scores, fails_at)
+    found = read_run('a')
+    if fails_at is None:
+        assert found.scores == {'AP^b': 40, 'AP50^b': 60}
+    else:
+        assert found.scores == {}
+        assert found.problem.startswith('unfinished: ')
+        assert found.problem.endswith(' of 6 iterations')
+
+
+def test_real_test_of_a_checkpoint():
+    """The run that was tested says what it started from."""
+    cfg = detector(FPN, pretrained('scfs', 'SCFS', 'in1k', 9))
+    write_start(Path('trained'), cfg.to_dict(), epoch(12, SCORES))
+    for number in (12, 11):
+        # The config of the test has another init_cfg.
+        cfg = detector(FPN, TORCHVISION)
+        cfg.load_from = f'trained/epoch_{number}.pth'
+        torch.save(dict(state_dict=Toy().state_dict()), cfg.load_from)
+        real_run(f'tested{number}', cfg, coco_scores(0.33), test=True)
+    source = 'this run (tested12, test of epoch_12.pth)'
+    scores = ['33.0', '33.0', *'----']
+    assert ours('tested12') == [('SCFS (in1k)', '9', scores, source)]
+    assert read_run('tested11').problem == (
+        'unfinished: epoch_11.pth of 12 epochs'
+    )
+
+
+def test_resumed_run():
+    """Starts are one run; a torn line and a dead start do no harm."""
+    first = detector(FPN, pretrained('scfs', 'SCFS', '', 9)).to_dict()
+    again = detector(FPN, None, resume=True).to_dict()
+    early = dict(SCORES, **{'coco/bbox_mAP': 0.9})
+    write_start(Path('a'), first, epoch(7, early), rest='{"loss": 1.')
+    write_start(Path('a'), again, epoch(12, SCORES), '20260102_000000')
+    write_start(Path('a'), again, [], '20260103_000000')
+    assert ours('a') == [('SCFS', '9', PERCENT, 'this run (a)')]
+
+
+@pytest.mark.parametrize(
+    ('lines', 'problem'),
+    [
+        ([], 'unfinished: 0 of 12 epochs'),
+        (epoch(3), 'unfinished: 3 of 12 epochs'),
+        (epoch(3, SCORES), 'unfinished: 3 of 12 epochs'),
+        (epoch(12), 'unfinished: 12 of 12 epochs, not yet evaluated'),
+        (epoch(12, SCORES) + epoch(1), 'unfinished: 1 of 12 epochs'),
+        (epoch(12, {'x': 1}), 'its last validation has no AP'),
+        (epoch(12, {'coco/bbox_mAP': -1.0}), 'its last validation has no AP'),
+    ],
+)
+def test_unfinished_runs_are_not_scored(lines, problem):
+    write_start(Path('half'), detector(FPN).to_dict(), lines)
+    runs = [read_run('half'), read_run(run('whole', FPN))]
+    (row,) = make_unscored(runs).rows
+    assert row.labels == ('random', '-')
+    assert row.source.startswith(f'half: {problem}')
+    (table,) = arrange(runs)
+    assert not any('half' in row.source for row in table.rows)
+
+
+def test_configs_are_read_as_mmengine_reads_them():
+    """Whatever a dump holds, up to tuples."""
+    cfg = detector(VOC, TORCHVISION)
+    cfg.spare = dict({'a b': (1, -2.5), 'c': dict(d=None, e="it's")})
+    text = cfg.pretty_text
+    expected = Config.fromstring(text, '.py').to_dict()
+    assert parse_config(text) == json.loads(json.dumps(expected))
+
+
+def test_other_and_damaged_runs_are_named():
+    cfg = dict(model=dict(type='SCFS'), train_cfg=dict(max_epochs=2))
+    write_start(Path('scfs'), cfg, epoch(2))
+    with pytest.raises(ValueError, match="'scfs' is not a detection run"):
+        read_run('scfs')
+    (path,) = Path(run('a', FPN)).glob('*/vis_data/scalars.json')
+    path.write_text('{"loss": 1.\n' + path.read_text())
+    with pytest.raises(ValueError, match=r"'a/.*scalars.json' has 1 damaged"):
+        read_run('a')
+    path.with_name('config.py').write_text('model = dict(\n')
+    with pytest.raises(ValueError, match="'a/.*config.py'"):
+        read_run('a')

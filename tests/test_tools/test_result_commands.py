@@ -1,0 +1,114 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Tests of results_table.py and compare_transfer.py."""
+
+import csv
+import importlib.util
+from pathlib import Path
+
+import pytest
+from report_runs import detector_cfg, detector_lines, write_start
+
+from mmscfs.results import Result, result_path, write_result
+
+TOOLS = Path(__file__).parents[2] / 'tools/analysis_tools'
+FILES = {'results_table': 'results', 'compare_transfer': 'transfer'}
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def call(name, *words):
+    path = TOOLS / f'{name}.py'
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool.main([*words, '--out', 'out'])
+
+
+def save(name, good=True):
+    """Write something to gather, without a score if it is not good."""
+    if name == 'compare_transfer':
+        lines = detector_lines() if good else detector_lines()[:-1]
+        write_start(Path('run'), detector_cfg(), lines)
+        return 'run'
+    path = result_path('epoch_200.pth', 'knn_in1k')
+    facts = dict(epochs=200, batch_size=256, dataset='imagenet')
+    result = Result(
+        protocol='knn',
+        dataset='in1k',
+        config='knn_in1k',
+        checkpoint='epoch_200.pth',
+        network='teacher',
+        pretraining=dict(facts, method='SCFS'),
+        backbone='ResNet-50',
+        metrics={'knn/top1': 65.12 if good else None},
+        settings={},
+        work_dir='work',
+        epoch=None,
+    )
+    write_result(path, result)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ('name', 'score', 'note', 'heading'),
+    [
+        ('results_table', '65.1', 'of trainings those of the', 'method'),
+        (
+            'compare_transfer',
+            '50.0',
+            'of runs are those of their',
+            'initialisation',
+        ),
+    ],
+)
+def test_a_table_is_printed_and_written(name, score, note, heading, capsys):
+    assert call(name, save(name)) == 0
+    printed = capsys.readouterr().out
+    text = Path(f'out/{FILES[name]}.md').read_text()
+    for found in (printed, text):
+        assert score in found
+        assert 'this run (' in found
+        assert f'{note} last validation' in found
+    with open(f'out/{FILES[name]}.csv', newline='') as file:
+        assert next(csv.reader(file))[1] == heading
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_what_is_not_scored_is_told(name, capsys):
+    path = save(name, good=False)
+    assert call(name, path) == 0
+    assert f'not scored: {path}: ' in capsys.readouterr().out
+    assert f'- {path}: ' in Path(f'out/{FILES[name]}.md').read_text()
+
+
+@pytest.mark.parametrize('name', FILES)
+@pytest.mark.parametrize(
+    'words', [('absent',), ('empty',), ('damaged',), ('--table', '3')]
+)
+def test_refusals(name, words, capsys):
+    """Code 2, a line that names what is wrong, and nothing written."""
+    good = save(name)
+    Path('empty').mkdir()
+    if name == 'results_table':
+        Path('damaged').write_text(Path(good).read_text()[:-9])
+        words = ('--table', '5') if '3' in words else words
+    else:
+        log = write_start(Path('damaged'), detector_cfg(), [])
+        log.joinpath('config.py').write_text('model = dict(')
+    assert call(name, good, *words) == 2
+    text = capsys.readouterr().err
+    assert text.startswith('error: ')
+    assert text.count('\n') == 1
+    assert words[0] in text
+    assert not Path('out').exists()
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_unknown_table(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        call(name, 'a', '--table', '11')
+    assert caught.value.code == 2
+    assert '--table' in capsys.readouterr().err
