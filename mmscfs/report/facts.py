@@ -148,8 +148,8 @@ def results(run: RunLog, name: str, notes: list[str]) -> Rows:
             continue
         for result in found.values():
             evaluated.append(result.metrics)
-            facts = [result.protocol, result.dataset, result.checkpoint]
-            facts = [fact or '–' for fact in (*facts, result.network)]
+            facts = [result.protocol, result.dataset]
+            facts += [result.checkpoint or '–', result.network or '–']
             rows.append([name, *facts, *_scores(result.metrics)])
     for start in run.starts if run.kind != 'detection' else ():
         taken = ('time', 'data_time', 'step')
