@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""What runs were set to, where they ran and what they reached, as tables."""
+"""What runs were set to and what they reached, as rows of tables."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,61 +16,55 @@ from mmscfs.results import (
 )
 from mmscfs.results.detection import COCO_SCORES, VOC_SCORES, describe_run
 
-from .charts import SCORES
+from .charts import KINDS
 from .verdict import find_part
 
 LONGEST = 160  # characters of a setting in a table
 MOST = 150  # differences
-MACHINE = (
-    'CUDA available',
-    'Python',
-    'PyTorch',
-    'TorchVision',
-    'OpenCV',
-    'MMEngine',
-    'GPU number',
-    'seed',
-    'sys.platform',
-)
 Rows = list[list[str]]
 
 
 def describe(run: RunLog) -> dict[str, str]:
     """Return what a run was set to, the most telling settings first."""
-    get = dict(flatten(run.cfg)).get
-    origin = run.origin
-    planned, unit = run.planned
-    # A config's variables have crops too, without later changes.
-    crops = find_part(run.cfg, 'MultiCrop', 'train_dataloader.')
-    temperature = find_part(run.cfg, 'TeacherTemperatureHook')
-    backbone = get_mapping(run.cfg, 'model', 'backbone')
-    rate = get('optim_wrapper.optimizer.lr')
-    images = get('auto_scale_lr.base_batch_size')
-    if rate is not None and images and get('auto_scale_lr.enable'):
-        rate = f'{rate} for {images} images, scaled to those in a step'
+    cfg, origin, (planned, unit) = run.cfg, run.origin, run.planned
+    backbone = get_mapping(cfg, 'model', 'backbone')
+    wrapper = get_mapping(cfg, 'optim_wrapper')
+    neck = get_mapping(cfg, 'model', 'neck')
+    head = get_mapping(cfg, 'model', 'head')
+    scaling = get_mapping(cfg, 'auto_scale_lr')
+    images = scaling.get('base_batch_size')
+    schedulers = cfg.get('param_scheduler')
+    start = run.started_from.label if run.kind != 'pre-training' else '-'
     found = {
         'Method': origin.method,
         'Backbone': backbone_name(backbone) if backbone else None,
         'Data': origin.data,
-        'Starts from': _start(run),
+        'Starts from': None if start == '-' else start,
         'Images in a step': origin.batch_size,
         'Length': f'{planned} {unit}' if planned else None,
-        'Optimizer': get('optim_wrapper.optimizer.type'),
-        'Learning rate': rate,
-        'Weight decay': get('optim_wrapper.optimizer.weight_decay'),
-        'Schedule': _schedulers(run.cfg.get('param_scheduler')),
-        'Precision': get('optim_wrapper.precision'),
-        'Global crops': _crops(crops, 'global', 2),
-        'Local crops': _crops(crops, 'local', crops.get('num_local')),
+        'Optimizer': _settings(get_mapping(wrapper, 'optimizer')),
+        'Learning rate': f'of {images} images, scaled to those in a step'
+        if images and scaling.get('enable')
+        else None,
+        'Schedule': ', '.join(
+            str(get_mapping(item).get('type'))
+            for item in (
+                schedulers if isinstance(schedulers, list) else [schedulers]
+            )
+            if item
+        ),
+        'Precision': wrapper.get('precision'),
+        # A config's variables have crops too, without later changes.
+        'Crops': _settings(find_part(cfg, 'MultiCrop', 'train_dataloader.')),
         'Search layers': origin.recipe.get('search_layers'),
         'Search': origin.recipe.get('search'),
-        'Prototypes': get('model.neck.num_prototypes'),
-        'Teacher temperature': _range(temperature),
-        'Teacher momentum at first': find_part(
-            run.cfg, 'MomentumTeacherHook'
-        ).get('momentum'),
-        'Momentum of the center': get('model.head.center_momentum'),
-        'Seed': get('randomness.seed'),
+        'Prototypes': neck.get('num_prototypes'),
+        'Teacher temperature': _settings(
+            find_part(cfg, 'TeacherTemperatureHook')
+        ),
+        'Teacher': _settings(find_part(cfg, 'MomentumTeacherHook')),
+        'Momentum of the center': head.get('center_momentum'),
+        'Seed': get_mapping(cfg, 'randomness').get('seed'),
     }
     return {
         name: to_text(value)
@@ -79,38 +73,8 @@ def describe(run: RunLog) -> dict[str, str]:
     }
 
 
-def _start(run: RunLog) -> str | None:
-    if run.kind == 'pre-training' or not run.cfg.get('model'):
-        return None
-    label = run.started_from.label
-    return None if label == '-' else label
-
-
-def _schedulers(schedulers: Any) -> str:
-    found = [schedulers] if isinstance(schedulers, Mapping) else schedulers
-    return ', '.join(
-        str(item.get('type'))
-        for item in found or ()
-        if isinstance(item, Mapping)
-    )
-
-
-def _crops(crops: Mapping, kind: str, number: Any) -> str | None:
-    if not crops or number is None:
-        return None
-    size, scale = crops.get(f'{kind}_size'), crops.get(f'{kind}_scale')
-    text = f'{number} of {size} px' if size else f'{number} per view'
-    if isinstance(scale, list) and len(scale) == 2:
-        text += f', {scale[0]} to {scale[1]} of the area'
-    return text
-
-
-def _range(temperature: Mapping) -> str | None:
-    start, end = temperature.get('start'), temperature.get('end')
-    if start is None or end in (None, start):
-        return None if start is None else str(start)
-    epochs = temperature.get('warmup_epochs')
-    return f'{start} to {end}' + (f' over {epochs} epochs' if epochs else '')
+def _settings(part: Mapping) -> str:
+    return ', '.join(f'{name}={value}' for name, value in part.items())
 
 
 def to_text(value: Any) -> str:
@@ -144,35 +108,22 @@ def differences(runs: Sequence[RunLog]) -> tuple[Rows, int]:
     return rows[:MOST], max(len(rows) - MOST, 0)
 
 
-def machine(run: RunLog) -> dict[str, str]:
-    """Return the environment's most telling lines."""
-    found = run.environment
-    # mmengine puts GPUs of a kind together: "GPU 0,1,2,3".
-    names = [
-        name
-        for name in found
-        if name.startswith('GPU ') and name != 'GPU number'
-    ]
-    names += [name for name in MACHINE if name in found]
-    return {name: to_text(found[name]) for name in names}
-
-
 def score_of(metrics: Mapping[str, float | None], digits: str) -> str | None:
     """Return the score that metrics are known for, in words."""
-    for kind in SCORES:
-        for name in kind.names.split('|'):
+    for kind in KINDS:
+        for name in kind.names.split('|') if kind.section == 'Scores' else ():
             value = metrics.get(name)
             if value is not None and math.isfinite(value):
-                return f'{kind.title} {kind.scale * value:{digits}} %'
+                value *= float(kind.scale)
+                return f'{kind.title} {value:{digits}} {kind.unit}'
     return None
 
 
 def last_score(run: RunLog) -> str | None:
     """Return the last validation's score, in words."""
     for line in reversed(run.val):
-        text = score_of(line, '.3g')
-        if text is not None:
-            if text.startswith('k-NN') and 'knn/k' in line:
+        if text := score_of(line, '.3g'):
+            if 'knn/top1' in line and 'knn/k' in line:
                 text += f' (k = {line["knn/k"]:.0f})'
             by_epoch = run.epoch_length is not None
             at = run.position(line, by_epoch)
@@ -197,10 +148,9 @@ def results(run: RunLog, name: str, notes: list[str]) -> Rows:
             continue
         for result in found.values():
             evaluated.append(result.metrics)
-            facts = [result.protocol, result.dataset, result.checkpoint]
-            facts.append(result.network)
-            rows.append([name, *(f or '–' for f in facts)])
-            rows[-1] += _scores(result.metrics)
+            facts = [result.protocol, result.dataset]
+            facts += [result.checkpoint or '–', result.network or '–']
+            rows.append([name, *facts, *_scores(result.metrics)])
     for start in run.starts if run.kind != 'detection' else ():
         taken = ('time', 'data_time', 'step')
         metrics = {k: v for k, v in start.test.items() if k not in taken}

@@ -20,8 +20,8 @@ from .facts import (
     detections,
     differences,
     last_score,
-    machine,
     results,
+    to_text,
 )
 from .pictures import make_pictures
 from .verdict import Verdict, judge
@@ -42,17 +42,11 @@ class Run(NamedTuple):
     line: str
 
 
-def make_page(
-    logs: Sequence[RunLog],
-    reload: float | None = None,
-    now: float | None = None,
-) -> str:
+def make_page(logs: Sequence[RunLog], now: float | None = None) -> str:
     """Make a page that needs no other file and no network.
 
     Args:
         logs (Sequence[RunLog]): The runs.
-        reload (float, optional): Seconds after which the page reloads
-            itself. Defaults to None: it does not.
         now (float, optional): Seconds since 1970. Defaults to None: the
             time.
 
@@ -61,17 +55,15 @@ def make_page(
         >>> Path('report.html').write_text(page)
     """
     now = time.time() if now is None else now
+    names = name_runs(logs)
     runs = [
-        make_run(number, name, log, now)
-        for number, (name, log) in enumerate(
-            zip(name_runs(logs), logs, strict=True)
-        )
+        make_run(number, names[number], log, now)
+        for number, log in enumerate(logs)
     ]
     notes = [note for run in runs for note in damages(run)]
     evaluations = [row for r in runs for row in results(r.log, r.name, notes)]
     detectors = [detections(run.log, run.name) for run in runs]
     changed, more = differences(logs)
-    sections = make_sections(runs)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -82,33 +74,23 @@ def make_page(
     return environment.get_template('page.html').render(
         version=__version__,
         written=time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(now)),
-        reload=Markup('') if reload is None else reload_tag(reload),
         runs=runs,
-        names=[run.name for run in runs],
-        sections=sections,
-        resumed=any(
-            len(curve.resumed)
-            for kinds in sections.values()
-            for charts in kinds.values()
-            for chart in charts
-            for curve in chart.curves.values()
-        ),
+        names=names,
+        sections=make_sections(runs),
         pictures=make_pictures(logs),
         evaluations=evaluations,
         detectors=[row for row in detectors if row],
         settings=compare([describe(log) for log in logs]),
         changed=changed,
         more=more,
-        machines=compare([machine(log) for log in logs]),
+        machines=compare(
+            [
+                {name: to_text(v) for name, v in log.environment.items()}
+                for log in logs
+            ]
+        ),
         notes=notes,
         plotly=Markup(get_plotlyjs()),
-    )
-
-
-def reload_tag(seconds: float) -> Markup:
-    """Return the tag by which a page reloads itself."""
-    return Markup('<meta http-equiv="refresh" content="{:.0f}">').format(
-        seconds
     )
 
 
@@ -155,8 +137,7 @@ def describe_state(log: RunLog, now: float) -> str:
     times = [line['time'] for line in log.train[-20:] if 'time' in line]
     if not times:
         return 'running'
-    seconds = left * sum(times) / len(times)
-    return f'running, about {duration(seconds)} left'
+    return f'running, about {duration(left * sum(times) / len(times))} left'
 
 
 def duration(seconds: float) -> str:

@@ -34,14 +34,6 @@ SERIES = {
         'Validation images as points, near where their features are alike; '
         'one color per class. Healthy: colors part during the training.',
     ),
-    'detections': (
-        'Detections',
-        'What the detectors find in the same images.',
-    ),
-    'knn_layers': (
-        'k-NN accuracy by layer',
-        'Drawn by the test of several layers.',
-    ),
 }
 
 
@@ -74,23 +66,22 @@ def make_pictures(logs: Sequence[RunLog]) -> list[Series]:
     count = sum(map(len, found))
     most = min(max(SHOWN // max(count, 1), 2), 8)
     others = sorted({name for series in found for name in series} - {*SERIES})
-    return [
-        Series(
-            *SERIES.get(name, (name, '')),
-            {
-                number: [
-                    (describe_step(picture, log), encode(picture.path))
-                    for picture in reversed(choose(series[name], most))
-                ]
-                for number, (log, series) in enumerate(
-                    zip(logs, found, strict=True)
-                )
-                if name in series
-            },
-        )
-        for name in (*SERIES, *others)
-        if any(name in series for series in found)
-    ]
+    chosen = []
+    for name in (*SERIES, *others):
+        title, caption = SERIES.get(name, (name.replace('_', ' '), ''))
+        runs = {
+            number: [
+                (describe_step(picture, log), encode(picture.path))
+                for picture in reversed(choose(series[name], most))
+            ]
+            for number, (log, series) in enumerate(
+                zip(logs, found, strict=True)
+            )
+            if name in series
+        }
+        if runs:
+            chosen.append(Series(title.capitalize(), caption, runs))
+    return chosen
 
 
 def find_pictures(run: RunLog) -> dict[str, list[Picture]]:
@@ -101,16 +92,15 @@ def find_pictures(run: RunLog) -> dict[str, list[Picture]]:
     """
     found: dict[str, list[Picture]] = {}
     for start in run.starts:
-        drawn: dict[str, list[Picture]] = {}
+        drawn: dict[str, list[tuple[int, Path]]] = {}
         for path in start.folder.glob('vis_data/vis_image/*.png'):
             if match := re.fullmatch(r'(.+)_(\d{1,12})', path.stem):
-                picture = Picture(path, int(match[2]))
-                drawn.setdefault(match[1], []).append(picture)
-        for name, pictures in drawn.items():
-            pictures.sort(key=lambda picture: picture.step or 0)
-            first = pictures[0].step or 0
+                drawn.setdefault(match[1], []).append((int(match[2]), path))
+        for name, steps in drawn.items():
+            steps.sort()
+            first = steps[0][0]
             kept = [p for p in found.get(name, []) if (p.step or 0) < first]
-            found[name] = kept + pictures
+            found[name] = kept + [Picture(path, step) for step, path in steps]
     for path in sorted(run.folder.glob('*.png')):
         if path.stem != 'knn':  # the report has a chart of the same
             found.setdefault(path.stem, []).append(Picture(path, None))

@@ -45,6 +45,12 @@ def bands(chart):
     return sorted((shape.y0, shape.y1) for shape in shapes)
 
 
+def curve(chart, number=0):
+    """Return the trace of a run's line."""
+    (found,) = [t for t in chart.figure.data if t.name == f'run {number}']
+    return found
+
+
 def words(chart):
     return [a.text for a in chart.figure.layout.annotations if a.text]
 
@@ -86,17 +92,34 @@ def test_only_what_is_logged_has_a_chart(run):
 def test_values_are_those_of_the_log(run):
     """8 images in each of 4 processes, in half a second."""
     found = charts_of(run(healthy_lines()))
-    (curve,) = found['Images per second'].curves.values()
-    assert np.all(curve.y == 64)
-    (curve,) = found['Time of a step'].curves.values()
-    assert np.all(curve.shade == 0.1)
-    (curve,) = found['k-NN accuracy, layer3'].curves.values()
-    assert curve.x.tolist() == list(range(1, 11))
-    assert curve.y.tolist() == [10 + 3 * epoch for epoch in range(1, 11)]
+    assert np.all(curve(found['Images per second']).y == 64)
+    waiting, step = found['Time of a step'].figure.data
+    assert waiting.fill == 'tozeroy'
+    assert np.all(waiting.y == 0.1)
+    assert np.all(step.y == 0.5)
+    accuracy = curve(found['k-NN accuracy, layer3'])
+    assert accuracy.x.tolist() == list(range(1, 11))
+    assert accuracy.y.tolist() == [10 + 3 * epoch for epoch in range(1, 11)]
     assert found['k-NN accuracy'].latest == '50 %'
     detector = charts_of(run(detector_lines(), detector_cfg(), 'b'))
     assert detector['Box AP, VOC'].latest == '50 %'
-    assert detector['Box AP, VOC'].curves[0].x.tolist() == [100]
+    assert curve(detector['Box AP, VOC']).x.tolist() == [100]
+
+
+def test_speed_is_that_of_the_processes_of_each_start(tmp_path):
+    """4 processes, then 2 from iteration 210 on, in epochs of 40."""
+    for number, lines, at in (
+        (4, healthy_lines(240), '20260101_000000'),
+        (2, healthy_lines(first=210), '20260102_000000'),
+    ):
+        log = write_start(tmp_path, scfs_cfg(), lines, at)
+        path = log.parent / f'{at}.log'
+        text = path.read_text().replace('number: 4', f'number: {number}')
+        path.write_text(text)
+    speed = curve(charts_of(read_log(tmp_path))['Images per second'])
+    rates = dict(zip(speed.x * 40, speed.y, strict=True))
+    # Steps of 0.5 s, of 32 and of 16 images.
+    assert (rates[200], rates[210], rates[400]) == (64, 32, 32)
 
 
 def test_limits_are_those_of_the_monitor(run):
@@ -133,9 +156,10 @@ def test_runs_of_several_lengths_share_axis_and_color(run):
     """Epochs of 40 and of 20 iterations; one run has no validation."""
     short = [train_line(i, length=20) for i in range(10, 201, 10)]
     found = charts_of(run(healthy_lines()), run(short, name='b'))
-    curves = found['Total loss'].curves
-    assert [curves[0].x[-1], curves[1].x[-1]] == [10, 10]
-    assert list(found['k-NN accuracy'].curves) == [0]
+    loss = found['Total loss']
+    assert [curve(loss, number).x[-1] for number in (0, 1)] == [10, 10]
+    groups = {t.legendgroup for t in found['k-NN accuracy'].figure.data}
+    assert groups == {'0'}
     colors = {
         (trace.legendgroup, trace.line.color)
         for chart in found.values()
@@ -201,7 +225,7 @@ def test_a_long_log_stays_small(run):
     assert time.process_time() - begin < 20
     chart = found['Total loss']
     assert 'means of 100 logged values' in chart.caption
-    assert chart.curves[0].y == pytest.approx(3, abs=0.05)
+    assert curve(chart).y == pytest.approx(3, abs=0.05)
     assert sum(len(c.figure.to_json()) for c in found.values()) < 100_000
 
 
@@ -210,9 +234,9 @@ def test_a_long_log_stays_small(run):
 )
 def test_a_single_value_is_a_dot_over_its_tick(run, lines):
     for chart in charts_of(run(lines)).values():
-        figure = chart.figure
-        assert figure.data[-1].mode == 'lines+markers'
-        assert list(figure.layout.xaxis.tickvals) == list(figure.data[-1].x)
+        line = curve(chart)
+        assert line.mode == 'lines+markers'
+        assert list(chart.figure.layout.xaxis.tickvals) == list(line.x)
 
 
 def test_names_have_no_tags_for_plotly(run):

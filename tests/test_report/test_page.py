@@ -21,7 +21,7 @@ from report_runs import (
 )
 
 from mmscfs.report import make_page
-from mmscfs.report.page import describe_state, name_runs, reload_tag
+from mmscfs.report.page import describe_state, name_runs
 from mmscfs.report.pictures import choose, encode, find_pictures, make_pictures
 from mmscfs.results import read_log
 
@@ -205,11 +205,3 @@ def test_in_a_browser(browser, folders, tmp_path, viewport):
     loaded = [url for url in requests if not url.startswith('data:')]
     assert loaded == [file.as_uri()]
     page.close()
-
-
-def test_a_page_stops_reloading(folders):
-    logs = [read_log(folders[0])]
-    page = make_page(logs, reload=30, now=1.8e9)
-    tag = reload_tag(30)
-    assert page.count(tag) == 1
-    assert page.replace(tag, '') == make_page(logs, now=1.8e9)

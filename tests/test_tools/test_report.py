@@ -196,32 +196,29 @@ def test_under_nohup_a_hang_up_ends_nothing(runs, monkeypatch):
     assert len(naps) == 3
 
 
-@pytest.mark.parametrize('how', ['moved', 'damaged'])
-def test_a_run_that_is_gone_leaves_its_last_page(
-    runs, monkeypatch, capsys, how
-):
+def test_a_run_that_is_gone_leaves_its_last_page(runs, monkeypatch, capsys):
     def sleep(_):
-        if how == 'moved':
-            Path('a').rename('elsewhere')
-        else:
-            scalars('a').with_name('config.py').write_text('model = dict(')
-        raise KeyboardInterrupt
+        if not Path('a').exists():
+            raise KeyboardInterrupt
+        Path('a').rename('elsewhere')
 
     monkeypatch.setattr(tool.time, 'sleep', sleep)
     assert report('a', '--watch', '5', '--out', 'page.html') == 0
     text = Path('page.html').read_text()
     assert '<h1>a</h1>' in text
     assert RELOADS not in text
-    assert 'the page is as it was: ' in capsys.readouterr().err
+    assert 'not written this time: ' in capsys.readouterr().err
 
 
-def test_a_run_that_is_damaged_meanwhile(runs, monkeypatch, capsys):
-    def read(folder):
-        raise ValueError('it is torn')
+def test_a_full_disk_is_told(runs, monkeypatch, capsys):
+    def write(path, content):
+        raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(tool, 'write', lambda *_: read(None))
+    monkeypatch.setattr('mmscfs.checkpoint.write_atomically', write)
     assert report('a') == 1
-    assert capsys.readouterr().err == 'error: it is torn\n'
+    error = capsys.readouterr().err
+    assert error.startswith('error: --out a/report.html: ')
+    assert 'No space left' in error
 
 
 def test_watching_ends_with_the_runs(runs, monkeypatch, capsys):

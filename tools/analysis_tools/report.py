@@ -100,18 +100,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code.
 
-    0: written, 1: writing failed, or a run was damaged meanwhile, 2: there is
-    nothing to report on, or the page cannot be written where it should be.
+    0: written, 1: writing failed, 2: there is nothing to report on, or the
+    page cannot be written where it should be.
     """
     args = parse_args(argv)
 
     # After parsing, so that --help and a wrong option answer at once.
     from mmscfs.checkpoint import check_writable
+    from mmscfs.report import make_page
     from mmscfs.results import read_log
 
     try:
-        for folder in args.runs:
-            read_log(folder)
+        logs = [read_log(folder) for folder in args.runs]
         args.out.parent.mkdir(parents=True, exist_ok=True)
         check_writable(args.out)
     except (ValueError, OSError) as error:
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         if args.watch is None:
-            write(args.runs, args.out)
+            save(make_page(logs), args.out)
         else:
             watch(args.runs, args.out, args.watch)
     except (ValueError, OSError) as error:
@@ -128,25 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write(
-    folders: Sequence[Path], out: Path, reload: float | None = None
-) -> str:
-    """Write the page, and say so; return it.
-
-    Raises:
-        OSError: It cannot be written, or a run cannot be read.
-        ValueError: A run is damaged.
-    """
-    from mmscfs.report import make_page
-    from mmscfs.results import read_log
-
-    page = make_page([read_log(folder) for folder in folders], reload)
-    save(page, out)
-    return page
-
-
 def save(page: str, out: Path) -> None:
-    """Write a page that is made, and say so.
+    """Write a page, and say so.
 
     Raises:
         OSError: It cannot be written.
@@ -167,10 +150,9 @@ def watch(folders: Sequence[Path], out: Path, interval: float) -> None:
     """Write the page whenever there is something new.
 
     Raises:
-        OSError: It cannot be written, or no run could ever be read.
-        ValueError: No run could ever be read.
+        OSError: It cannot be written at the end.
     """
-    from mmscfs.report.page import reload_tag
+    from mmscfs.report import make_page
     from mmscfs.results import read_log, watched_files
 
     # What ends a process comes as Ctrl-C does, so that the page is left
@@ -179,35 +161,31 @@ def watch(folders: Sequence[Path], out: Path, interval: float) -> None:
         number = getattr(signal, name, None)
         if number and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
-    seen, page, end = None, None, 'stopped watching'
+    reload = f'<meta http-equiv="refresh" content="{interval:.0f}">'
+    page, seen, end = None, None, 'stopped watching'
     try:
         while True:
             try:
                 logs = [read_log(folder) for folder in folders]
-                if all(log.is_over(time.time()) for log in logs):
+                now = time.time()
+                state = [(x.state(now), watched_files(x.folder)) for x in logs]
+                if state != seen:
+                    page = make_page(logs)
+                    save(page.replace('<head>', f'<head>\n{reload}', 1), out)
+                    seen = state
+                if all(log.is_over(now) for log in logs):
                     end = 'all runs have finished'
                     break
-                states = [log.state(time.time()) for log in logs]
-                files = [watched_files(folder) for folder in folders]
-                if (states, files) != seen:
-                    page = write(folders, out, interval)
-                    seen = states, files
             except (ValueError, OSError) as error:
                 # A file that is being written is whole next time.
                 print(f'not written this time: {error}', file=sys.stderr)
             time.sleep(interval)
     except KeyboardInterrupt:
         pass
-    # Once more, so that the page no longer reloads itself. Before a word,
-    # which fails if the terminal is gone.
-    try:
-        write(folders, out)
-    except (ValueError, OSError) as error:
-        if page is None:
-            raise
-        # A run was moved or damaged: its last page, with what it had.
-        save(page.replace(reload_tag(interval), ''), out)
-        print(f'the page is as it was: {error}', file=sys.stderr)
+    # Once more, so that it no longer reloads itself. Before a word, which
+    # fails if the terminal is gone.
+    if page is not None:
+        save(page, out)
     print(end)
 
 
