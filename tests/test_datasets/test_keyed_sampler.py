@@ -53,6 +53,16 @@ def test_order_is_that_of_mmengines_sampler(shuffle, seed):
         assert orders[0] == list(DATA)
 
 
+def test_a_resumed_epoch_skips_what_was_seen():
+    sampler = KeyedSampler(DATA, seed=7)
+    sampler.set_epoch(2)
+    whole = [key.key for key in sampler]
+    for start in (0, 4, 10):
+        sampler.start = start
+        assert [key.key for key in sampler] == whole[start:]
+        assert len(sampler) == 10  # batches of an epoch, for the log
+
+
 @pytest.mark.parametrize('round_up', [True, False])
 def test_ranks_share_the_data_set(monkeypatch, round_up):
     """Nine images on two processes: five each, or five and four."""
