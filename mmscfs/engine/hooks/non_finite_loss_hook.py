@@ -160,10 +160,9 @@ class NonFiniteLossHook(Hook):
 def read(figures: Sequence[Tensor]) -> Iterator[float]:
     """Yield scalars that lie on the device, after one transfer."""
     if figures:
-        kind = dict(device=figures[0].device, dtype=torch.float32)
-        yield from torch.stack(
-            [x.reshape(()).to(**kind) for x in figures]
-        ).tolist()
+        device = figures[0].device
+        scalars = [x.reshape(()).to(device, torch.float32) for x in figures]
+        yield from torch.stack(scalars).tolist()
 
 
 def remedy(runner: Runner) -> str:

@@ -241,9 +241,9 @@ class DINO(BaseSelfSupervisor):
             inputs (list[Tensor]): As :meth:`loss` takes them.
 
         Returns:
-            tuple[Maps, Maps | None, Maps]: The student's outputs for the 2 B
-            global and the N B local views (None without any), and the
-            teacher's for the global ones, without gradient.
+            tuple: The student's outputs for the 2 B global and the N B local
+            views (None without any), and the teacher's for the global ones,
+            without gradient.
 
         Raises:
             ValueError: The views do not fit.
@@ -273,9 +273,9 @@ class DINO(BaseSelfSupervisor):
         """Project the backbones' pooled last outputs (Eq. 1's f).
 
         Args:
-            student_global (Maps): Outputs for 2 B images.
-            student_local (Maps, optional): For N B images.
-            teacher_global (Maps): For 2 B images.
+            student_global (tuple[Tensor, ...]): Outputs for 2 B images.
+            student_local (tuple[Tensor, ...], optional): For N B images.
+            teacher_global (tuple[Tensor, ...]): For 2 B images.
 
         Returns:
             ProjectedViews: Without search layers.
@@ -298,7 +298,8 @@ class DINO(BaseSelfSupervisor):
 
         Args:
             views (ProjectedViews): What the head compares.
-            teacher_global (Maps): The teacher's outputs for 2 B images.
+            teacher_global (tuple[Tensor, ...]): The teacher's outputs for
+                2 B images.
         """
         losses = self.head.loss(views)
         if self.training:
