@@ -42,10 +42,8 @@ examples:
 USUAL = 'Pillow and torchvision'
 
 
-def report(
-    rates: dict[str, list[float]], costs: dict[str, dict[str, float]]
-) -> None:
-    """Print the table and the profiles."""
+def report(rates: dict[str, list[float]]) -> None:
+    """Print the table."""
     from rich.console import Console
 
     columns = ('pipeline', 'median', 'lowest', 'highest', 'ratio')
@@ -54,15 +52,7 @@ def report(
         figures = statistics.median(values), min(values), max(values)
         gain = ratio(values, rates[USUAL])
         table.add_row(name, *(f'{f:.1f}' for f in figures), f'{gain:.2f}')
-    console = Console()
-    console.print(table)
-    for name, stages in costs.items():
-        total = sum(stages.values())
-        shares = ', '.join(
-            f'{stage} {cost:.2f} ({cost / total:.0%})'
-            for stage, cost in stages.items()
-        )
-        console.print(f'{name}, ms per image: {shares}; in all {total:.2f}')
+    Console().print(table)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -115,7 +105,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         measure,
         our_pipeline,
         pack,
-        profile,
         usual_pipeline,
     )
     from mmengine.registry import init_default_scope
@@ -169,11 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 rate = measure(*pipeline)
                 if turn > 0:  # the first fills caches
                     rates[name].append(rate)
-        costs = {
-            name: profile(*pipelines[name])
-            for name in ('ours', 'reduced decode')
-        }
-    report(rates, costs)
+    report(rates)
     return 0
 
 

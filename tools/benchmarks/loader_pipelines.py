@@ -3,12 +3,9 @@
 
 import random
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
-from unittest import mock
 
 import cv2
 import numpy as np
@@ -16,10 +13,8 @@ from mmengine.dataset import Compose
 from PIL import Image, ImageFilter, ImageOps
 from torchvision import transforms as tv
 
-from mmscfs.datasets import LoadImage, MultiCrop
 from mmscfs.datasets.samplers import SampleKey
 from mmscfs.datasets.shards import read_index, write_shards
-from mmscfs.datasets.transforms.loading import EncodedImage
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 QUALITY = 90  # of made JPEG files
@@ -131,38 +126,3 @@ def measure(pipeline: Pipeline, paths: Sequence[str]) -> float:
     for index, path in enumerate(paths):
         pipeline(path, index)
     return len(paths) / (time.process_time() - start)
-
-
-@contextmanager
-def stages() -> Iterator[Counter]:
-    """Count the CPU seconds of the stages of our pipeline."""
-    seconds: Counter = Counter()
-
-    def timed(name: str, call: Callable) -> Callable:
-        def run(*args, **kwargs):
-            start = time.process_time()
-            result = call(*args, **kwargs)
-            seconds[name] += time.process_time() - start
-            return result
-
-        return run
-
-    with ExitStack() as patches:
-        for name, owner, attribute in (
-            ('decode', LoadImage, 'transform'),
-            ('reduced decode', EncodedImage, 'decode'),
-            ('crop and resize', MultiCrop, 'crop'),
-            ('jitter and gray', MultiCrop, 'color'),
-            ('blur', cv2, 'GaussianBlur'),
-        ):
-            call = timed(name, getattr(owner, attribute))
-            patches.enter_context(mock.patch.object(owner, attribute, call))
-        yield seconds
-
-
-def profile(pipeline: Pipeline, paths: Sequence[str]) -> dict[str, float]:
-    """Return the milliseconds per image of each stage of our pipeline."""
-    with stages() as seconds:
-        total = len(paths) / measure(pipeline, paths)
-    seconds['rest'] = total - seconds.total()
-    return {k: 1000 * v / len(paths) for k, v in seconds.items()}
