@@ -92,10 +92,11 @@ demo: $(STAMP)
 doctor:
 	$(or $(wildcard $(BIN)/python),$(PYTHON),python3) tools/doctor.py $(ARGS)
 
-# The run report's pages are opened in a browser.
+# The run report's pages are opened in a browser. conftest.py orders the files.
 test: $(STAMP)
 	tests/install_browser.sh $(BIN)/python
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
+		$(ARGS)
 
 matrix: $(STAMP)
 	$(BIN)/python tests/matrix.py $(ARGS)

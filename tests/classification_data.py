@@ -128,7 +128,7 @@ def write_voc(
                     f'<object><name>{other}</name><difficult>{difficult}'
                     '</difficult></object>'
                 )
-                # Its colour is that of the class.
+                # The color is that of the class.
                 image[:, :, classes.index(other) % 3] += 150
         path = root / 'JPEGImages' / f'{name}.jpg'
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,13 +18,25 @@ import mmscfs  # noqa: F401
 from mmscfs.engine.resume.preemption import SIGNALS, stop_listening
 
 CONFIGS = Path(__file__).parent.parent / 'configs'
+# Files of few long tests. Begun last, one would keep a core waiting.
+LONG = (
+    *('test_processes', 'test_build', 'test_recipes', 'test_demo', 'test_hub'),
+    *('test_transfer', 'test_chaos', 'test_evaluate', 'test_packaging'),
+    *('test_detection_configs', 'test_ops', 'test_train'),
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture(autouse=True)
 def _reproducible():
     """Every test starts from the same seeds and scope."""
     init_default_scope('mmpretrain')
-    # Initialising a model would print a paragraph for each parameter.
+    # Initializing a model would print a paragraph for each parameter.
     MMLogger.get_current_instance().setLevel('WARNING')
     random.seed(0)
     np.random.seed(0)

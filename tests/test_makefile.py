@@ -108,19 +108,6 @@ def test_the_supported_versions(version, is_suitable, monkeypatch):
     assert (not end.value.code) == is_suitable
 
 
-def test_a_python_may_lie_in_a_folder_with_spaces(install, tmp_path):
-    (tmp_path / 'bin' / 'a b').mkdir()
-    python = f'{tmp_path}/bin/a b/mine'
-    done = install(f'PYTHON={python}', **{'a b/mine': SUITABLE})
-    assert 'began: mine -m venv .venv\n' in done.stdout
-
-
-def test_operators_are_one_of_two(install):
-    done = install('OPS=fast')
-    assert done.returncode == 2
-    assert 'OPS=fast must be torchvision or compiled' in done.stderr
-
-
 def test_what_is_installed_is_not_mixed(install, tmp_path):
     stamp = tmp_path / '.venv' / '.installed'
     (tmp_path / '.venv' / 'bin').mkdir(parents=True)

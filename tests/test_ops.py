@@ -1,8 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """The operators over torchvision's, and mmdet on them."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -11,6 +9,7 @@ import mmcv.ops
 import mmdet
 import pytest
 import torch
+from commands import ROOT, run
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -319,12 +318,6 @@ def test_a_missing_operator_is_named_with_its_part(stand_in, monkeypatch):
     assert 'MMCV_WITH_OPS=1 pip install ' in text
 
 
-def test_a_missing_operator_without_a_model_is_named():
-    with pytest.raises(NotImplementedError) as error:
-        EXTENSION.softnms()
-    assert "mmcv's operator softnms is not installed" in str(error.value)
-
-
 def test_a_part_of_mmcv_that_needs_none_is_no_obstacle(stand_in):
     from mmcv.ops import RoIAlign, SigmoidFocalLoss, SimpleRoIAlign
 
@@ -349,9 +342,6 @@ def test_other_nms_is_refused_before_the_first_validation(stand_in):
     model.train_cfg = dict(sampler=dict(type='ScoreHLRSampler'))
     with pytest.raises(ValueError, match=r'the model \(nms_match\)\.'):
         ops.check_operators(model)
-
-
-def test_pooling_by_maximum_is_refused_before_the_run(stand_in):
     model = nn.Sequential(mmcv.ops.RoIAlign(7, pool_mode='max'))
     with pytest.raises(ValueError, match=r"0 \(RoIAlign with pool_mode='max'"):
         ops.check_operators(model)
@@ -365,7 +355,7 @@ def test_nothing_is_refused_where_mmcv_is_compiled(monkeypatch):
 
 # Our commands
 
-TOOLS = Path(__file__).parents[1] / 'tools'
+TOOLS = ROOT / 'tools'
 # How a spawned process imports the command that has started it.
 WORKER = """
 import runpy
@@ -396,17 +386,16 @@ def test_commands_log_the_operators_and_refuse_the_model(
     ]
 
 
-@pytest.mark.parametrize('tool', ['train.py', 'test.py'])
-def test_spawned_workers_have_the_operators(tool):
+def test_spawned_workers_have_the_operators():
     """They unpickle mmdet's data set before anything else is imported."""
-    done = subprocess.run(
-        (sys.executable, '-c', WORKER, TOOLS / tool),
-        cwd=TOOLS,
-        env=os.environ | {'PYTHONPATH': str(TOOLS.parent)},
-        capture_output=True,
-        text=True,
-    )
+    words = ('-c', WORKER, TOOLS / 'train.py')
+    done = run(sys.executable, *words, cwd=TOOLS, PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr
+    ends = [
+        (TOOLS / name).read_text().partition("\nelif __name__ == '__mp_m")[2]
+        for name in ('train.py', 'test.py')
+    ]
+    assert ends[0] == ends[1] != ''
 
 
 # mmdet's own configs

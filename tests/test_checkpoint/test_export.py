@@ -396,16 +396,6 @@ def test_other_texts_tell_no_data_preprocessor(cfg):
     assert read_data_preprocessor(cfg) is None
 
 
-def test_a_config_is_never_executed(tmp_path):
-    marker = tmp_path / 'marker'
-    call = f'__import__("os").mkdir({str(marker)!r})'
-    cfg = f'{call}\ndata_preprocessor = dict(mean=[{call}], std=[1])'
-    assert read_data_preprocessor(cfg) is None
-    assert not marker.exists()
-    exec(call)  # the trap is a real one
-    assert marker.exists()
-
-
 # Writing.
 
 

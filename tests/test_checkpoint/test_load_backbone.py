@@ -4,7 +4,6 @@
 import pytest
 import torch
 from hostile_checkpoints import Trap
-from mmdet.models.backbones import resnet as mmdet_resnet
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, init_default_scope
@@ -89,17 +88,6 @@ def test_init_cfg_of_a_resnet(resnet18, kind, scope, monkeypatch):
     ]
 
 
-def test_init_cfg_of_a_shared_head(tmp_path):
-    state = torchvision_resnet(50, seed=1).state_dict()
-    path = tmp_path / 'resnet50.pth'
-    torch.save(state, path)
-    shared_head = MODELS.build(
-        dict(type='mmdet.ResLayer', depth=50, init_cfg=pretrained(path))
-    )
-    shared_head.init_weights()
-    assert_equal_state(shared_head, state)
-
-
 def test_shared_head_has_a_fresh_extra_norm():
     found = find_backbone(narrow_state(18))
     shared_head = SharedResStage(18, base_channels=4, extra_norm=True)
@@ -137,30 +125,6 @@ def test_detector_starts_from_the_backbone(resnet18, detector_cfg):
     detector = MODELS.build(cfg)
     detector.init_weights()
     assert_equal_state(detector.backbone, wanted)
-
-
-def test_plain_mmdet_way_on_a_raw_checkpoint(scfs_cfg, tmp_path):
-    init_default_scope('mmdet')
-    model = MODELS.build(dict(scfs_cfg, _scope_='mmpretrain'))
-    shake(model, seed=1)
-    path = tmp_path / 'epoch_1.pth'
-    torch.save(dict(state_dict=model.state_dict(), meta={}), path)
-    backbone = MODELS.build(
-        dict(
-            type='ResNet',
-            depth=18,
-            stem_channels=8,
-            base_channels=8,
-            init_cfg=dict(
-                type='Pretrained',
-                checkpoint=str(path),
-                prefix='teacher.backbone.',
-            ),
-        )
-    )
-    assert type(backbone) is mmdet_resnet.ResNet
-    backbone.init_weights()
-    assert_equal_state(backbone, model.teacher.backbone.state_dict())
 
 
 # What may differ.
