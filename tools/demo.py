@@ -99,7 +99,7 @@ def load_config(name: str, cfg_options: list[str]):
     """Return a config with overridden settings."""
     from mmengine.config import Config, DictAction
 
-    from mmscfs.engine.prepare import apply_multi_crop
+    from mmscfs.engine import apply_multi_crop
 
     cfg = Config.fromfile(ROOT / name)
     if cfg_options:

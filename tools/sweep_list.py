@@ -187,7 +187,7 @@ def merged_config(path: str, words: Sequence[str]) -> Config:
     Raises:
         ValueError: They do not fit it, or it is not valid.
     """
-    from mmscfs.engine.prepare import apply_multi_crop  # slow
+    from mmscfs.engine import apply_multi_crop  # slow
 
     cfg = Config(load_config(path).to_dict(), filename=path)
     try:

@@ -66,8 +66,8 @@ nitpick_ignore_regex = [
     ),
     (
         'py:class',
-        'BaseDataset|BaseModel|Config|DataLoader|DataSample|Dataset|LinearSVC|'
-        'Path|Runner|Tensor|Track|ndarray|optional',
+        'BaseDataset|BaseModel|Config|DataLoader|DataSample|Dataset|Line|'
+        'LinearSVC|Maps|Path|Runner|Tensor|Track|ndarray|optional',
     ),
 ]
 

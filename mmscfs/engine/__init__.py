@@ -1,12 +1,13 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from . import hooks, optimizers, runners
 from .cpu import adapt_to_cpu
-from .prepare import prepare_config
+from .prepare import apply_multi_crop, prepare_config
 from .pretrained import start_from
 from .resume.chooser import check_work_dir, choose_checkpoint
 
 __all__ = [
     'adapt_to_cpu',
+    'apply_multi_crop',
     'check_work_dir',
     'choose_checkpoint',
     'hooks',

@@ -1,7 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """What runs and evaluations reached: one reader of a run's folder.
 
-Tables (:mod:`.tables`, :mod:`.classification`, :mod:`.detection`) are not
+Tables (``tables``, ``classification``, ``detection``) are not
 imported here: ``import mmscfs`` needs none of them.
 """
 
@@ -32,6 +32,7 @@ from .result_files import (
 from .run_log import (
     UNUSABLE,
     RunLog,
+    Start,
     get_mapping,
     newest_checkpoint,
     read_log,
@@ -45,6 +46,7 @@ __all__ = [
     'PROTOCOLS',
     'Result',
     'RunLog',
+    'Start',
     'UNUSABLE',
     'backbone_name',
     'backbone_origin',

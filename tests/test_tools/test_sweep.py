@@ -702,7 +702,7 @@ def test_two_variants_through_k_nn(tool, tmp_path, monkeypatch):
         f'train_dataloader.dataset.data_root={root}',
         'train_dataloader.batch_size=4',
         'train_dataloader.num_workers=0',
-        'train_dataloader.dataset.pipeline.1.global_size=32',
+        'multi_crop.global_size=32',
         'model.neck.hidden_channels=16',
         'model.backbone.stem_channels=8',
         'model.backbone.base_channels=8',

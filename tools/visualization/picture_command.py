@@ -92,7 +92,7 @@ def read_config(args: argparse.Namespace) -> 'Config':
     """
     cfg = read_config_file(args.config)
     if args.cfg_options:
-        from mmscfs.engine.prepare import apply_multi_crop
+        from mmscfs.engine import apply_multi_crop
 
         try:
             cfg.merge_from_dict(args.cfg_options)

@@ -1,6 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from .collapse_monitor_hook import CollapseMonitorHook
-from .deferred_runtime_info_hook import DeferredRuntimeInfoHook
+from .deferred_runtime_info_hook import DeferredRuntimeInfoHook, read_hub
 from .dino_hooks import (
     FrozenPrototypesHook,
     MomentumTeacherHook,
@@ -25,4 +25,5 @@ __all__ = [
     'PretrainedGuardHook',
     'ResultFileHook',
     'TeacherTemperatureHook',
+    'read_hub',
 ]
