@@ -167,9 +167,7 @@ def describe_run(log: RunLog) -> Run:
     scores = read_scores(metrics, cfg['val_evaluator'])
     if not (problem or scores):
         problem = 'its last validation has no AP (was nothing detected?)'
-    start_configs = [start.cfg for start in log.trained]
-    source = str(log.folder)
-    origin = find_start(start_configs)
+    source, origin = str(log.folder), log.started_from
     return Run(source, cfg, 'val', origin, scores, problem)
 
 

@@ -3,7 +3,6 @@
 
 import json
 import math
-import types
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
@@ -29,13 +28,6 @@ PROTOCOLS = {
     'finetune': Protocol('fine-tuning', 'accuracy/top1'),
     'svm': Protocol('SVM mAP', 'svm/mAP'),
 }
-# What every result says about the pre-training.
-FACTS = dict(
-    method=str | None,
-    epochs=int | None,
-    batch_size=int | None,
-    dataset=str | None,
-)
 
 
 class Result(NamedTuple):
@@ -69,6 +61,15 @@ class Result(NamedTuple):
     settings: dict
     work_dir: str
     epoch: int | None
+
+
+# What a result must have, and of which kind.
+KINDS = get_type_hints(Result) | {
+    'pretraining.method': str | None,
+    'pretraining.epochs': int | None,
+    'pretraining.batch_size': int | None,
+    'pretraining.dataset': str | None,
+}
 
 
 def result_path(
@@ -186,15 +187,22 @@ def _check(content: Any) -> Result:
             f'its "format" is not {FORMAT!r}: another version of mmscfs '
             'wrote it'
         )
-    missing = [name for name in Result._fields if name not in content]
+    facts = content.get('pretraining')
+    facts = facts if isinstance(facts, dict) else {}
+    entries = content | {f'pretraining.{k}': v for k, v in facts.items()}
+    missing = [name for name in KINDS if name not in entries]
     unknown = [name for name in content if name not in Result._fields]
     if missing or unknown:
         raise ValueError(
             f'entries missing: {", ".join(missing) or "none"}; unknown: '
             f'{", ".join(unknown) or "none"}'
         )
-    for name, kind in get_type_hints(Result).items():
-        _check_kind(name, content[name], kind)
+    words = {dict: 'an object', str: 'text', int: 'a whole number'}
+    for name, kind in KINDS.items():
+        kinds = get_args(kind) or (kind,)
+        if type(entries[name]) not in kinds:
+            expected = ' or '.join(words.get(kind, 'null') for kind in kinds)
+            raise ValueError(f'"{name}" is {entries[name]!r}, not {expected}')
     if content['protocol'] not in PROTOCOLS:
         raise ValueError(
             f'"protocol" is {content["protocol"]!r}, not one of '
@@ -205,16 +213,4 @@ def _check(content: Any) -> Result:
             type(value) not in (int, float) or not math.isfinite(value)
         ):
             raise ValueError(f'"metrics" has {name}={value!r}, not a number')
-    for name, kind in FACTS.items():
-        if name not in content['pretraining']:
-            raise ValueError(f'"pretraining" lacks {name}')
-        _check_kind(f'pretraining.{name}', content['pretraining'][name], kind)
     return Result(**content)
-
-
-def _check_kind(name: str, value: Any, kind: type | types.UnionType) -> None:
-    kinds = get_args(kind) or (kind,)
-    if type(value) not in kinds:
-        words = {dict: 'an object', str: 'text', int: 'a whole number'}
-        expected = ' or '.join(words.get(kind, 'null') for kind in kinds)
-        raise ValueError(f'"{name}" is {value!r}, not {expected}')

@@ -235,7 +235,7 @@ def read_log(folder: str | Path) -> RunLog:
             'it has no <timestamp>/vis_data/config.py, which mmengine writes '
             'at the start'
             if Path(folder).is_dir()
-            else 'the folder does not exist'
+            else 'there is no such folder'
         )
         raise ValueError(
             f'{str(folder)!r} is not the work directory of a run: {missing}. '

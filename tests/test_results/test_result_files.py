@@ -97,7 +97,7 @@ def test_where_a_result_lies():
         ({'settings': []}, '"settings" is [], not an object'),
         ({'metrics': {'knn/top1': '65'}}, "knn/top1='65', not a number"),
         ({'metrics': {'knn/top1': math.nan}}, 'knn/top1=nan, not a number'),
-        ({'pretraining': {'method': 'SCFS'}}, '"pretraining" lacks epochs'),
+        ({'pretraining': {'method': 'SCFS'}}, 'missing: pretraining.epochs'),
         (
             {'pretraining': CONTENT['pretraining'] | {'epochs': '200'}},
             '"pretraining.epochs" is \'200\', not a whole number or null',

@@ -215,7 +215,7 @@ def test_what_is_not_a_work_directory(tmp_path, kind):
     elif kind == 'file':
         path.write_text('hello')
     assert read_starts(path) == []
-    missing = 'config.py' if kind == 'empty' else 'does not exist'
+    missing = 'config.py' if kind == 'empty' else 'no such folder'
     with pytest.raises(ValueError, match=f"{kind}' is not the.*{missing}"):
         read_log(path)
 
