@@ -145,7 +145,9 @@ def make_charts(
             curves = []
             for number, table in tables.items():
                 values = [table[name] for name in shown if name in table]
-                best = float(kind.scale) * np.fmax.reduce(values or [[]])
+                best = float(kind.scale) * np.fmax.reduce(
+                    values or [np.empty(0)]
+                )
                 if np.isfinite(best).any():
                     name = names[number]
                     curves.append(
