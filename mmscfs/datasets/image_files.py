@@ -12,10 +12,10 @@ from mmpretrain.registry import DATASETS
 from torch.utils.data import get_worker_info
 
 from .samplers import SampleKey
-from .shards import is_sharded, read_index
 from .transforms.loading import UnreadableImageError, check_regular
 
-MAX_WORKERS = 1024  # with a count of their own
+MAX_WORKERS = 1024  # with a separate count
+RUN_FOLDERS = {'work_dirs', 'vis_data'}  # whose pictures runs write
 # Those of mmpretrain, and the others that LoadImage reads.
 EXTENSIONS = (
     *('.bmp', '.gif', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.pnm'),
@@ -31,9 +31,8 @@ class ImageFiles(CustomDataset):
     ImageNet layout, COCO's image folder, or a plain folder. If the data set
     has a list of files, ``ann_file`` or ``meta/<data_prefix>.txt`` as
     ImageNet's, that list is taken instead and nothing is scanned; a label
-    behind a name is ignored. The folder may also be one of shards, as
-    ``tools/dataset_converters/make_shards.py`` packs it: the same images in
-    the same order.
+    behind a name is ignored. A scan leaves out the folders ``work_dirs`` and
+    ``vis_data``: their pictures are those of runs.
 
     Args:
         data_root (str): Root folder. Defaults to ''.
@@ -47,17 +46,15 @@ class ImageFiles(CustomDataset):
         max_errors (int): Skipped reads after which the run stops all the
             same. Defaults to 1000.
         extensions (Sequence[str]): Endings of the files that a scan takes,
-            in lower or upper case; it counts the others in the log. Lists
-            and shards name files of any ending. Defaults to ``EXTENSIONS``,
-            the usual ones.
+            in lower or upper case; it counts the others in the log. A list
+            may name files of any ending. Defaults to ``EXTENSIONS``, the
+            usual ones.
         **kwargs: Those of :class:`mmpretrain.datasets.CustomDataset`.
 
     Raises:
         ValueError: A setting is not valid, no folder is named, or the list
             has a name that leaves it.
-        FileNotFoundError: The folder does not exist or holds no image, or
-            shards lack an image of the list.
-        ShardError: Shards or their index are damaged.
+        FileNotFoundError: The folder does not exist or holds no image.
     """
 
     def __init__(
@@ -125,9 +122,7 @@ class ImageFiles(CustomDataset):
                 f'ImageFiles: no folder {folder!r} (data_root='
                 f'{self.data_root!r}): {remedy}'
             )
-        if is_sharded(folder):
-            data_list = self._read_shards()
-        elif self.ann_file:
+        if self.ann_file:
             data_list = [
                 dict(img_path=osp.join(folder, name))
                 for name in self._read_list()
@@ -157,11 +152,18 @@ class ImageFiles(CustomDataset):
         return data_list
 
     def is_valid_file(self, filename: str) -> bool:
-        """Tell by its ending whether a scan takes a file; count the others."""
-        if super().is_valid_file(filename):
+        """Tell whether a scan takes a file; count the others.
+
+        Args:
+            filename (str): Path below the folder.
+        """
+        if not RUN_FOLDERS.isdisjoint(filename.split('/')[:-1]):
+            reason = 'in a folder of runs'
+        elif super().is_valid_file(filename):
             return True
-        ending = osp.splitext(filename)[1].lower()
-        self._passed_over[ending or 'without an ending'] += 1
+        else:
+            reason = osp.splitext(filename)[1].lower() or 'without an ending'
+        self._passed_over[reason] += 1
         return False
 
     def _others(self, number: int = 5) -> str:
@@ -175,22 +177,6 @@ class ImageFiles(CustomDataset):
         more = ', ...' * (len(self._passed_over) > number)
         return f'; passed over: {endings}{more}'
 
-    def _read_shards(self) -> list[dict]:
-        """List the images of a folder of shards."""
-        paths = read_index(self.img_prefix)
-        names = paths
-        if self.ann_file:
-            names = [osp.normpath(name) for name in self._read_list()]
-            lacking = [name for name in names if name not in paths]
-            if lacking:
-                raise FileNotFoundError(
-                    f'ImageFiles: the shards in {self.img_prefix!r} lack '
-                    f'{len(lacking)} of {len(names)} images of the list '
-                    f'{self.ann_file!r}, e.g. {lacking[0]}: pack them with '
-                    '--list, or correct train_dataloader.dataset.ann_file'
-                )
-        return [dict(img_path=paths[name]) for name in names]
-
     def _read_list(self) -> list[str]:
         """Read ``ann_file``: a name, and perhaps a label, on each line."""
         try:
@@ -199,7 +185,8 @@ class ImageFiles(CustomDataset):
                 entries = [line.strip() for line in lines if line.strip()]
         except ValueError as error:
             raise ValueError(
-                f'ImageFiles: {self.ann_file!r} is no list of images: {error}'
+                f'ImageFiles: {self.ann_file!r} is not a list of images: '
+                f'{error}'
             ) from error
         names = [
             entry.rsplit(maxsplit=1)[0]
@@ -239,8 +226,8 @@ class ImageFiles(CustomDataset):
                         f'{error}{self._gone()}; {count} images could not be '
                         'read, over train_dataloader.dataset.max_errors='
                         f'{self.max_errors}: repair or remove those that the '
-                        'log names, or raise max_errors, and go on with '
-                        '--resume'
+                        'log names, or raise max_errors, and continue '
+                        'with --resume'
                     ) from error
                 print_log(
                     f'{error}; skipped, {count} so far',
@@ -259,7 +246,7 @@ class ImageFiles(CustomDataset):
             return ''
         return (
             f': the whole folder {folder!r} is gone, mount it again or put '
-            'it back, and go on with --resume'
+            'it back, and continue with --resume'
         )
 
 

@@ -33,17 +33,17 @@ def test_unfinished_files_are_removed_and_no_others(tmp_path, monkeypatch):
 
 
 def test_unfinished_folders_stay(tmp_path):
-    """Such as those of shards that are still being packed."""
-    folder = tmp_path / '.shards.tmp-12'
+    """Such as one that another program still fills."""
+    folder = tmp_path / '.folder.tmp-12'
     folder.mkdir()
-    (folder / 'shard-00000.tar').touch()
+    (folder / 'a.tar').touch()
     (tmp_path / '.a.pth.tmp-12').touch()
     (tmp_path / '.link.tmp-12').symlink_to(folder)
     assert [path.name for path in remove_unfinished(tmp_path)] == [
         '.a.pth.tmp-12',
         '.link.tmp-12',
     ]
-    assert (folder / 'shard-00000.tar').exists()
+    assert (folder / 'a.tar').exists()
     assert list(tmp_path.iterdir()) == [folder]
 
 

@@ -27,7 +27,6 @@ from torch.utils.data import DataLoader
 
 from mmscfs.datasets import ImageFiles, LoadImage
 from mmscfs.datasets.checks.classification import check_classification_data
-from mmscfs.datasets.shards import read_index, write_shards
 from mmscfs.datasets.transforms.loading import (
     EncodedImage,
     UnreadableImageError,
@@ -112,7 +111,7 @@ def test_gif(tmp_path, name):
     if cv2.imdecode(np.frombuffer(whole, np.uint8), 1) is None:
         with pytest.raises(UnreadableImageError, match='of a kind'):
             load(path)
-    else:  # of 256 colours
+    else:  # of 256 colors
         off = np.abs(load(path).astype(int) - picture())
         assert off.max() <= 16
 
@@ -257,30 +256,11 @@ def test_a_folder_that_vanishes(tmp_path, on_error):
         dataset[1]
     message = str(caught.value)
     assert f"the whole folder '{folder}' is gone" in message
-    assert 'go on with --resume' in message
+    assert 'continue with --resume' in message
     # It comes back, and so does the run.
     folder.mkdir()
     (folder / '1.jpg').write_bytes(jpeg())
     dataset[1]
-
-
-def test_bad_files_in_shards(corpus, tmp_path):
-    """What is packed is refused for the same reasons."""
-    cases = [c for c in CASES if not callable(c.content)]
-    out = tmp_path / 'packed'
-    write_shards(corpus, [(0, case.name) for case in cases], out)
-    paths = read_index(out)
-    for case in cases:
-        for reduced in (False, True):
-            if case.image is not None:
-                image = load(paths[case.name], reduced=reduced)
-                off = np.abs(image.astype(int) - case.image)
-                assert off.max() <= case.off
-            else:
-                with pytest.raises(UnreadableImageError) as caught:
-                    load(paths[case.name], reduced=reduced)
-                assert case.reason in str(caught.value)
-                assert case.name in str(caught.value)
 
 
 # Lists
@@ -291,7 +271,7 @@ def test_bad_files_in_shards(corpus, tmp_path):
     [
         *('/etc/passwd', '../secret.jpg', 'a/../../x.jpg', 'a\0b.jpg'),
         *('http://127.0.0.1:9/b.jpg', 'x:http://127.0.0.1:9/b.jpg'),
-        *('x:tar:///etc/b.tar#x@512+3', 's3://bucket/b.jpg'),
+        's3://bucket/b.jpg',
     ],
 )
 def test_a_list_cannot_leave_its_folder(tmp_path, name):
@@ -317,7 +297,7 @@ def test_a_list_that_is_none(tmp_path):
     (tmp_path / 'noise.txt').write_bytes(b'a.jpg\n\xff\xfe.jpg\n')
     os.mkfifo(tmp_path / 'pipe.txt')
     for name in ('noise.txt', 'pipe.txt'):
-        with pytest.raises(ValueError, match='is no list') as caught:
+        with pytest.raises(ValueError, match='is not a list') as caught:
             ImageFiles(
                 data_root=str(tmp_path), data_prefix='train', ann_file=name
             )

@@ -23,7 +23,6 @@ def test_all_pipelines_are_measured(loader, capsys):
     for row in (
         'ours',
         'reduced decode',
-        'tar shards',
         'color on device',
         'Pillow and torchvision',
     ):

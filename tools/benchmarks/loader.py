@@ -10,9 +10,9 @@ other processes. Rounds take turns, so that a busy machine slows all alike;
 ratios are medians over rounds.
 
 Ours ends with uint8 views, which the model normalizes on its device; the
-other ends with normalized float views. Three more rows are of ours with an
-option: JPEG decoded at a reduced scale where every crop allows it, images
-read from tar shards, and color, blur and solarization left to the device.
+other ends with normalized float views. Two more rows are of ours with an
+option: JPEG decoded at a reduced scale where every crop allows it, and color,
+blur and solarization left to the device.
 
 A training step of B images that takes T seconds needs about B / T divided by
 ours' images per second and core: that many workers keep the device busy.
@@ -104,7 +104,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         make_images,
         measure,
         our_pipeline,
-        pack,
         usual_pipeline,
     )
     from mmengine.registry import init_default_scope
@@ -142,11 +141,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f'2 + {args.local} views, {args.rounds} rounds'
         )
         ours = partial(our_pipeline, args.local, args.seed)
-        packed = pack(paths, f'{folder}/shards')
         pipelines = {
             'ours': (ours(), paths),
             'reduced decode': (ours(reduced=True), paths),
-            'tar shards': (ours(), packed),
             'color on device': (ours(color_on_device=True), paths),
             USUAL: (usual_pipeline(args.local), paths),
         }

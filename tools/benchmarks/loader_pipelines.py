@@ -14,7 +14,6 @@ from PIL import Image, ImageFilter, ImageOps
 from torchvision import transforms as tv
 
 from mmscfs.datasets.samplers import SampleKey
-from mmscfs.datasets.shards import read_index, write_shards
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 QUALITY = 90  # of made JPEG files
@@ -43,14 +42,6 @@ def make_images(folder: Path, count: int, size: tuple, seed: int) -> list[str]:
         paths.append(str(folder / f'{i:05d}.jpg'))
         cv2.imwrite(paths[-1], image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     return paths
-
-
-def pack(paths: Sequence[str], folder: str) -> list[str]:
-    """Pack images into a shard, return their paths in it."""
-    # Names below the root of all paths, which need no common folder.
-    names = [str(Path(path).absolute().relative_to('/')) for path in paths]
-    write_shards('/', ((0, name) for name in names), folder)
-    return list(read_index(folder).values())
 
 
 def our_pipeline(

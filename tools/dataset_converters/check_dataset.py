@@ -101,7 +101,7 @@ def check(console: Console, dataset: 'KnownDataset', root: Path) -> bool:
         table.add_row(
             split.name,
             images,
-            f'{len(report.classes):,} of {split.classes:,}',
+            f'{len(report.per_class):,} of {split.classes:,}',
             f'{len(report.missing):,}',
             f'{len(report.damaged):,}',
             '[red]incomplete[/red]' if wrong else '[green]complete[/green]',

@@ -72,7 +72,7 @@ def read_classes(path: Path, available: Sequence[str]) -> list[str]:
     """Read a list of classes.
 
     Raises:
-        ValueError: A class is given twice, is no synset, or is not available.
+        ValueError: A class is given twice, is not a synset, or is not there.
         OSError: The list cannot be read.
     """
     found: list[str] = []
@@ -162,7 +162,7 @@ def read_val_list(listing: Path, source: Path) -> dict[str, list[str]]:
     """Read "FILE LABEL" lines as {class: files}.
 
     Raises:
-        ValueError: A line is no such line, or labels cannot be told.
+        ValueError: A line is not of this form, or labels cannot be told.
     """
     names = class_folders(source / 'train')
     if len(names) != NUM_CLASSES:

@@ -122,7 +122,7 @@ def check_loader(
         if kind is None or not issubclass(kind, KINDS):
             continue
         if issubclass(kind, ImageFiles) and not is_labelled:
-            continue  # it has errors of its own
+            continue  # it names its errors itself
         if is_on_disk(settings):
             labels = check_dataset(kind, settings, where, is_labelled)
             if labels is not None:
@@ -296,7 +296,7 @@ def labels_of(
         if not isinstance(label, int) or not 0 <= label < count:
             of = '' if classes is None else f' of the {count} classes'
             raise ValueError(
-                f'{where} has an image with the label {label!r}, which is no '
+                f'{where} has an image with the label {label!r}, not a '
                 f'number{of} from 0 up: correct its list, ann_file'
             )
     names = None if classes is None else list(classes)

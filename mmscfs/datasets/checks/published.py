@@ -1,9 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Check that a published data set is complete; nothing is decoded.
 
-``published.yml`` holds the layouts and totals. A reader goes through one
-split as the data set's class in mmpretrain or mmdet does, and fills a
-:class:`SplitReport`.
+``published.yml`` holds the layouts and totals. A reader yields the images of
+one split, as the data set's class in mmpretrain or mmdet finds them, with the
+classes of each, and notes in a :class:`SplitReport` what is wrong.
 
 Example:
     >>> split = find_dataset('pets').splits[0]
@@ -13,8 +13,8 @@ Example:
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
@@ -31,7 +31,8 @@ from ..image_files import check_inside
 from .coco import read_coco
 from .voc import read_xml
 
-Track = Callable[[Sequence, str], Iterable]
+Track = Callable[[Iterable, str], Iterable]
+Images = Iterator[tuple[Path, Iterable[str]]]  # with the classes of each
 SYNSET = re.compile(r'n\d{8}')
 
 
@@ -43,6 +44,7 @@ class Split(NamedTuple):
     classes: int
     reader: str  # one of READERS
     settings: dict[str, Any]  # of the reader
+    per_class: Sequence[int] = ()  # fewest and most images of a class
 
 
 class KnownDataset(NamedTuple):
@@ -61,13 +63,13 @@ class SplitReport:
 
     root: Path
     images: int = 0  # there, and not empty
-    classes: set[str] = field(default_factory=set)  # of these images
+    per_class: Counter[str] = field(default_factory=Counter)  # of these
     known_classes: set[str] = field(default_factory=set)  # that should be
     missing: list[str] = field(default_factory=list)  # files and folders
     damaged: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def has(self, path: Path | str) -> bool:
+    def has(self, path: Path) -> bool:
         """Tell whether a file is there and not empty; note it if not."""
         try:
             size = os.stat(path).st_size
@@ -78,33 +80,23 @@ class SplitReport:
             self.damaged.append(os.path.relpath(path, self.root))
         return size > 0
 
-    def add(self, images: Iterable[tuple[Path | str, str]]) -> None:
-        """Count images, given as (path, class)."""
-        for path, name in images:
-            self.known_classes.add(name)
-            if self.has(path):
-                self.images += 1
-                self.classes.add(name)
-
     @property
     def missing_classes(self) -> list[str]:
         """Classes that should have images, and have none."""
-        return sorted(self.known_classes - self.classes)
+        return sorted(self.known_classes - set(self.per_class))
 
 
 @lru_cache
 def known_datasets() -> tuple[KnownDataset, ...]:
     """Return the data sets of ``published.yml``."""
-    file = resources.files(__package__) / 'published.yml'
+    text = (resources.files(__package__) / 'published.yml').read_text('utf-8')
     return tuple(
         KnownDataset(
-            name,
-            entry['title'],
-            entry['root'],
-            entry['layout'],
-            tuple(Split(**split) for split in entry['splits']),
+            name=name,
+            splits=tuple(Split(**split) for split in entry.pop('splits')),
+            **entry,
         )
-        for name, entry in yaml.safe_load(file.read_text('utf-8')).items()
+        for name, entry in yaml.safe_load(text).items()
     )
 
 
@@ -129,11 +121,16 @@ def check_split(
     Args:
         split (Split): One of a :class:`KnownDataset`.
         root (Path): Where the data set is.
-        track (Track): Shows the progress: returns what it gets, a sequence
-            and a description of it. Defaults to nothing shown.
+        track (Track): Shows the progress: returns what it gets, the images
+            and a description of them. Defaults to nothing shown.
     """
     report = SplitReport(root)
-    READERS[split.reader](report, track, **split.settings)
+    images = READERS[split.reader](report, **split.settings)
+    for path, classes in track(images, split.name):
+        report.known_classes.update(classes)
+        if report.has(path):
+            report.images += 1
+            report.per_class.update(classes)
     return report
 
 
@@ -142,34 +139,38 @@ def problems(split: Split, report: SplitReport) -> list[str]:
     found = []
     counts = (
         ('images', report.images, split.images),
-        ('classes', len(report.classes), split.classes),
+        ('classes', len(report.per_class), split.classes),
     )
     for what, count, known in counts:
         if known is not None and count != known:
             found.append(f'{count:,} {what} instead of {known:,}')
+    low, high = split.per_class or (0, float('inf'))
+    expected = low if low == high else f'{low} to {high:,}'
+    odd = [
+        f'{name} ({count:,})'
+        for name, count in sorted(report.per_class.items())
+        if not low <= count <= high
+    ]
     for what, names in (
         ('missing', report.missing),
         ('empty or damaged', report.damaged),
         ('classes without images', report.missing_classes),
+        (f'classes with other than {expected} images', odd),
     ):
         if names:
             found.append(f'{what} ({len(names):,}): {first(names)}')
     return found + report.notes
 
 
-def read_imagenet(
-    report: SplitReport, track: Track, split: str, per_class: Sequence[int]
-) -> None:
+def read_imagenet(report: SplitReport, split: str) -> Images:
     """Read ImageNet from its list of files, or else from class folders.
 
     Args:
-        report (SplitReport): To fill.
-        track (Track): Shows the progress.
+        report (SplitReport): For what is wrong.
         split (str): "train" or "val"; both have the same class folders.
-        per_class (Sequence[int]): Fewest and most images of a class.
     """
     if (report.root / 'meta' / f'{split}.txt').is_file():
-        read_list(report, track, split, f'meta/{split}.txt')
+        yield from read_list(report, split, f'meta/{split}.txt')
         return
     folder = report.root / split
     if not folder.is_dir():
@@ -188,21 +189,9 @@ def read_imagenet(
             f'such folders, or list them in meta/{split}.txt, a line "FILE '
             'LABEL" each'
         )
-    low, high = per_class
-    odd = []
-    for name in track(names, split):
-        before = report.images
+    for name in names:
         files, _ = get_samples(str(folder / name), None, is_image)
-        report.add((folder / name / file, name) for file in files)
-        count = report.images - before
-        if not low <= count <= high:
-            odd.append(f'{name} ({count:,})')
-    if odd:
-        expected = low if low == high else f'{low} to {high:,}'
-        report.notes.append(
-            f'classes with other than {expected} images ({len(odd):,}): '
-            f'{first(odd)}'
-        )
+        yield from ((folder / name / file, [name]) for file in files)
 
 
 def is_image(name: str) -> bool:
@@ -211,12 +200,8 @@ def is_image(name: str) -> bool:
 
 
 def read_list(
-    report: SplitReport,
-    track: Track,
-    split: str,
-    ann_file: str,
-    num_classes: int = 1000,
-) -> None:
+    report: SplitReport, split: str, ann_file: str, num_classes: int = 1000
+) -> Images:
     """Read a list of files and labels, below the folder ``split``.
 
     Where the names tell the class, the labels must be the places of the
@@ -225,8 +210,10 @@ def read_list(
     path = report.root / ann_file
     if not report.has(path):
         return
-    images, labels = [], defaultdict(set)
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    images: dict[Path, list[str]] = {}
+    labels = defaultdict(set)
+    lines = read_text(path).splitlines()
+    for number, line in enumerate(lines, 1):
         name, _, label = line.strip().rpartition(' ')
         if not name or not label.isdecimal():
             report.notes.append(
@@ -236,11 +223,9 @@ def read_list(
         synset = SYNSET.match(name)
         if synset:
             labels[synset[0]].add(label)
-        images.append(
-            (report.root / split / name, synset[0] if synset else label)
-        )
-    twice = len(images) - len({path for path, _ in images})
-    if twice:
+        images[report.root / split / name] = [synset[0] if synset else label]
+    if len(images) < len(lines):
+        twice = len(lines) - len(images)
         report.notes.append(f'{ann_file} names files twice ({twice:,})')
     wrong = [
         synset
@@ -252,22 +237,20 @@ def read_list(
             f'{ann_file} gives classes labels that are not their places in '
             f'alphabetical order ({len(wrong):,}): {first(wrong)}'
         )
-    report.add(track(images, ann_file))
+    yield from images.items()
 
 
 def read_annotated(
     report: SplitReport,
-    track: Track,
     kind: str,
     split: str,
     needed: Sequence[str],
     instead: str = '',
-) -> None:
+) -> Images:
     """Read a data set of mmpretrain that has annotation files.
 
     Args:
-        report (SplitReport): To fill.
-        track (Track): Shows the progress.
+        report (SplitReport): For what is wrong.
         kind (str): The data set's class.
         split (str): Its name of the split.
         needed (Sequence[str]): Annotation files without which it fails.
@@ -285,7 +268,7 @@ def read_annotated(
             data_root=str(report.root), split=split, lazy_init=True
         )
         images = [
-            (image['img_path'], names[image['gt_label']])
+            (Path(image['img_path']), [names[image['gt_label']]])
             for image in dataset.load_data_list()
         ]
     except Exception as error:  # whatever a damaged file leads its parser to
@@ -295,33 +278,29 @@ def read_annotated(
             f'{type(error).__name__}: {error}'
         )
         return
-    report.add(track(images, split))
+    yield from images
 
 
 def read_cifar(
-    report: SplitReport,
-    track: Track,
-    kind: str,
-    split: str,
-    images_per_file: int,
-) -> None:
+    report: SplitReport, kind: str, split: str, images_per_file: int
+) -> Images:
     """Read CIFAR's archives: their checksums say what they hold."""
     found: Any = DATASETS.get(kind)
     files = found.train_list if split == 'train' else found.test_list
-    for file, md5 in track(files, split):
+    for file, md5 in files:
         path = report.root / found.base_folder / file
         if not report.has(path):
             continue
-        if check_md5(str(path), md5):
-            report.images += images_per_file
-            report.classes = set(found.METAINFO['classes'])
-        else:
+        if not check_md5(str(path), md5):
             report.damaged.append(os.path.relpath(path, report.root))
+            continue
+        report.images += images_per_file - 1  # check_split counts the file
+        yield path, found.METAINFO['classes']
 
 
 def read_coco_images(
-    report: SplitReport, track: Track, ann_file: str, folder: str
-) -> None:
+    report: SplitReport, ann_file: str, folder: str
+) -> Images:
     """Read COCO's images and categories from its annotations."""
     path = report.root / ann_file
     if not report.has(path):
@@ -334,19 +313,16 @@ def read_coco_images(
         report.damaged.append(ann_file)
         report.notes.append(str(error))
         return
-    report.classes = {category['name'] for category in coco['categories']}
-    for image in track(coco['images'], folder):
-        report.images += report.has(report.root / folder / image['file_name'])
+    names = [category['name'] for category in coco['categories']]
+    for image in coco['images']:
+        yield report.root / folder / image['file_name'], names
 
 
-def read_voc_images(
-    report: SplitReport, track: Track, year: str, listing: str
-) -> None:
+def read_voc_images(report: SplitReport, year: str, listing: str) -> Images:
     """Read Pascal VOC: every image needs its annotation.
 
     Args:
-        report (SplitReport): To fill.
-        track (Track): Shows the progress.
+        report (SplitReport): For what is wrong.
         year (str): Folder of the year, "" if the root is it.
         listing (str): Name of the list of images, e.g. "trainval".
     """
@@ -354,27 +330,21 @@ def read_voc_images(
     path = root / 'ImageSets/Main' / f'{listing}.txt'
     if not report.has(path):
         return
-    for name in track(read_text(path).split(), f'{root.name} {listing}'):
+    for name in read_text(path).split():
+        xml = root / 'Annotations' / f'{name}.xml'
         try:
             check_inside(name, f'{listing}.txt', 'Annotations')
+            if not report.has(xml):
+                continue
+            top = read_xml(xml)
         except ValueError as error:
             report.notes.append(str(error))
             continue
-        xml = root / 'Annotations' / f'{name}.xml'
-        has_image = report.has(root / 'JPEGImages' / f'{name}.jpg')
-        if not report.has(xml):
-            continue
-        try:
-            objects = read_xml(xml).iterfind('object/name')
-        except ValueError:
-            report.damaged.append(os.path.relpath(xml, report.root))
-            continue
-        if has_image:
-            report.images += 1
-            report.classes |= {str(item.text) for item in objects}
+        names = {str(item.text) for item in top.iterfind('object/name')}
+        yield root / 'JPEGImages' / f'{name}.jpg', names
 
 
-READERS: dict[str, Callable[..., None]] = {
+READERS: dict[str, Callable[..., Images]] = {
     'imagenet': read_imagenet,
     'list': read_list,
     'annotated': read_annotated,

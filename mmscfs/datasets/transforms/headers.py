@@ -4,9 +4,13 @@
 import io
 import struct
 
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 JPEG_START = b'\xff\xd8\xff'
 JPEG_END = b'\xff\xd9'
@@ -16,6 +20,17 @@ BARE = {0x01, *range(0xD0, 0xD8)}
 SCAN = 0xDA
 ORIENTATION = 0x0112  # EXIF's tag
 ON_ITS_SIDE = (5, 6, 7, 8)  # of its values: rows and columns change places
+# Pillow's readers of headers, by how a file starts. JPEG's takes 20 to 50 us,
+# about 1% of an image's time; jpeg_segments takes 2, and finds the data too.
+READERS = (
+    (b'\x89PNG', PngImageFile),
+    (b'GIF8', GifImageFile),
+    (b'BM', BmpImageFile),
+    (b'RIFF', WebPImageFile),
+    (b'II', TiffImageFile),
+    (b'MM', TiffImageFile),
+    (b'P', PpmImageFile),
+)
 # What Pillow raises on a header that it cannot read.
 DAMAGE = (
     SyntaxError,
@@ -53,14 +68,14 @@ def jpeg_segments(content: bytes) -> tuple[tuple[int, int] | None, int]:
 def check_jpeg_end(content: bytes) -> None:
     """Check that a JPEG is not cut off, nor its end overwritten.
 
-    Some decoders fill what is missing with grey, and do not say so.
+    Some decoders fill what is missing with gray, and do not say so.
 
     Raises:
         ValueError: Nothing marks its end.
     """
     if not content.startswith(JPEG_START) or content.endswith(JPEG_END):
         return
-    # Not in the header, which may have a preview, a JPEG of its own. Behind
+    # Not in the header, which may have a preview, which is a JPEG too. Behind
     # the end there may be anything.
     try:
         _, data = jpeg_segments(content)
@@ -79,39 +94,13 @@ def stored_shape(content: bytes) -> tuple[int, int] | None:
     try:
         if content.startswith(JPEG_START):
             return jpeg_segments(content)[0]
-        if content.startswith(b'\x89PNG'):
-            width, height = struct.unpack_from('>II', content, 16)
-        elif content.startswith(b'GIF8'):
-            width, height = struct.unpack_from('<HH', content, 6)
-        elif content.startswith(b'BM'):
-            width, height = struct.unpack_from('<ii', content, 18)
-        elif content.startswith(b'RIFF') and content[8:12] == b'WEBP':
-            width, height = webp_size(content)
-        elif content.startswith((b'II', b'MM')):
-            width, height = TiffImageFile(io.BytesIO(content)).size
-        elif content[:1] == b'P' and content[1:2] in b'123456':
-            width, height = PpmImageFile(io.BytesIO(content)).size
-        else:
-            return None
+        for start, reader in READERS:
+            if content.startswith(start):
+                width, height = reader(io.BytesIO(content)).size
+                return height, width
     except DAMAGE:
-        return None
-    return abs(height), abs(width)  # BMP: negative if the top row is first
-
-
-def webp_size(content: bytes) -> tuple[int, int]:
-    """Return the (width, height) of a WebP file, of either kind."""
-    kind = content[12:16]
-    if kind == b'VP8X':
-        width, height = (
-            int.from_bytes(content[i : i + 3], 'little') + 1 for i in (24, 27)
-        )
-    elif kind == b'VP8L':
-        (bits,) = struct.unpack_from('<I', content, 21)
-        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    else:
-        sides = struct.unpack_from('<HH', content, 26)
-        width, height = (side & 0x3FFF for side in sides)
-    return width, height
+        pass
+    return None
 
 
 def check_pixels(content: bytes, limit: int) -> None:

@@ -44,8 +44,10 @@ def named(path: str) -> Iterator[None]:
     try:
         yield
     except UNREADABLE as error:
+        # A name may have bytes that are not UTF-8, which a log cannot.
+        name = os.fsencode(path).decode('utf-8', 'backslashreplace')
         raise UnreadableImageError(
-            f'cannot read image {path}: '
+            f'cannot read image {name}: '
             f'{str(error).strip() or type(error).__name__}'
         ) from error
 
@@ -85,7 +87,7 @@ def decode(content: bytes, reduction: int = 1) -> np.ndarray:
     """Return a BGR image, at a scale of 1 / reduction.
 
     Raises:
-        ValueError, cv2.error: This is no image that OpenCV decodes.
+        ValueError, cv2.error: OpenCV does not decode this.
     """
     data = np.frombuffer(content, np.uint8)
     return checked(cv2.imdecode(data, DECODE_FLAGS[reduction]))
@@ -146,7 +148,7 @@ def reduced_box(
 ) -> tuple[int, int, int, int]:
     """Scale a box (top, left, height, width), its edges rounded to pixels.
 
-    Where EXIF mirrors or turns an image whose sides are no multiples, the
+    Where EXIF mirrors or turns an image whose sides are not multiples, the
     part of a pixel at the end comes first: up to a pixel more.
     """
     if reduction == 1:

@@ -226,7 +226,16 @@ class MultiCrop(BaseTransform):
 
         Returns:
             torch.Tensor: uint8 view (3, S, S).
+
+        Raises:
+            ValueError: The image is of another type or number of channels.
         """
+        if image.dtype != np.uint8 or image.shape[2:] != (3,):
+            raise ValueError(
+                f'MultiCrop: the image is {image.dtype} {image.shape}, but '
+                'must be uint8 (H, W, 3): use LoadImage without color_type '
+                'and to_float32'
+            )
         kind = min(index, 2)
         view = self.crop(image, kind, box)
         if self.flips(draws):
