@@ -201,7 +201,7 @@ def test_fused_steps_are_those_of_the_plain_loop(kind):
 
 
 def parts(built):
-    """All parameters, and all of the optimiser's state."""
+    """All parameters, and all of the optimizer's state."""
     optimizer = built.optimizer
     groups = [group['params'] for group in optimizer.param_groups]
     return [

@@ -223,7 +223,7 @@ def test_checkpoint_of_another_algorithm():
         ),
     ],
 )
-def test_colours_left_to_nobody(tiny_run, change, message):
+def test_colors_left_to_nobody(tiny_run, change, message):
     tiny_run.train_dataloader.dataset.pipeline[1].color_on_device = True
     tiny_run.merge_from_dict(change)
     with pytest.raises(ValueError, match=message):
@@ -256,7 +256,7 @@ def test_a_rate_that_rises_to_its_end_is_told(rate, settings, expected):
     assert not list(preflight_hook.rising_rates(dict(a=schedulers)))
 
 
-def test_the_rate_is_that_of_the_optimiser_after_its_scaling():
+def test_the_rate_is_that_of_the_optimizer_after_its_scaling():
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
     wrapper = OptimWrapper(optimizer)
     # As mmengine's constructors of groups leave it.

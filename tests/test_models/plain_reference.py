@@ -67,7 +67,7 @@ def search(local_map, global_map):
 
 
 def bilinear(maps, y, x):
-    """The value of maps (C, H, W) at a point; cell i has its centre at i."""
+    """The value of maps (C, H, W) at a point; cell i has its center at i."""
     height, width = maps.shape[1:]
     y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
     top, left = math.floor(y), math.floor(x)

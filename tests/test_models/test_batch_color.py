@@ -23,13 +23,13 @@ FACTORS = (0, 0.6, 0.93, 1, 1.07, 1.4, 2)
 
 
 def make_images(count, side=12):
-    """Return uint8 images (V, 3, S, S) of any colour."""
+    """Return uint8 images (V, 3, S, S) of any color."""
     generator = np.random.default_rng(count)
     return generator.integers(0, 256, (count, 3, side, side), dtype=np.uint8)
 
 
 def run(images, colors):
-    """Return the coloured images as float64."""
+    """Return the colored images as float64."""
     given = torch.from_numpy(images).float()
     out = color_images(given, np.array(colors, np.float32))
     assert out is given

@@ -33,7 +33,7 @@ META_KEYS = ('img_path', 'crops', 'colors')
 
 
 def photos():
-    """Return small BGR photographs, and noise, which is of any colour."""
+    """Return small BGR photographs, and noise, which is of any color."""
     photo = load_sample_image('china.jpg')[..., ::-1]
     photo = cv2.resize(photo, (120, 90), interpolation=cv2.INTER_AREA)
     noise = np.random.default_rng(7).integers(0, 256, (60, 60, 3), np.uint8)
@@ -138,19 +138,19 @@ def test_without_colors_it_is_mmpretrains_to_the_bit(settings):
     assert torch.equal(theirs(single)['inputs'], ours(single)['inputs'])
 
 
-def test_colours_come_before_the_normalisation():
+def test_colors_come_before_the_normalization():
     batch = make_batch(True)
     plain = MultiCropDataPreprocessor()(batch)['inputs']
     done = MultiCropDataPreprocessor(**RGB)(batch)['inputs']
-    for view, normalised in zip(plain, done, strict=True):
+    for view, normalized in zip(plain, done, strict=True):
         mean, std = (
             torch.tensor(RGB[k]).view(3, 1, 1) for k in RGB if k[0] != 't'
         )
-        assert torch.equal((view.flip(1) - mean) / std, normalised)
+        assert torch.equal((view.flip(1) - mean) / std, normalized)
 
 
 def test_autocast_changes_nothing():
-    """A train step colours inside of its optimiser wrapper's autocast."""
+    """A train step colors inside of its optimizer wrapper's autocast."""
     batch, preprocessor = make_batch(True), MultiCropDataPreprocessor(**RGB)
     wanted = preprocessor(batch)['inputs']
     with torch.autocast('cpu', torch.bfloat16):

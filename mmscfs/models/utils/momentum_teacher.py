@@ -79,8 +79,8 @@ class MomentumTeacher(nn.Module):
         """
         if not 0 <= momentum <= 1:
             raise ValueError(f'teacher momentum={momentum} must lie in [0, 1]')
-        own: list[nn.Parameter] = []
-        theirs: list[nn.Parameter] = []
+        own: list[Tensor] = []
+        theirs: list[Tensor] = []
         for name, part in self.named_children():
             own.extend(part.parameters())
             theirs.extend(getattr(student, name).parameters())
