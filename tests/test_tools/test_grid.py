@@ -32,8 +32,10 @@ def tool():
     sys.path.insert(0, str(ROOT / 'tools'))
     try:
         import grid
+        import grid_runs
     finally:
         sys.path.pop(0)
+    assert grid_runs
     return grid
 
 
