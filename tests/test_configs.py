@@ -228,29 +228,17 @@ def test_facts_of_every_paper_recipe(name):
 
 
 def test_paper_default():
+    """Both global views are searched, on batches of 256."""
     cfg = load('scfs_r50.py')
     assert cfg.model.type == 'SCFS'
     assert cfg.model.get('search_views', 'all') == 'all'
-    assert cfg.optim_wrapper.optimizer.lr == 0.1
     assert cfg.train_cfg.max_epochs == 200
     assert cfg.auto_scale_lr.base_batch_size == 8 * 32
-    assert cfg.train_dataloader.dataset.data_root == 'data/imagenet'
-    assert cfg.train_dataloader.dataset.data_prefix == 'train'
-
-
-@pytest.mark.parametrize('algorithm', ['dino', 'scfs'])
-def test_long_and_uncurated_runs(algorithm):
-    long = load(
-        f'{algorithm}/{algorithm}_resnet50_32xb32-mcrop-coslr-800e_in1k.py'
+    dataset = cfg.train_dataloader.dataset
+    assert (dataset.data_root, dataset.data_prefix) == (
+        'data/imagenet',
+        'train',
     )
-    assert long.optim_wrapper.optimizer.lr == 0.4
-    assert long.auto_scale_lr.base_batch_size == 1024
-    coco = load(
-        f'{algorithm}/{algorithm}_resnet50_16xb32-mcrop-coslr-500e_coco.py'
-    )
-    assert coco.optim_wrapper.optimizer.lr == 0.2
-    assert coco.auto_scale_lr.base_batch_size == 512
-    assert coco.train_dataloader.dataset.data_prefix == 'train2017'
 
 
 def test_release_differs_in_the_searched_views_alone():

@@ -3,14 +3,14 @@
 
 import copy
 import json
-import runpy
-import sys
 from functools import cache
 from pathlib import Path
 
 import mmpretrain
 import pytest
 import torch
+from commands import ROOT, call
+from digit_runs import DETECT, KNN
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS, TRANSFORMS
@@ -22,7 +22,6 @@ from mmscfs.engine import start_from
 from mmscfs.engine.pretrained import INPUT, pretraining_input
 from mmscfs.results import read_origin
 
-ROOT = Path(__file__).parent.parent
 THEIRS = Path(mmpretrain.__file__).parent / '.mim/configs'
 # Their names in the paper's tables, by the folders of mmpretrain's configs.
 METHODS = {
@@ -362,38 +361,22 @@ def test_moving_parts_are_saved(run):
 
 
 @pytest.mark.parametrize('run', ['byol'], indirect=True, scope='module')
-def test_checkpoint_serves_evaluation_and_detection(
-    run, images, tmp_path, monkeypatch
-):
+def test_checkpoint_serves_evaluation_and_detection(run, images, tmp_path):
     """k-NN by tools/test.py, and the start of a detector."""
-    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
-    monkeypatch.setattr(
-        sys,
-        'argv',
-        [
-            'test.py',
-            str(
-                ROOT / 'configs/classification/knn/knn_resnet18-w16_digits.py'
-            ),
-            f'--pretrained={run.checkpoint}',
-            f'--work-dir={tmp_path}',
-            '--cfg-options',
-            f'test_dataloader.dataset.data_root={images}',
-            f'test_cfg.bank_dataloader.dataset.data_root={images}',
-            'test_cfg.ks=[1]',
-            'log_level=WARNING',
-        ],
+    done = call(
+        *('tools/test.py', KNN, '--pretrained', run.checkpoint),
+        *('--work-dir', tmp_path, '--cfg-options', 'test_cfg.ks=[1]'),
+        f'test_dataloader.dataset.data_root={images}',
+        f'test_cfg.bank_dataloader.dataset.data_root={images}',
+        'log_level=WARNING',
     )
-    runpy.run_path(str(ROOT / 'tools/test.py'), run_name='__main__')
+    assert done.returncode == 0, done.output
     name = 'epoch_2.knn_resnet18-w16_digits.json'
     result = json.loads(run.checkpoint.with_name(name).read_text())
     assert result['pretraining']['method'] == 'BYOL'
     assert result['metrics']['knn/top1'] == 100  # dark from bright
 
     init_default_scope('mmdet')
-    detector = read(
-        ROOT / 'configs/detection/digits/mask-rcnn_r18-w16-fpn_demo_digits.py'
-    )
-    detector = copy.deepcopy(detector)
+    detector = copy.deepcopy(read(ROOT / DETECT))
     start_from(detector, str(run.checkpoint))
     assert detector.model.backbone.init_cfg.checkpoint == str(run.checkpoint)
