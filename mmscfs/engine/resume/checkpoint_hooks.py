@@ -59,6 +59,7 @@ class SafeCheckpointHook(CheckpointHook):
     """
 
     backend_args: dict | None
+    last_ckpt: str | None
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -175,7 +176,8 @@ class SafeCheckpointHook(CheckpointHook):
         AtomicBackend.outdated.clear()
         info.clear()
         info.update(before)
-        vars(self).update(known)
+        for name, value in known.items():
+            setattr(self, name, value)
         if error is not None:  # on the main process
             newest = info.get('last_ckpt') or 'none yet'
             runner.logger.error(

@@ -147,14 +147,17 @@ def signal_run(number):
 
 
 class Signals(ToyData):
-    """A data set that has a signal sent as a worker loads an image."""
+    """A data set that has a signal sent as a worker loads an image.
+
+    It is the last of the first epoch: by then the run listens.
+    """
 
     def __init__(self, send, number, **kwargs):
         super().__init__(**kwargs)
         self.send, self.number = send, number
 
     def __getitem__(self, index):
-        if index == 3:
+        if index == 4:
             self.send(self.number)
         return super().__getitem__(index)
 
