@@ -160,7 +160,7 @@ def damages(run: Run) -> list[str]:
     if share := sum(skipped) / max(len(skipped), 1):
         notes.append(
             f'{run.name}: {100 * share:.2g} % of its steps were skipped, '
-            'because their loss or gradient was not finite. See Skipped '
+            'because their gradient was not finite. See Skipped '
             'steps under Health.'
         )
     if not run.log.train and run.log.state(0) != 'tested':
