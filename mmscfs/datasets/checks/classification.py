@@ -3,6 +3,7 @@
 
 import os.path as osp
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,14 @@ from mmpretrain.datasets.custom import find_folders
 from mmpretrain.registry import DATASETS
 
 from ..image_files import ImageFiles, check_inside
-from .common import check_images, is_on_disk, leaf_datasets, short, spread
+from .common import (
+    build,
+    check_images,
+    is_on_disk,
+    loader_datasets,
+    short,
+    spread,
+)
 
 # With their names in tools/dataset_converters/check_dataset.py.
 CHECKED = (
@@ -47,7 +55,7 @@ class Labels(NamedTuple):
 
     where: str  # the path of its config
     present: list[int]  # those of its images, sorted
-    classes: list[str] | None  # all names, if known
+    classes: list[str]  # all names; none if they are not known
 
 
 def check_classification_data(
@@ -82,12 +90,13 @@ def check_classification_data(
         return
     head = (cfg.get('model') or {}).get('head')
     num_classes = head.get('num_classes') if isinstance(head, dict) else None
-    taught: list[Labels] = []
-    if 'train' in splits:
-        # Without classes in the head it is a pre-training, without labels.
-        taught = check_loader(
-            cfg, 'train_dataloader', num_classes, num_classes is not None
-        )
+    # Without classes in the head it is a pre-training, without labels.
+    is_labelled = num_classes is not None
+    taught = (
+        check_loader(cfg, 'train_dataloader', num_classes, is_labelled)
+        if 'train' in splits
+        else []
+    )
     for split in splits:
         if split != 'train':
             bank = check_loader(
@@ -110,25 +119,21 @@ def check_loader(
         num_classes (int, optional): That of the model's head.
         is_labelled (bool): Whether the images need labels. Defaults to True.
     """
-    loader: Any = cfg
-    for key in path.split('.'):
-        loader = (loader or {}).get(key)
     found = []
-    for where, settings in leaf_datasets(
-        (loader or {}).get('dataset'), f'{path}.dataset'
-    ):
+    for where, settings in loader_datasets(cfg, path):
         kind = settings.get('type')
         kind = DATASETS.get(kind) if isinstance(kind, str) else kind
         if kind is None or not issubclass(kind, KINDS):
             continue
         if issubclass(kind, ImageFiles) and not is_labelled:
             continue  # it names its errors itself
-        if is_on_disk(settings):
-            labels = check_dataset(kind, settings, where, is_labelled)
-            if labels is not None:
-                found.append(labels)
-                if num_classes is not None:
-                    check_num_classes(labels, num_classes)
+        if not is_on_disk(settings):
+            continue
+        labels = check_dataset(kind, settings, where, is_labelled)
+        if labels is not None:
+            found.append(labels)
+            if num_classes is not None:
+                check_num_classes(labels, num_classes)
     return found
 
 
@@ -136,23 +141,19 @@ def check_dataset(
     kind: type, settings: Mapping, where: str, is_labelled: bool
 ) -> Labels | None:
     """Check one data set; return its labels if it has to have them."""
+    lost = partial(missing, kind, settings, where)
     if issubclass(kind, CIFAR10) and settings.get('download', True):
         raise ValueError(
             f'{where}.download must be False: runs download nothing; '
             f'{remedy(kind, settings)}'
         )
-    kwargs = {
-        k: v for k, v in settings.items() if k not in ('type', '_scope_')
-    }
-    kwargs |= dict(pipeline=[], lazy_init=True, serialize_data=False)
     try:
-        dataset = kind(**kwargs)  # reads nothing yet
+        dataset = build(kind, settings, serialize_data=False)
     except AssertionError as error:
         raise ValueError(f'{where}: {error}') from error
     except (OSError, RuntimeError) as error:
-        raise missing(kind, settings, where, error) from error
-    with_label = getattr(dataset, 'with_label', True)
-    if is_labelled and not with_label:
+        raise lost(error) from error
+    if is_labelled and not getattr(dataset, 'with_label', True):
         raise ValueError(
             f'{where} (type {kind.__name__}) has no labels, which are needed '
             "here: use type='ImageNet', or type='CustomDataset' with a folder "
@@ -162,34 +163,30 @@ def check_dataset(
     ann_file = getattr(dataset, name)
     folder, annotations = map(dataset.data_prefix.get, PREFIXES)
     if ann_file and not osp.isfile(ann_file):
-        raise missing(kind, settings, where, f'no list, {name}={ann_file!r}')
+        raise lost(f'no list, {name}={ann_file!r}')
     for path in (folder, annotations):
         if path and not osp.isdir(path):
-            raise missing(kind, settings, where, f'no folder {path!r}')
+            raise lost(f'no folder {path!r}')
     if not is_labelled:
         return None
-    classes = dataset.metainfo.get('classes')
     if reads_folders(dataset) and settings.get('indices') is None:
         folders, _ = find_folders(folder)
-        if classes is not None and len(classes) != len(folders):
-            raise missing(
-                kind,
-                settings,
-                where,
+        classes = dataset.metainfo.get('classes') or folders
+        if len(classes) != len(folders):
+            raise lost(
                 f'{len(folders)} class folders in {folder!r} instead of '
                 f'{len(classes)} (without class folders it needs a list of '
-                f'"FILE LABEL" lines, {where}.ann_file)',
+                f'"FILE LABEL" lines, {where}.ann_file)'
             )
-        classes = classes or folders
         images = list(first_images(dataset, folders))
     else:
         images = read_images(dataset, settings, where)
-        classes = dataset.metainfo.get('classes')
+        classes = dataset.metainfo.get('classes') or []
     if not images:
-        raise missing(kind, settings, where, f'no image in {folder!r}')
+        raise lost(f'no image in {folder!r}')
     paths = [image.get('img_path') for image in spread(images)]
     check_images([path for path in paths if path], where)
-    return labels_of(images, classes, where)
+    return labels_of(images, list(classes), where)
 
 
 def reads_folders(dataset: Any) -> bool:
@@ -227,12 +224,12 @@ def read_images(dataset: Any, settings: Mapping, where: str) -> list[dict]:
             problem = 'the files are missing or damaged'
         raise missing(kind, settings, where, problem) from error
     except Exception as error:  # whatever a damaged file leads its parser to
-        damaged = f'its list {dataset.ann_file!r} is damaged, or a line has no'
+        files = f'its list {dataset.ann_file!r} is damaged, or a line'
         if isinstance(dataset, VOC):
-            damaged = f'a file in {dataset.ann_prefix!r} is damaged, or has no'
+            files = f'a file in {dataset.ann_prefix!r} is damaged, or'
         raise ValueError(
-            f'{where}: {damaged} label ({type(error).__name__}: {error}); '
-            f'{remedy(kind, settings)}'
+            f'{where}: {files} has no label ({type(error).__name__}: '
+            f'{error}); {remedy(kind, settings)}'
         ) from error
     folder = dataset.data_prefix.get('img_path') or ''
     start = osp.join(folder, '')
@@ -280,7 +277,7 @@ def remedy(kind: type, settings: Mapping) -> str:
 
 
 def labels_of(
-    images: Sequence[Mapping], classes: Sequence[str] | None, where: str
+    images: Sequence[Mapping], classes: list[str], where: str
 ) -> Labels:
     """Collect the labels of images, of which each has one or a list.
 
@@ -291,16 +288,16 @@ def labels_of(
     for image in images:
         label = image.get('gt_label')
         labels |= {*label} if isinstance(label, list) else {label}
-    count = len(classes) if classes is not None else float('inf')
     for label in labels:
-        if not isinstance(label, int) or not 0 <= label < count:
-            of = '' if classes is None else f' of the {count} classes'
+        if not isinstance(label, int) or not (
+            0 <= label < (len(classes) or float('inf'))
+        ):
+            of = f' of the {len(classes)} classes' if classes else ''
             raise ValueError(
                 f'{where} has an image with the label {label!r}, not a '
                 f'number{of} from 0 up: correct its list, ann_file'
             )
-    names = None if classes is None else list(classes)
-    return Labels(where, sorted(labels), names)
+    return Labels(where, sorted(labels), classes)
 
 
 def check_num_classes(labels: Labels, num_classes: int) -> None:
@@ -309,19 +306,18 @@ def check_num_classes(labels: Labels, num_classes: int) -> None:
     Raises:
         ValueError: It is not that of the data set.
     """
-    where, largest = labels.where, labels.present[-1]
-    if labels.classes is not None and len(labels.classes) != num_classes:
-        count = len(labels.classes)
+    where, count = labels.where, len(labels.classes)
+    if count and count != num_classes:
         raise ValueError(
             f'model.head.num_classes={num_classes}, but {where} has {count} '
             f'classes ({short(labels.classes)}): set '
             f'model.head.num_classes={count}, or correct {where}.data_root'
         )
-    if largest >= num_classes:
+    if labels.present[-1] >= num_classes:
         raise ValueError(
             f'model.head.num_classes={num_classes}, but {where} has the '
-            f'label {largest}: labels count from 0, so set '
-            f'model.head.num_classes={largest + 1} or more'
+            f'label {labels.present[-1]}: labels count from 0, so set '
+            f'model.head.num_classes={labels.present[-1] + 1} or more'
         )
 
 
@@ -335,31 +331,25 @@ def compare(taught: Sequence[Labels], asked: Labels) -> None:
     Raises:
         ValueError: They do not know a class, or number them differently.
     """
-    if not taught:
-        return
-    classes = [part.classes for part in (*taught, asked)]
-    has_names = all(names is not None for names in classes)
-    own = asked.classes or []
-    names = {i: own[i] if has_names else i for i in asked.present}
-    if has_names and any(c != asked.classes for c in classes):
-        known = {
-            (part.classes or [])[i] for part in taught for i in part.present
-        }
-        lacking = [name for name in names.values() if name not in known]
-    else:
-        known = {i for part in taught for i in part.present}
-        lacking = [name for i, name in names.items() if i not in known]
-    places = ' and '.join(part.where for part in taught)
-    if lacking:
+    has_names = all(part.classes for part in (*taught, asked))
+
+    def named(part: Labels) -> list[Any]:
+        return [part.classes[i] if has_names else i for i in part.present]
+
+    known = {name for part in taught for name in named(part)}
+    lacking = [name for name in named(asked) if name not in known]
+    if taught and lacking:
         raise ValueError(
-            f'{asked.where} has classes without an image in {places}: '
-            f'{short(lacking)}; take both from one data set, and complete it'
+            f'{asked.where} has classes without an image in '
+            f'{" and ".join(part.where for part in taught)}: '
+            f'{short(lacking)}; use the same data set for both splits, and '
+            'add the missing classes'
         )
     for part in taught if has_names else ():
         moved = [
             name
-            for i, name in names.items()
-            if (part.classes or [])[i : i + 1] != [name]
+            for i, name in zip(asked.present, named(asked), strict=True)
+            if part.classes[i : i + 1] != [name]
         ]
         if moved:
             raise ValueError(

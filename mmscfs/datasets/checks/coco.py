@@ -8,15 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..image_files import check_inside
-from .common import (
-    check_images,
-    cut,
-    need_file,
-    need_folder,
-    short,
-    spread,
-    warn,
-)
+from .common import check_images, cut, need, short, spread, warn
 from .masks import MAX_AREA, mask_problem
 
 MAX_SIDE = 2**20  # px; OpenCV reads no longer ones
@@ -65,7 +57,7 @@ def check_coco(
     """
     path, classes = dataset.ann_file, dataset.metainfo['classes']
     setting = f'{where}.ann_file={path!r}'
-    need_file(path, f'{where}.ann_file', dataset)
+    need(path, f'{where}.ann_file', dataset)
     coco = read_coco(path, setting)
     names = [category['name'] for category in coco['categories']]
     missing = [name for name in classes if name not in names]
@@ -95,7 +87,7 @@ def check_coco(
             "folder of the images, e.g. dict(img='train2017/')"
         )
     folder = dataset.data_prefix['img']
-    need_folder(folder, f'{where}.data_prefix.img', dataset)
+    need(folder, f'{where}.data_prefix.img', dataset, is_folder=True)
     for image in coco['images']:
         check_inside(image['file_name'], setting, folder)
     images = spread(coco['images'])
@@ -103,7 +95,7 @@ def check_coco(
         [osp.join(folder, image['file_name']) for image in images],
         f'{where}.data_prefix.img={folder!r}',
         [(image['width'], image['height']) for image in images],
-        next((s['color_type'] for s in steps if 'color_type' in s), 'color'),
+        steps,
     )
 
 
@@ -118,7 +110,15 @@ def read_coco(path: str, setting: str) -> dict:
         ValueError: It is damaged, or an entry lacks something, or has it
             twice or of a wrong type.
     """
-    coco = read_json(path, setting)
+    try:
+        with open(path, encoding='utf-8') as file:
+            coco = json.load(file)
+    except (ValueError, RecursionError) as error:
+        is_deep = isinstance(error, RecursionError)
+        raise ValueError(
+            f'{setting} is damaged or not JSON: '
+            f'{"nested too deep" if is_deep else error}. Make or copy it again'
+        ) from error
     if not isinstance(coco, dict):
         raise ValueError(
             f'{setting} holds a {type(coco).__name__} instead of an object '
@@ -149,29 +149,6 @@ def read_coco(path: str, setting: str) -> dict:
                 f'{image["height"]} px, more than masks have: {cut(image)}'
             )
     return coco
-
-
-def read_json(path: str, setting: str) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        ValueError: It is damaged, or nested deeper than it can be read.
-    """
-    try:
-        with open(path, encoding='utf-8') as file:
-            return json.load(file)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f'{setting} is damaged or not JSON: {error.msg} at line '
-            f'{error.lineno}, column {error.colno}: make or copy it again'
-        ) from error
-    except RecursionError as error:
-        raise ValueError(
-            f'{setting} is nested too deep for COCO annotations: make or '
-            'copy it again'
-        ) from error
-    except ValueError as error:  # not text, or a number of 4300 digits
-        raise ValueError(f'{setting} is not JSON: {error}') from error
 
 
 def check_entry(entry: Any, keys: Mapping[str, Rule], what: str) -> None:

@@ -38,6 +38,23 @@ def leaf_datasets(
         yield path, settings
 
 
+def loader_datasets(cfg: Any, path: str) -> Iterator[tuple[str, Mapping]]:
+    """Yield the data sets of a loader, e.g. "val_cfg.bank_dataloader"."""
+    for key in path.split('.'):
+        cfg = (cfg or {}).get(key)
+    return leaf_datasets(cfg, path)
+
+
+def build(kind: Any, settings: Mapping, **others: Any) -> Any:
+    """Build a data set that joins its paths, and reads nothing yet."""
+    kwargs = {
+        key: value
+        for key, value in settings.items()
+        if key not in ('type', '_scope_')
+    }
+    return kind(**{**kwargs, 'pipeline': [], 'lazy_init': True, **others})
+
+
 def is_on_disk(settings: Mapping) -> bool:
     """Tell whether a data set's files are local ones."""
     backend = (settings.get('backend_args') or {}).get('backend', 'local')
@@ -52,7 +69,7 @@ def check_images(
     paths: Sequence[str],
     setting: str,
     sizes: Sequence[tuple[float, float] | None] = (),
-    color_type: str = 'color',
+    steps: Sequence[Mapping] = (),
 ) -> None:
     """Check that images exist, can be read, and are as large as annotated.
 
@@ -61,7 +78,8 @@ def check_images(
         setting (str): The setting that leads to them, for errors.
         sizes (Sequence[tuple | None]): (width, height) by the annotations, px.
             Defaults to none.
-        color_type (str): How the run decodes. Defaults to "color".
+        steps (Sequence[Mapping]): The pipeline, whose ``color_type`` says
+            how the run decodes. Defaults to none.
 
     Raises:
         FileNotFoundError: An image does not exist.
@@ -75,7 +93,11 @@ def check_images(
             f'not exist, e.g. {missing[0]!r}: correct the folder, or put the '
             'images there'
         )
-    load = LoadImage(color_type=color_type)
+    load = LoadImage(
+        color_type=next(
+            (s['color_type'] for s in steps if 'color_type' in s), 'color'
+        )
+    )
     odd = []
     for path, size in zip_longest(paths, sizes):
         try:
@@ -104,23 +126,16 @@ def check_images(
         warn(text)
 
 
-def need_file(path: str, setting: str, dataset: Any) -> None:
-    """Check that a file exists."""
-    if not osp.isfile(path):
+def need(
+    path: str, setting: str, dataset: Any, is_folder: bool = False
+) -> None:
+    """Check that a file exists, or a folder if one is named."""
+    found = not path or osp.isdir(path) if is_folder else osp.isfile(path)
+    if not found:
         raise FileNotFoundError(
-            f'{setting}={path!r} does not exist (data_root='
-            f'{dataset.data_root!r}): put the annotations there, or correct '
-            'the path or data_root'
-        )
-
-
-def need_folder(path: str, setting: str, dataset: Any) -> None:
-    """Check that a folder exists."""
-    if path and not osp.isdir(path):
-        raise FileNotFoundError(
-            f'{setting}: no folder {path!r} (data_root='
-            f'{dataset.data_root!r}): put the images and annotations there, '
-            'or correct the path or data_root'
+            f'{setting}={path!r}: this {"folder" if is_folder else "file"} '
+            f'does not exist (data_root={dataset.data_root!r}). Put the data '
+            'there, or correct the path or data_root'
         )
 
 

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmscfs.compatibility import check_package
 
 from .coco import check_coco
-from .common import is_on_disk, leaf_datasets, short
+from .common import build, is_on_disk, loader_datasets, short
 from .voc import check_voc
 
 # Heads that count the classes of the data set, and the part of HTC's that
@@ -42,10 +42,7 @@ def check_detection_data(
     leaves = [
         leaf
         for split in splits
-        for leaf in leaf_datasets(
-            (cfg.get(f'{split}_dataloader') or {}).get('dataset'),
-            f'{split}_dataloader.dataset',
-        )
+        for leaf in loader_datasets(cfg, f'{split}_dataloader')
     ]
     if cfg.get('default_scope') != 'mmdet' and not any(
         str(settings.get('type')).startswith('mmdet.')
@@ -62,15 +59,14 @@ def check_detection_data(
                 f'{where}.ann_file={settings["ann_file"]!r} must be one path: '
                 "for several use type='ConcatDataset' with a list datasets"
             )
-        # mmdet joins the paths itself, and reads nothing yet.
-        kwargs = {
-            key: value
-            for key, value in settings.items()
-            if key not in ('type', '_scope_')
-        }
-        dataset = kind(**{**kwargs, 'pipeline': [], 'lazy_init': True})
+        dataset = build(kind, settings)
         classes = dataset.metainfo.get('classes')
-        check_classes(classes, where)
+        if not classes or isinstance(classes, str):
+            raise ValueError(
+                f'{where}.metainfo has classes={classes!r}: give their names, '
+                "e.g. metainfo=dict(classes=('cat', 'dog')); a single one "
+                "needs its comma, ('cat',)"
+            )
         if not dataset.return_classes:  # else the model reads the names
             check_num_classes(cfg.get('model', {}), classes, where)
         if is_on_disk(settings):
@@ -98,16 +94,6 @@ def find_check(
         ):
             return found, check
     return found, None
-
-
-def check_classes(classes: Any, where: str) -> None:
-    """Check that a data set has a list of classes."""
-    if not classes or isinstance(classes, str):
-        raise ValueError(
-            f'{where}.metainfo has classes={classes!r}: give their names, '
-            "e.g. metainfo=dict(classes=('cat', 'dog')); a single one needs "
-            "its comma, ('cat',)"
-        )
 
 
 def check_num_classes(

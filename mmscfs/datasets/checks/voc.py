@@ -8,15 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ..image_files import check_inside
-from .common import (
-    check_images,
-    cut,
-    need_file,
-    need_folder,
-    short,
-    spread,
-    warn,
-)
+from .common import check_images, cut, need, short, spread, warn
 
 MAX_BYTES = 2**22  # VOC's own have a few thousand
 SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
@@ -37,7 +29,7 @@ def check_voc(dataset: Any, where: str, steps: Sequence[Mapping] = ()) -> None:
     """
     path, classes = dataset.ann_file, dataset.metainfo['classes']
     listing = f'{where}.ann_file={path!r}'
-    need_file(path, f'{where}.ann_file', dataset)
+    need(path, f'{where}.ann_file', dataset)
     try:
         with open(path, encoding='utf-8') as lines:
             ids = [line.rstrip('\n\r') for line in lines]
@@ -50,7 +42,7 @@ def check_voc(dataset: Any, where: str, steps: Sequence[Mapping] = ()) -> None:
     root = dataset.sub_data_root
     setting = f'{where}.data_prefix.sub_data_root'
     for folder in (dataset.ann_subdir, dataset.img_subdir):
-        need_folder(osp.join(root, folder), setting, dataset)
+        need(osp.join(root, folder), setting, dataset, is_folder=True)
     names: set[str] = set()
     sizes = {}
     for name in ids:
@@ -86,7 +78,7 @@ def check_voc(dataset: Any, where: str, steps: Sequence[Mapping] = ()) -> None:
         [osp.join(root, dataset.img_subdir, f'{name}.jpg') for name in some],
         f'{setting}={root!r}',
         [sizes[name] for name in some],
-        next((s['color_type'] for s in steps if 'color_type' in s), 'color'),
+        steps,
     )
 
 
@@ -156,20 +148,12 @@ def check_xml(
                 f'{problem}: correct or remove the object'
             )
         difficult = item.findtext('difficult', '0')
-        if not is_flag(difficult):
+        if difficult.strip() not in ('0', '1'):
             raise ValueError(
                 f'{path}: difficult={cut(difficult)} of a {name!r} in image '
                 f'{image!r} must be 0 or 1'
             )
     return names, size
-
-
-def is_flag(text: str) -> bool:
-    """Tell whether ``int`` reads a text, as mmdet does, and finds no sign."""
-    try:
-        return int(text) >= 0
-    except ValueError:
-        return False
 
 
 def size_of(top: ElementTree.Element, path: str) -> tuple[int, int] | None:
@@ -183,7 +167,7 @@ def size_of(top: ElementTree.Element, path: str) -> tuple[int, int] | None:
     texts = [top.findtext(f'size/{side}') for side in ('width', 'height')]
     try:
         width, height = (int(text or '') for text in texts)
-    except (TypeError, ValueError):
+    except ValueError:
         width = height = 0
     if min(width, height) < 1:
         raise ValueError(

@@ -6,15 +6,9 @@ from pathlib import Path
 
 import mat4py
 import pytest
-from mmengine.config import Config
-from mmpretrain.datasets import (
-    CIFAR10,
-    CUB,
-    CustomDataset,
-    FGVCAircraft,
-    OxfordIIITPet,
-    StanfordCars,
-)
+from classification_data import MAKERS
+from mmengine.config import Config, ConfigDict
+from mmpretrain.datasets import CIFAR10, CustomDataset
 from mmpretrain.registry import DATASETS
 
 from mmscfs.datasets.checks.published import (
@@ -202,97 +196,52 @@ def test_wrong_lists_are_explained(lines, note, tmp_path):
     assert note in ''.join(listed(tmp_path, lines).notes)
 
 
-def make_cub(root):
-    parts = {'images': '', 'image_class_labels': '', 'train_test_split': ''}
-    for i, (label, is_train) in enumerate([(1, 1), (2, 1), (2, 0)], 1):
-        parts['images'] += f'{i} 00{label}.Bird/{i}.jpg\n'
-        parts['image_class_labels'] += f'{i} {label}\n'
-        parts['train_test_split'] += f'{i} {is_train}\n'
-        write(root / f'images/00{label}.Bird/{i}.jpg')
-    for name, text in parts.items():
-        write(root / f'{name}.txt', text)
-    return CUB, root / 'images/002.Bird/2.jpg', 'images.txt'
-
-
-def make_cars(root):
-    for split, name, count in (
-        ('train', 'cars_train_annos', 2),
-        ('test', 'cars_test_annos_withlabels', 3),
-    ):
-        files = [f'0000{i}.jpg' for i in range(count)]
-        for file in files:
-            write(root / f'cars_{split}' / file)
-        labels = [1, 2, 2][:count]
-        (root / 'devkit').mkdir(exist_ok=True)
-        mat4py.savemat(
-            str(root / f'devkit/{name}.mat'),
-            {'annotations': {'fname': files, 'class': labels}},
-        )
-    second = root / 'cars_train/00001.jpg'
-    return StanfordCars, second, 'devkit/cars_train_annos.mat'
-
-
-def make_cars_in_one_folder(root):
-    files = [f'car_ims/00000{i}.jpg' for i in range(4)]
+def make_cars(root, dataset):
+    """The other layout: a folder and a file for each split."""
+    end = {'train': 'annos', 'test': 'annos_withlabels'}[dataset.split]
+    files = [f'0000{i}.jpg' for i in range(8)]
     for file in files:
-        write(root / file)
-    content = dict(
-        relative_im_path=files, test=[0, 1, 0, 1], **{'class': [1, 1, 2, 3]}
+        write(root / f'cars_{dataset.split}' / file)
+    (root / 'devkit').mkdir(exist_ok=True)
+    mat4py.savemat(
+        str(root / f'devkit/cars_{dataset.split}_{end}.mat'),
+        {'annotations': {'fname': files, 'class': [1] * 4 + [2] * 4}},
     )
-    mat4py.savemat(str(root / 'cars_annos.mat'), {'annotations': content})
-    return StanfordCars, root / files[2], 'cars_annos.mat'
-
-
-def make_aircraft(root):
-    names = FGVCAircraft.METAINFO['classes']
-    for split, files in (('trainval', ('11', '12')), ('test', ('21',))):
-        text = ''
-        for i, file in enumerate(files):
-            write(root / f'data/images/{file}.jpg')
-            text += f'{file} {names[i]}\n'
-        write(root / f'data/images_variant_{split}.txt', text)
-    second = root / 'data/images/12.jpg'
-    return FGVCAircraft, second, 'data/images_variant_trainval.txt'
-
-
-def make_pets(root):
-    for split, files in (('trainval', ('A_1', 'B_1')), ('test', ('A_2',))):
-        text = ''
-        for i, file in enumerate(files, 1):
-            write(root / f'images/{file}.jpg')
-            text += f'{file} {i} 1 1\n'
-        write(root / f'annotations/{split}.txt', text)
-    return OxfordIIITPet, root / 'images/B_1.jpg', 'annotations/trainval.txt'
 
 
 @pytest.mark.parametrize(
-    ('name', 'make'),
+    ('name', 'kind', 'make', 'annotations'),
     [
-        ('cub200', make_cub),
-        ('cars', make_cars),
-        ('cars', make_cars_in_one_folder),
-        ('aircraft', make_aircraft),
-        ('pets', make_pets),
+        ('cub200', 'CUB', None, 'images.txt'),
+        ('cars', 'StanfordCars', make_cars, 'devkit/cars_train_annos.mat'),
+        ('cars', 'StanfordCars', None, 'cars_annos.mat'),
+        ('aircraft', 'FGVCAircraft', None, 'data/images_variant_trainval.txt'),
+        ('pets', 'OxfordIIITPet', None, 'annotations/trainval.txt'),
     ],
 )
-def test_annotated_sets(name, make, tmp_path):
-    """Two images of two classes in training, the second may go missing."""
-    kind, second, annotations = make(tmp_path)
+def test_annotated_sets(name, kind, make, annotations, tmp_path):
+    """Four images of each of two classes in a split."""
     train, test = find_dataset(name).splits
+    for split in (train, test):
+        (make or MAKERS[kind])(tmp_path, ConfigDict(split=split.name))
+    kind = DATASETS.get(kind)
     names = kind.METAINFO['classes']
     report = check_split(train, tmp_path)
-    assert report.images == 2
-    assert set(report.per_class) == {names[0], names[1]}
+    assert report.per_class == {names[0]: 4, names[1]: 4}
     assert report.missing + report.damaged + report.notes == []
-    expected = kind(data_root=str(tmp_path), split='test')
-    assert check_split(test, tmp_path).images == len(expected)
+    assert check_split(test, tmp_path).images == report.images == 8
 
-    second.write_text('')
+    dataset = kind(data_root=str(tmp_path), split=train.name)
+    seconds = [image for image in dataset if image['gt_label'] == 1]
+    paths = [Path(image['img_path']) for image in seconds]
+    paths[0].write_text('')
+    for path in paths[1:]:
+        path.unlink()
     report = check_split(train, tmp_path)
-    assert (report.images, len(report.damaged)) == (1, 1)
-    second.unlink()
-    report = check_split(train, tmp_path)
-    assert report.missing == [str(second.relative_to(tmp_path))]
+    assert report.images == 4
+    files = [str(path.relative_to(tmp_path)) for path in paths]
+    assert report.damaged == files[:1]
+    assert report.missing == files[1:]
     assert report.missing_classes == sorted(set(names) - {names[0]})
 
     write(tmp_path / annotations, 'no such thing at all')
@@ -300,15 +249,8 @@ def test_annotated_sets(name, make, tmp_path):
     assert annotations in report.damaged
     assert 'mmpretrain cannot read the annotations' in report.notes[0]
     (tmp_path / annotations).unlink()
-    assert (
-        check_split(train, tmp_path)
-        .missing[0]
-        .endswith(
-            'devkit/cars_train_annos.mat'
-            if make is make_cars_in_one_folder
-            else annotations
-        )
-    )
+    needed = train.settings['needed']  # of the two layouts, the first
+    assert check_split(train, tmp_path).missing[0] == needed[0]
 
 
 def test_cifar_goes_by_checksums(tmp_path, monkeypatch):
