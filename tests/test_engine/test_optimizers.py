@@ -36,14 +36,6 @@ def test_clipping_reads_nothing_from_an_accelerator():
         gradients[0].sum().item()
 
 
-def test_gradients_that_are_not_numbers_stay_so():
-    gradients = [torch.tensor([math.nan, 1.0]), torch.tensor([math.inf, 1.0])]
-    clip_each_gradient_(gradients, max_norm=2.0)
-    assert gradients[0].isnan().all()
-    assert gradients[1][0].isnan()
-    assert gradients[1][1] == 0
-
-
 def wrapper(model, **kwargs):
     return OPTIM_WRAPPERS.build(
         dict(

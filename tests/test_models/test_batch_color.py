@@ -152,31 +152,6 @@ def test_solarize_follows_the_blur_and_its_rounding():
     assert (run(images, [row]) == 155).all()
 
 
-def test_nothing_to_do_changes_nothing():
-    images = make_images(4)
-    assert np.array_equal(run(images, [jitter()] * 4), images)
-
-
-def test_an_image_does_not_depend_on_the_others():
-    generator = np.random.default_rng(1)
-    images, rows = make_images(12), []
-    for i in range(len(images)):
-        widths = {BRIGHTNESS: 0.4, CONTRAST: 0.4, SATURATION: 0.2, HUE: 0.1}
-        steps = [
-            (k, (k != HUE) + generator.uniform(-1, 1) * widths[k])
-            for k in generator.permutation(4).tolist()
-        ]
-        steps = steps if generator.random() < 0.8 else []
-        sigma = generator.uniform(0.1, 2) * (i % 2)
-        threshold = 128 if i % 5 == 0 else NO_SOLARIZE
-        rows.append(pack_colors(steps, i % 4 == 3, sigma, threshold))
-    together = run(images, rows)
-    for image, row, got in zip(images, rows, together, strict=True):
-        alone = run(image[None], [row])[0]
-        assert np.abs(got - alone).max() <= 1  # at a tie
-        assert (got == alone).mean() > 0.99
-
-
 def test_nothing_is_asked_of_the_device():
     """Tensors of the meta device have no values to wait for."""
     steps = [(BRIGHTNESS, 1.4), (CONTRAST, 0.6), (SATURATION, 1.2), (HUE, 0.1)]
