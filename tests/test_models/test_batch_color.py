@@ -95,18 +95,16 @@ def test_each_image_goes_in_its_own_order():
 
 
 def test_grey_comes_after_the_jitter():
-    images = make_images(3)
+    images = make_images(2)
     steps = [(BRIGHTNESS, 1.4), (SATURATION, 1.2), (HUE, 0.1), (CONTRAST, 0.7)]
     rows = [
         pack_colors([], True, NO_BLUR, NO_SOLARIZE),
         pack_colors(steps, True, NO_BLUR, NO_SOLARIZE),
-        pack_colors(steps, False, NO_BLUR, NO_SOLARIZE),
     ]
     out = run(images, rows)
-    for image, got, taken in zip(images, out, ([], steps), strict=False):
+    for image, got, taken in zip(images, out, ([], steps), strict=True):
         luma = np.tensordot([0.114, 0.587, 0.299], apply(image, taken), 1)
         assert np.abs(got - luma).max() <= HALF
-    assert np.ptp(out[2], axis=0).max() > 100  # not grey
 
 
 @pytest.mark.parametrize('side', [9, 16])

@@ -4,6 +4,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from mmpretrain.models.selfsup import DenseCL
+from mmpretrain.registry import MODELS
 
 from mmscfs.models import ConsistencyLoss
 
@@ -37,46 +39,10 @@ def plain_loop(query, key, queue, temperature):
     return total / len(query)
 
 
-def three_negatives():
-    """Unit vectors whose distributions at temperature 0.5 are fractions.
-
-    q . n = (ln 2 / 2, 0, 0), so Q ~ (2, 1, 1): Q = (1/2, 1/4, 1/4).
-    p . n = (0, 0, ln 4 / 2), so P ~ (1, 1, 4): P = (1/6, 1/6, 4/6).
-    """
-    query = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
-    key = torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64)
-    seen = [(math.log(2) / 2, 0.0), (0.0, 0.0), (0.0, math.log(4) / 2)]
-    columns = [(a, b, math.sqrt(1 - a**2 - b**2)) for a, b in seen]
-    queue = torch.tensor(columns, dtype=torch.float64).T
-    return query, key, queue
-
-
-def test_three_negatives_by_hand():
-    # KL(P||Q) = 1/6 ln(1/3) + 1/6 ln(2/3) + 4/6 ln(8/3)
-    #          = (-2/6 - 4/6) ln 3 + (1/6 + 12/6) ln 2
-    #          = 13/6 ln 2 - ln 3
-    # KL(Q||P) = 1/2 ln 3 + 1/4 ln(3/2) + 1/4 ln(3/8)
-    #          = (1/2 + 2/4) ln 3 - (1/4 + 3/4) ln 2
-    #          = ln 3 - ln 2
-    # L_con    = (13/6 - 1) / 2 ln 2 = 7/12 ln 2
-    query, key, queue = three_negatives()
-    expected = 7 / 12 * math.log(2)
-    loss = ConsistencyLoss(weight=1, temperature=0.5)(query, key, queue)
-    assert loss.item() == pytest.approx(expected, rel=1e-12)
-    # A second image whose views agree halves the mean; the weight is 10.
-    loss = ConsistencyLoss(weight=10, temperature=0.5)(
-        torch.cat((query, key)), torch.cat((key, key)), queue
-    )
-    assert loss.item() == pytest.approx(5 * expected, rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    ('weight', 'temperature'), [(10.0, 0.04), (0.3, 0.05)]
-)
-def test_equals_plain_loop(weight, temperature):
+def test_equals_plain_loop():
     query, key, queue = unit(3, 8), unit(3, 8), unit(11, 8).T
-    loss = ConsistencyLoss(weight, temperature)(query, key, queue)
-    expected = weight * plain_loop(query, key, queue, temperature)
+    loss = ConsistencyLoss(10.0, 0.04)(query, key, queue)
+    expected = 10.0 * plain_loop(query, key, queue, 0.04)
     assert expected > 1
     assert loss.item() == pytest.approx(expected, rel=1e-9)
 
@@ -153,3 +119,56 @@ def test_refuses_settings(settings, message):
 def test_refuses_shapes(shapes):
     with pytest.raises(ValueError, match=r'queue \(C, K\), got'):
         ConsistencyLoss()(*map(torch.zeros, shapes))
+
+
+class ConsistentDenseCL(DenseCL):
+    """The term in another algorithm with a queue."""
+
+    def __init__(self, consistency, **kwargs):
+        super().__init__(**kwargs)
+        self.consistency = MODELS.build(consistency)
+        self.neck.register_forward_hook(self.keep_query)
+
+    def keep_query(self, neck, inputs, outputs):
+        self.query = F.normalize(outputs[0])
+
+    def _dequeue_and_enqueue(self, keys):
+        self.term = self.consistency(self.query, keys, self.queue.clone())
+        super()._dequeue_and_enqueue(keys)
+
+    def loss(self, inputs, data_samples=None, **kwargs):
+        losses = super().loss(inputs, data_samples, **kwargs)
+        return losses | dict(loss_consistency=self.term)
+
+
+def test_in_densecl():
+    head = dict(
+        type='ContrastiveHead',
+        loss=dict(type='CrossEntropyLoss'),
+        temperature=0.2,
+    )
+    model = ConsistentDenseCL(
+        consistency=dict(type='ConsistencyLoss', weight=2, temperature=0.1),
+        backbone=dict(
+            type='ResNet', depth=18, stem_channels=4, base_channels=4
+        ),
+        neck=dict(
+            type='DenseCLNeck',
+            in_channels=32,
+            hid_channels=8,
+            out_channels=6,
+            num_grid=None,
+        ),
+        head=head,
+        queue_len=8,
+        feat_dim=6,
+    ).double()
+    queue = model.queue.clone()
+    losses = model.loss([torch.randn(4, 3, 32, 32).double() for _ in range(2)])
+    keys = model.queue[:, :4].T
+    expected = 2 * plain_loop(model.query, keys, queue, 0.1)
+    assert losses['loss_consistency'].item() == pytest.approx(
+        expected, rel=1e-9
+    )
+    losses['loss_consistency'].backward()
+    assert model.backbone.conv1.weight.grad.abs().sum() > 0

@@ -153,26 +153,17 @@ def test_concat_neck():
 
 def test_class_token_beside_the_mean_of_the_patch_tokens():
     """Of the last block, behind the final norm, as DINO evaluates a ViT-B."""
-    raw, token, patches = (
-        MODELS.build(dict(type=kind, out_type=out_type, **VIT))
-        for kind, out_type in (
-            ('NormedVisionTransformer', 'raw'),
-            ('VisionTransformer', 'cls_token'),
-            ('VisionTransformer', 'featmap'),
-        )
-    )
-    raw.ln1.weight.data.uniform_(0.5, 2)
-    raw.ln1.bias.data.uniform_(-1, 1)
-    for backbone in (token, patches):
-        backbone.load_state_dict(raw.state_dict())
-        backbone.eval()
+    settings = dict(VIT, type='NormedVisionTransformer', out_type='raw')
+    raw = MODELS.build(settings)
     raw.eval()
-    images = torch.randn(2, 3, 32, 32)
-    (found,) = MODELS.build(dict(type='ClassPatchNeck'))(raw(images))
-    (tokens,), (maps,) = token(images), patches(images)
-    mean = sum(maps[:, :, i, j] for i in (0, 1) for j in (0, 1)) / 4
-    torch.testing.assert_close(found[:, :16], tokens)
-    torch.testing.assert_close(found[:, 16:], mean)
+    raw.ln1.weight.data.fill_(0)
+    raw.ln1.bias.data.uniform_(-1, 1)
+    (tokens,) = raw(torch.randn(2, 3, 32, 32))
+    torch.testing.assert_close(tokens, raw.ln1.bias.expand(2, 5, 16))
+    tokens = torch.randn(2, 5, 16)
+    (found,) = MODELS.build(dict(type='ClassPatchNeck'))((None, tokens))
+    mean = sum(tokens[:, i] for i in (1, 2, 3, 4)) / 4
+    torch.testing.assert_close(found, torch.cat([tokens[:, 0], mean], 1))
 
 
 # FrozenBackboneHook
@@ -196,25 +187,23 @@ def test_the_hook_accepts_a_probe():
     hook.after_train(runner)
 
 
-def test_the_hook_refuses_a_classifier_that_learns():
-    model = build('resnet', type='ImageClassifier')
-    with pytest.raises(ValueError, match='conv1.weight requires a') as caught:
-        start_hook(model)
-    assert "model.type='LinearProbe'" in str(caught.value)
-    assert "model.type='ImageClassifier'" in str(caught.value)
-
-
-def test_the_hook_refuses_norms_in_train_mode():
-    # As mmpretrain freezes: weights fixed, statistics not.
-    model = build('resnet', type='ImageClassifier')
-    model.backbone.requires_grad_(False)
-    with pytest.raises(ValueError, match=r'model\.backbone is in train mode'):
-        start_hook(model)
-    # Stages frozen by the backbone itself are not enough either.
-    backbone = dict(RESNET, frozen_stages=3)
+@pytest.mark.parametrize(
+    ('backbone', 'fixed', 'message'),
+    [
+        (RESNET, False, "conv1.weight requires a.*.type='LinearProbe'"),
+        # As mmpretrain freezes: weights fixed, statistics not.
+        (RESNET, True, r'model\.backbone is in train mode'),
+        # Stages frozen by the backbone itself are not enough either.
+        (RESNET | dict(frozen_stages=3), False, 'layer4.*requires a gradient'),
+    ],
+)
+def test_the_hook_refuses_a_classifier_that_learns(backbone, fixed, message):
     model = build('resnet', type='ImageClassifier', backbone=backbone)
-    with pytest.raises(ValueError, match='layer4.*requires a gradient'):
+    if fixed:
+        model.backbone.requires_grad_(False)
+    with pytest.raises(ValueError, match=f'(?s){message}') as caught:
         start_hook(model)
+    assert "model.type='ImageClassifier'" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_attended_maps_are_convolved_once_for_a_global_map():
         lambda *values: convolved.append(len(values[2]))
     )
     (found,) = neck([LazyAttendedMaps(attention, maps)])
-    (expected,) = neck([product.flatten(0, 2)])
+    (expected,) = neck([product])
     assert convolved == [8, 24]
     assert_close(found, expected, rtol=1e-10, atol=1e-12)
 

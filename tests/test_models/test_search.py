@@ -27,13 +27,6 @@ def test_search_carries_no_gradient_and_keeps_the_type(search):
         assert part.dtype == torch.bfloat16
 
 
-def test_search_refuses_other_channels():
-    with pytest.raises(ValueError, match='same batch and channels'):
-        SoftFeatureSearch()(
-            torch.zeros(1, 2, 4, 3, 3), torch.zeros(1, 2, 5, 3, 3)
-        )
-
-
 # RoI crop. The map of a global view of 64 px has 8 x 8 cells of 8 px.
 MAPS = torch.arange(64.0).view(1, 8, 8)
 VIEW, FLIPPED = [0, 0, 64, 64, 0], [0, 0, 64, 64, 1]

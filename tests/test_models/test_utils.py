@@ -16,18 +16,9 @@ from mmscfs.models.heads import (
     update_centers,
 )
 from mmscfs.models.utils import (
-    MomentumTeacher,
     output_channels,
     with_in_channels,
 )
-
-
-def test_momentum_must_be_a_share():
-    student = nn.Sequential()
-    student.part = nn.Linear(2, 3)
-    teacher = MomentumTeacher(part=student.part)
-    with pytest.raises(ValueError, match='momentum=1.5'):
-        teacher.momentum_update(student, 1.5)
 
 
 def test_half_precision_outputs_are_summed_in_fp32():
