@@ -276,16 +276,15 @@ class SCFSHead(DINOHead):
         layer_names: Sequence[str] = ('layer2', 'layer3', 'layer4'),
         search_channels: int = 256,
         search_loss: dict | None = None,
-        center_momentum: float = 0.9,
         **kwargs: Any,
     ) -> None:
-        super().__init__(center_momentum=center_momentum, **kwargs)
+        super().__init__(**kwargs)
         self.layer_names = tuple(layer_names)
         self.search_loss = MODELS.build(
             search_loss or dict(type='FeatureSearchLoss')
         )
         self.search_centers = ModuleList(
-            TeacherCenter(search_channels, center_momentum)
+            TeacherCenter(search_channels, self.center.momentum)
             for _ in self.layer_names
         )
 

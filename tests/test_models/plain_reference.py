@@ -1,9 +1,20 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""SCFS's losses as plain loops over the equations, one image at a time."""
+"""A step of SCFS and DINO as plain loops over the equations."""
 
 import math
 
 import torch
+import torch.nn.functional as F
+
+# The method's own settings, by their names in a config.
+DEFAULTS = dict(
+    student_temp=0.1,
+    teacher_temp=0.04,
+    loss_weight=1.0,
+    global_weight=0.5,
+    search_weight=0.5,
+    search_views='all',
+)
 
 
 def softmax(x, temperature):
@@ -13,39 +24,31 @@ def softmax(x, temperature):
     return torch.stack([w / total for w in weights])
 
 
-def cross_entropy(target, logits, temperature):
+def cross_entropy(target, p):
     """-P' log P for one pair."""
-    log_p = torch.log(softmax(logits, temperature))
-    return -sum(t * p for t, p in zip(target, log_p, strict=True))
+    return -sum(t * torch.log(v) for t, v in zip(target, p, strict=True))
 
 
-def dino_loss(student, teacher, center, tau, tau_teacher):
-    """Eqs. 2-4 as a mean over pairs and images: (V, B, K), (2, B, K)."""
-    terms = []
+def mean(terms):
+    terms = list(terms)
+    return sum(terms) / len(terms)
+
+
+def pairs_of_views(student, teacher, center, tau, tau_teacher):
+    """P' and P of Eqs. 2-4, of all images: (V, B, K), (2, B, K)."""
     for t in range(len(teacher)):
         for v in range(len(student)):
-            if t == v:
-                continue
             for b in range(teacher.shape[1]):
-                target = softmax(teacher[t, b] - center, tau_teacher)
-                terms.append(cross_entropy(target, student[v, b], tau))
-    return sum(terms) / len(terms)
+                if t != v:
+                    yield (
+                        softmax(teacher[t, b] - center, tau_teacher),
+                        softmax(student[v, b], tau),
+                    )
 
 
-def search_loss(student_local, teacher_search, tau, tau_teacher, pairs=None):
-    """Eq. 9 as a mean over its terms: (N, B, K), (G, N, B, K).
-
-    Terms of pairs (g, n, b) that are False in ``pairs`` count as 0.
-    """
-    terms = []
-    for g in range(len(teacher_search)):
-        for n in range(len(student_local)):
-            for b in range(student_local.shape[1]):
-                target = softmax(teacher_search[g, n, b], tau_teacher)
-                term = cross_entropy(target, student_local[n, b], tau)
-                left_out = pairs is not None and not pairs[g, n, b]
-                terms.append(0 * term if left_out else term)
-    return sum(terms) / len(terms)
+def dino_loss(*args):
+    """Eqs. 2-4 as a mean over the pairs."""
+    return mean(cross_entropy(*pair) for pair in pairs_of_views(*args))
 
 
 def search(local_map, global_map):
@@ -116,3 +119,121 @@ def roi_crop(crop, local_map, other, global_map):
             place = columns - 1 - column if mirrored else column
             out[:, row, place] = sum(points) / len(points)
     return out
+
+
+def scfs_step(model, views, crops=None, **settings):
+    """Eqs. 1-11 from the backbone's outputs on.
+
+    Views go through the networks in the batches that batch norm is defined
+    on: global views, local views, and all that the search found in a layer.
+
+    Args:
+        model (nn.Module): A DINO or an SCFS, whose networks and centers are
+            used.
+        views (list[Tensor]): Two global, then N local views of B images.
+        crops (list, optional): Crop b of view v at [v][b], for RoI crop.
+        **settings: Those of DEFAULTS that differ.
+
+    Returns:
+        tuple: Every loss and figure by name, and for every center the mean
+        output of the teacher, last layer first.
+    """
+    settings = DEFAULTS | settings
+    temperatures = settings['student_temp'], settings['teacher_temp']
+    head, teacher = model.head, model.teacher
+
+    def by_view(x):
+        return x.unflatten(0, (-1, len(views[0])))
+
+    def cosines(network, maps):
+        x = network.neck.mlp(maps[-1].mean((2, 3)))
+        x = x / x.norm(dim=-1, keepdim=True)
+        w = network.neck.prototypes.weight
+        return by_view(x @ (w / w.norm(dim=-1, keepdim=True)).T)
+
+    s_global = model.backbone(torch.cat(views[:2]))
+    s_local = model.backbone(torch.cat(views[2:])) if views[2:] else None
+    with torch.no_grad():
+        t_global = teacher.backbone(torch.cat(views[:2]))
+        t_cosines = cosines(teacher, t_global)
+    s_cosines = [cosines(model, maps) for maps in (s_global, s_local) if maps]
+    center = head.center.value
+    args = torch.cat(s_cosines), t_cosines, center, *temperatures
+    features = F.normalize(t_global[-1].mean((2, 3)), dim=-1)
+    figures = dict(
+        loss_dino=settings['loss_weight'] * dino_loss(*args),
+        teacher_entropy=mean(
+            cross_entropy(p, p) for p, _ in pairs_of_views(*args)
+        ),
+        teacher_student_kl=mean(
+            sum(p * torch.log(p / q)) for p, q in pairs_of_views(*args)
+        ),
+        center_norm=center.square().sum().sqrt(),
+        feature_std=features.std(0).mean() * features.shape[1] ** 0.5,
+    )
+    means = [t_cosines.mean((0, 1))]
+    if not hasattr(model, 'search_neck'):
+        return figures, means
+
+    # Places of the views that search and are searched.
+    among_global = s_local is None
+    places = [
+        (query if among_global else query + 2, query, key)
+        for key in dict(all=[0, 1], first=[0], none=[])[
+            settings['search_views']
+        ]
+        for query in ([1 - key] if among_global else range(len(views) - 2))
+    ]
+    for i, name in enumerate(head.layer_names):
+        output = int(name.removeprefix('layer')) - 2  # layer2 is the first
+        project = model.search_neck.projectors[i]
+        t_project = teacher.search_neck.projectors[i]
+        center = head.search_centers[i].value
+        with torch.no_grad():
+            t_layer = by_view(t_project(t_global[output]))
+        args = by_view(project(s_global[output])), t_layer, center
+        figures[f'loss_{name}_global'] = settings['global_weight'] * dino_loss(
+            *args, *temperatures
+        )
+        figures[f'{name}_teacher_entropy'] = mean(
+            cross_entropy(p, p)
+            for p, _ in pairs_of_views(*args, 1, temperatures[1])
+        )
+        means.append(t_layer.mean((0, 1)))
+        if not places:
+            continue
+        queries = (s_global if among_global else s_local)[output]
+        emb = by_view(project(queries))
+        queries, keys = by_view(queries), by_view(t_global[output])
+        found, shown = [], []
+        for view, query, key in places:
+            for b in range(len(views[0])):
+                maps = queries[query, b], keys[key, b]
+                if crops is None:
+                    found.append(search(*maps))
+                    shown.append(1.0)
+                    continue
+                crop, other = crops[view][b], crops[key][b]
+                part = roi_crop(crop, maps[0], other, maps[1])
+                shown.append(float(part is not None))
+                if part is None:  # batch norm sees the whole view
+                    crop, other = ((0, 0, 1, 1, c[4]) for c in (crop, other))
+                    part = roi_crop(crop, maps[0], other, maps[1])
+                found.append(part)
+        with torch.no_grad():
+            targets = by_view(t_project(torch.stack(found)))
+        # Eq. 9. Nothing is found where views share nothing: a term of 0.
+        terms = [
+            cross_entropy(
+                softmax(targets[place, b], temperatures[1]),
+                softmax(emb[query, b], temperatures[0]),
+            )
+            for place, (_, query, _) in enumerate(places)
+            for b in range(len(views[0]))
+        ]
+        figures[f'loss_{name}_search'] = settings['search_weight'] * mean(
+            term * weight for term, weight in zip(terms, shown, strict=True)
+        )
+        if crops is not None:
+            figures['search_pairs'] = torch.tensor(mean(shown))
+    return figures, means

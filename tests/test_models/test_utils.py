@@ -16,62 +16,17 @@ from mmscfs.models.heads import (
     update_centers,
 )
 from mmscfs.models.utils import (
-    MomentumTeacher,
     output_channels,
     with_in_channels,
 )
-
-
-class Student(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.part = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-
-
-def test_momentum_update_by_hand():
-    student = Student()
-    teacher = MomentumTeacher(part=student.part)
-    with torch.no_grad():
-        teacher.part[0].weight.fill_(1.0)
-        student.part[0].weight.fill_(3.0)
-    teacher.momentum_update(student, 0.75)
-    assert_close(teacher.part[0].weight, torch.full((3, 2), 1.5))
-    with pytest.raises(ValueError, match='momentum=1.5'):
-        teacher.momentum_update(student, 1.5)
-
-
-def test_copy_from_copies_buffers_too():
-    student = Student()
-    teacher = MomentumTeacher(part=student.part)
-    student.part[1].running_mean.fill_(2)
-    teacher.copy_from(student)
-    assert teacher.part[1].running_mean.tolist() == [2, 2, 2]
-
-
-def test_centers_follow_the_mean_by_hand():
-    """Of all batches since the last update, by their sizes."""
-    centers = TeacherCenter(2, momentum=0.9), TeacherCenter(1, momentum=0.5)
-    centers[0].value.fill_(1)
-    reductions = []
-    for first, second in (
-        ([[[1.0, 2.0]], [[3.0, 4.0]]], [[8.0]]),
-        ([[5.0, 6.0]], [[2.0]]),
-    ):
-        centers[0].collect(torch.tensor(first))
-        centers[1].collect(torch.tensor(second))
-        reductions.append(CenterReduction(centers))
-    update_centers(reductions)
-    assert_close(centers[0].value, torch.tensor([0.9 + 0.3, 0.9 + 0.4]))
-    assert_close(centers[1].value, torch.tensor([2.5]))
-    update_centers([])  # nothing was seen
-    assert centers[1].value.tolist() == [2.5]
-    assert set(centers[0].state_dict()) == {'value'}
 
 
 def test_half_precision_outputs_are_summed_in_fp32():
     center = TeacherCenter(1, momentum=0)
     center.collect(torch.ones(3000, 1, dtype=torch.bfloat16))
     update_centers([CenterReduction([center])])
+    assert center.value.item() == 1
+    update_centers([])  # nothing was seen
     assert center.value.item() == 1
 
 
@@ -168,11 +123,7 @@ def test_channels_are_those_of_the_backbone():
     assert torch.equal(torch.get_rng_state(), random_state)
     for key, value in backbone.state_dict().items():
         assert torch.equal(value, state[key])
-
-
-def test_a_backbone_of_more_channels_sees_as_many():
-    backbone = Backbone()
-    backbone.conv = nn.Conv2d(12, 5, 1)
+    backbone.conv = nn.Conv2d(12, 5, 1)  # of images with more channels
     assert output_channels(backbone) == [5, 7]
 
 

@@ -6,7 +6,6 @@ from .cross_entropy import (
     LazyCosineLogits,
     at_least_fp32,
     entropy,
-    student_log_probabilities,
     teacher_probabilities,
 )
 
@@ -17,6 +16,5 @@ __all__ = [
     'LazyCosineLogits',
     'at_least_fp32',
     'entropy',
-    'student_log_probabilities',
     'teacher_probabilities',
 ]

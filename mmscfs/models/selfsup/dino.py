@@ -158,19 +158,14 @@ class DINO(BaseSelfSupervisor):
         mode: str = 'tensor',
         network: str = 'teacher',
     ) -> tuple[Tensor, ...] | dict[str, Tensor]:
-        """Return features or losses.
+        """Return features ("tensor") or losses ("loss").
 
         Args:
-            inputs (Tensor | list[Tensor]): Images (B, 3, H, W) for
-                "tensor"; views, each (B, 3, H, W), for "loss".
-            data_samples (list[DataSample], optional): Not used.
+            inputs (Tensor | list[Tensor]): As :meth:`extract_feat` or
+                :meth:`loss` takes them.
+            data_samples (list[DataSample], optional): For the loss.
             mode (str): "tensor" or "loss". Defaults to "tensor".
-            network (str): Whose features: "teacher" or "student". Defaults
-                to "teacher".
-
-        Returns:
-            tuple[Tensor, ...] | dict[str, Tensor]: The backbone's outputs,
-            or the losses by name.
+            network (str): Whose features, see :meth:`extract_feat`.
         """
         if mode == 'tensor':
             return self.extract_feat(cast(Tensor, inputs), network)

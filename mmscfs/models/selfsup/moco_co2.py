@@ -135,11 +135,10 @@ class MoCoCO2(MoCo):
         Raises:
             ValueError: They do not fit.
         """
-        if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:
+        is_list = isinstance(inputs, (list, tuple))
+        if not is_list or len(inputs) != 2:
             found = (
-                f'{len(inputs)} views'
-                if isinstance(inputs, (list, tuple))
-                else type(inputs).__name__
+                f'{len(inputs)} views' if is_list else type(inputs).__name__
             )
             raise ValueError(
                 f'{type(self).__name__} needs a list of two views '

@@ -9,7 +9,6 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..search import LazyAttendedMaps
 from ..utils import with_in_channels
 from .dino import DINO, NUM_GLOBAL, Maps
 
@@ -157,8 +156,7 @@ class SCFS(DINO):
         """Return the losses and health figures of one batch.
 
         Args:
-            inputs (list[Tensor]): Two global views (B, 3, S, S), then N
-                local views (B, 3, s, s), as :class:`MultiCrop` orders them.
+            inputs (list[Tensor]): As :meth:`DINO.loss` takes them.
             data_samples (list[DataSample], optional): Of the B images, with
                 their ``crops`` if the search needs them. Defaults to None.
 
@@ -176,11 +174,9 @@ class SCFS(DINO):
         batch = len(inputs[0])
         student_maps = self.layers_by_view(student_global, batch)
         teacher_maps = self.layers_by_view(teacher_global, batch)
-        views.student_global_emb = project_maps(self.search_neck, student_maps)
+        views.student_global_emb = self.search_neck(student_maps)
         with torch.no_grad():
-            views.teacher_global_emb = project_maps(
-                self.teacher.search_neck, teacher_maps
-            )
+            views.teacher_global_emb = self.teacher.search_neck(teacher_maps)
         if self.search_views == 'none':
             return self.compare(views, teacher_global)
 
@@ -188,7 +184,7 @@ class SCFS(DINO):
         if student_local is not None:
             query_maps = self.layers_by_view(student_local, batch)
             key_maps = [maps[: self.num_searched] for maps in teacher_maps]
-            student_search_emb = project_maps(self.search_neck, query_maps)
+            student_search_emb = self.search_neck(query_maps)
         else:  # the global views search each other
             query_maps = [self.as_images(maps) for maps in student_maps]
             key_maps = [self.as_images(maps.flip(0)) for maps in teacher_maps]
@@ -201,9 +197,7 @@ class SCFS(DINO):
                 self.search(queries, keys, *crops)  # Eq. 7
                 for queries, keys in zip(query_maps, key_maps, strict=True)
             ]
-            views.teacher_search_emb = project_maps(
-                self.teacher.search_neck, found
-            )
+            views.teacher_search_emb = self.teacher.search_neck(found)
         views.student_search_emb = student_search_emb
         views.pair_weights = self.search.pair_weights(*crops)
         return self.compare(views, teacher_global)
@@ -249,34 +243,6 @@ class SCFS(DINO):
         if among_global:
             return self.as_images(views), self.as_images(views.flip(0))
         return views[NUM_GLOBAL:], views[: self.num_searched]
-
-
-def project_maps(
-    neck: nn.Module, layers: Sequence[Tensor | LazyAttendedMaps]
-) -> list[Tensor]:
-    """Project maps by view and image; one tensor a layer.
-
-    Args:
-        neck (nn.Module): E.g. a ``FeatureSearchNeck``.
-        layers (Sequence[Tensor | LazyAttendedMaps]): Maps (..., C, H, W),
-            where the first dimensions count views and images.
-
-    Returns:
-        list[Tensor]: Shape (..., D).
-    """
-    batches: list[Tensor | LazyAttendedMaps] = []
-    shapes = []
-    for maps in layers:
-        if isinstance(maps, LazyAttendedMaps):
-            batches.append(maps)
-            shapes.append(maps.attention.shape[:-2])
-        else:
-            batches.append(maps.flatten(0, -4))
-            shapes.append(maps.shape[:-3])
-    return [
-        x.unflatten(0, shape)
-        for x, shape in zip(neck(batches), shapes, strict=True)
-    ]
 
 
 def stack_crops(

@@ -67,16 +67,12 @@ class MultiCropDataPreprocessor(SelfSupDataPreprocessor):
                 rows = colors[len(inputs) : len(inputs) + len(group)]
                 with torch.autocast(images.device.type, enabled=False):
                     color_images(images, rows.reshape(len(images), -1))
-            inputs += self.normalize(images).chunk(len(group))
+            if self._channel_conversion:
+                images = images.flip(1)  # an index would be sent to the device
+            if self._enable_normalize:
+                images.sub_(self.mean).div_(self.std)
+            inputs += images.chunk(len(group))
         return dict(inputs=inputs, data_samples=samples)
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """Normalize fp32 images (V, 3, H, W), perhaps in place."""
-        if self._channel_conversion:
-            images = images.flip(1)  # an index would be sent to the device
-        if self._enable_normalize:
-            images.sub_(self.mean).div_(self.std)
-        return images
 
 
 def check_colors(model: nn.Module, dataset: Dataset, sample: Mapping) -> None:

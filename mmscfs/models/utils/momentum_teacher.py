@@ -72,13 +72,9 @@ class MomentumTeacher(nn.Module):
 
         Args:
             student (nn.Module): The model given at construction.
-            momentum (float): Share of itself that the teacher keeps.
-
-        Raises:
-            ValueError: ``momentum`` is outside [0, 1].
+            momentum (float): Share of itself that the teacher keeps, in
+                [0, 1].
         """
-        if not 0 <= momentum <= 1:
-            raise ValueError(f'teacher momentum={momentum} must lie in [0, 1]')
         own: list[Tensor] = []
         theirs: list[Tensor] = []
         for name, part in self.named_children():
