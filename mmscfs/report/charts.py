@@ -171,7 +171,8 @@ def _columns(
     table['x'] = np.array([run.position(line, by_epoch) for line in lines])
     size = get_mapping(run.cfg, 'train_dataloader').get('batch_size')
     if isinstance(size, int) and 'time' in table:
-        images = size * np.array(run.world_sizes)[table['start'].astype(int)]
+        sizes = np.array([start.world_size for start in run.starts])
+        images = size * sizes[table['start'].astype(int)]
         time = np.where(table['time'] > 0, table['time'], math.nan)
         table['images_per_second'] = images / time
     decay = table.get('weight_decay', np.zeros(1))

@@ -94,7 +94,7 @@ def test_settings(tmp_path):
     assert found['Method'] == 'SCFS'
     assert found['Backbone'] == 'ResNet-18'
     assert found['Data'] == 'scenes'
-    assert found['Images in a step'] == '32'
+    assert found['Images in a step'] == 32
     assert found['Length'] == '10 epochs'
     crops = (
         'type=MultiCrop, num_local=8, local_size=96, local_scale=[0.05, 0.25]'
@@ -103,8 +103,8 @@ def test_settings(tmp_path):
     assert found['Optimizer'] == 'type=SGD, lr=0.1, weight_decay=0.0001'
     assert found['Teacher temperature'].endswith('start=0.04, end=0.07')
     assert found['Teacher'] == 'type=MomentumTeacherHook, momentum=0.99'
-    assert found['Prototypes'] == str(K)
-    assert found['Seed'] == '7'
+    assert found['Prototypes'] == K
+    assert found['Seed'] == 7
     assert 'Precision' not in found
 
 

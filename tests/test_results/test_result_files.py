@@ -87,7 +87,7 @@ def test_where_a_result_lies():
 @pytest.mark.parametrize(
     ('changes', 'text'),
     [
-        ({'format': 'mmscfs-result-2'}, 'another version of mmscfs'),
+        ({'format': 'mmscfs-result-2'}, 'this version of mmscfs did not'),
         ({'extra': 1}, 'entries missing: none; unknown: extra'),
         ({'protocol': 'kmeans'}, "'kmeans', not one of knn, linear"),
         ({'dataset': None}, '"dataset" is None, not text'),

@@ -97,7 +97,7 @@ def test_length_of_an_epoch_from_the_log(tmp_path):
     found = read_log(tmp_path)
     assert found.epoch_length == 78
     assert found.reached == 20 / 78
-    assert found.environment['GPU 0'] == 'A Card'
+    assert found.started.environment['GPU 0'] == 'A Card'
 
 
 def test_positions_in_epochs_and_iterations(tmp_path):
@@ -169,13 +169,13 @@ def test_environment_and_config_are_of_the_start_that_trained(tmp_path):
         path.write_text(text)
     found = read_log(tmp_path)
     assert found.cfg['mark'] == 2
-    assert found.environment['MMEngine'] == '0.10.7'
-    assert found.environment['GPU number'] == '2'
-    assert 'late' not in found.environment
-    assert found.world_sizes == [4, 2, 1, 3]
+    assert found.started.environment['MMEngine'] == '0.10.7'
+    assert found.started.environment['GPU number'] == '2'
+    assert 'late' not in found.started.environment
+    assert [start.world_size for start in found.starts] == [4, 2, 1, 3]
     assert found.origin.batch_size == 16  # 2 processes of 8 images
     path.unlink()
-    assert read_log(tmp_path).world_sizes == [4, 2, 1, 1]
+    assert read_log(tmp_path).starts[3].world_size == 1
 
 
 def test_a_test_after_the_training_does_not_change_its_start(tmp_path):
@@ -207,17 +207,20 @@ def test_nothing_is_executed(tmp_path):
     assert not os.path.exists(tmp_path / 'evil')
 
 
-@pytest.mark.parametrize('kind', ['absent', 'empty', 'file'])
-def test_what_is_not_a_work_directory(tmp_path, kind):
-    path = tmp_path / kind
-    if kind == 'empty':
-        path.mkdir()
-    elif kind == 'file':
-        path.write_text('hello')
-    assert read_starts(path) == []
-    missing = 'config.py' if kind == 'empty' else 'no such folder'
-    with pytest.raises(ValueError, match=f"{kind}' is not the.*{missing}"):
-        read_log(path)
+@pytest.mark.parametrize(
+    ('name', 'problem'),
+    [
+        ('absent', 'does not exist'),
+        ('empty', 'lacks .*config.py'),
+        ('file', 'is a file, not a folder'),
+    ],
+)
+def test_what_is_not_a_work_directory(tmp_path, name, problem):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'file').write_text('hello')
+    assert read_starts(tmp_path / name) == []
+    with pytest.raises(ValueError, match=f"{name}' is not the.* it {problem}"):
+        read_log(tmp_path / name)
 
 
 def test_the_newest_checkpoint_has_any_name(tmp_path):
