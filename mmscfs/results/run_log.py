@@ -265,18 +265,11 @@ def newest_checkpoint(folder: str | Path) -> Path | None:
 
 def watched_files(folder: Path) -> list[tuple[Path, int, int]]:
     """Return the files that a report depends on, their sizes and times."""
-    patterns = (
-        '*.py',
-        '*/vis_data/config.py',
-        '*/vis_data/scalars.json',
-        '*/vis_data/vis_image/*',
-        '*/*.json',
-        '*.json',
-        '*.png',
-        '*.jpg',
-    )
-    paths = [path for p in patterns for path in sorted(folder.glob(p))]
-    states = [(path, path.stat()) for path in paths]
+    states = [
+        (path, path.stat())
+        for path in sorted(folder.rglob('*'))
+        if path.suffix in ('.py', '.json', '.png')
+    ]
     return [(path, s.st_size, s.st_mtime_ns) for path, s in states]
 
 

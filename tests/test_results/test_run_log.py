@@ -23,7 +23,6 @@ from mmscfs.results import (
     read_starts,
     stitch,
 )
-from mmscfs.results.log_lines import iterations_per_epoch
 
 
 def test_the_later_start_of_a_resumed_run_counts():
@@ -75,16 +74,19 @@ def test_damaged_lines_are_counted_but_not_one_that_is_being_written(tmp_path):
     assert read_scalars(tmp_path / 'none.json') == ([], 0)
 
 
-def test_length_of_an_epoch_from_what_is_logged():
+def test_length_of_an_epoch(tmp_path):
     """46 iterations, of which every tenth is logged."""
     lines = [
-        dict(iter=46 * epoch + i, epoch=epoch + 1)
+        train_line(46 * epoch + i, length=46)
         for epoch in range(14)
         for i in (10, 20, 30, 40)
     ]
-    assert iterations_per_epoch(lines) == 46
-    assert iterations_per_epoch(detector_lines()) is None
-    assert iterations_per_epoch([]) is None
+    write_start(tmp_path / 'a', scfs_cfg(), lines)
+    assert read_log(tmp_path / 'a').epoch_length == 46
+    write_start(tmp_path / 'b', detector_cfg(), detector_lines())
+    assert read_log(tmp_path / 'b').epoch_length is None
+    write_start(tmp_path / 'c', scfs_cfg(), [])
+    assert read_log(tmp_path / 'c').epoch_length is None
 
 
 def test_length_of_an_epoch_from_the_log(tmp_path):
@@ -189,21 +191,16 @@ def test_a_test_after_the_training_does_not_change_its_start(tmp_path):
     assert found.starts[1].test == {'pascal_voc/mAP': 1}
 
 
-def test_kinds(tmp_path):
-    write_start(tmp_path / 'a', scfs_cfg(), [])
-    write_start(tmp_path / 'b', detector_cfg(), [])
-    probe = dict(type='LinearProbe', head=dict(type='LinearClsHead'))
-    write_start(tmp_path / 'c', scfs_cfg(model=probe), [])
-    kinds = [read_log(tmp_path / name).kind for name in 'abc']
-    assert kinds == ['pre-training', 'detection', 'classification']
-
-
-def test_nothing_is_executed(tmp_path):
-    log = write_start(tmp_path, scfs_cfg(), [])
-    path = log / 'config.py'
+def test_kinds_and_configs_that_are_not_executed(tmp_path):
     evil = f'open({str(tmp_path / "evil")!r}, "w")'
-    path.write_text(f'{path.read_text()}\nspare = {evil}\n{evil}\n')
-    read_log(tmp_path)
+    probe = dict(type='LinearProbe', head=dict(type='LinearClsHead'))
+    cfgs = scfs_cfg(), detector_cfg(), scfs_cfg(model=probe)
+    kinds = []
+    for name, cfg in zip('abc', cfgs, strict=True):
+        path = write_start(tmp_path / name, cfg, []) / 'config.py'
+        path.write_text(f'{path.read_text()}\nspare = {evil}\n{evil}\n')
+        kinds.append(read_log(tmp_path / name).kind)
+    assert kinds == ['pre-training', 'detection', 'classification']
     assert not os.path.exists(tmp_path / 'evil')
 
 
