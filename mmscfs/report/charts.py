@@ -30,7 +30,13 @@ COLORS = (
     '215, 70, 85',
 )
 DASHES = {'solid': 'solid', 'dash': 'dashed', 'dot': 'dotted'}  # plotly, CSS
-EDGE = '214, 90, 30'
+# The range that is taken for collapse may be thinner than a pixel.
+EDGE = dict(
+    fillcolor='rgba(214, 90, 30, 0.3)',
+    line=dict(color='rgb(214, 90, 30)', width=1.5),
+    annotation_font_color='rgb(214, 90, 30)',
+    annotation_position='bottom right',
+)
 NOTHING = 'rgba(0, 0, 0, 0)'
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif'
 AXIS = dict(automargin=True, zeroline=False, nticks=6)
@@ -143,6 +149,7 @@ def make_charts(
         for title, shown in found.items():
             figure = go.Figure(layout=LAYOUT)
             curves = []
+            edges: dict[tuple[float, float], str] = {}
             for number, table in tables.items():
                 values = [table[name] for name in shown if name in table]
                 best = float(kind.scale) * np.fmax.reduce(
@@ -154,7 +161,9 @@ def make_charts(
                         _draw(figure, number, name, kind, table, best)
                     )
                     for edge in collapse_edges(runs[number], shown[0]):
-                        _draw_edge(figure, *edge)
+                        edges[edge[:2]] = edge[2]
+            for (bottom, top), words in edges.items():
+                figure.add_hrect(bottom, top, **EDGE, annotation_text=words)
             if curves:
                 charts.append(_chart(figure, kind, title, axis, curves))
     return charts
@@ -171,7 +180,8 @@ def _columns(
     table['x'] = np.array([run.position(line, by_epoch) for line in lines])
     size = get_mapping(run.cfg, 'train_dataloader').get('batch_size')
     if isinstance(size, int) and 'time' in table:
-        images = size * np.array(run.world_sizes)[table['start'].astype(int)]
+        sizes = np.array([start.world_size for start in run.starts])
+        images = size * sizes[table['start'].astype(int)]
         time = np.where(table['time'] > 0, table['time'], math.nan)
         table['images_per_second'] = images / time
     decay = table.get('weight_decay', np.zeros(1))
@@ -186,17 +196,11 @@ def thin(x: np.ndarray, y: np.ndarray) -> Curve:
     Values that are not finite are left out of the means, or are gaps.
     """
     size = -(-len(x) // POINTS)
-    firsts = np.arange(0, len(x), size)
-    y = np.where(np.isfinite(y), y, math.nan)
-    counts = np.add.reduceat(~np.isnan(y), firsts, dtype=int)
-    sums = np.add.reduceat(np.nan_to_num(y), firsts)
-    return Curve(
-        np.add.reduceat(x, firsts) / np.diff(firsts, append=len(x)),
-        np.where(counts > 0, sums / np.maximum(counts, 1), math.nan),
-        np.fmin.reduceat(y, firsts),
-        np.fmax.reduceat(y, firsts),
-        size,
-    )
+    rest = [math.nan] * (-len(x) % size)
+    x, y = (np.append(v, rest).reshape(-1, size) for v in (x, y))
+    x, y = np.ma.masked_invalid(x), np.ma.masked_invalid(y)
+    found = x.mean(1), y.mean(1), y.min(1), y.max(1)
+    return Curve(*(v.filled(math.nan) for v in found), size)
 
 
 def style_of(number: int) -> tuple[str, str]:
@@ -286,23 +290,6 @@ def collapse_edges(run: RunLog, name: str) -> list[tuple[float, float, str]]:
         words += f' = {weight * top:.2f}'
         return [(weight * (top - near), weight * (top + near), words)]
     return []
-
-
-def _draw_edge(
-    figure: go.Figure, bottom: float, top: float, words: str
-) -> None:
-    """Shade a range, unless another run has the same."""
-    drawn = [(s.y0, s.y1) for s in figure.layout.shapes if s.type == 'rect']
-    if (bottom, top) in drawn:
-        return
-    figure.add_hrect(bottom, top, fillcolor=f'rgba({EDGE}, 0.3)', line_width=0)
-    # The range alone may be thinner than a pixel.
-    figure.add_hline(
-        (bottom + top) / 2 if bottom else 0,
-        line=dict(color=f'rgb({EDGE})', width=1.5),
-        annotation=dict(text=words, font_color=f'rgb({EDGE})'),
-        annotation_position='bottom right',
-    )
 
 
 def _chart(

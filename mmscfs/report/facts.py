@@ -24,7 +24,7 @@ MOST = 150  # differences
 Rows = list[list[str]]
 
 
-def describe(run: RunLog) -> dict[str, str]:
+def describe(run: RunLog) -> dict[str, Any]:
     """Return what a run was set to, the most telling settings first."""
     cfg, origin, (planned, unit) = run.cfg, run.origin, run.planned
     backbone = get_mapping(cfg, 'model', 'backbone')
@@ -66,11 +66,7 @@ def describe(run: RunLog) -> dict[str, str]:
         'Momentum of the center': head.get('center_momentum'),
         'Seed': get_mapping(cfg, 'randomness').get('seed'),
     }
-    return {
-        name: to_text(value)
-        for name, value in found.items()
-        if value not in (None, '', [])
-    }
+    return {k: v for k, v in found.items() if v not in (None, '', [])}
 
 
 def _settings(part: Mapping) -> str:
@@ -83,10 +79,13 @@ def to_text(value: Any) -> str:
     return text if len(text) <= LONGEST else f'{text[: LONGEST - 1]}…'
 
 
-def compare(parts: Sequence[Mapping[str, str]]) -> Rows:
+def compare(parts: Sequence[Mapping[str, Any]]) -> Rows:
     """Return rows of a name and the value of each part, "–" of none."""
     names = dict.fromkeys(name for part in parts for name in part)
-    return [[name, *(part.get(name, '–') for part in parts)] for name in names]
+    return [
+        [name, *(to_text(part.get(name, '–')) for part in parts)]
+        for name in names
+    ]
 
 
 def differences(runs: Sequence[RunLog]) -> tuple[Rows, int]:
@@ -96,13 +95,9 @@ def differences(runs: Sequence[RunLog]) -> tuple[Rows, int]:
         tuple[list[list[str]], int]: Rows as of :func:`compare`, and how many
         more there are.
     """
-    flats = [
-        {name: to_text(value) for name, value in flatten(run.cfg)}
-        for run in runs
-    ]
     rows = [
         row
-        for row in compare(flats)
+        for row in compare([dict(flatten(run.cfg)) for run in runs])
         if len(set(row[1:])) > 1 and row[0] != 'work_dir'
     ]
     return rows[:MOST], max(len(rows) - MOST, 0)

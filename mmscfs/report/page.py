@@ -4,7 +4,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 from mmscfs.results import RunLog
 from mmscfs.version import __version__
 
-from .charts import DASHES, SECTIONS, Chart, make_charts, style_of
+from .charts import DASHES, SECTIONS, make_charts, style_of
 from .facts import (
     compare,
     describe,
@@ -21,25 +21,9 @@ from .facts import (
     differences,
     last_score,
     results,
-    to_text,
 )
 from .pictures import make_pictures
-from .verdict import Verdict, judge
-
-
-class Run(NamedTuple):
-    """A run, as the page names and shows it."""
-
-    number: int
-    name: str
-    log: RunLog
-    verdict: Verdict
-    state: str
-    progress: str
-    share: float | None
-    last_score: str
-    color: str
-    line: str
+from .verdict import judge
 
 
 def make_page(logs: Sequence[RunLog], now: float | None = None) -> str:
@@ -56,13 +40,33 @@ def make_page(logs: Sequence[RunLog], now: float | None = None) -> str:
     """
     now = time.time() if now is None else now
     names = name_runs(logs)
-    runs = [
-        make_run(number, names[number], log, now)
-        for number, log in enumerate(logs)
-    ]
-    notes = [note for run in runs for note in damages(run)]
-    evaluations = [row for r in runs for row in results(r.log, r.name, notes)]
-    detectors = [detections(run.log, run.name) for run in runs]
+    runs: list[dict[str, Any]] = []
+    notes: list[str] = []
+    evaluations: list[list[str]] = []
+    detectors: list[list[str]] = []
+    # The charts of each section, by the kind of their runs.
+    sections: dict[str, dict[str, list]] = {s: {} for s in SECTIONS}
+    for number, (name, log) in enumerate(zip(names, logs, strict=True)):
+        color, dash = style_of(number)
+        run = dict(
+            number=number,
+            name=name,
+            log=log,
+            verdict=judge(log),
+            state=describe_state(log, now),
+            last_score=last_score(log),
+            color=f'rgb({color})',
+            line=DASHES[dash],
+        )
+        runs.append(run)
+        notes += [f'{name}: {note}' for note in damages(log)]
+        evaluations += results(log, name, notes)
+        if row := detections(log, name):
+            detectors.append(row)
+    for kind in dict.fromkeys(log.kind for log in logs):
+        members = {i: log for i, log in enumerate(logs) if log.kind == kind}
+        for chart in make_charts(members, names):
+            sections[chart.kind.section].setdefault(kind, []).append(chart)
     changed, more = differences(logs)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -76,19 +80,14 @@ def make_page(logs: Sequence[RunLog], now: float | None = None) -> str:
         written=time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(now)),
         runs=runs,
         names=names,
-        sections=make_sections(runs),
+        sections=sections,
         pictures=make_pictures(logs),
         evaluations=evaluations,
-        detectors=[row for row in detectors if row],
+        detectors=detectors,
         settings=compare([describe(log) for log in logs]),
         changed=changed,
         more=more,
-        machines=compare(
-            [
-                {name: to_text(v) for name, v in log.environment.items()}
-                for log in logs
-            ]
-        ),
+        machines=compare([log.started.environment for log in logs]),
         notes=notes,
         plotly=Markup(get_plotlyjs()),
     )
@@ -101,25 +100,6 @@ def name_runs(logs: Sequence[RunLog]) -> list[str]:
         name if names.count(name) == 1 else str(log.folder)
         for name, log in zip(names, logs, strict=True)
     ]
-
-
-def make_run(number: int, name: str, log: RunLog, now: float) -> Run:
-    """Say of a run what the overview has."""
-    total, unit = log.planned
-    reached = int(log.reached)
-    color, dash = style_of(number)
-    return Run(
-        number,
-        name,
-        log,
-        judge(log),
-        describe_state(log, now),
-        f'{reached} of {total} {unit}' if total else f'{reached} {unit}',
-        log.reached / total if total else None,
-        last_score(log) or 'Not validated yet',
-        f'rgb({color})',
-        DASHES[dash],
-    )
 
 
 def describe_state(log: RunLog, now: float) -> str:
@@ -148,34 +128,23 @@ def duration(seconds: float) -> str:
     return f'{max(seconds, 0):.0f} s'
 
 
-def damages(run: Run) -> list[str]:
+def damages(log: RunLog) -> list[str]:
     """Say what of a run's files cannot be read, and what is missing."""
     notes = [
-        f'{run.name}: left out damaged lines of {start.folder.name}/vis_data/'
+        f'left out damaged lines of {start.folder.name}/vis_data/'
         f'scalars.json: {start.damaged}.'
-        for start in run.log.starts
+        for start in log.starts
         if start.damaged
     ]
-    skipped = [line.get('skipped', 0.0) for line in run.log.train]
+    skipped = [line.get('skipped', 0.0) for line in log.train]
     if share := sum(skipped) / max(len(skipped), 1):
         notes.append(
-            f'{run.name}: {100 * share:.2g} % of its steps were skipped, '
-            'because their gradient was not finite. See Skipped '
-            'steps under Health.'
+            f'{100 * share:.2g} % of its steps were skipped, because their '
+            'gradient was not finite. See Skipped steps under Health.'
         )
-    if not run.log.train and run.log.state(0) != 'tested':
+    if not log.train and log.state(0) != 'tested':
         notes.append(
-            f'{run.name}: nothing is logged of its training yet. The first '
-            'line comes after default_hooks.logger.interval iterations.'
+            'nothing is logged of its training yet. The first line comes '
+            'after default_hooks.logger.interval iterations.'
         )
     return notes
-
-
-def make_sections(runs: Sequence[Run]) -> dict[str, dict[str, list[Chart]]]:
-    """Return the charts of each section, by the kind of their runs."""
-    sections: dict[str, dict[str, list[Chart]]] = {s: {} for s in SECTIONS}
-    for kind in dict.fromkeys(run.log.kind for run in runs):
-        members = {r.number: r.log for r in runs if r.log.kind == kind}
-        for chart in make_charts(members, [run.name for run in runs]):
-            sections[chart.kind.section].setdefault(kind, []).append(chart)
-    return sections

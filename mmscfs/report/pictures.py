@@ -5,7 +5,6 @@ import base64
 import io
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,11 +36,8 @@ SERIES = {
 }
 
 
-class Picture(NamedTuple):
-    """A picture, and after how many iterations; None if its name lacks it."""
-
-    path: Path
-    step: int | None
+# A picture, after how many iterations it was drawn: None if its name lacks it.
+Picture = tuple[int | None, Path]
 
 
 class Series(NamedTuple):
@@ -65,22 +61,21 @@ def make_pictures(logs: Sequence[RunLog]) -> list[Series]:
     found = [find_pictures(log) for log in logs]
     count = sum(map(len, found))
     most = min(max(SHOWN // max(count, 1), 2), 8)
-    others = sorted({name for series in found for name in series} - {*SERIES})
+    others = sorted({name for pictures in found for name in pictures})
     chosen = []
-    for name in (*SERIES, *others):
+    for name in dict.fromkeys([*SERIES, *others]):
         title, caption = SERIES.get(name, (name.replace('_', ' '), ''))
-        runs = {
-            number: [
-                (describe_step(picture, log), encode(picture.path))
-                for picture in reversed(choose(series[name], most))
-            ]
-            for number, (log, series) in enumerate(
-                zip(logs, found, strict=True)
-            )
-            if name in series
-        }
-        if runs:
-            chosen.append(Series(title.capitalize(), caption, runs))
+        series = Series(title.capitalize(), caption, {})
+        for number, pictures in enumerate(found):
+            for step, path in reversed(choose(pictures.get(name, []), most)):
+                when, length = '', logs[number].epoch_length
+                if step is not None:
+                    when = f'Iteration {step}'
+                    when += f', epoch {step / length:.3g}' if length else ''
+                shown = series.runs.setdefault(number, [])
+                shown.append((when, encode(path)))
+        if series.runs:
+            chosen.append(series)
     return chosen
 
 
@@ -96,14 +91,13 @@ def find_pictures(run: RunLog) -> dict[str, list[Picture]]:
         for path in start.folder.glob('vis_data/vis_image/*.png'):
             if match := re.fullmatch(r'(.+)_(\d{1,12})', path.stem):
                 drawn.setdefault(match[1], []).append((int(match[2]), path))
-        for name, steps in drawn.items():
-            steps.sort()
-            first = steps[0][0]
-            kept = [p for p in found.get(name, []) if (p.step or 0) < first]
-            found[name] = kept + [Picture(path, step) for step, path in steps]
+        for name, pictures in drawn.items():
+            first, _ = min(pictures)
+            kept = [p for p in found.get(name, []) if (p[0] or 0) < first]
+            found[name] = [*kept, *sorted(pictures)]
     for path in sorted(run.folder.glob('*.png')):
         if path.stem != 'knn':  # the report has a chart of the same
-            found.setdefault(path.stem, []).append(Picture(path, None))
+            found.setdefault(path.stem, []).append((None, path))
     return found
 
 
@@ -115,24 +109,8 @@ def choose(pictures: Sequence[Picture], most: int) -> list[Picture]:
     return [pictures[round(i * last / (most - 1))] for i in range(most)]
 
 
-def describe_step(picture: Picture, run: RunLog) -> str:
-    """Say when a picture was drawn; "" if its name does not tell."""
-    if picture.step is None:
-        return ''
-    text = f'Iteration {picture.step}'
-    if run.epoch_length:
-        text += f', epoch {picture.step / run.epoch_length:.3g}'
-    return text
-
-
 def encode(path: Path) -> str:
     """Return a picture as a small JPEG in a data address, "" if unreadable."""
-    status = path.stat()
-    return _encode(path, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=4 * SHOWN)  # for a report that is written again and again
-def _encode(path: Path, *_: int) -> str:
     try:
         with Image.open(path, formats=['PNG', 'JPEG']) as source:
             image = source.convert('RGBA')

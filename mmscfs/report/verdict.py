@@ -12,6 +12,7 @@ from mmscfs.evaluation import CollapseCriteria
 from mmscfs.results import Line, RunLog, get_mapping
 
 MONITOR = 'CollapseMonitorHook'
+REMEDY = 'Lower the learning rate, or turn mixed precision off.'
 
 
 class Verdict(NamedTuple):
@@ -34,36 +35,40 @@ def judge(run: RunLog) -> Verdict:
     every iteration and the log only some, so they may differ at the edge.
     """
     if not run.train:
-        return Verdict('not judged', 'It has logged no training step.')
+        return Verdict('not judged', 'It has not logged a training step.')
     last = run.train[-1]
     if not math.isfinite(last.get('loss', 0.0)):
-        return _diverged(
-            f'The loss is not finite at iteration {last["at"]:.0f}'
-        )
+        where = f'The loss is not finite at iteration {last["at"]:.0f}'
+        return Verdict('diverged', f'{where}. {REMEDY}')
+    prototypes, criteria, reason = num_prototypes(run), criteria_of(run), ''
     if run.kind != 'pre-training':
-        return Verdict(
-            'not judged',
-            'Only pre-training can collapse. See its loss and scores.',
-        )
-    if not any('teacher_entropy' in line for line in run.train):
-        return Verdict(
-            'not judged',
-            'It logs no teacher entropy. See its loss and scores.',
-        )
-    prototypes, criteria = num_prototypes(run), criteria_of(run)
-    if prototypes is None:
-        return Verdict(
-            'not judged', 'Its config has no model.neck.num_prototypes.'
-        )
-    if criteria is None:
-        return Verdict(
-            'not judged', f'Its config has settings that {MONITOR} refuses.'
-        )
+        reason = 'Only pre-training can collapse. See its loss and scores.'
+    elif not any('teacher_entropy' in line for line in run.train):
+        reason = 'It does not log teacher_entropy. See its loss and scores.'
+    elif prototypes is None:
+        reason = 'Its config lacks model.neck.num_prototypes.'
+    elif criteria is None:
+        reason = f'Its config has settings that {MONITOR} refuses.'
+    if reason or prototypes is None or criteria is None:
+        return Verdict('not judged', reason)
     weight, top = loss_weight(run), math.log(prototypes)
     recent = [v for v in run.train if v['at'] > last['at'] - criteria.window]
     entropy, loss = means(recent, weight)
     if math.isnan(entropy):
-        return _without_figures(recent, criteria, weight)
+        losses = [line['loss_dino'] for line in recent if 'loss_dino' in line]
+        if losses and not any(map(math.isfinite, losses)):
+            return Verdict(
+                'diverged',
+                'The loss on the last layer is not finite in any line up to '
+                f'iteration {last["at"]:.0f}. {REMEDY}',
+            )
+        reason = 'loss_dino with a finite teacher_entropy'
+        if math.isnan(weight):
+            reason = 'loss_dino: model.head.loss_weight is 0'
+        return Verdict(
+            'not judged',
+            f'Its last {criteria.window} iterations lack {reason}.',
+        )
     young = last['at'] < criteria.first_look
     figures = (
         f'teacher entropy {entropy:.3g} of at most {top:.3g}, loss on the '
@@ -99,30 +104,6 @@ def judge(run: RunLog) -> Verdict:
             f'{scores[0]:.3g} % at first, {scores[-1]:.3g} % now.',
         )
     return Verdict('learning', f'No sign of collapse: {figures}.')
-
-
-def _diverged(where: str) -> Verdict:
-    remedy = 'Lower the learning rate, or turn mixed precision off.'
-    return Verdict('diverged', f'{where}. {remedy}')
-
-
-def _without_figures(
-    recent: list[Line], criteria: CollapseCriteria, weight: float
-) -> Verdict:
-    """Say why the last window has no means."""
-    losses = [line['loss_dino'] for line in recent if 'loss_dino' in line]
-    if losses and not any(map(math.isfinite, losses)):
-        return _diverged(
-            'The loss on the last layer is not finite in any line up to '
-            f'iteration {recent[-1]["at"]:.0f}'
-        )
-    missing = 'no loss on the last layer with a finite teacher entropy'
-    if math.isnan(weight):
-        missing = 'no loss on the last layer: model.head.loss_weight is 0'
-    return Verdict(
-        'not judged',
-        f'Its last {criteria.window} iterations have {missing}.',
-    )
 
 
 def means(lines: Iterable[Line], weight: float) -> tuple[float, float]:

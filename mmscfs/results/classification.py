@@ -6,7 +6,7 @@ from statistics import mean, stdev
 
 from .entries import Entry
 from .result_files import PROTOCOLS
-from .tables import PaperTable, Row, Table, read_paper
+from .tables import Row, Table, read_paper
 
 PAPER_TABLES = read_paper('classification')
 LABELS = ('method', 'backbone', 'batch', 'epochs')
@@ -47,25 +47,39 @@ def arrange(
     """
     left_out = [(entry, entry.problem) for entry in entries if entry.problem]
     scored = [entry for entry in entries if not entry.problem]
-    if number is None:
-        groups = find_groups(scored)
-    else:
-        groups, evaluations = {}, PAPER_TABLES[number].evaluations
-        for entry in scored:
-            if scores_in(entry, number):
-                groups.setdefault(group_of(entry, number), []).append(entry)
-            else:
-                left_out.append((entry, f'--table {number} has {evaluations}'))
-        if scored and not groups:
-            first = scored[0]
-            raise ValueError(
-                f'--table {number} has {evaluations}; none of the results '
-                f'is of these ({first.path}: {first.result.protocol} on '
-                f'{first.result.dataset})'
-            )
+    evaluations = PAPER_TABLES[number].evaluations if number else ''
+    fitting: list[tuple[Entry, list[Group]]] = []
+    for entry in scored:
+        if number is None:
+            found = [n for n in PAPER_TABLES if belongs(entry, n)] or ['']
+        elif scores_in(entry, number):
+            found = [number]
+        else:
+            left_out.append((entry, f'--table {number} has {evaluations}'))
+            continue
+        fitting.append((entry, [group_of(entry, name) for name in found]))
+    if scored and not fitting:
+        first = scored[0]
+        raise ValueError(
+            f'--table {number} has {evaluations}; none of the results is of '
+            f'these ({first.path}: {first.result.protocol} on '
+            f'{first.result.dataset})'
+        )
+    # The paper's default recipe stands in several of its tables: it opens
+    # the first, and joins those that a varied recipe opened.
+    opened = [keys[0] for _, keys in fitting if len(keys) == 1]
+    groups: dict[Group, list[Entry]] = {}
+    for entry, keys in fitting:
+        taken = [keys[0], *(key for key in keys[1:] if key in opened)]
+        if number is None and scores_in(entry, 'fig4'):
+            taken.append(group_of(entry, 'fig4'))
+        for key in taken:
+            groups.setdefault(key, []).append(entry)
     order = [*PAPER_TABLES, '']
-    keys = sorted(groups, key=lambda key: (order.index(key[0]), key[1]))
-    return [make_table(key, groups[key]) for key in keys], left_out
+    tables = sorted(
+        groups.items(), key=lambda item: (order.index(item[0][0]), item[0][1])
+    )
+    return [make_table(*item) for item in tables], left_out
 
 
 def make_unscored(left_out: Sequence[tuple[Entry, str]]) -> Table:
@@ -79,28 +93,6 @@ def make_unscored(left_out: Sequence[tuple[Entry, str]]) -> Table:
     return Table('not scored', '', LABELS, (), rows)
 
 
-def find_groups(entries: Sequence[Entry]) -> dict[Group, list[Entry]]:
-    """Find the tables that entries stand in."""
-    groups: dict[Group, list[Entry]] = {}
-    fitting = []
-    for entry in entries:
-        found = [n for n in PAPER_TABLES if belongs(entry, n)] or ['']
-        keys = [group_of(entry, name) for name in found]
-        fitting.append((entry, keys))
-        if len(keys) == 1:
-            groups[keys[0]] = []
-    # The paper's default recipe stands in several of its tables: it opens
-    # the first, and joins those that a varied recipe opened.
-    opened = set(groups)
-    for entry, keys in fitting:
-        taken = [keys[0], *(key for key in keys[1:] if key in opened)]
-        if scores_in(entry, 'fig4'):
-            taken.append(group_of(entry, 'fig4'))
-        for key in taken:
-            groups.setdefault(key, []).append(entry)
-    return groups
-
-
 def group_of(entry: Entry, number: str) -> Group:
     """Return a table of an entry: the paper's number, and the data set."""
     if number not in PER_DATA:
@@ -112,31 +104,31 @@ def group_of(entry: Entry, number: str) -> Group:
 def scores_in(entry: Entry, number: str) -> Mapping[str, float | None]:
     """Return an entry's scores by column of a table; {} if it has others."""
     r = entry.result
-    if number == '':
-        return {PROTOCOLS[r.protocol].column: entry.score}
     if number == 'fig4':
         layers = entry.by_layer
         return layers if r.protocol == 'knn' and len(layers) > 1 else {}
-    column: str | None = None
-    if number == 'fig5':
-        column = entry.num_local if r.protocol in ('knn', 'linear') else None
-    elif number == '5':
-        column = (
-            SMALL_SETS.get(r.dataset) if r.protocol == 'finetune' else None
-        )
-    elif r.dataset != ('in1k' if number in ('1', '2') else 'in100'):
-        return {}
-    elif number == '2':
+    if number == '2':
         share = r.protocol.removeprefix('semi-')
-        tops = (1, 5) if share != r.protocol else ()
+        is_semi = r.dataset == 'in1k' and share != r.protocol
         return {
             f'top-{top} {share}': r.metrics.get(f'accuracy/top{top}')
-            for top in tops
+            for top in (1, 5)
+            if is_semi
         }
+    usual = {'knn': 'k-NN', 'linear': 'LP'}.get(r.protocol)
+    if number == '':
+        column: str | None = PROTOCOLS[r.protocol].column
+    elif number == '5':
+        tuned = r.protocol == 'finetune'
+        column = SMALL_SETS.get(r.dataset) if tuned else None
+    elif number == 'fig5':
+        column = entry.num_local if usual else None
+    elif r.dataset != ('in1k' if number == '1' else 'in100'):
+        column = None
     elif number == '9':
-        column = entry.local_scale if r.protocol == 'linear' else None
+        column = entry.local_scale if usual == 'LP' else None
     else:
-        column = {'knn': 'k-NN', 'linear': 'LP'}.get(r.protocol)
+        column = usual
     return {column: entry.score} if column else {}
 
 
@@ -152,7 +144,7 @@ def belongs(entry: Entry, number: str) -> bool:
     if number == '7':
         facts = r.pretraining
         return (
-            varied in (set(), {'search'})
+            varied <= {'search'}
             or (varied == {'num_local'} and facts['num_local'] == 0)
             or (varied == {'search_views'} and facts['search_views'] == 'none')
         )
@@ -167,12 +159,13 @@ def belongs(entry: Entry, number: str) -> bool:
 def make_table(group: Group, entries: Sequence[Entry]) -> Table:
     """Make a table of entries, in the order of the paper."""
     number, data = group
-    paper = PAPER_TABLES.get(number) or PaperTable(
+    paper = PAPER_TABLES.get(number) or Table(
         data,
-        'The paper has no rows for it. Top-1, except for mAP; of Aircraft '
+        'The paper lacks rows for it. Top-1, except for mAP; of Aircraft '
         'and Pets the mean over classes where a classifier was trained.',
         LABELS,
         tuple(protocol.column for protocol in PROTOCOLS.values()),
+        [],
     )
     merged = merge(entries, number)
     starts = [own[0].start for _, own in merged]
@@ -197,7 +190,7 @@ def make_table(group: Group, entries: Sequence[Entry]) -> Table:
         if len(set(seeds)) == len(seeds) > 1:
             placed.append((places[0], mean_row(rows, seeds)))
     title = f'{paper.title}, {data}' if number and data else ''
-    table = paper.beside(number, placed, title)
+    table = paper.beside(placed, title)
     if number == 'fig5':
         columns = tuple(sorted(table.all_columns, key=int))
         table = table._replace(all_columns=columns)
@@ -238,8 +231,7 @@ def mean_row(rows: Sequence[Row], seeds: Sequence[int]) -> Row:
     """Average rows of equal labels over the scores that all have."""
     columns: dict[str, list[float]] = {}
     for name in rows[0].scores:
-        values = [row.scores.get(name) for row in rows]
-        known = [value for value in values if value is not None]
+        known = [v for row in rows if (v := row.scores.get(name)) is not None]
         if len(known) == len(rows):
             columns[name] = known
     return Row(
@@ -266,12 +258,12 @@ def labels_of(entry: Entry, number: str) -> dict[str, str]:
     }
 
 
-def describe(own: Sequence[Entry], paper: PaperTable, repeated: bool) -> str:
+def describe(own: Sequence[Entry], paper: Table, repeated: bool) -> str:
     """Say where a row comes from, and how it differs from the paper's.
 
     Args:
         own (Sequence[Entry]): The entries of the row.
-        paper (PaperTable): The table that they stand in.
+        paper (Table): The paper's, that they stand in.
         repeated (bool): Whether the same network has further rows.
     """
     path, result = own[0].path, own[0].result

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from .log_lines import Line, last_validation, schedule
 from .origin import Origin, backbone_name, find_start, leaf_datasets
 from .run_log import RunLog, Start, read_log, read_starts
-from .tables import UNTRAINED, PaperTable, Row, Table, read_paper
+from .tables import UNTRAINED, Row, Table, read_paper
 
 PAPER_TABLES = read_paper('detection')
 # Column -> its name in the log, a fraction of 1.
@@ -249,11 +249,12 @@ def arrange(runs: Sequence[Run], number: str | None = None) -> list[Table]:
 
 def make_table(key: str, runs: Sequence[Run]) -> Table:
     """Make a table of runs, in the order of the paper."""
-    paper = PAPER_TABLES.get(key) or PaperTable(
+    paper = PAPER_TABLES.get(key) or Table(
         key,
-        'The paper has no rows for this data, detector and schedule.',
+        'The paper lacks rows for this data, detector and schedule.',
         LABELS,
         tuple(COCO_SCORES),
+        [],
     )
     placed = []
     for run in runs:
@@ -262,7 +263,7 @@ def make_table(key: str, runs: Sequence[Run]) -> Table:
             source += f', {run.detector}'
         place = paper.place({LABELS[0]: run.start.method or '-'})
         placed.append((place, Row(labels_of(run), run.scores, source, True)))
-    return paper.beside(key.split()[0], placed)
+    return paper.beside(placed)
 
 
 def make_unscored(runs: Sequence[Run]) -> Table:

@@ -115,10 +115,8 @@ class Entry(NamedTuple):
     @property
     def contrast_mode(self) -> str:
         """The method, DINO and SCFS as Table 7 names them."""
-        facts = self.result.pretraining
-        mode = facts['method'] or '-'
-        if mode not in VARIED:
-            return mode
+        mode = self.result.pretraining['method'] or '-'
+        facts = self._ablated
         if facts.get('search_views') == 'none':
             mode = 'DINO w ML'
         elif 'RoI' in str(facts.get('search')):
@@ -136,23 +134,18 @@ class Entry(NamedTuple):
     @property
     def local_scale(self) -> str | None:
         """The scale of the local crops as Table 9 names it."""
-        facts = self.result.pretraining
-        scale = facts.get('local_scale') if facts['method'] in VARIED else None
+        scale = self._ablated.get('local_scale')
         return scale and '-'.join(f'{value:g}' for value in scale)
 
     @property
     def num_local(self) -> str | None:
         """The number of local views, a column of Fig. 5."""
-        facts = self.result.pretraining
-        number = facts.get('num_local') if facts['method'] in VARIED else None
+        number = self._ablated.get('num_local')
         return None if number is None else str(number)
 
     @property
     def varied(self) -> set[str]:
         """What differs from the recipe of the paper's ablations."""
-        facts = self.result.pretraining
-        if facts['method'] not in VARIED:
-            return set()
         is_vit = self.result.backbone.startswith('ViT')
         default = dict(
             num_local=8,
@@ -164,5 +157,11 @@ class Entry(NamedTuple):
         return {
             name
             for name, value in default.items()
-            if facts.get(name) not in (None, value)
+            if self._ablated.get(name) not in (None, value)
         }
+
+    @property
+    def _ablated(self) -> dict:
+        """The recipe of a method that the paper's ablations have."""
+        facts = self.result.pretraining
+        return facts if facts['method'] in VARIED else {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 Line = dict[str, float]
+POSITIONS = ('iter', 'step', 'epoch')
 
 
 def read_scalars(path: Path) -> tuple[list[Line], int]:
@@ -29,32 +30,18 @@ def read_scalars(path: Path) -> tuple[list[Line], int]:
     lines, damaged = [], 0
     for text in texts + [rest] * bool(rest):
         try:
-            lines.append(_numbers(json.loads(text)))
-        except (ValueError, TypeError, RecursionError):
+            # A whole number that is larger than any float becomes infinite.
+            content = json.loads(text, parse_int=float).items()
+        except (ValueError, AttributeError, RecursionError):
+            damaged += text is not rest
+            continue
+        line = {k: v for k, v in content if isinstance(v, float)}
+        # No position is negative, infinite or NaN.
+        if all(0 <= line.get(k, 0) < math.inf for k in POSITIONS):
+            lines.append(line)
+        else:
             damaged += text is not rest
     return lines, damaged
-
-
-def _numbers(content: Any) -> Line:
-    """Return the entries that are numbers.
-
-    Raises:
-        TypeError: The content is not an object.
-        ValueError: Its position is not a finite number from 0.
-    """
-    if not isinstance(content, dict):
-        raise TypeError('not an object')
-    line = {}
-    for name, value in content.items():
-        if type(value) in (int, float):
-            # JSON's whole numbers may be larger than any float.
-            line[name] = float(value) if abs(value) < 1e300 else math.inf
-            if value != value:
-                line[name] = math.nan
-    for name in ('iter', 'step', 'epoch'):
-        if not 0 <= line.get(name, 0) < math.inf:
-            raise ValueError(f'{name} is not a position')
-    return line
 
 
 def stitch(starts: Sequence[Sequence[Line]]) -> list[Line]:

@@ -1,7 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Tell how a checkpoint was pre-trained, by what it holds."""
 
-import argparse
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -12,14 +11,13 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmscfs.checkpoint import (
-    FoundBackbone,
     find_backbone,
     parse_config,
     read_checkpoint,
 )
 from mmscfs.checkpoint.plain import to_count
 
-# The paper's names of algorithms by those in configs, in lower case.
+# The paper's names of methods by the types in configs, in lower case.
 ALGORITHMS = {
     'scfs': 'SCFS',
     'dino': 'DINO',
@@ -34,6 +32,7 @@ ALGORITHMS = {
     'simsiam': 'SimSiam',
     'barlowtwins': 'Barlow Twins',
     'densecl': 'DenseCL',
+    'imageclassifier': 'supervised',
 }
 # The sizes that all projects agree on, by mmpretrain's names.
 VIT_SIZES = {
@@ -133,9 +132,21 @@ def _describe(checkpoint: Mapping[str, Any]) -> Origin:
     found = find_backbone(checkpoint)
     if isinstance(meta.get('cfg'), str):
         origin = origin_of(parse_config(meta['cfg']), meta.get('world_size'))
+    elif found.layout.endswith(' release'):
+        # Those of DINO and SCFS store what they were started with.
+        args = checkpoint.get('args')
+        images = getattr(args, 'batch_size_per_gpu', None)
+        processes = getattr(args, 'world_size', None)
+        known = isinstance(images, int) and isinstance(processes, int)
+        origin = Origin(
+            found.layout.removesuffix(' release'),
+            batch_size=images * processes if known else None,
+        )
     else:
-        batch_size = _release_batch(checkpoint.get('args'))
-        origin = Origin(_released_method(checkpoint, found), None, batch_size)
+        # torchvision's files are tensors alone; a classifier is among them.
+        is_bare = all(isinstance(v, Tensor) for v in checkpoint.values())
+        is_classifier = (found.layout, found.heads) == ('torchvision', ('fc',))
+        origin = Origin('supervised' if is_bare and is_classifier else None)
     epochs = to_count(meta.get('epoch')) or to_count(checkpoint.get('epoch'))
     network = meta.get('network', found.network)
     return origin._replace(epochs=epochs or None, network=network)
@@ -153,6 +164,10 @@ def origin_of(cfg: Mapping, world_size: int | str | None = None) -> Origin:
         AttributeError, TypeError, ValueError: The config cannot be used.
     """
     model = cfg.get('model') or {}
+    name = str(model.get('type')).lower()
+    # Versions 1 and 2 are one class.
+    if (model.get('neck') or {}).get('type') == 'MoCoV2Neck':
+        name = {'moco': 'mocov2', 'mococo2': 'mocov2co2'}.get(name, name)
     loader = cfg.get('train_dataloader') or {}
     batch_size = None
     if world_size is not None and isinstance(loader.get('batch_size'), int):
@@ -164,7 +179,7 @@ def origin_of(cfg: Mapping, world_size: int | str | None = None) -> Origin:
         for leaf in leaf_datasets(loader.get('dataset'))
     ]
     return Origin(
-        _method(model),
+        ALGORITHMS.get(name, model.get('type')),
         batch_size=batch_size,
         data=', '.join(root for root in dict.fromkeys(roots) if root),
         recipe=_recipe(model, loader.get('dataset')),
@@ -241,28 +256,6 @@ def leaf_datasets(settings: Mapping | None) -> Iterator[Mapping]:
         yield from leaf_datasets(part)
 
 
-def _method(model: Mapping) -> str | None:
-    """Return the algorithm of a model's config."""
-    kind = model.get('type')
-    if kind == 'ImageClassifier':
-        return 'supervised'
-    name = str(kind).lower()
-    # Versions 1 and 2 are one class.
-    if (model.get('neck') or {}).get('type') == 'MoCoV2Neck':
-        name = {'moco': 'mocov2', 'mococo2': 'mocov2co2'}.get(name, name)
-    return ALGORITHMS.get(name, kind)
-
-
-def _released_method(checkpoint: Mapping, found: FoundBackbone) -> str | None:
-    """Return the method of a checkpoint without a config, by its tensors."""
-    if found.layout.endswith(' release'):
-        return found.layout.removesuffix(' release')
-    # torchvision's files are tensors alone; a classifier is among them.
-    is_bare = all(isinstance(value, Tensor) for value in checkpoint.values())
-    is_classifier = found.layout == 'torchvision' and found.heads == ('fc',)
-    return 'supervised' if is_bare and is_classifier else None
-
-
 def _recipe(model: Mapping, dataset: Mapping | None) -> dict[str, Any]:
     recipe = {}
     for transform in (dataset or {}).get('pipeline') or ():
@@ -284,14 +277,3 @@ def _recipe(model: Mapping, dataset: Mapping | None) -> dict[str, Any]:
         if others == (0, 0):
             recipe['search_alone'] = True
     return recipe
-
-
-def _release_batch(args: argparse.Namespace | None) -> int | None:
-    """Return the batch size that the releases of DINO and SCFS store."""
-    sizes: list[Any] = [
-        getattr(args, name, None)
-        for name in ('batch_size_per_gpu', 'world_size')
-    ]
-    if not all(isinstance(size, int) for size in sizes):
-        return None
-    return sizes[0] * sizes[1]

@@ -100,8 +100,9 @@ def write_result(path: str | Path, result: Result) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    content = dict(format=FORMAT) | result._asdict()
-    text = json.dumps(_finite(content), indent=2, allow_nan=False)
+    text = json.dumps(dict(format=FORMAT) | result._asdict())
+    finite = json.loads(text, parse_constant=lambda _: None)
+    text = json.dumps(finite, indent=2, allow_nan=False)
     write_atomically(path, f'{text}\n'.encode())
 
 
@@ -164,32 +165,20 @@ def is_result(path: Path) -> bool:
         return b'"format": "mmscfs-result-' in file.read(100)
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
-
-
 def _check(content: Any) -> Result:
     """Check every entry of a result.
 
     Raises:
         ValueError: One is missing, unknown, or of another kind.
     """
-    if not isinstance(content, dict) or 'format' not in content:
-        raise ValueError('it lacks "format", so mmscfs did not write it')
-    if content.pop('format') != FORMAT:
+    if not isinstance(content, dict) or content.pop('format', None) != FORMAT:
         raise ValueError(
-            f'its "format" is not {FORMAT!r}: another version of mmscfs '
-            'wrote it'
+            f'it lacks "format": {FORMAT!r}, so this version of mmscfs did '
+            'not write it'
         )
-    facts = content.get('pretraining')
-    facts = facts if isinstance(facts, dict) else {}
-    entries = content | {f'pretraining.{k}': v for k, v in facts.items()}
+    entries = dict(content)
+    if isinstance(facts := content.get('pretraining'), dict):
+        entries |= {f'pretraining.{k}': v for k, v in facts.items()}
     missing = [name for name in KINDS if name not in entries]
     unknown = [name for name in content if name not in Result._fields]
     if missing or unknown:

@@ -40,6 +40,8 @@ class Start(NamedTuple):
         lines (list[dict[str, float]]): What it logged.
         damaged (int): How many more lines cannot be read.
         test (dict[str, float]): Scores of a test.
+        environment (dict[str, str]): What its log says of its machine and
+            libraries.
     """
 
     folder: Path
@@ -48,6 +50,13 @@ class Start(NamedTuple):
     lines: list[Line]
     damaged: int
     test: Line
+    environment: dict[str, str]
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes, 1 if unknown."""
+        number = self.environment.get('GPU number', '')
+        return int(number) if re.fullmatch(r'[1-9]\d{0,5}', number) else 1
 
 
 class RunLog:
@@ -66,6 +75,7 @@ class RunLog:
         val (list[dict[str, float]]): Those of validations.
         epoch_length (int | None): Iterations of an epoch, None of a run that
             does not count epochs.
+        started (Start): The last start that trained, not a test after it.
 
     Example:
         >>> log = read_log('work_dirs/scfs_r50')
@@ -84,8 +94,12 @@ class RunLog:
         self.val = [line for line in self.lines if 'iter' not in line]
         self.epoch_length = iterations_per_epoch(self.train)
         if self.epoch_length is not None:  # exactly, if the log has it
-            logged = _logged_length(last.folder)
-            self.epoch_length = logged or self.epoch_length
+            tail = _read_log_part(last.folder, at_end=True)
+            line = r'Epoch\(train\) +\[\d+\]\[ *\d+/(\d{1,12})\]'
+            if found := re.findall(line, tail):
+                self.epoch_length = int(found[-1]) or self.epoch_length
+        number = int(self.train[-1]['start']) if self.train else -1
+        self.started = starts[number]
 
     @cached_property
     def kind(self) -> str:
@@ -98,26 +112,10 @@ class RunLog:
         return 'pre-training'
 
     @cached_property
-    def environments(self) -> list[dict[str, str]]:
-        """What each start logged about its machine and libraries."""
-        return [_logged_environment(start.folder) for start in self.starts]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """That of the last start that trained, not of a test after it."""
-        last = int(self.train[-1]['start']) if self.train else -1
-        return self.environments[last]
-
-    @cached_property
-    def world_sizes(self) -> list[int]:
-        """Number of processes of each start."""
-        return [_world_size(found) for found in self.environments]
-
-    @cached_property
     def origin(self) -> Origin:
         """How the run itself trains; unknown of an unusable config."""
         try:
-            return origin_of(self.cfg, _world_size(self.environment))
+            return origin_of(self.cfg, self.started.world_size)
         except UNUSABLE:
             return Origin()
 
@@ -147,8 +145,7 @@ class RunLog:
         iteration = self.train[-1]['at']
         total, unit = self.planned
         length = 1 if unit == 'iterations' else self.epoch_length or 1
-        logger = get_mapping(self.cfg, 'default_hooks', 'logger')
-        interval = logger.get('interval', 10)
+        interval = self._logger.get('interval', 10)
         if type(interval) is not int or interval < 1:
             interval = 10
         if unit == 'epochs':
@@ -158,6 +155,10 @@ class RunLog:
         if total and total * length - iteration < interval:
             return float(total)
         return iteration / length
+
+    @property
+    def _logger(self) -> Mapping:
+        return get_mapping(self.cfg, 'default_hooks', 'logger')
 
     @property
     def written(self) -> float:
@@ -188,8 +189,7 @@ class RunLog:
         length = self.epoch_length
         if 'iter' in line:
             return line['at'] / length if by_epoch and length else line['at']
-        logger = get_mapping(self.cfg, 'default_hooks', 'logger')
-        steps = logger.get('log_metric_by_epoch', True)
+        steps = self._logger.get('log_metric_by_epoch', True)
         step = line.get('step', 0)
         if length is None:  # then mmengine logs step 0, or the iteration
             return step or line['at']
@@ -218,7 +218,10 @@ def read_starts(folder: str | Path) -> list[Start]:
         tested, _ = read_scalars(log.parent / f'{log.parent.name}.json')
         lines, damaged = read_scalars(log / 'scalars.json')
         test = tested[-1] if tested else {}
-        starts.append(Start(log.parent, cfg, text, lines, damaged, test))
+        machine = _logged_environment(log.parent)
+        starts.append(
+            Start(log.parent, cfg, text, lines, damaged, test, machine)
+        )
     return starts
 
 
@@ -229,19 +232,21 @@ def read_log(folder: str | Path) -> RunLog:
         ValueError: The folder is not one, or a config in it is damaged.
         OSError: A file cannot be read.
     """
-    starts = read_starts(folder)
-    if not starts:
-        missing = (
-            'it has no <timestamp>/vis_data/config.py, which mmengine writes '
+    folder = Path(folder)
+    if starts := read_starts(folder):
+        return RunLog(folder, starts)
+    problem = 'it does not exist'
+    if folder.is_dir():
+        problem = (
+            'it lacks <timestamp>/vis_data/config.py, which mmengine writes '
             'at the start'
-            if Path(folder).is_dir()
-            else 'there is no such folder'
         )
-        raise ValueError(
-            f'{str(folder)!r} is not the work directory of a run: {missing}. '
-            'Name the folder given as --work-dir'
-        )
-    return RunLog(Path(folder), starts)
+    elif folder.exists():
+        problem = 'it is a file, not a folder'
+    raise ValueError(
+        f'{str(folder)!r} is not the work directory of a run: {problem}. '
+        'Name the folder given as --work-dir'
+    )
 
 
 def newest_checkpoint(folder: str | Path) -> Path | None:
@@ -260,18 +265,11 @@ def newest_checkpoint(folder: str | Path) -> Path | None:
 
 def watched_files(folder: Path) -> list[tuple[Path, int, int]]:
     """Return the files that a report depends on, their sizes and times."""
-    patterns = (
-        '*.py',
-        '*/vis_data/config.py',
-        '*/vis_data/scalars.json',
-        '*/vis_data/vis_image/*',
-        '*/*.json',
-        '*.json',
-        '*.png',
-        '*.jpg',
-    )
-    paths = [path for p in patterns for path in sorted(folder.glob(p))]
-    states = [(path, path.stat()) for path in paths]
+    states = [
+        (path, path.stat())
+        for path in sorted(folder.rglob('*'))
+        if path.suffix in ('.py', '.json', '.png')
+    ]
     return [(path, s.st_size, s.st_mtime_ns) for path, s in states]
 
 
@@ -292,13 +290,6 @@ def _read_log_part(start: Path, at_end: bool) -> str:
         return file.read(LOG_PART).decode(errors='replace')
 
 
-def _logged_length(start: Path) -> int | None:
-    """Return the length of an epoch from the end of a start's log."""
-    tail = _read_log_part(start, at_end=True)
-    found = re.findall(r'Epoch\(train\) +\[\d+\]\[ *\d+/(\d{1,12})\]', tail)
-    return int(found[-1]) or None if found else None
-
-
 def _logged_environment(start: Path) -> dict[str, str]:
     """Return what a start logged about its machine and libraries."""
     head = _read_log_part(start, at_end=False)
@@ -310,8 +301,3 @@ def _logged_environment(start: Path) -> dict[str, str]:
         r'^    (\S[^:\n]*): (.*\S)', found[1] if found else '', re.M
     )
     return dict(pairs)
-
-
-def _world_size(environment: Mapping[str, str]) -> int:
-    number = environment.get('GPU number', '')
-    return int(number) if re.fullmatch(r'[1-9]\d{0,5}', number) else 1

@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,14 +53,17 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Rows that can be compared.
+    """Rows that can be compared: of the paper, of runs, or of both.
 
     Attributes:
         title (str): The line above it.
         note (str): The line below it.
-        labels (tuple[str, ...]): Names of the rows' labels.
+        labels (tuple[str, ...]): Names of the rows' labels, that of the
+            method first.
         all_columns (tuple[str, ...]): Names of the scores.
         rows (list[Row]): The lines.
+        evaluations (str): The protocols and data sets of a table of the
+            paper. Defaults to "".
     """
 
     title: str
@@ -67,6 +71,7 @@ class Table(NamedTuple):
     labels: tuple[str, ...]
     all_columns: tuple[str, ...]
     rows: list[Row]
+    evaluations: str = ''
 
     @property
     def columns(self) -> list[str]:
@@ -82,27 +87,6 @@ class Table(NamedTuple):
         """The texts above the columns."""
         return [*self.labels, *self.columns, 'source']
 
-
-class PaperTable(NamedTuple):
-    """A table of the paper; or an empty one for rows of other data.
-
-    Attributes:
-        title (str): What it compares.
-        note (str): The line below it.
-        labels (tuple[str, ...]): Names of the rows' labels, the method first.
-        columns (tuple[str, ...]): Names of the scores.
-        evaluations (str): The protocols and data sets of its scores.
-        rows (tuple): Pairs of labels and scores in percent, None where the
-            paper lacks a score.
-    """
-
-    title: str
-    note: str
-    labels: tuple[str, ...]
-    columns: tuple[str, ...]
-    evaluations: str = ''
-    rows: tuple[tuple[tuple[str, ...], tuple[float | None, ...]], ...] = ()
-
     def place(self, labels: Mapping[str, str]) -> float:
         """Return where a row stands: behind the last row of its kind.
 
@@ -112,17 +96,17 @@ class PaperTable(NamedTuple):
             labels (Mapping[str, str]): The row's labels by their names.
         """
         kind = self._kind(labels)
-        alike = [
-            i
-            for i, (texts, _) in enumerate(self.rows)
-            if kind == self._kind(dict(zip(self.labels, texts, strict=True)))
+        places = [
+            i + 0.5
+            for i, row in enumerate(self.rows)
+            if kind
+            == self._kind(dict(zip(self.labels, row.labels, strict=True)))
         ]
-        if alike:
-            return alike[-1] + 0.5
-        method = kind[0]
-        if self.rows and method not in UNTRAINED:
+        if places:
+            return places[-1]
+        if self.rows and kind[0] not in UNTRAINED:
             return len(self.rows)
-        return RANKS.get(method, 2) - 10
+        return RANKS.get(kind[0], 2) - 10
 
     def _kind(self, labels: Mapping[str, str]) -> list[str]:
         words = [labels[n] for n in self.labels if n not in VARYING]
@@ -130,51 +114,48 @@ class PaperTable(NamedTuple):
         return [word.lower() for word in words]
 
     def beside(
-        self, number: str, ours: Sequence[tuple[float, Row]], title: str = ''
-    ) -> Table:
+        self, ours: Sequence[tuple[float, Row]], title: str = ''
+    ) -> 'Table':
         """Return the table with rows of runs.
 
         Args:
-            number (str): Its number in the paper.
             ours (Sequence[tuple[float, Row]]): The rows of runs, with their
                 places.
-            title (str): Another title. Defaults to "": the paper's.
+            title (str): Another title. Defaults to "": the same.
         """
-        placed = list(ours)
-        for i, (labels, values) in enumerate(self.rows):
-            scores = dict(zip(self.columns, values, strict=True))
-            row = Row(labels, scores, f'paper (Table {number})', False)
-            placed.append((i, row))
-        rows = [row for _, row in sorted(placed, key=lambda item: item[0])]
+        placed = sorted([*ours, *enumerate(self.rows)], key=itemgetter(0))
+        rows = [row for _, row in placed]
         found = [name for row in rows for name in row.scores]
-        columns = tuple(dict.fromkeys([*self.columns, *found]))
-        return Table(
-            title or self.title, self.note, self.labels, columns, rows
+        return self._replace(
+            title=title or self.title,
+            all_columns=tuple(dict.fromkeys([*self.all_columns, *found])),
+            rows=rows,
         )
 
 
 @cache
-def read_paper(kind: str) -> dict[str, PaperTable]:
+def read_paper(kind: str) -> dict[str, Table]:
     """Read the paper's tables of "classification" or "detection".
 
     Returns:
-        dict[str, PaperTable]: By number; Table 4 has two, "4 1x" and "4 2x".
+        dict[str, Table]: By number; Table 4 has two, "4 1x" and "4 2x".
     """
-    path = Path(__file__).parent / 'paper' / f'{kind}.yml'
     tables = {}
+    path = Path(__file__).parent / 'paper' / f'{kind}.yml'
     for name, table in load(path).items():
-        labels = tuple(table['labels'])
-        rows = tuple(
-            (tuple(map(str, row[: len(labels)])), tuple(row[len(labels) :]))
+        labels, columns = tuple(table['labels']), tuple(table['columns'])
+        rows = [
+            Row(
+                tuple(map(str, row[: len(labels)])),
+                dict(zip(columns, row[len(labels) :], strict=True)),
+                f'paper (Table {name.split()[0]})',
+                False,
+            )
             for row in table.get('rows', ())
-        )
-        tables[name] = PaperTable(
-            table['title'],
-            table['note'],
-            labels,
-            tuple(table['columns']),
-            table['evaluations'],
-            rows,
+        ]
+        note, evaluations = table['note'], table['evaluations']
+        tables[name] = Table(
+            table['title'], note, labels, columns, rows, evaluations
         )
     return tables
 

@@ -29,14 +29,15 @@ def numbers(cells):
     return tuple(None if cell == '–' else float(cell) for cell in cells)
 
 
-def printed(number):
-    """Return the scores of a classification table by its labels."""
-    return dict(read_paper('classification')[number].rows)
+def printed(number, kind='classification'):
+    """Return the scores of a table of the paper by its labels."""
+    rows = read_paper(kind)[number].rows
+    return {row.labels: tuple(row.scores.values()) for row in rows}
 
 
 def transferred(name):
     """Return the scores of a detection table by its methods."""
-    rows = read_paper('detection')[name].rows
+    rows = printed(name, 'detection').items()
     return {method: scores for (method, _), scores in rows}
 
 
@@ -63,9 +64,9 @@ def test_few_labels():
 
 def test_small_data_sets():
     table = read_paper('classification')['5']
-    paper = {method: row for (method, *_), row in table.rows}
+    paper = {method: row for (method, *_), row in printed('5').items()}
     rows = tables()['Small data sets']
-    assert [row[0] for row in rows] == list(table.columns)
+    assert [row[0] for row in rows] == table.columns
     for i, (_, _, dino, scfs, _) in enumerate(rows):
         assert numbers([dino, scfs]) == (paper['DINO*'][i], paper['SCFS'][i])
 
@@ -88,7 +89,7 @@ def test_coco():
     for method, epochs, config, *scores, _ in rows:
         name = f'4 {re.search(r"_(.x)_", config)[1]}'
         assert numbers(scores) == transferred(name)[method]
-        paper = dict(read_paper('detection')[name].rows)
+        paper = printed(name, 'detection')
         assert (method, epochs.replace('–', '-')) in paper
 
 

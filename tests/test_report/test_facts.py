@@ -85,27 +85,36 @@ def test_a_detector_s_lines_of_another_kind(tmp_path, line, words):
 
 
 def test_settings(tmp_path):
-    cfg = scfs_cfg(randomness=dict(seed=7))
+    """A config's variables hold other crops, which were changed later."""
+    cfg = dict(
+        multi_crop=dict(type='MultiCrop', num_local=2, local_size=32),
+        **scfs_cfg(
+            randomness=dict(seed=7),
+            auto_scale_lr=dict(base_batch_size=256, enable=True),
+        ),
+    )
     cfg['default_hooks'] |= dict(
         teacher_temp=dict(type='TeacherTemperatureHook', start=0.04, end=0.07),
         teacher=dict(type='MomentumTeacherHook', momentum=0.99),
     )
-    found = describe(run(tmp_path, cfg))
-    assert found['Method'] == 'SCFS'
-    assert found['Backbone'] == 'ResNet-18'
-    assert found['Data'] == 'scenes'
-    assert found['Images in a step'] == '32'
-    assert found['Length'] == '10 epochs'
-    crops = (
-        'type=MultiCrop, num_local=8, local_size=96, local_scale=[0.05, 0.25]'
-    )
-    assert found['Crops'] == crops
-    assert found['Optimizer'] == 'type=SGD, lr=0.1, weight_decay=0.0001'
-    assert found['Teacher temperature'].endswith('start=0.04, end=0.07')
-    assert found['Teacher'] == 'type=MomentumTeacherHook, momentum=0.99'
-    assert found['Prototypes'] == str(K)
-    assert found['Seed'] == '7'
-    assert 'Precision' not in found
+    assert describe(run(tmp_path, cfg)) == {
+        'Method': 'SCFS',
+        'Backbone': 'ResNet-18',
+        'Data': 'scenes',
+        'Images in a step': 32,
+        'Length': '10 epochs',
+        'Optimizer': 'type=SGD, lr=0.1, weight_decay=0.0001',
+        'Learning rate': 'of 256 images, scaled to those in a step',
+        'Crops': 'type=MultiCrop, num_local=8, local_size=96, '
+        'local_scale=[0.05, 0.25]',
+        'Search layers': [1, 2, 3],
+        'Search': 'SoftFeatureSearch',
+        'Prototypes': K,
+        'Teacher temperature': 'type=TeacherTemperatureHook, start=0.04, '
+        'end=0.07',
+        'Teacher': 'type=MomentumTeacherHook, momentum=0.99',
+        'Seed': 7,
+    }
 
 
 def test_what_differs(tmp_path):
@@ -129,68 +138,41 @@ def test_scores_in_words(tmp_path):
     assert last_score(run(tmp_path / 'c')) is None
 
 
-def test_a_damaged_result_is_noted(tmp_path):
+def test_results_and_what_cannot_be_read(tmp_path, monkeypatch):
     log = run(tmp_path)
-    notes = []
-    assert results(log, 'mine', notes) == []
+    assert results(log, 'mine', notes := []) == []
     assert notes == []
     path = tmp_path / 'epoch_1.knn.json'
     path.write_text('{"format": "mmscfs-result-1", "protocol": 3}')
-    assert results(log, 'mine', notes) == []
-    assert notes[0].startswith(f'mine: result {str(path)!r}: entries missing')
     good = make_result('svm', {'svm/mAP': 55.0})
     write_result(tmp_path / 'epoch_1.svm.json', good)
     (tmp_path / 'other.json').write_text('{"images": [')
-    (row,) = results(log, 'mine', notes := [])
+    (row,) = results(log, 'mine', notes)
     assert row[-2:] == ['mAP of the classifiers 55.00 %', 'svm/mAP 55.00']
-    assert len(notes) == 1
-
-
-def test_an_evaluation_in_the_run_s_folder_is_told_once(tmp_path):
-    """Its test writes the scores, too, without all that they are of."""
-    log = write_start(tmp_path, scfs_cfg(), [])
-    test = {'knn/top1': 61.25, 'knn/k': None, 'time': 0.5}
-    path = log.parent / '20260101_000000.json'
-    path.write_text(json.dumps(test))
-    metrics = {'knn/top1': 61.25, 'knn/k': None}
-    write_result(tmp_path / 'epoch_1.knn.json', make_result('knn', metrics))
-    (row,) = results(read_log(tmp_path), 'mine', [])
-    assert row[:3] == ['mine', 'knn', 'digits']
-    path.write_text(json.dumps(test | {'knn/top1': 61.5}))
-    assert len(results(read_log(tmp_path), 'mine', [])) == 2
-
-
-def test_an_unreadable_result_is_noted(tmp_path, monkeypatch):
-    log = run(tmp_path)
-    (tmp_path / 'a.json').write_text('{"format": "mmscfs-result-1"}')
+    (note,) = notes
+    assert note.startswith(f'mine: result {str(path)!r}: entries missing')
 
     def refuse(paths):
         raise PermissionError(13, 'Permission denied', str(*paths))
 
     monkeypatch.setattr('mmscfs.report.facts.find_results', refuse)
-    notes = []
-    assert results(log, 'mine', notes) == []
-    assert 'Permission denied' in notes[0]
-    assert 'a.json' in notes[0]
+    assert results(log, 'mine', notes := []) == []
+    assert f'Permission denied: {str(path)!r}' in notes[0]
 
 
-def test_a_test_has_its_scores(tmp_path):
+def test_scores_of_a_test(tmp_path):
+    """An evaluation in this folder writes them, too, and what they are of."""
     log = write_start(tmp_path, scfs_cfg(), [])
-    text = json.dumps({'knn/top1': 61.234, 'knn/k': 20, 'time': 0.5})
-    (log.parent / '20260101_000000.json').write_text(text)
+    path = log.parent / '20260101_000000.json'
+    scores = {'knn/top1': 61.234, 'knn/k': 20}
+    path.write_text(json.dumps(scores | {'time': 0.5}))
     found = read_log(tmp_path)
     assert found.state(found.written) == 'tested'
     (row,) = results(found, 'mine', [])
     assert row[:5] == ['mine', 'test', 'scenes', '–', '–']
     assert row[5:] == ['k-NN accuracy 61.23 %', 'knn/top1 61.23, knn/k 20.00']
-
-
-def test_crops_are_those_of_the_loader_and_the_rate_says_of_what(tmp_path):
-    """A config's variables hold other crops, which were changed later."""
-    cfg = dict(
-        multi_crop=dict(type='MultiCrop', num_local=2, local_size=32),
-        **scfs_cfg(auto_scale_lr=dict(base_batch_size=256, enable=True)),
-    )
-    found = describe(run(tmp_path, cfg, healthy_lines()))
-    assert found['Crops'].startswith('type=MultiCrop, num_local=8, local_')
-    assert found['Learning rate'].startswith('of 256 images')
+    write_result(tmp_path / 'epoch_1.knn.json', make_result('knn', scores))
+    (row,) = results(found, 'mine', [])
+    assert row[:3] == ['mine', 'knn', 'digits']
+    path.write_text(json.dumps(scores | {'knn/top1': 61.5}))
+    assert len(results(read_log(tmp_path), 'mine', [])) == 2

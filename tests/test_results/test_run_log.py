@@ -23,7 +23,6 @@ from mmscfs.results import (
     read_starts,
     stitch,
 )
-from mmscfs.results.log_lines import iterations_per_epoch
 
 
 def test_the_later_start_of_a_resumed_run_counts():
@@ -75,16 +74,19 @@ def test_damaged_lines_are_counted_but_not_one_that_is_being_written(tmp_path):
     assert read_scalars(tmp_path / 'none.json') == ([], 0)
 
 
-def test_length_of_an_epoch_from_what_is_logged():
+def test_length_of_an_epoch(tmp_path):
     """46 iterations, of which every tenth is logged."""
     lines = [
-        dict(iter=46 * epoch + i, epoch=epoch + 1)
+        train_line(46 * epoch + i, length=46)
         for epoch in range(14)
         for i in (10, 20, 30, 40)
     ]
-    assert iterations_per_epoch(lines) == 46
-    assert iterations_per_epoch(detector_lines()) is None
-    assert iterations_per_epoch([]) is None
+    write_start(tmp_path / 'a', scfs_cfg(), lines)
+    assert read_log(tmp_path / 'a').epoch_length == 46
+    write_start(tmp_path / 'b', detector_cfg(), detector_lines())
+    assert read_log(tmp_path / 'b').epoch_length is None
+    write_start(tmp_path / 'c', scfs_cfg(), [])
+    assert read_log(tmp_path / 'c').epoch_length is None
 
 
 def test_length_of_an_epoch_from_the_log(tmp_path):
@@ -97,7 +99,7 @@ def test_length_of_an_epoch_from_the_log(tmp_path):
     found = read_log(tmp_path)
     assert found.epoch_length == 78
     assert found.reached == 20 / 78
-    assert found.environment['GPU 0'] == 'A Card'
+    assert found.started.environment['GPU 0'] == 'A Card'
 
 
 def test_positions_in_epochs_and_iterations(tmp_path):
@@ -169,13 +171,13 @@ def test_environment_and_config_are_of_the_start_that_trained(tmp_path):
         path.write_text(text)
     found = read_log(tmp_path)
     assert found.cfg['mark'] == 2
-    assert found.environment['MMEngine'] == '0.10.7'
-    assert found.environment['GPU number'] == '2'
-    assert 'late' not in found.environment
-    assert found.world_sizes == [4, 2, 1, 3]
+    assert found.started.environment['MMEngine'] == '0.10.7'
+    assert found.started.environment['GPU number'] == '2'
+    assert 'late' not in found.started.environment
+    assert [start.world_size for start in found.starts] == [4, 2, 1, 3]
     assert found.origin.batch_size == 16  # 2 processes of 8 images
     path.unlink()
-    assert read_log(tmp_path).world_sizes == [4, 2, 1, 1]
+    assert read_log(tmp_path).starts[3].world_size == 1
 
 
 def test_a_test_after_the_training_does_not_change_its_start(tmp_path):
@@ -189,35 +191,33 @@ def test_a_test_after_the_training_does_not_change_its_start(tmp_path):
     assert found.starts[1].test == {'pascal_voc/mAP': 1}
 
 
-def test_kinds(tmp_path):
-    write_start(tmp_path / 'a', scfs_cfg(), [])
-    write_start(tmp_path / 'b', detector_cfg(), [])
-    probe = dict(type='LinearProbe', head=dict(type='LinearClsHead'))
-    write_start(tmp_path / 'c', scfs_cfg(model=probe), [])
-    kinds = [read_log(tmp_path / name).kind for name in 'abc']
-    assert kinds == ['pre-training', 'detection', 'classification']
-
-
-def test_nothing_is_executed(tmp_path):
-    log = write_start(tmp_path, scfs_cfg(), [])
-    path = log / 'config.py'
+def test_kinds_and_configs_that_are_not_executed(tmp_path):
     evil = f'open({str(tmp_path / "evil")!r}, "w")'
-    path.write_text(f'{path.read_text()}\nspare = {evil}\n{evil}\n')
-    read_log(tmp_path)
+    probe = dict(type='LinearProbe', head=dict(type='LinearClsHead'))
+    cfgs = scfs_cfg(), detector_cfg(), scfs_cfg(model=probe)
+    kinds = []
+    for name, cfg in zip('abc', cfgs, strict=True):
+        path = write_start(tmp_path / name, cfg, []) / 'config.py'
+        path.write_text(f'{path.read_text()}\nspare = {evil}\n{evil}\n')
+        kinds.append(read_log(tmp_path / name).kind)
+    assert kinds == ['pre-training', 'detection', 'classification']
     assert not os.path.exists(tmp_path / 'evil')
 
 
-@pytest.mark.parametrize('kind', ['absent', 'empty', 'file'])
-def test_what_is_not_a_work_directory(tmp_path, kind):
-    path = tmp_path / kind
-    if kind == 'empty':
-        path.mkdir()
-    elif kind == 'file':
-        path.write_text('hello')
-    assert read_starts(path) == []
-    missing = 'config.py' if kind == 'empty' else 'no such folder'
-    with pytest.raises(ValueError, match=f"{kind}' is not the.*{missing}"):
-        read_log(path)
+@pytest.mark.parametrize(
+    ('name', 'problem'),
+    [
+        ('absent', 'does not exist'),
+        ('empty', 'lacks .*config.py'),
+        ('file', 'is a file, not a folder'),
+    ],
+)
+def test_what_is_not_a_work_directory(tmp_path, name, problem):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'file').write_text('hello')
+    assert read_starts(tmp_path / name) == []
+    with pytest.raises(ValueError, match=f"{name}' is not the.* it {problem}"):
+        read_log(tmp_path / name)
 
 
 def test_the_newest_checkpoint_has_any_name(tmp_path):
