@@ -290,7 +290,11 @@ class TorchvisionOperators(ModuleType):
             gamma (float): The exponent.
             alpha (float): The weight of positives, 0 to 1.
         """
-        output.copy_(focal_loss(input, target, weight, gamma, alpha))
+        from torchvision.ops import sigmoid_focal_loss
+
+        logits, labels = focal_inputs(input, target)
+        loss = sigmoid_focal_loss(logits, labels, alpha, gamma)
+        output.copy_(loss * focal_weights(weight, target, loss))
 
     @staticmethod
     def sigmoid_focal_loss_backward(
@@ -303,23 +307,12 @@ class TorchvisionOperators(ModuleType):
     ) -> None:
         """Write the gradient of the summed loss into ``grad_input``."""
         logits, labels = focal_inputs(input, target)
-        # Not by autograd, whose 0 times infinity is no number where p is 1.
+        # Not by autograd, which multiplies 0 by infinity where p is 1.
         p, q = logits.sigmoid(), (-logits).sigmoid()
         positive = q**gamma * (gamma * p * F.logsigmoid(logits) - q) * alpha
         negative = p**gamma * (p - gamma * q * F.logsigmoid(-logits))
         grad = torch.where(labels > 0, positive, (1 - alpha) * negative)
         grad_input.copy_(grad * focal_weights(weight, target, grad))
-
-
-def focal_loss(
-    logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float
-) -> Tensor:
-    """Return the sigmoid focal loss (N, C), at least in fp32."""
-    from torchvision.ops import sigmoid_focal_loss
-
-    logits, labels = focal_inputs(logits, target)
-    loss = sigmoid_focal_loss(logits, labels, alpha, gamma)
-    return loss * focal_weights(weight, target, loss)
 
 
 def focal_inputs(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -44,13 +44,13 @@ def install() -> None:
     for module, names in LOCATIONS.items():
         for name in names:
             add_location(getattr(registry, name), module)
-    # mmpretrain 1.2.0 takes images from the files of its list alone, where a
+    # mmpretrain 1.2.0 takes images only from the files of its list, where a
     # pre-training has none: register_model_index would leave them out.
     ModelHub._models_dict.update(recipes())
 
 
 def find_base(name: str, filename: str) -> tuple[str, str | None]:
-    """Find what ``_base_`` names: mmengine knows OpenMMLab's packages alone.
+    """Find what ``_base_`` names: mmengine knows only OpenMMLab's packages.
 
     Ours have no scope. Like a file of the user, they set ``default_scope``,
     and mmengine has no registry of the name mmscfs.

@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""The configs of the digits' scenes in the size of a test."""
+"""The digits' configs in the size of a test; any config as plain values."""
 
 import torch
 from commands import ROOT
@@ -51,3 +51,14 @@ def coco_options(scenes):
         'test_dataloader.dataset.indices=8',
         *ONE_ITERATION,
     ]
+
+
+def plain(value):
+    """Return settings without the scope that mmengine notes in them."""
+    if isinstance(value, Config):
+        value = value.to_dict()
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items() if k != '_scope_'}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value

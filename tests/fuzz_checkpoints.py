@@ -20,6 +20,7 @@ from mmscfs.checkpoint import (
     read_checkpoint,
 )
 from mmscfs.results import read_origin
+from mmscfs.results.origin import ORIGINS
 
 CONFIG = """
 model = dict(
@@ -95,7 +96,8 @@ def damage(content: bytes, generator: random.Random) -> bytes:
 def read(path):
     """Read a checkpoint, and all that is made of what it holds."""
     checkpoint = read_checkpoint(path)
-    read_origin.__wrapped__(str(path))
+    ORIGINS.clear()
+    read_origin(str(path))
     try:
         found = find_backbone(checkpoint)
     except ValueError as error:  # its caller names the file

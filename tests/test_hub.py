@@ -63,7 +63,7 @@ def plain_features(state, prefix, image):
             if key.startswith(prefix)
         }
     )
-    # A short edge of 64 * 256 / 224, and 64 pixels of the centre.
+    # A short edge of 64 * 256 / 224, and 64 pixels of the center.
     resized = Image.open(image).convert('RGB').resize((93, 73), Image.BICUBIC)
     pixels = np.asarray(resized.crop((14, 4, 78, 68)), np.float64)
     pixels = (pixels - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
@@ -84,15 +84,9 @@ def test_a_config_inherits_by_name(tmp_path):
     assert cfg.pop('crop') == dict(cfg.multi_crop, num_local=4)
     plain = Config.fromfile(ROOT / 'configs' / 'scfs_r50.py')
     assert cfg.to_dict() == plain.to_dict()
-
-
-def test_names_of_other_packages_are_as_before(tmp_path):
-    child = tmp_path / 'child.py'
+    # Names of other packages are as before.
     child.write_text("_base_ = 'mmdet::_base_/schedules/schedule_1x.py'\n")
     assert Config.fromfile(child).train_cfg.max_epochs == 12
-    child.write_text("_base_ = 'nowhere::a/b.py'\n")
-    with pytest.raises(AssertionError, match='nowhere'):
-        Config.fromfile(child)
 
 
 @pytest.mark.parametrize(
@@ -110,17 +104,13 @@ def test_a_config_is_found_by_its_name(name, kind):
     assert Config.fromfile(path).model.type == kind
 
 
-def test_an_unknown_name_is_refused():
-    with pytest.raises(FileNotFoundError, match="'mmscfs::none': the names"):
-        hub.find_config('mmscfs::none')
-
-
-@pytest.mark.parametrize('name', ['../setup.py', 'scfs/../../setup', '{}'])
-def test_a_name_leads_to_configs_alone(name, tmp_path):
-    path = tmp_path / 'other.py'
-    path.write_text('')
-    with pytest.raises(FileNotFoundError, match='the names are those below'):
-        hub.find_config(f'mmscfs::{name.format(path)}')
+@pytest.mark.parametrize(
+    'name', ['none', '../setup.py', 'scfs/../../setup', f'{__file__}']
+)
+def test_a_name_leads_to_configs_alone(name):
+    message = f"'mmscfs::{name}': the names are those below"
+    with pytest.raises(FileNotFoundError, match=message):
+        hub.find_config(f'mmscfs::{name}')
 
 
 def test_models_are_listed_once_among_those_of_mmpretrain():
@@ -145,15 +135,13 @@ def test_features_of_a_raw_checkpoint(demo, raw_checkpoint, image):
     for maps in (first, second, *extractor(image, stage='backbone')):
         for own, plain in zip(maps, expected, strict=True):
             torch.testing.assert_close(own[None], plain, **CLOSE)
-    (pooled,) = extractor(image, stage='neck')[0]
-    torch.testing.assert_close(
-        pooled[None], expected[-1].mean((2, 3)), **CLOSE
-    )
-    (pooled,) = extractor(image, stage='neck', network='student')[0]
-    expected = plain_features(state, 'backbone.', image)
-    torch.testing.assert_close(
-        pooled[None], expected[-1].mean((2, 3)), **CLOSE
-    )
+    for network, prefix in (
+        ('teacher', 'teacher.backbone.'),
+        ('student', 'backbone.'),
+    ):
+        (pooled,) = extractor(image, stage='neck', network=network)[0]
+        plain = plain_features(state, prefix, image)[-1].mean((2, 3))
+        torch.testing.assert_close(pooled[None], plain, **CLOSE)
     with pytest.raises(ValueError, match="stage='head' must be 'backbone'"):
         extractor(image, stage='head')
 

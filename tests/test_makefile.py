@@ -65,28 +65,23 @@ def test_the_newest_suitable_python_is_taken(install, place):
     programs |= dict.fromkeys(PYTHONS[place:], SUITABLE)
     done = install(**programs)
     assert f'began: {PYTHONS[place]} -m venv .venv\n' in done.stdout
-    assert 'needed' not in done.stderr
-
-
-def test_no_suitable_python_is_one_sentence(install):
-    done = install(**dict.fromkeys(PYTHONS, UNSUITABLE))
-    assert done.returncode == 2
-    first = done.stderr.splitlines()[0]
-    assert first == (
-        'No Python 3.10 to 3.13 with venv and pip among: '
-        f'{" ".join(PYTHONS)}. Install one (Debian, Ubuntu: python3-venv), '
-        'or name it: make install PYTHON=/path/to/python3.12'
-    )
-
-
-def test_a_python_that_is_named_is_the_only_one(install):
-    programs = dict.fromkeys(PYTHONS, SUITABLE)
+    # One that is named is the only one.
     done = install('PYTHON=mine', mine=SUITABLE, **programs)
     assert 'began: mine -m venv .venv\n' in done.stdout
-    done = install('PYTHON=mine', mine=UNSUITABLE, **programs)
+
+
+@pytest.mark.parametrize(
+    ('words', 'among'),
+    [((), ' '.join(PYTHONS)), (('PYTHON=mine',), 'mine')],
+)
+def test_no_suitable_python_is_one_sentence(install, words, among):
+    done = install(*words, **dict.fromkeys((*PYTHONS, 'mine'), UNSUITABLE))
     assert done.returncode == 2
-    assert 'venv and pip among: mine. ' in done.stderr
-    assert 'began' not in done.stdout
+    assert done.stderr.splitlines()[0] == (
+        f'No Python 3.10 to 3.13 with venv and pip among: {among}. '
+        'Install one (Debian, Ubuntu: python3-venv), '
+        'or name it: make install PYTHON=/path/to/python3.12'
+    )
 
 
 @pytest.mark.parametrize(

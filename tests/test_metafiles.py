@@ -7,7 +7,6 @@ from pathlib import Path
 import mmpretrain
 import pytest
 from mmengine import fileio
-from mmengine.config import Config
 from modelindex.load_model_index import load
 
 ROOT = Path(__file__).parents[1]
@@ -100,24 +99,6 @@ def test_an_entry_says_what_is_true(entry):
         if word in entry['Name']:
             assert metadata[unit] == length
             assert metadata['Batch Size'] == 8 * 2
-
-
-@pytest.mark.parametrize(
-    ('name', 'gpus'),
-    [
-        ('scfs_r50', 8),
-        ('mask-rcnn_r18-w16-fpn_demo_digits', 1),
-    ],
-)
-def test_short_names_are_as_their_configs(name, gpus):
-    (entry,) = (entry for _, entry in ENTRIES if entry['Name'] == name)
-    cfg = Config.fromfile(ROOT / entry['Config'])
-    metadata = entry['Metadata']
-    assert metadata['Batch Size'] == gpus * cfg.train_dataloader.batch_size
-    length = metadata.get('Epochs') or metadata['Iterations']
-    assert length == cfg.train_cfg.get(
-        'max_epochs', cfg.train_cfg.get('max_iters')
-    )
 
 
 @pytest.mark.parametrize('metafile', METAFILES)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import load_from_local
 from mmpretrain import FeatureExtractor
@@ -15,6 +16,7 @@ from mmpretrain.models.utils import res_layer_extra_norm
 
 from mmscfs import patches
 from mmscfs.hub import find_config
+from mmscfs.registry import INITIALIZERS
 
 ROOT = Path(__file__).parents[1]
 RELEASE = 'mmscfs::scfs/scfs_r50_release.py'
@@ -97,3 +99,13 @@ def test_a_pretraining_config_tells_mmpretrain_no_images():
     )
     with pytest.raises(AttributeError, match='test_dataloader'):
         FeatureExtractor(Config.fromfile(path))
+
+
+def test_mmengine_finds_the_scope_without_a_warning(monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        'mmengine.logging.print_log', lambda text, **_: said.append(text)
+    )
+    with WEIGHT_INITIALIZERS.switch_scope_and_registry('mmscfs') as found:
+        assert found is INITIALIZERS
+    assert said == []

@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import inspect
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ SAFE_TYPES = {
 # Checkpoints of plain types, which resume under torch 2.6 and later; and the
 # answer to the signals of a cluster.
 SAFE_HOOKS = ('PlainCheckpointHook', 'PreemptionHook')
+# Where torchrun, Slurm and MPI tell a process its number.
+RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 
 
 def prepare_config(cfg: Config) -> None:
@@ -48,7 +51,7 @@ def prepare_config(cfg: Config) -> None:
     check_schedules(cfg.get('param_scheduler'))
     apply_multi_crop(cfg)
     changes = use_safe_types(cfg)
-    if changes:
+    if changes and is_first_process():
         print_log(
             'The config names types of mmengine. This run has safe ones: '
             f'{", ".join(changes)}',
@@ -62,6 +65,12 @@ def prepare_config(cfg: Config) -> None:
             loader.persistent_workers = False
             loader.pop('timeout', None)  # torch refuses one
     adapt_to_cpu(cfg)
+
+
+def is_first_process() -> bool:
+    """Whether this is a run's first process, before they have met."""
+    rank = next((os.environ[n] for n in RANKS if n in os.environ), '0')
+    return rank == '0'
 
 
 def check_schedules(schedules: Any) -> None:

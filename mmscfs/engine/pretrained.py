@@ -2,10 +2,14 @@
 """Start any model that has a backbone from a pre-training checkpoint."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import Hook
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
 
 from mmscfs.checkpoint import (
     find_backbone,
@@ -14,6 +18,9 @@ from mmscfs.checkpoint import (
     read_data_preprocessor,
 )
 from mmscfs.checkpoint.pretrained import KEPT
+from mmscfs.results import read_origin
+
+from .runner_access import unwrapped_model
 
 # What a model initializes from a backbone: mmdet's C4 detectors keep its last
 # stage in roi_head.shared_head.
@@ -54,7 +61,7 @@ def start_from(
 
     Sets ``init_cfg`` of every part that ``pretrained_places`` names, and
     adds ``PretrainedGuardHook``, which checks the started run. The file is
-    read here alone: the backbone stays in memory until the hook has checked.
+    read only here: the backbone stays in memory until the hook has checked.
 
     Args:
         cfg (Config): Changed in place.
@@ -100,6 +107,7 @@ def start_from(
         if network is not None:
             part.init_cfg.network = network
     KEPT[checkpoint, network] = found
+    read_origin(checkpoint, content)  # for ResultFileHook
     guard = dict(
         type='mmpretrain.PretrainedGuardHook',
         checkpoint=checkpoint,
@@ -107,6 +115,72 @@ def start_from(
         places=[path.removeprefix('model.') for path in places],
     )
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), guard]
+
+
+@HOOKS.register_module()
+class PretrainedGuardHook(Hook):
+    """Check, before a run's first iteration, that it starts from weights.
+
+    Some backbones overwrite or ignore what ``init_cfg`` loads. A run that is
+    resumed is not checked: its weights have moved on.
+
+    Args:
+        checkpoint (str): The pre-training checkpoint.
+        places (Sequence[str]): The modules that start from it, e.g.
+            "backbone" and "roi_head.shared_head".
+        network (str, optional): "teacher", "student" or None, as
+            :func:`find_backbone` takes it. Defaults to None.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        places: Sequence[str],
+        network: str | None = None,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.places = places
+        self.network = network
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare the model with the checkpoint, unless it was resumed.
+
+        Raises:
+            RuntimeError: A module does not hold the checkpoint's weights.
+        """
+        if runner.iter > 0:
+            KEPT.pop((self.checkpoint, self.network), None)
+        else:
+            self.before_test(runner)
+
+    def before_test(self, runner: Runner) -> None:
+        """Compare the model with the checkpoint, and free its memory.
+
+        Raises:
+            RuntimeError: As :meth:`before_train`.
+        """
+        found = KEPT.pop((self.checkpoint, self.network), None)
+        if found is None:  # a config that was dumped by such a run
+            found = find_backbone(
+                read_checkpoint(self.checkpoint), self.network
+            )
+        for place in self.places:
+            module = unwrapped_model(runner).get_submodule(place)
+            differing = [
+                key
+                for key, value in module.state_dict().items()
+                if key in found.state
+                and value.shape == found.state[key].shape
+                and not torch.equal(value.cpu(), found.state[key])
+            ]
+            if differing:
+                raise RuntimeError(
+                    f'model.{place} ({type(module).__name__}) does not hold '
+                    f'the weights of {self.checkpoint}: {len(differing)} '
+                    f'tensors differ (e.g. {differing[0]}), because its '
+                    'init_weights ignores init_cfg. Export the backbone and '
+                    'use its own loading option'
+                )
 
 
 def pretraining_input(checkpoint: Mapping) -> dict:
@@ -167,7 +241,7 @@ def check_input(cfg: Config, expected: Mapping) -> None:
 
 
 def describe_input(settings: Mapping) -> str:
-    """Say how images are normalised."""
+    """Say how images are normalized."""
     return (
         f'{settings["channel_order"]} input of mean={settings["mean"]}, '
         f'std={settings["std"]}'

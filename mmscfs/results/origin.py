@@ -3,7 +3,6 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,26 +78,34 @@ class Origin(NamedTuple):
         return make_label(name, self.data, self.network)
 
 
+ORIGINS: dict[str, Origin] = {}  # of the files that were read, by path
+
+
 def make_label(name: str, data: str | None, network: str | None) -> str:
     """Return what tables call a pre-training."""
     text = f'{name} ({data})' if data else name
     return f'{text}, student' if network == 'student' else text
 
 
-@cache
-def read_origin(path: str) -> Origin:
-    """Read what a checkpoint tells about its pre-training.
+def read_origin(
+    path: str, checkpoint: Mapping[str, Any] | None = None
+) -> Origin:
+    """Read what a checkpoint tells about its pre-training, once a process.
 
     Nothing is guessed from the file's name. Never fails: a missing or
     damaged file tells nothing, and goes by its name.
 
     Args:
         path (str): A file, or an address such as "torchvision://resnet50".
+        checkpoint (Mapping, optional): What the file holds, if it was read
+            already. Defaults to None: it is read here.
 
     Example:
         >>> read_origin('work_dirs/scfs_r50/epoch_200.pth').label
         'SCFS (imagenet)'
     """
+    if path in ORIGINS:
+        return ORIGINS[path]
     if '://' in path:
         scheme, name = path.split('://', 1)
         if scheme == 'torchvision' or name.startswith('detectron2/'):
@@ -106,9 +113,9 @@ def read_origin(path: str) -> Origin:
             return Origin('supervised', name=f'supervised ({source})')
         return Origin(name=path)
     origin = Origin()
-    if Path(path).is_file():
+    if checkpoint or Path(path).is_file():
         try:
-            origin = _describe(read_checkpoint(path))
+            origin = _describe(checkpoint or read_checkpoint(path))
         except (AttributeError, TypeError, ValueError) as error:
             # A config's text may hold anything at all.
             print_log(
@@ -117,7 +124,8 @@ def read_origin(path: str) -> Origin:
                 level=logging.WARNING,
             )
     name = '' if origin.method else '/'.join(Path(path).parts[-2:])
-    return origin._replace(name=name, checkpoint=path)
+    ORIGINS[path] = origin._replace(name=name, checkpoint=path)
+    return ORIGINS[path]
 
 
 def _describe(checkpoint: Mapping[str, Any]) -> Origin:

@@ -29,13 +29,14 @@ MARKDOWN = (
 
 
 class Block(NamedTuple):
-    """A block of code.
+    """A block of code, or a link or image.
 
     Attributes:
         path (Path): The document.
         line (int): Where it begins, from 1.
         language (str): "bash", "python", "" if it has none, or another.
-        text (str): Its lines, without the prompts of a console.
+        text (str): Its lines, without the prompts of a console; or what a
+            link points at.
         mark (str): Its mark, "" without one.
     """
 
@@ -43,20 +44,7 @@ class Block(NamedTuple):
     line: int
     language: str
     text: str
-    mark: str
-
-    @property
-    def place(self) -> str:
-        """Where it is, for messages."""
-        return f'{self.path.relative_to(ROOT)}:{self.line}'
-
-
-class Link(NamedTuple):
-    """A link or an image."""
-
-    path: Path
-    line: int
-    target: str
+    mark: str = ''
 
     @property
     def place(self) -> str:
@@ -98,7 +86,7 @@ def without_prompts(text: str) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def read_links(path: Path, text: str | None = None) -> Iterator[Link]:
+def read_links(path: Path, text: str | None = None) -> Iterator[Block]:
     """Yield the links and images of a document."""
     text = path.read_text(encoding='utf-8') if text is None else text
     for token in MARKDOWN.parse(text):
@@ -106,9 +94,10 @@ def read_links(path: Path, text: str | None = None) -> Iterator[Link]:
         for part in token.children or ():
             target = part.attrs.get('href') or part.attrs.get('src')
             if part.type in ('link_open', 'image'):
-                yield Link(path, line, str(target or ''))
+                yield Block(path, line, 'link', str(target or ''))
         if token.type == 'fence' and token.info.startswith('{image}'):
-            yield Link(path, line, token.info.split(maxsplit=1)[1].strip())
+            target = token.info.split(maxsplit=1)[1].strip()
+            yield Block(path, line, 'link', target)
 
 
 def read_anchors(path: Path) -> set[str]:

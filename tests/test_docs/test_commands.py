@@ -66,56 +66,27 @@ TRAIN = 'python tools/train.py configs/scfs_r50.py'
     ('text', 'mark', 'message'),
     [
         ('make demo', '', 'cannot run here: put a mark'),
-        ('tools/dist_train.sh configs/scfs_r50.py 8', '', 'cannot run here'),
         ('ls | wc', '', "has '|'"),
         ('make demos', 'needs network', 'the Makefile has no demos'),
         (TRAIN, 'needs luck', "unknown reason 'luck'"),
-        (TRAIN, 'is fine', "unknown mark 'is fine'"),
-        (TRAIN, 'settings of configs/scfs_r50.py', 'a mark of Python'),
         (TRAIN, 'runs in tests/no.py', 'no test tests/no.py'),
         ('python tools/no.py', 'needs network', 'no tools/no.py'),
         (f'{TRAIN} --sed 1', 'needs ImageNet', 'arguments: --sed'),
-        ('tools/dist_train.sh x.py', 'needs 8 GPUs', 'CONFIG PROCESSES'),
-        (
-            'tools/dist_train.sh configs/scfs_r50.py 8 --sed 1',
-            'needs 8 GPUs',
-            'arguments: --sed',
-        ),
         (
             'GPUS=8 tools/slurm_train.sh a b configs/scfs_r50.py c --sed 1',
             'needs Slurm',
             'arguments: --sed',
         ),
-        ('python tools/train.py configs/no.py', 'needs VOC', 'no configs/no'),
         (
             f'{TRAIN} --cfg-options model.neck.prototypes=3',
             'needs ImageNet',
             'no setting model.neck.prototypes',
         ),
-        (
-            f'{TRAIN} --cfg-options train_dataloader.dataset.on_error=retry',
-            '',
-            'on_error',
-        ),
     ],
 )
 def test_wrong_commands_are_found(sandbox, text, mark, message):
-    with pytest.raises(Exception, match=message) as raised:
+    with pytest.raises((AssertionError, ValueError), match=message):
         check(sandbox, fenced(text, mark))
-    assert isinstance(raised.value, (AssertionError, ValueError))
-
-
-@pytest.mark.parametrize(
-    ('text', 'mark'),
-    [
-        (f'{TRAIN} --cfg-options model.neck.num_prototypes=3', 'needs VOC'),
-        (f'N=2\n{TRAIN} --seed $N  # twice', 'needs ImageNet, 8 GPUs'),
-        ('tools/dist_test.sh configs/scfs/scfs_r50_knn.py x 8', 'needs VOC'),
-        ('make test ARGS="-x"', 'needs minutes'),
-    ],
-)
-def test_right_commands_pass(sandbox, text, mark):
-    check(sandbox, fenced(text, mark))
 
 
 @pytest.mark.parametrize(
@@ -128,8 +99,6 @@ def test_right_commands_pass(sandbox, text, mark):
             'no setting model.compiled',
         ),
         ('import mmscfs.nothing', '', 'nothing'),
-        ('run()', 'runs in tests/no.py', 'no test tests/no.py'),
-        ("# configs/x.py\n_base_ = './no.py'", '', 'no.py'),
     ],
 )
 def test_wrong_programs_are_found(sandbox, text, mark, error):

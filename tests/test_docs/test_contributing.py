@@ -54,18 +54,24 @@ def small_run(path, tiny_run):
     if dataset.type != 'ImageFiles':
         dataset.pipeline = tiny_run.train_dataloader.dataset.pipeline
         tiny_run.train_dataloader.dataset = dataset
-    tiny_run.train_cfg.max_epochs = 1
-    prepare_config(tiny_run)
     return tiny_run
+
+
+def train(cfg):
+    """Return the runner of a training of one epoch."""
+    cfg.train_cfg.max_epochs = 1
+    prepare_config(cfg)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
 
 
 def test_search_operator_trains(examples, tiny_run):
     path = examples / 'configs/scfs/scfs_r50_sharp.py'
-    runner = Runner.from_cfg(small_run(path, tiny_run))
+    runner = train(small_run(path, tiny_run))
     search = runner.model.search
     assert type(search).__name__ == 'SharpFeatureSearch'
     assert search.temperature == 0.05
-    runner.train()
     assert runner.iter == 4
     loss = runner.message_hub.get_scalar('train/loss_layer3_search')
     assert np.isfinite(loss.current())
@@ -100,11 +106,10 @@ def test_data_set_trains(examples, tiny_run, tmp_path):
     path = examples / 'configs/scfs/scfs_r50_frames.py'
     cfg = small_run(path, tiny_run)
     cfg.train_dataloader.dataset.data_root = str(tmp_path / 'my/video')
-    runner = Runner.from_cfg(cfg)
+    runner = train(cfg)
     data = runner.train_dataloader.dataset
     names = [Path(data.get_data_info(i)['img_path']).stem for i in range(5)]
     assert names == ['0000', '0010', '0020', '0030', '0040']
-    runner.train()
     assert runner.iter == 1  # one batch of four of five images
 
 
@@ -112,10 +117,7 @@ def test_hook_logs(examples, tiny_run):
     import largest_weight_hook  # noqa: F401
 
     tiny_run.custom_hooks = [dict(type='LargestWeightHook')]
-    tiny_run.train_cfg.max_epochs = 1
-    prepare_config(tiny_run)
-    runner = Runner.from_cfg(tiny_run)
-    runner.train()
+    runner = train(tiny_run)
     logged = runner.message_hub.get_scalar('train/largest_weight').current()
     model = runner.model
     student = [model.backbone, model.neck, model.search_neck]
@@ -139,12 +141,9 @@ def test_bands_train(examples, tiny_run, tmp_path):
     tiny_run.train_dataloader.dataset = dataset
     tiny_run.data_preprocessor = cfg.data_preprocessor
     tiny_run.model['backbone']['in_channels'] = cfg.model.backbone.in_channels
-    tiny_run.train_cfg.max_epochs = 1
-    prepare_config(tiny_run)
-    runner = Runner.from_cfg(tiny_run)
+    runner = train(tiny_run)
     views = runner.train_dataloader.dataset[0]['inputs']
     assert [tuple(view.shape) for view in views] == [(12, 32, 32)] * 4
-    runner.train()
     assert runner.iter == 1
 
 

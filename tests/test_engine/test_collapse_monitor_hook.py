@@ -110,25 +110,26 @@ def test_processes_stop_together(figures, codes, tmp_path):
     assert [process.exitcode for process in processes] == codes
 
 
-def test_healthy_run_is_not_warned_of():
-    hook = CollapseMonitorHook(begin=10, window=5)
-    assert run(hook, [HEALTHY] * 60) == ([], [])
-
-
-def test_what_was_before_the_window_does_not_count():
-    hook = CollapseMonitorHook(begin=10, window=5)
-    assert run(hook, [NOTHING_LEARNT] * 10 + [HEALTHY] * 20)[0] == []
-    # From iteration 23 on: the first window with nothing else is 26-30.
-    figures = [HEALTHY] * 22 + [ONE_PROTOTYPE] * 20
-    assert run(hook, figures)[0] == [30]
+# From iteration 23 on: the first window with nothing else is 26-30.
+LATE = [HEALTHY] * 22 + [ONE_PROTOTYPE] * 20
 
 
 @pytest.mark.parametrize(
-    ('weight', 'expected'), [(0.5, [10]), (2.0, [10]), (0.0, [])]
+    ('figures', 'loss_weight', 'expected'),
+    [
+        ([HEALTHY] * 60, 1.0, []),
+        # What was before the window does not count.
+        ([NOTHING_LEARNT] * 10 + [HEALTHY] * 20, 1.0, []),
+        (LATE, 1.0, [30]),
+        # The loss's weight is taken out; without one it is not trained.
+        ([NOTHING_LEARNT] * 20, 0.5, [15]),
+        ([NOTHING_LEARNT] * 20, 2.0, [15]),
+        ([NOTHING_LEARNT] * 20, 0.0, []),
+    ],
 )
-def test_loss_weight_is_taken_out(weight, expected):
-    hook = CollapseMonitorHook(begin=5, window=5)
-    assert run(hook, [NOTHING_LEARNT] * 20, weight)[0] == expected
+def test_when_it_warns(figures, loss_weight, expected):
+    hook = CollapseMonitorHook(begin=10, window=5)
+    assert run(hook, figures, loss_weight)[0] == expected
 
 
 def test_impossible_settings_are_refused():

@@ -38,14 +38,19 @@ def test_nothing_changes_where_there_is_a_gpu(monkeypatch):
     assert cfg.to_dict() == before
 
 
-def test_launcher_without_gpus_is_refused():
-    with pytest.raises(ValueError, match='--launcher=mpi needs GPUs'):
-        adapt_to_cpu(gpu_config(launcher='mpi'))
-
-
-def test_amp_of_mmengine_is_refused_on_cpu():
-    with pytest.raises(ValueError, match=r'--amp\) needs an accelerator'):
-        adapt_to_cpu(gpu_config(optim_wrapper=dict(type='AmpOptimWrapper')))
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(launcher='mpi'), '--launcher=mpi needs GPUs'),
+        (
+            dict(optim_wrapper=dict(type='AmpOptimWrapper')),
+            r'--amp\) needs an accelerator',
+        ),
+    ],
+)
+def test_what_needs_gpus_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        adapt_to_cpu(gpu_config(**settings))
 
 
 @pytest.fixture

@@ -19,23 +19,22 @@ OURS = [
 ]
 
 
-def schedules(warm_up, cosine):
-    return Config(
-        dict(
-            param_scheduler=[
-                dict(type='LinearLR', **warm_up),
-                dict(type='CosineAnnealingLR', **cosine),
-            ]
-        )
-    )
-
-
-def test_a_schedule_that_ends_before_it_begins_is_named():
-    cfg = schedules(dict(begin=0, end=10), dict(begin=10, end=2))
-    with pytest.raises(ValueError, match=r'param_scheduler\.1\.end=2 is not'):
-        prepare_config(cfg)
-    with pytest.raises(ValueError, match=r'param_scheduler\.0\.end=0 is not'):
-        prepare_config(schedules(dict(end=0), dict(begin=0, end=2)))
+@pytest.mark.parametrize(
+    ('warm_up', 'cosine', 'message'),
+    [
+        ((0, 10), (10, 2), r'param_scheduler\.1\.end=2 is not'),
+        ((0, 0), (0, 2), r'param_scheduler\.0\.end=0 is not'),
+    ],
+)
+def test_a_schedule_that_ends_before_it_begins_is_named(
+    warm_up, cosine, message
+):
+    schedules = [
+        dict(type='LinearLR', begin=warm_up[0], end=warm_up[1]),
+        dict(type='CosineAnnealingLR', begin=cosine[0], end=cosine[1]),
+    ]
+    with pytest.raises(ValueError, match=message):
+        prepare_config(Config(dict(param_scheduler=schedules)))
 
 
 @pytest.mark.parametrize(
@@ -109,6 +108,13 @@ def test_each_change_is_named_in_one_line(said):
     assert len(said) == 1
 
 
+def test_one_process_of_many_names_the_changes(said, monkeypatch):
+    for name, rank in (('SLURM_PROCID', '1'), ('RANK', '0'), ('RANK', '3')):
+        monkeypatch.setenv(name, rank)
+        prepare_config(Config(dict(train_cfg=dict(max_epochs=9))))
+        assert len(said) == (name == 'RANK')
+
+
 @pytest.mark.parametrize('path', OURS, ids=lambda path: path.stem)
 def test_a_config_of_ours_runs_as_it_is_read(path, monkeypatch):
     """On a GPU all that is added is how long a loader is waited for."""
@@ -177,23 +183,23 @@ def test_crops_are_set_by_name_or_by_place(options, expected):
     assert named == crop == {**plain, **expected}
 
 
-def test_crops_that_are_set_twice_are_refused():
-    with pytest.raises(
-        ValueError,
-        match=r'multi_crop\.num_local=6 and train_dataloader\.dataset\.'
-        r'pipeline: MultiCrop\.num_local=4 were both set',
-    ):
-        crops_after({'multi_crop.num_local': 6, f'{PLACE}.num_local': 4})
-
-
-def test_crops_by_name_need_a_pipeline_that_has_them():
-    with pytest.raises(ValueError, match='has 0 MultiCrop transforms'):
-        crops_after(
-            {
-                'multi_crop.num_local': 6,
-                'train_dataloader.dataset.pipeline': [dict(type='LoadImage')],
-            }
-        )
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (
+            {'multi_crop.num_local': 6, f'{PLACE}.num_local': 4},
+            r'multi_crop\.num_local=6 and train_dataloader\.dataset\.'
+            r'pipeline: MultiCrop\.num_local=4 were both set',
+        ),
+        (
+            {'multi_crop.num_local': 6, PLACE[:-2]: [dict(type='LoadImage')]},
+            'has 0 MultiCrop transforms',
+        ),
+    ],
+)
+def test_crops_that_cannot_be_set_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        crops_after(options)
 
 
 def test_the_pipeline_of_a_file_counts(tmp_path, said):

@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 
 from mmscfs.checkpoint import read_checkpoint
 from mmscfs.checkpoint.pretrained import KEPT
-from mmscfs.engine import prepare_config, start_from
+from mmscfs.engine import start_from
 from mmscfs.engine.hooks import PretrainedGuardHook
 from mmscfs.engine.pretrained import pretrained_places
+from mmscfs.results import read_origin
 
 RGB = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 
@@ -89,26 +90,36 @@ def test_places_are_found_at_any_depth():
     ]
 
 
-def test_wrong_depth_is_refused_before_the_run(cfg, checkpoint):
-    cfg.model.backbone.depth = 34
-    with pytest.raises(ValueError, match=r'for model\.backbone: .*missing'):
-        start_from(cfg, checkpoint)
-
-
 @pytest.mark.parametrize(
-    'change',
+    ('settings', 'message'),
     [
-        dict(bgr_to_rgb=False),
-        dict(mean=[103.53, 116.28, 123.675]),
-        dict(std=[1.0, 1.0, 1.0]),
+        ({'backbone.depth': 34}, r'for model\.backbone: .*missing'),
+        ({'backbone': None}, 'FasterRCNN has no backbone'),
+        (
+            {'data_preprocessor.bgr_to_rgb': False},
+            'data_preprocessor has BGR input',
+        ),
+        (
+            {'data_preprocessor.mean': [103.53, 116.28, 123.675]},
+            r'has RGB input of mean=\[103.53',
+        ),
+        ({'data_preprocessor.std': [1.0, 1.0, 1.0]}, r'std=\[1.0, 1.0'),
     ],
 )
-def test_other_input_is_refused(cfg, checkpoint, change):
-    cfg.model.data_preprocessor.update(change)
-    with pytest.raises(
-        ValueError, match=r'data_preprocessor has (BGR|RGB) input'
-    ):
+def test_what_does_not_fit_is_refused_before_the_run(
+    cfg, checkpoint, settings, message
+):
+    cfg.merge_from_dict({f'model.{k}': v for k, v in settings.items()})
+    with pytest.raises(ValueError, match=message):
         start_from(cfg, checkpoint)
+
+
+def test_load_from_would_overwrite_it(cfg, checkpoint):
+    cfg.load_from = 'detector.pth'
+    with pytest.raises(ValueError, match=r"load_from='detector.pth'"):
+        start_from(cfg, checkpoint)
+    cfg.resume = True  # there, it names what to resume
+    start_from(cfg, checkpoint)
 
 
 @pytest.mark.parametrize('where', ['cfg', 'pth', 'safetensors'])
@@ -139,20 +150,6 @@ def test_input_of_the_pretraining_counts(cfg, checkpoint, where, tmp_path):
     start_from(cfg, str(path))
 
 
-def test_load_from_is_refused(cfg, checkpoint):
-    cfg.load_from = 'detector.pth'
-    with pytest.raises(ValueError, match=r"load_from='detector.pth'"):
-        start_from(cfg, checkpoint)
-    cfg.resume = True  # there, it names what to resume
-    start_from(cfg, checkpoint)
-
-
-def test_model_without_backbone_is_refused(cfg, checkpoint):
-    del cfg.model.backbone
-    with pytest.raises(ValueError, match='FasterRCNN has no backbone'):
-        start_from(cfg, checkpoint)
-
-
 def test_guard_notices_weights_that_are_not_the_checkpoints(cfg, checkpoint):
     start_from(cfg, checkpoint)
     model = torch.nn.Module()
@@ -173,7 +170,7 @@ def test_guard_notices_weights_that_are_not_the_checkpoints(cfg, checkpoint):
 
 
 def test_the_file_is_read_once(cfg, checkpoint, monkeypatch):
-    """For the trial, for two modules' weights and for the check of them."""
+    """For the trial, two modules' weights, their check and the result."""
     read = []
 
     def counted(path):
@@ -183,7 +180,7 @@ def test_the_file_is_read_once(cfg, checkpoint, monkeypatch):
     for module in (
         'checkpoint.pretrained',
         'engine.pretrained',
-        'engine.hooks.pretrained_guard_hook',
+        'results.origin',
     ):
         monkeypatch.setattr(f'mmscfs.{module}.read_checkpoint', counted)
     start_from(cfg, checkpoint, 'student')
@@ -193,21 +190,7 @@ def test_the_file_is_read_once(cfg, checkpoint, monkeypatch):
     settings = {k: v for k, v in cfg.custom_hooks[0].items() if k != 'type'}
     hook = PretrainedGuardHook(**settings)
     hook.before_test(SimpleNamespace(model=model))
+    assert read_origin(checkpoint).network == 'teacher'
     assert read == [checkpoint]
     hook.before_test(SimpleNamespace(model=model))  # as of a dumped config
     assert read == [checkpoint] * 2
-
-
-def test_any_config_gets_plain_checkpoints_once():
-    cfg = Config(dict(default_hooks={}, train_dataloader=dict(num_workers=0)))
-    for _ in range(2):
-        prepare_config(cfg)
-        assert [hook.type for hook in cfg.custom_hooks] == [
-            'mmpretrain.PlainCheckpointHook'
-        ]
-    assert cfg.train_dataloader.persistent_workers is False
-    ours = Config(
-        dict(default_hooks=dict(plain=dict(type='PlainCheckpointHook')))
-    )
-    prepare_config(ours)
-    assert 'custom_hooks' not in ours

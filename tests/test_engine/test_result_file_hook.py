@@ -13,6 +13,7 @@ from scored_runs import Toy
 from mmscfs.checkpoint import read_checkpoint
 from mmscfs.engine.hooks import result_file_hook
 from mmscfs.results import read_result
+from mmscfs.results.origin import ORIGINS
 
 STEM = 'linear_toy'
 BACKBONE = dict(type='ResNet', depth=50)
@@ -31,7 +32,7 @@ def _no_survey(monkeypatch, tmp_path):
     """Every runner would ask the compilers for their versions."""
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
     monkeypatch.chdir(tmp_path)
-    result_file_hook.read_origin.cache_clear()
+    ORIGINS.clear()
 
 
 @pytest.fixture
@@ -207,12 +208,6 @@ def test_from_random_weights():
     assert result.metrics['accuracy/top1'] is None
 
 
-def test_no_result_of_an_unfinished_run():
-    with pytest.raises(KeyboardInterrupt):
-        make_runner(model=Toy(fails_at=8)).train()
-    assert found() == []
-
-
 class StopHook(Hook):
     """Stops after the third epoch, as a hook may."""
 
@@ -253,6 +248,7 @@ def interrupted(pretrained):
     )
     with pytest.raises(KeyboardInterrupt):
         runner.train()
+    assert found() == []  # of an unfinished run
 
 
 BESIDE_STUDENT = f'scfs_r50/epoch_200.student.{STEM}.json'
@@ -296,12 +292,7 @@ def test_a_test_knows_start_and_epoch(pretrained):
 
 @pytest.mark.parametrize(
     'note',
-    [
-        'text',
-        dict(checkpoint='a.pth'),
-        dict(checkpoint=3, network=None, pretraining={}),
-        dict(checkpoint=None, network=None, pretraining=[1]),
-    ],
+    ['text', dict(checkpoint=3, network=None, pretraining={})],
 )
 def test_a_note_of_another_kind_is_as_none(pretrained, note):
     interrupted(pretrained)
@@ -316,14 +307,6 @@ def test_a_note_of_another_kind_is_as_none(pretrained, note):
     assert result.metrics == {'accuracy/top1': 33.0, 'accuracy/loss': 16.5}
 
 
-def test_a_test_of_a_backbone(pretrained):
-    """As k-NN: nothing is trained."""
-    make_runner((33.0,), backbone=starting_from(pretrained)).test()
-    result = only_result(BESIDE)
-    assert result.metrics['accuracy/top1'] == 33
-    assert result.epoch is None
-
-
 def test_a_whole_model_of_another_program():
     """It is not a random network; its name is not believed."""
     torch.save(dict(state_dict=Toy().state_dict()), 'byol_300ep.pth')
@@ -331,6 +314,23 @@ def test_a_whole_model_of_another_program():
     result = only_result(f'work/{STEM}.json')
     assert result.checkpoint is None
     assert result.pretraining == NOTHING
+
+
+def test_a_test_of_a_backbone(pretrained):
+    """As k-NN: nothing is trained, and what is tested is whole."""
+    for settings in (
+        dict(backbone=starting_from(pretrained)),
+        dict(model=ToyPretraining(), load_from=pretrained),
+    ):
+        make_runner((33.0,), **settings).test()
+        result = only_result(BESIDE)
+        assert (result.checkpoint, result.network) == (
+            'epoch_200.pth',
+            'teacher',
+        )
+        assert result.pretraining['epochs'] == 200
+        assert result.metrics['accuracy/top1'] == 33
+        Path(BESIDE).unlink()
 
 
 # On the way of a pre-training
@@ -355,42 +355,35 @@ def test_a_pretraining_tells_itself():
     )
 
 
-def test_a_pretraining_checkpoint_is_tested(pretrained):
-    model = ToyPretraining()
-    make_runner((33.0,), model=model, load_from=pretrained).test()
-    result = only_result(BESIDE)
-    assert (result.checkpoint, result.network) == ('epoch_200.pth', 'teacher')
-    assert result.pretraining['epochs'] == 200
-
-
 # Before the long work
 
 
-def refuse(error, **kwargs):
-    model = Toy()
-    for mode in ('train', 'test'):
-        with pytest.raises(error) as caught:
-            getattr(make_runner(model=model, **kwargs), mode)()
-    assert model.count == 0
-    return str(caught.value)
-
-
 @pytest.mark.parametrize(
-    'evaluation',
+    ('evaluation', 'error', 'message'),
     [
-        None,
-        dict(protocol='kmeans', dataset='in1k'),
-        dict(protocol='knn', dataset=None),
+        (None, ValueError, r'protocol \(knn, linear, linear-sweep, semi-1%'),
+        (
+            dict(protocol='kmeans', dataset='in1k'),
+            ValueError,
+            'leave default_hooks.result out',
+        ),
+        (dict(protocol='knn', dataset=None), ValueError, 'and a dataset'),
+        (
+            dict(protocol='knn', dataset='in1k'),
+            OSError,
+            r"'scfs_r50'.* is a folder; remove it",
+        ),
     ],
 )
-def test_what_is_evaluated_must_be_known(evaluation):
-    text = refuse(ValueError, evaluation=evaluation)
-    assert 'protocol (knn, linear, linear-sweep, semi-1%' in text
-    assert 'leave default_hooks.result out' in text
-
-
-def test_a_folder_that_takes_no_file(pretrained):
+def test_what_cannot_be_written_is_refused(
+    pretrained, evaluation, error, message
+):
     Path(BESIDE).mkdir()
-    text = refuse(OSError, backbone=starting_from(pretrained))
-    assert "'scfs_r50'" in text
-    assert 'is a folder; remove it' in text
+    model, backbone = Toy(), starting_from(pretrained)
+    for mode in ('train', 'test'):
+        runner = make_runner(
+            model=model, backbone=backbone, evaluation=evaluation
+        )
+        with pytest.raises(error, match=message):
+            getattr(runner, mode)()
+    assert model.count == 0

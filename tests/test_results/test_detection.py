@@ -13,8 +13,8 @@ from report_runs import write_start
 from scored_runs import Toy, make_runner
 
 from mmscfs.checkpoint import parse_config
-from mmscfs.results import read_origin
 from mmscfs.results.detection import arrange, make_unscored, read_run
+from mmscfs.results.origin import ORIGINS
 
 ROOT = Path(__file__).parents[2]
 FPN = 'coco/mask-rcnn_r50-fpn_1x_coco'
@@ -44,7 +44,7 @@ def _folder(tmp_path, monkeypatch):
     """Every runner would ask the compilers for their versions."""
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
     monkeypatch.chdir(tmp_path)
-    read_origin.cache_clear()  # of files in the folders of other tests
+    ORIGINS.clear()  # of files in the folders of other tests
 
 
 @functools.cache

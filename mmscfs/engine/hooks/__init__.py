@@ -1,4 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from ..pretrained import PretrainedGuardHook
 from .collapse_monitor_hook import CollapseMonitorHook
 from .deferred_runtime_info_hook import DeferredRuntimeInfoHook, read_hub
 from .dino_hooks import (
@@ -10,7 +11,6 @@ from .frozen_backbone_hook import FrozenBackboneHook
 from .non_finite_loss_hook import NonFiniteLossHook
 from .pictures_hook import PicturesHook
 from .preflight_hook import PreflightHook
-from .pretrained_guard_hook import PretrainedGuardHook
 from .result_file_hook import ResultFileHook
 
 __all__ = [

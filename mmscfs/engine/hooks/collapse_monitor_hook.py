@@ -19,8 +19,8 @@ class CollapseMonitorHook(Hook):
     """Warn once, in plain words, when the logged figures show collapse.
 
     It looks at the last ``window`` iterations every ``window`` iterations, in
-    the log's history, so it waits for the device then and no oftener. Of
-    several processes it takes the mean, so that all find the same.
+    the log's history, so it waits for the device only then. It takes
+    the mean of all processes, so that all of them find the same.
 
     Args:
         stop (bool): Stop the run after the warning. Defaults to False.

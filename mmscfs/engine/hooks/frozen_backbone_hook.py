@@ -61,22 +61,20 @@ def check_frozen(model: BaseModel) -> None:
     """
     was_training = model.training
     model.train()
-    learning = [
+    problems = [
         f'model.backbone.{name} requires a gradient'
         for name, value in model.backbone.named_parameters()
         if value.requires_grad
-    ]
-    moving = [
+    ] or [
         f'{f"model.backbone.{name}".rstrip(".")} is in train mode'
         for name, module in model.backbone.named_modules()
         if module.training
     ]
     model.train(was_training)
-    if learning or moving:
+    if problems:
         raise ValueError(
             f'model.type={type(model).__name__!r} does not freeze its '
-            f'backbone: {(learning or moving)[0]} (one of '
-            f'{len(learning or moving)}); set '
+            f'backbone: {problems[0]} (one of {len(problems)}); set '
             "model.type='LinearProbe', or to train the backbone remove "
             'FrozenBackboneHook (default_hooks.frozen_backbone)'
         )

@@ -60,7 +60,6 @@ class PreflightHook(Hook):
         model = unwrapped_model(runner)
         check_not_empty(loader)  # mmengine's own loops do not
         check_batches(model, loader)
-        check_queue(model, loader)
         sample = loader.dataset[next(iter(loader.sampler))]
         check_colors(model, loader.dataset, sample)
         views = sample['inputs']
@@ -106,56 +105,38 @@ def rising_rates(schedulers: Any) -> Iterator[str]:
             )
 
 
-def size_of(loader: DataLoader) -> tuple[int, int]:
-    """Return the images of an epoch in this process, and of a batch."""
+def check_batches(model: BaseModel, loader: DataLoader) -> None:
+    """Check the size of every batch, the last of an epoch included.
+
+    Batch norm needs two images, unless it is synchronized. A queue of keys,
+    as MoCo's, holds whole batches.
+
+    Raises:
+        ValueError: A batch has another size.
+    """
     sampler: Any = loader.sampler  # torch's hints know no length
     batch: Any = loader.batch_size
-    return len(sampler), batch
-
-
-def has_batch_norm(model: nn.Module) -> bool:
-    """Whether a norm sees only this process's images."""
+    images = len(sampler)
+    last = 0 if loader.drop_last else images % batch
     synced = nn.SyncBatchNorm if get_world_size() > 1 else ()
-    return any(
+    has_batch_norm = any(
         isinstance(module, _BatchNorm) and not isinstance(module, synced)
         for module in model.modules()
     )
-
-
-def check_batches(model: BaseModel, loader: DataLoader) -> None:
-    """Check that no batch has one image alone, for batch norm.
-
-    Raises:
-        ValueError: One has.
-    """
-    images, batch = size_of(loader)
-    last = images % batch
-    if has_batch_norm(model) and (
-        batch == 1 or (last == 1 and not loader.drop_last)
-    ):
+    if has_batch_norm and 1 in (batch, last):
         raise ValueError(
             f'train_dataloader.batch_size={batch} makes batches of one '
             f'image out of {images}, which have no statistics for batch '
             'norm: use a batch size of 2 or more and drop_last=True'
         )
-
-
-def check_queue(model: BaseModel, loader: DataLoader) -> None:
-    """Check that a queue of keys, as MoCo's, holds whole batches.
-
-    Raises:
-        ValueError: It does not, or the last batch is a smaller one.
-    """
     length = getattr(model, 'queue_len', None)
     if length is None:
         return
-    images, batch = size_of(loader)
     check_queue_length(length, batch)
-    last = images % batch
-    if last and not loader.drop_last:
+    if last:
         raise ValueError(
             'train_dataloader.drop_last=False ends each epoch in a batch '
-            f'of {last} images, but the queue takes whole batches alone: set '
+            f'of {last} images, but the queue takes only whole batches: set '
             'drop_last=True'
         )
 

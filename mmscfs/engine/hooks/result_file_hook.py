@@ -65,33 +65,24 @@ class ResultFileHook(Hook):
         by_epoch = 'max_epochs' in (runner.cfg.get('train_cfg') or {})
         trained = meta.get('epoch' if by_epoch else 'iter')
         self.trained = trained if isinstance(trained, int) else None
-        self.start = read_note(meta)
-        if self.start is None:  # trained without this hook
-            path = runner.cfg.get('load_from')
-            origin = read_origin(path) if path else Origin()
-            self.start = describe(
-                origin._replace(checkpoint=None, network=None)
-            )
+        path = runner.cfg.get('load_from')
+        origin = read_origin(path, checkpoint) if path else Origin()
+        # Without a note it was trained without this hook.
+        self.start = read_note(meta) or describe(
+            origin._replace(checkpoint=None, network=None)
+        )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Note what the run started from."""
         checkpoint['meta'][NOTE] = self.start
 
-    def before_train(self, runner: Runner) -> None:
-        """Check that the result can be written.
+    def before_train(self, runner: Runner, mode: str = 'train') -> None:
+        """Find start and file, and check them before the long work.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The result cannot be written.
             ValueError: The config does not say what it evaluates.
         """
-        self.prepare(runner, 'train')
-
-    def before_test(self, runner: Runner) -> None:
-        """The same for a test."""
-        self.prepare(runner, 'test')
-
-    def prepare(self, runner: Runner, mode: str) -> None:
-        """Find start and file, and check them before the long work."""
         if not is_main_process():
             return
         evaluation = runner.cfg.get('evaluation') or {}
@@ -104,7 +95,7 @@ class ResultFileHook(Hook):
                 "dict(protocol='linear', dataset='in1k'); or leave "
                 'default_hooks.result out'
             )
-        if isinstance(unwrapped_model(runner), BaseSelfSupervisor):
+        if is_pretraining(runner):
             self.start = pretraining_start(runner, mode)
         elif self.start is None:
             backbone = runner.cfg.model.get('backbone') or {}
@@ -118,6 +109,10 @@ class ResultFileHook(Hook):
         else:
             self.path = Path(runner.work_dir, f'{config}.json')
         check_writable(self.path)
+
+    def before_test(self, runner: Runner) -> None:
+        """Find and check the same for a test."""
+        self.before_train(runner, 'test')
 
     def after_val_epoch(
         self, runner: Runner, metrics: dict[str, float] | None = None
@@ -157,12 +152,10 @@ class ResultFileHook(Hook):
     ) -> None:
         """Write the result, with the metrics that are numbers."""
         cfg, start, path = runner.cfg, self.start, self.path
-        assert start is not None  # as prepare() has found it
+        assert start is not None  # as before_train() has found it
         assert path is not None
         pretraining = start['pretraining']
-        if split == 'val' and isinstance(
-            unwrapped_model(runner), BaseSelfSupervisor
-        ):
+        if split == 'val' and is_pretraining(runner):
             pretraining = pretraining | dict(epochs=epoch)
         checkpoint = start['checkpoint']
         result = Result(
@@ -186,8 +179,13 @@ class ResultFileHook(Hook):
         runner.logger.info(f'result written to {path}')
 
 
+def is_pretraining(runner: Runner) -> bool:
+    """Whether a pre-training is evaluated on its way, or tested."""
+    return isinstance(unwrapped_model(runner), BaseSelfSupervisor)
+
+
 def pretraining_start(runner: Runner, mode: str) -> dict[str, Any]:
-    """Describe a pre-training that is evaluated on its way, or tested."""
+    """Describe a pre-training by its config, or by its checkpoint."""
     path = runner.cfg.get('load_from')
     if mode == 'test' and path:
         origin = read_origin(path)
@@ -242,23 +240,14 @@ def read_settings(runner: Runner, split: str) -> dict[str, Any]:
     """Return the settings that took part in an evaluation."""
     cfg = runner.cfg
     train_cfg = cfg.get('train_cfg') or {}
-    settings = {
-        name: train_cfg[name]
-        for name in ('max_epochs', 'max_iters')
-        if name in train_cfg
-    }
+    settings = pick(train_cfg, 'max_epochs', 'max_iters')
     loop = runner.val_loop if split == 'val' else runner.test_loop
     settings['val_images'] = len(loop.dataloader.dataset)
     bank = getattr(loop, 'bank_dataloader', None)
     if split == 'val':
         bank = bank or runner.train_dataloader
         wrapper = cfg.get('optim_wrapper') or {}
-        optimizer = wrapper.get('optimizer') or {}
-        settings |= {
-            name: optimizer[name]
-            for name in ('lr', 'weight_decay')
-            if name in optimizer
-        }
+        settings |= pick(wrapper.get('optimizer') or {}, 'lr', 'weight_decay')
         settings['batch_size'] = (
             runner.train_dataloader.batch_size
             * get_world_size()
@@ -270,3 +259,8 @@ def read_settings(runner: Runner, split: str) -> dict[str, Any]:
     if bank is not None:
         settings['train_images'] = len(bank.dataset)
     return settings
+
+
+def pick(settings: Mapping, *names: str) -> dict[str, Any]:
+    """Return the settings of these names that there are."""
+    return {name: settings[name] for name in names if name in settings}
