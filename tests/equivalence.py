@@ -4,10 +4,10 @@
 
 The same recipe, seed and global batch are trained by the runner on one
 process and on others, on the CPU and in double precision, each process with
-its share of the images; batch norm is synchronized. The table has the largest
-differences from one process at the end of the run, and of the losses those
-of every step, averaged over the processes. Small networks and made images: it
-is about what the processes exchange, not about the numbers of a real run.
+its share of the images and with synchronized batch norm. The table has the
+largest differences from one process at the end of the run, and of the losses
+those of every step, averaged over the processes. Networks and images are small
+and made: this is about what the processes exchange.
 """
 
 import argparse
@@ -21,11 +21,14 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from chaos import make_images
-from cpu_sync_batch_norm import WRAPPER
 from mmengine.config import Config, DictAction
 from mmengine.hooks import Hook
+from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmscfs.engine import prepare_config
 from mmscfs.engine.runner_access import unwrapped_model
@@ -92,6 +95,46 @@ RECIPES = {
 OWN = 'feature_std'
 
 
+class CPUSyncBatchNorm(_BatchNorm):
+    """Batch norm over the images of all processes; torch's needs a GPU.
+
+    It is not of torch's type, which DistributedDataParallel refuses on a CPU.
+    """
+
+    def _check_input_dim(self, x):
+        """Take inputs of any dimension."""
+
+    def forward(self, x):
+        """Normalize (B, C, ...) with the statistics of all processes."""
+        if not self.training:
+            return super().forward(x)
+        dims, shape = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
+        # The backward pass of each sum is a sum over the processes, too.
+        count = all_reduce(x.new_tensor(x.numel() / x.shape[1]))
+        mean = all_reduce(x.sum(dims)) / count
+        x = x - mean.view(shape)
+        var = all_reduce((x * x).sum(dims)) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * count / (count - 1), self.momentum)
+        x = x * (var + self.eps).rsqrt().view(shape)
+        if self.affine:
+            x = x * self.weight.view(shape) + self.bias.view(shape)
+        return x
+
+
+@MODEL_WRAPPERS.register_module()
+class SynchronizedOnCPU(MMDistributedDataParallel):
+    """mmengine's wrapper, of a model that is synchronized on the CPU."""
+
+    def __init__(self, module, **kwargs):
+        for part in module.modules():
+            if isinstance(part, nn.SyncBatchNorm):
+                part.__class__ = CPUSyncBatchNorm
+        super().__init__(module=module, **kwargs)
+
+
 def make_config(
     method: str, accumulate: int, batch: int, data: str, options: dict
 ) -> Config:
@@ -100,7 +143,7 @@ def make_config(
     Args:
         method (str): A key of ``RECIPES``.
         accumulate (int): Batches that a step accumulates.
-        batch (int): Images in a batch.
+        batch (int): Images in a batch of all processes.
         data (str): Folder of the images.
         options (dict): More settings.
     """
@@ -116,7 +159,7 @@ def make_config(
             'train_cfg.max_epochs': EPOCHS,
             'optim_wrapper.accumulative_counts': accumulate,
             'default_hooks.checkpoint': None,
-            'model_wrapper_cfg.type': WRAPPER,
+            'model_wrapper_cfg.type': 'SynchronizedOnCPU',
             'log_level': 'ERROR',
         }
     )
@@ -177,11 +220,8 @@ def train_part(rank: int, processes: int, cfg: Config, folder: str) -> None:
 
 def student_weights(model: nn.Module) -> dict:
     """Return copies of what the optimizer moves, by name."""
-    return {
-        name: parameter.detach().clone()
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
+    named = model.named_parameters()
+    return {n: p.detach().clone() for n, p in named if p.requires_grad}
 
 
 def state_parts(runner: Runner, model: nn.Module) -> dict[str, dict]:
@@ -214,11 +254,9 @@ def max_difference(one: dict, other: dict) -> float:
     """
     if one.keys() != other.keys():
         raise ValueError(f'only one has {sorted(one.keys() ^ other.keys())}')
-    differences = [
-        torch.as_tensor(one[name] - other[name]).abs().max().item()
-        for name in one
-    ]
-    return max(differences, default=0.0)
+    pairs = ((one[name], other[name]) for name in one)
+    differences = (torch.as_tensor(a - b).abs().max() for a, b in pairs)
+    return max((x.item() for x in differences), default=0.0)
 
 
 def train(cfg: Config, processes: int) -> list[dict]:
@@ -238,13 +276,7 @@ def train(cfg: Config, processes: int) -> list[dict]:
 
 
 def compare(alone: dict, results: list[dict], batch: int) -> dict[str, float]:
-    """Return the differences of several processes from one.
-
-    Args:
-        alone (dict): What one process saved.
-        results (list[dict]): What each of several saved.
-        batch (int): Images in a batch of all processes.
-    """
+    """Return the differences of what several processes saved from one's."""
     first = results[0]
     means = [
         {name: sum(s[name] for s in step) / len(step) for name in step[0]}
@@ -264,9 +296,9 @@ def compare(alone: dict, results: list[dict], batch: int) -> dict[str, float]:
             )
         differences[part] = max_difference(found, expected)
     differences['between'] = max(
-        max_difference(other['parts'][part], tensors)
+        max_difference(other['parts'][part], first['parts'][part])
         for other in results[1:]
-        for part, tensors in first['parts'].items()
+        for part in first['parts']
     )
     return differences
 
@@ -293,15 +325,7 @@ def measure(
     batch: int,
     options: dict,
 ) -> list[dict]:
-    """Train a method on one process and on others; return a row for each.
-
-    Args:
-        method (str): A key of ``RECIPES``.
-        accumulate (int): Batches that a step accumulates.
-        processes (Sequence[int]): Numbers of processes beside one.
-        batch (int): Images in a batch of all processes.
-        options (dict): More settings of the config.
-    """
+    """Train a method on one process and on others; return a row for each."""
     rows = []
     with tempfile.TemporaryDirectory() as data:
         make_images(Path(data), STEPS_PER_EPOCH * batch)
@@ -325,33 +349,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for name, default, text in (
-        ('processes', [2, 4], 'numbers of processes beside one'),
-        ('accumulate', [1, 2], 'batches that a step accumulates'),
+    every = [*RECIPES]
+    for name, default, choices, text in (
+        ('processes', [2, 4], None, 'numbers of processes beside one'),
+        ('accumulate', [1, 2], None, 'batches that a step accumulates'),
+        ('methods', every, every, 'what is trained'),
+        ('batch', 16, None, 'images in a batch of all processes'),
     ):
         parser.add_argument(
             f'--{name}',
-            nargs='+',
-            type=int,
+            nargs='+' if isinstance(default, list) else None,
+            type=str if choices else int,
             default=default,
-            metavar='N',
+            choices=choices,
             help=f'{text} (default: %(default)s)',
         )
-    parser.add_argument(
-        '--methods',
-        nargs='+',
-        choices=[*RECIPES],
-        default=[*RECIPES],
-        help='what is trained (default: all)',
-    )
-    parser.add_argument(
-        '--batch',
-        type=int,
-        default=16,
-        metavar='N',
-        help='images in a batch of all processes, two or more for each '
-        '(default: %(default)s)',
-    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -361,22 +373,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         help='settings of all configs',
     )
     args = parser.parse_args(argv)
+    options = args.cfg_options
     # On the CPU, and before a fork, which threads do not survive.
     os.environ.update(CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
     worst = 0.0
     for method in args.methods:
         for accumulate in args.accumulate:
-            for row in measure(
-                method,
-                accumulate,
-                args.processes,
-                args.batch,
-                args.cfg_options,
-            ):
+            rows = measure(
+                method, accumulate, args.processes, args.batch, options
+            )
+            for row in rows:
                 floats = {k: v for k, v in row.items() if type(v) is float}
-                labels = [
-                    f'{k} {v}' for k, v in row.items() if k not in floats
-                ]
+                labels = [f'{k} {row[k]}' for k in row if k not in floats]
                 print(*labels, sep=', ')
                 for name, value in floats.items():
                     print(f'    {name:10} {value:.1e}', flush=True)

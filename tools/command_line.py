@@ -1,12 +1,12 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""What train.py and test.py have in common."""
+"""What the commands have in common."""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # else --help would wait for torch
     from mmengine.config import Config
@@ -17,27 +17,46 @@ PREFIX = 'mmscfs::'
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 
 
+def make_parser(description: str, examples: str) -> argparse.ArgumentParser:
+    """Return a parser whose help keeps the lines of its texts."""
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def setting(text: str) -> str:
+    """Check that a word is KEY=VALUE; a type of argparse."""
+    if '=' not in text:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not KEY=VALUE, e.g. train_cfg.max_epochs=100'
+        )
+    return text
+
+
+def read_settings(words: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of KEY=VALUE words, as mmengine reads them."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--words', nargs='*', action=DictAction)
+    return parser.parse_args(['--words', *words]).words or {}
+
+
 class SettingsAction(argparse.Action):
-    """Takes KEY=VALUE words as mmengine reads them."""
+    """Collects KEY=VALUE words as a dict of settings."""
 
     def __call__(
         self,
         parser: argparse.ArgumentParser,
         namespace: argparse.Namespace,
-        values: Sequence[str],
+        values: Any,
         option_string: str | None = None,
     ) -> None:
         """Put the settings into the namespace."""
-        from mmengine.config import DictAction
-
-        for word in values:
-            if '=' not in word:
-                parser.error(
-                    f'{option_string}: {word!r} is not KEY=VALUE, e.g. '
-                    'train_cfg.max_epochs=100'
-                )
-        action = DictAction(self.option_strings, self.dest, nargs='+')
-        action(parser, namespace, values, option_string)
+        before = getattr(namespace, self.dest) or {}
+        setattr(namespace, self.dest, before | read_settings(values))
 
 
 def add_cfg_options(parser: argparse.ArgumentParser, example: str) -> None:
@@ -45,6 +64,7 @@ def add_cfg_options(parser: argparse.ArgumentParser, example: str) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
+        type=setting,
         action=SettingsAction,
         metavar='KEY=VALUE',
         help=f'override settings of the config, e.g. {example}',

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from command_line import CONFIGS, PREFIX, add_cfg_options
+from command_line import CONFIGS, PREFIX, add_cfg_options, make_parser
 from doctor_environment import (
     MISSING,
     NOTE,
@@ -43,11 +43,7 @@ exit code: 0 all that is needed is there, 1 something is missing, 2 wrong call
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; a bad value exits with code 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         'config',
         nargs='?',

@@ -18,14 +18,37 @@ checkpoint, and every run's in its folder.
 """
 
 import argparse
+import json
+import os
 import shlex
+import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
-from launch import commanded, make_parser, run_steps
+from command_line import add_pretrained_options, make_parser
+from launch import (
+    Step,
+    add_run_options,
+    check_settings,
+    commanded,
+    read_report,
+    run_steps,
+    show_tables,
+    write_report,
+)
 
 RATES = (0.0001, 0.0003162, 0.001, 0.003162, 0.01, 0.03162, 0.1)
 DECAYS = (0.0, 1e-6, 3.162e-6, 1e-5, 3.162e-5, 1e-4, 3.162e-4, 1e-3)
+# The first that is logged: the mean over classes where a data set's scores
+# are reported so.
+METRICS = ('single-label/recall', 'accuracy/top1')
+NOTE = (
+    'Scores in percent: the last validation, on the val split of the config. '
+    'The optimizer gets the weight decay divided by the learning rate.'
+)
+OPTIMIZER = 'optim_wrapper.optimizer'
 EXAMPLES = """
 examples:
   # the protocol's grid, chosen on the test set
@@ -49,17 +72,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; a bad value exits with code 2."""
     parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--pretrained',
-        metavar='CHECKPOINT',
-        help='as in tools/train.py (default: random weights)',
-    )
-    parser.add_argument(
-        '--network',
-        choices=['teacher', 'student'],
-        help='which network of --pretrained (default: the teacher where '
-        'there is one)',
-    )
+    add_pretrained_options(parser)
     for option, values, text in (
         ('--lr', RATES, 'learning rates'),
         ('--weight-decay', DECAYS, 'weight decays'),
@@ -78,12 +91,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='what to choose by, the larger the better (default: '
         'single-label/recall if it is logged, else accuracy/top1)',
     )
-    parser.add_argument(
-        '--work-dir',
-        type=Path,
-        metavar='FOLDER',
-        help='for the runs and the table (default: work_dirs/grid_<config>)',
-    )
+    add_run_options(parser, 'grid_<config>')
     args = parser.parse_args(argv)
     for name in (args.config, args.pretrained):
         if name and not Path(name).is_file():
@@ -105,6 +113,194 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+@dataclass(kw_only=True, eq=False)
+class FineTuning(Step):
+    """The run of a pair.
+
+    Attributes:
+        lr (float): The learning rate.
+        weight_decay (float): Before it is divided by the learning rate.
+        wanted (str, optional): The metric to choose by; None takes the first
+            of ``METRICS`` that is logged.
+        result (Path, optional): The result file beside the checkpoint.
+        metric (str): The metric that was found.
+        score (float, optional): Its value in percent.
+    """
+
+    lr: float
+    weight_decay: float
+    wanted: str | None
+    result: Path | None
+    metric: str = ''
+    score: float | None = None
+
+    def missing(self) -> str:
+        """Read the score; say why there is none, "" if there is one.
+
+        Raises:
+            ValueError: A file is damaged, or the metric is not logged.
+        """
+        from mmscfs.results import last_validation, read_starts
+
+        starts = read_starts(self.folder)
+        if not starts:
+            return 'not started'
+        scores, problem = last_validation(starts[-1].cfg, starts[-1].lines)
+        if problem:
+            return problem
+        names = [self.wanted] if self.wanted else METRICS
+        for name in names:
+            if name in scores:
+                self.metric, self.score = name, scores[name]
+                return ''
+        logged = ', '.join(name for name in scores if '/' in name)
+        raise ValueError(
+            f'{self.folder} has no {" or ".join(names)} in its log: set '
+            f'--metric to one of {logged}'
+        )
+
+    def reached(self) -> str:
+        """Say the score."""
+        return f'{self.score:.2f}'
+
+    def run(self, gpus: int | None) -> None:
+        """Run it, and take its result file into its folder."""
+        super().run(gpus)
+        if self.problem or self.result is None or not self.result.is_file():
+            return
+        content = json.loads(self.result.read_text(encoding='utf-8'))
+        if content['work_dir'] == os.path.abspath(self.folder):
+            # The next run would replace it.
+            shutil.move(self.result, self.folder / self.result.name)
+
+
+class Grid:
+    """A fine-tuning with each pair of learning rate and weight decay.
+
+    Args:
+        args (argparse.Namespace): Those of tools/grid.py.
+
+    Raises:
+        ValueError: The work directory holds another grid, or the config does
+            not train and validate.
+        OSError: A file cannot be read.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        from mmengine.config import Config
+
+        from mmscfs.results import result_path
+
+        names = ('config', 'pretrained', 'network', 'cfg_options')
+        self.settings = {name: getattr(args, name) for name in names}
+        self.path = args.work_dir / 'grid.json'
+        check_settings(self.path, read_report(self.path), self.settings)
+        cfg = Config.fromfile(args.config)
+        optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+        if 'lr' not in optimizer or not cfg.get('val_evaluator'):
+            raise ValueError(
+                f'{args.config} has no {OPTIMIZER}.lr or no val_evaluator: '
+                'name a config that trains and validates, e.g. one below '
+                'configs/classification/finetune'
+            )
+        stem, start = Path(args.config).stem, args.pretrained
+        self.title = f'{stem} from {start or "random weights"}'
+        self.result = start and result_path(start, stem, args.network)
+        self.runs = []
+        for lr, decay in product(
+            sorted({*args.lr}), sorted({*args.weight_decay})
+        ):
+            name = f'lr-{lr:g}_wd-{decay:g}'
+            run = FineTuning(
+                name=name,
+                config=args.config,
+                folder=args.work_dir / name,
+                # Of two with the same key the last one counts.
+                settings=[
+                    *args.cfg_options,
+                    f'{OPTIMIZER}.lr={lr:g}',
+                    f'{OPTIMIZER}.weight_decay={decay / lr:g}',
+                ],
+                start=start and Path(start),
+                network=args.network,
+                lr=lr,
+                weight_decay=decay,
+                wanted=args.metric,
+                result=self.result,
+            )
+            self.runs.append(run)
+        self.pending = [run for run in self.runs if run.missing()]
+
+    @property
+    def best(self) -> FineTuning | None:
+        """The run of the highest score, of equals the first."""
+        scored = [run for run in self.runs if run.score is not None]
+        return max(scored, key=lambda run: run.score, default=None)
+
+    def report(self, is_last: bool = False) -> int:
+        """Write grid.json, .md and .csv; the best run's result is the grid's.
+
+        Args:
+            is_last (bool): Print the table too. Defaults to False.
+
+        Returns:
+            int: The exit code of a command: 1 if the last writing failed.
+
+        Raises:
+            OSError: Writing failed before.
+        """
+        from mmscfs.results.tables import Row, Table
+
+        best = self.best
+        problems = {
+            run.name: run.problem or run.missing()
+            for run in self.runs
+            if run.score is None
+        }
+        content = dict(self.settings, best=None)
+        note = 'no score yet'
+        if best is not None:
+            pair = dict(lr=best.lr, weight_decay=best.weight_decay)
+            content['best'] = pair
+            note = f'best: {best.name}, {best.metric} {best.score:.2f}'
+            if self.result and (best.folder / self.result.name).is_file():
+                shutil.copyfile(best.folder / self.result.name, self.result)
+        content['runs'] = [
+            dict(
+                lr=run.lr,
+                weight_decay=run.weight_decay,
+                score=run.score,
+                metric=run.metric,
+                problem=problems.get(run.name, ''),
+                work_dir=run.name,
+            )
+            for run in self.runs
+        ]
+        write_report(self.path, content)
+        rows: dict[float, dict[str, float | None]] = {}
+        for run in self.runs:
+            column = f'decay {run.weight_decay:g}'
+            rows.setdefault(run.lr, {})[column] = run.score
+        table = Table(
+            self.title,
+            note,
+            ('lr',),
+            tuple(rows[self.runs[0].lr]),
+            [
+                Row((f'{lr:g}',), scores, f'lr-{lr:g}_wd-*', True)
+                for lr, scores in rows.items()
+            ],
+        )
+        return show_tables(
+            self.path.with_suffix('.md'),
+            f'Grid: {self.title}',
+            NOTE,
+            [table] if best else [],
+            problems,
+            is_last,
+        )
+
+
 @commanded
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code.
@@ -113,10 +309,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopped.
     """
     args = parse_args(argv)
-
-    # After parsing, so that --help and a wrong option answer at once.
-    from grid_runs import Grid
-
     grid = Grid(args)
     if args.dry_run:
         for run in grid.pending:

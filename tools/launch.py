@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from command_line import setting
 from rich.progress import Progress, TimeElapsedColumn
 
 TOOLS = Path(__file__).resolve().parent
@@ -31,15 +32,6 @@ Main = Callable[[Sequence[str] | None], int]
 # The command line
 
 
-def setting(text: str) -> str:
-    """Check that a word is KEY=VALUE; a type of argparse."""
-    if '=' not in text:
-        raise argparse.ArgumentTypeError(
-            f'{text!r} is not KEY=VALUE, e.g. train_cfg.max_epochs=100'
-        )
-    return text
-
-
 def positive(text: str) -> int:
     """Return a whole number from 1; a type of argparse."""
     if not text.isdecimal() or int(text) < 1:
@@ -47,12 +39,18 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def make_parser(description: str, examples: str) -> argparse.ArgumentParser:
-    """Return a parser with the options that all lists of runs have."""
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def add_run_options(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the options that all lists of runs have.
+
+    Args:
+        parser (argparse.ArgumentParser): The command's.
+        name (str): Of its default work directory.
+    """
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        metavar='FOLDER',
+        help=f'for the runs and the table (default: work_dirs/{name})',
     )
     parser.add_argument(
         '--gpus',
@@ -65,6 +63,7 @@ def make_parser(description: str, examples: str) -> argparse.ArgumentParser:
         '--cfg-options',
         nargs='+',
         type=setting,
+        action='extend',
         default=[],
         metavar='KEY=VALUE',
         help='more settings of every training. What the runs differ in has '
@@ -75,7 +74,6 @@ def make_parser(description: str, examples: str) -> argparse.ArgumentParser:
         action='store_true',
         help='only print the commands that are left to run',
     )
-    return parser
 
 
 def commanded(main: Main) -> Main:
@@ -301,7 +299,7 @@ def check_settings(
         if name in known and known[name] != value:
             raise ValueError(
                 f'--work-dir {path.parent} holds the {path.stem} of {name}='
-                f'{known[name]!r}, not {value!r}: name another one'
+                f'{known[name]!r}, not {value!r}: choose another folder'
             )
 
 
@@ -351,6 +349,6 @@ def show_tables(
     unscored = Table('not scored', '', ('step',), (), rows)
     summary = Summary(title, note, tables, unscored)
     if is_last:
-        return summary.publish(path)
+        return summary.publish(path, '--work-dir')
     summary.write(path)
     return 0

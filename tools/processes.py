@@ -102,7 +102,7 @@ def torchrun_options(processes: str, arguments: list[str]) -> list[str]:
         address = own_address(host, port)
     except OSError as error:
         raise ValueError(
-            f'MASTER_ADDR={host!r} is not reached: {error}'
+            f'MASTER_ADDR={host!r} cannot be reached: {error}'
         ) from error
     if nodes > 1 and (name := interface(address)):
         # gloo would take the address that the node's name has, which is a

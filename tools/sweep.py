@@ -29,7 +29,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from launch import TOOLS, commanded, make_parser, run_steps, setting
+from command_line import make_parser, setting
+from launch import TOOLS, add_run_options, commanded, run_steps
 
 EXAMPLES = """
 examples:
@@ -57,12 +58,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         'list', help='list of variants, e.g. one of configs/sweeps'
     )
-    parser.add_argument(
-        '--work-dir',
-        type=Path,
-        metavar='FOLDER',
-        help='for the runs and the table (default: work_dirs/sweep_<list>)',
-    )
+    add_run_options(parser, 'sweep_<list>')
     parser.add_argument(
         '--variants', nargs='+', metavar='NAME', help='run only these'
     )
@@ -83,6 +79,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--eval-cfg-options',
         nargs='+',
         type=setting,
+        action='extend',
         default=[],
         metavar='KEY=VALUE',
         help='more settings of every evaluation and detector',

@@ -1,15 +1,15 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """The lists of variants that tools/sweep.py runs."""
 
-import argparse
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from command_line import read_settings
 from launch import TOOLS
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 NAME = r'[\w.+-]+'  # of a folder, without a space or a slash
 
@@ -150,21 +150,13 @@ def to_words(options: Mapping[str, Any], prefix: str = '') -> tuple[str, ...]:
             continue
         text = value if isinstance(value, str) else str(value).replace(' ', '')
         word = f'{prefix}{key}={text}'
-        if parse_words([word]) != {f'{prefix}{key}': value}:
+        if read_settings([word]) != {f'{prefix}{key}': value}:
             raise ValueError(
                 f'cfg_options: {prefix}{key}={value!r} cannot be given to '
                 'tools/train.py --cfg-options: write a config for it'
             )
         words.append(word)
     return tuple(words)
-
-
-def parse_words(words: Sequence[str]) -> dict[str, Any]:
-    """Return settings of --cfg-options as tools/train.py understands them."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='*', action=DictAction)
-    parsed = parser.parse_args(['--cfg-options', *words])
-    return parsed.cfg_options or {}
 
 
 @cache
@@ -191,7 +183,7 @@ def merged_config(path: str, words: Sequence[str]) -> Config:
 
     cfg = Config(load_config(path).to_dict(), filename=path)
     try:
-        cfg.merge_from_dict(parse_words(words))
+        cfg.merge_from_dict(read_settings(words))
         apply_multi_crop(cfg)
     except (KeyError, TypeError) as error:
         raise ValueError(f'{path} with {" ".join(words)}: {error}') from error

@@ -12,6 +12,7 @@ from command_line import (
     add_common_options,
     add_pretrained_options,
     build_runner,
+    make_parser,
     merge_common,
     parse,
     read_config,
@@ -54,11 +55,7 @@ def is_restart() -> bool:
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         'config', help='config file, or mmscfs:: and a name below configs'
     )

@@ -245,8 +245,12 @@ class Summary(NamedTuple):
         write_atomically(path, self.to_markdown().encode())
         write_atomically(path.with_suffix('.csv'), self.to_csv().encode())
 
-    def publish(self, path: Path) -> int:
+    def publish(self, path: Path, option: str = '--out') -> int:
         """Write the files, then print the tables.
+
+        Args:
+            path (Path): The Markdown file.
+            option (str): What named its folder. Defaults to "--out".
 
         Returns:
             int: The exit code of a command: 0, or 1 if writing failed.
@@ -254,7 +258,7 @@ class Summary(NamedTuple):
         try:
             self.write(path)
         except OSError as error:
-            print(f'error: --out {path.parent}: {error}', file=sys.stderr)
+            print(f'error: {option} {path.parent}: {error}', file=sys.stderr)
             return 1
         self.print()
         for row in self.unscored.rows:

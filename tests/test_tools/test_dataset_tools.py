@@ -89,18 +89,13 @@ def small_pets(tmp_path, monkeypatch):
     return root
 
 
-def test_complete_set(small_pets, capsys):
+def test_complete_and_incomplete_sets(small_pets, capsys):
     assert checker.main(['pets']) == 0
     output = capsys.readouterr().out
     assert '2 of 2' in output
     assert '1 of 1' in output
     assert output.count(' complete') == 2
     assert 'expected' not in output
-
-
-def test_incomplete_set_names_what_is_missing_and_the_layout(
-    small_pets, capsys
-):
     (small_pets / 'images/B_1.jpg').unlink()
     assert checker.main(['pets']) == 1
     output = capsys.readouterr().out
@@ -109,6 +104,7 @@ def test_incomplete_set_names_what_is_missing_and_the_layout(
     assert 'trainval: missing (1): images/B_1.jpg' in output
     name = OxfordIIITPet.METAINFO['classes'][1]
     assert f'trainval: classes without images (1): {name}' in output
+    # The layout.
     assert 'images/Abyssinian_1.jpg' in output
 
 
@@ -120,7 +116,9 @@ def test_root_is_looked_at_instead(small_pets, tmp_path, capsys):
     assert checker.main(['pets']) == 1
 
 
-def test_list_names_every_layout(capsys):
+def test_list_and_help_name_every_data_set(capsys):
+    names = [dataset.name for dataset in known_datasets()]
+    assert ', '.join(names) == checker.NAMES
     assert checker.main(['--list']) == 0
     output = capsys.readouterr().out
     for dataset in known_datasets():
@@ -134,11 +132,6 @@ def test_wrong_calls_of_the_checker(args, capsys):
         checker.main(args)
     assert caught.value.code == 2
     assert 'error: ' in capsys.readouterr().err
-
-
-def test_help_names_every_data_set():
-    names = [dataset.name for dataset in known_datasets()]
-    assert ', '.join(names) == checker.NAMES
 
 
 # make_semi_supervised_list.py
@@ -164,12 +157,6 @@ def convert(imagenet, names, *args):
     return lister.main([str(path), '--root', str(imagenet), *args])
 
 
-def test_constants_are_those_of_the_published_lists():
-    assert lister.PERCENT == {12811: 1, 128116: 10}
-    assert lister.NUM_CLASSES == 1000
-    assert subsetter.NUM_CLASSES == 1000
-
-
 @pytest.mark.usefixtures('small_lists')
 def test_list_becomes_mmpretrains(imagenet, capsys):
     assert convert(imagenet, ONE) == 0
@@ -191,13 +178,9 @@ def test_list_becomes_mmpretrains(imagenet, capsys):
     assert len(dataset) == 4
     for info in dataset:
         assert labels[info['img_path']] == info['gt_label']
-
-
-@pytest.mark.usefixtures('small_lists')
-def test_the_larger_list_has_its_own_name(imagenet):
-    assert (
-        convert(imagenet, [*ONE, *(f'{s}_0.JPEG' for s in SYNSETS[:2])]) == 0
-    )
+    # The larger list has another name.
+    more = [f'{synset}_0.JPEG' for synset in SYNSETS[:2]]
+    assert convert(imagenet, [*ONE, *more]) == 0
     assert (imagenet / 'meta/train_10percent.txt').is_file()
 
 
@@ -206,7 +189,7 @@ def test_the_larger_list_has_its_own_name(imagenet):
     ('names', 'problem'),
     [
         (ONE[:3], 'has 3 names instead of 4 (1%) or 6 (10%)'),
-        ([*ONE[:3], ONE[0]], 'line 4: n01484850_2.JPEG a second time'),
+        ([*ONE[:3], ONE[0]], 'line 4: n01484850_2.JPEG is listed twice'),
         ([*ONE[:3], 'cat.jpg'], "line 4: 'cat.jpg' is not the name"),
         ([*ONE[:3], f'{ONE[3]} 0'], 'line 4: '),
         (
@@ -249,10 +232,7 @@ def test_existing_annotations_stay_unless_forced(imagenet, capsys):
     assert out.read_text() == 'mine'
     assert convert(imagenet, ONE, '--force') == 0
     assert out.read_text() != 'mine'
-
-
-@pytest.mark.usefixtures('small_lists')
-def test_list_that_cannot_be_read_or_written(imagenet, capsys):
+    # What cannot be read or written.
     assert lister.main([str(imagenet / 'no.txt')]) == 2
     assert 'no.txt' in capsys.readouterr().err
     blocked = imagenet / 'train/n01440764/n01440764_0.JPEG/list.txt'
@@ -325,7 +305,7 @@ def test_again_is_harmless_and_other_content_stays(imagenet, capsys):
     [
         ('n01440764\nn09999999\n', 'line 2: no folder n09999999'),
         ('n01440764\ntench\n', "line 2: 'tench' is not a class"),
-        ('n01440764\n# one more\nn01440764\n', 'line 3: n01440764 a second'),
+        ('n01440764\n# one more\nn01440764\n', 'line 3: n01440764 is listed'),
         ('# none\n', 'names no class'),
     ],
 )
@@ -334,6 +314,9 @@ def test_wrong_classes_are_refused(classes, problem, imagenet, capsys):
     assert code == 2
     assert problem in capsys.readouterr().err
     assert not out.exists()
+    (imagenet / 'train').rename(imagenet / 'moved')
+    assert subset(imagenet)[0] == 2
+    assert 'correct --source' in capsys.readouterr().err
 
 
 def test_flat_val_needs_all_classes_and_files(flat_imagenet, capsys):
@@ -346,12 +329,6 @@ def test_flat_val_needs_all_classes_and_files(flat_imagenet, capsys):
     assert subset(flat_imagenet)[0] == 2
     assert 'must have 3 class folders, not 2' in capsys.readouterr().err
     assert not out.exists()
-
-
-def test_missing_source(tmp_path, capsys):
-    (tmp_path / 'nothing').mkdir()
-    assert subset(tmp_path / 'nothing')[0] == 2
-    assert '--source' in capsys.readouterr().err
 
 
 def test_random_draw_is_the_same_for_a_seed(imagenet, capsys):

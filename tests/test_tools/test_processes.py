@@ -178,7 +178,7 @@ def test_restarts_take_any_way_to_resume(words):
         (dict(MAX_RESTARTS='1'), 'MAX_RESTARTS=1 .* add --resume'),
         (
             dict(MASTER_ADDR='no.such.host.invalid', NNODES='2'),
-            "MASTER_ADDR='no.such.host.invalid' is not reached",
+            "MASTER_ADDR='no.such.host.invalid' cannot be reached",
         ),
     ],
     indirect=['environment'],

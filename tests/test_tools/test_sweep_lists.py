@@ -1,26 +1,21 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Tests of the lists in configs/sweeps."""
+"""Lists of variants: those in configs/sweeps, and bad ones."""
 
-import sys
+import re
 from inspect import signature
 from pathlib import Path
 
 import pytest
+from commands import ROOT, load_tool
 from mmpretrain.registry import MODELS, TRANSFORMS
+from sweep_runs import CONFIGS, LIST
 
-ROOT = Path(__file__).parents[2]
 LISTS = sorted(path.name for path in (ROOT / 'configs/sweeps').glob('*.py'))
 
 
 @pytest.fixture(scope='module')
 def lists():
-    """The module that reads them, as if it lay in the current folder."""
-    sys.path.insert(0, str(ROOT / 'tools'))
-    try:
-        import sweep_list
-    finally:
-        sys.path.pop(0)
-    return sweep_list
+    return load_tool('sweep_list')
 
 
 def missing_word(key, given, cfg):
@@ -60,7 +55,7 @@ def test_every_setting_of_a_list_is_known(lists, name, monkeypatch):
         assert variant.evaluations
         given = lists.load_config(variant.config).to_dict()
         merged = lists.merged_config(variant.config, words).to_dict()
-        for key in lists.parse_words(words):
+        for key in lists.read_settings(words):
             deleted = key.rsplit('.', 1)[0] + '._delete_=True' in words
             if not deleted:
                 assert missing_word(key, given, merged) is None, key
@@ -113,3 +108,32 @@ def test_lists_are_the_papers(lists):
         assert all(backbone in config for config in variant.evaluations)
     for variant in read(lists, 'methods_in1k').values():
         assert len(variant.detection) == 2
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'problem'),
+    [
+        ("'7'", "'3'", "table='3' must be one of '1', '2', "),
+        ('variants', 'varieties', 'variants=None must be a list'),
+        ("'scfs.py'", "'no.py'", "no config 'no.py'"),
+        ("'knn.py'", "'no.py'", "no config 'no.py'"),
+        ("'scfs.py'", "'knn.py'", 'knn.py has no train_cfg'),
+        ("name='scfs'", "name='dino'", 'two variants have name=dino'),
+        ("name='scfs'", "name='a/b'", "name='a/b' must be a word"),
+        ("name='scfs'", "name='a_seed-1'", '"_seed-", which names seeds'),
+        ('cfg_options', 'options', 'options is unknown: use name, config, '),
+        ("'linear.py'", "'./knn.py'", 'two evaluations have the same name'),
+        (': 8', ": '8'", "num_local='8' cannot be given to"),
+        ('pipeline.1', 'pipeline.5', 'Index 5 exceeds the length'),
+    ],
+)
+def test_bad_lists(lists, tmp_path, monkeypatch, old, new, problem):
+    monkeypatch.chdir(tmp_path)
+    for name, text in CONFIGS.items():
+        Path(f'{name}.py').write_text(text)
+    assert old in LIST
+    Path('list.py').write_text(LIST.replace(old, new))
+    lists.load_config.cache_clear()
+    with pytest.raises(ValueError, match=re.escape(problem)) as caught:
+        lists.read_list('list.py')
+    assert str(caught.value).startswith('list.py: ')

@@ -52,15 +52,6 @@ def add_counts(
         )
 
 
-def parse_settings(texts: list[str]) -> dict:
-    """Return settings of a config, KEY=VALUE each, as mmengine reads them."""
-    from mmengine.config import DictAction
-
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--settings', nargs='*', action=DictAction)
-    return parser.parse_args(['--settings', *texts]).settings
-
-
 def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
     """Return the median of the rounds' ratios."""
     pairs = zip(numerator, denominator, strict=True)

@@ -26,7 +26,6 @@ from measuring import (
     count,
     make_parser,
     make_table,
-    parse_settings,
     ratio,
 )
 
@@ -50,6 +49,8 @@ examples:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a bad value exits with code 2."""
+    from mmengine.config import DictAction
+
     parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         '--config',
@@ -104,7 +105,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        default=[],
+        action=DictAction,
         metavar='KEY=VALUE',
         help='settings of the config, e.g. model.neck.num_prototypes=4096',
     )
@@ -156,7 +157,7 @@ def build_steps(args: argparse.Namespace) -> tuple[dict[str, Step], Any]:
 
     init_default_scope('mmpretrain')
     cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(parse_settings(args.cfg_options))
+    cfg.merge_from_dict(args.cfg_options or {})
     if 'search_neck' in cfg.model:
         cfg.model.search_views = args.search_views
     elif not args.no_textbook:

@@ -87,7 +87,7 @@ def read_classes(path: Path, available: Sequence[str]) -> list[str]:
                 f'{where}: {name[:80]!r} is not a class such as n01440764'
             )
         if name in found:
-            raise ValueError(f'{where}: {name} a second time')
+            raise ValueError(f'{where}: {name} is listed twice')
         if name not in available:
             raise ValueError(
                 f'{where}: no folder {name} in the train folder of --source, '

@@ -82,8 +82,8 @@ def read_list(path: Path) -> dict[str, str]:
         if match:
             if name in found:
                 raise ValueError(
-                    f'{path}, line {number}: {name} a second time; take the '
-                    'list as it was published'
+                    f'{path}, line {number}: {name} is listed twice; take '
+                    'the list as it was published'
                 )
             found[name] = match[1]
         elif name:

@@ -1,24 +1,27 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""tools/benchmarks, and its textbook form as an oracle of the step."""
+
 import copy
 import importlib
 import json
-from pathlib import Path
 
+import cv2
 import pytest
 import torch
+from commands import ROOT
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
 from torch.testing import assert_close
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks'
-RECIPE = Path(__file__).resolve().parents[2] / 'configs' / 'scfs_r50.py'
+RECIPE = ROOT / 'configs/scfs_r50.py'
+LOADER = ['--images', '2', '--rounds', '1', '--local', '1']
 
 
 @pytest.fixture
 def load(monkeypatch):
     """Import a module of tools/benchmarks."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.syspath_prepend(str(ROOT / 'tools/benchmarks'))
     return importlib.import_module
 
 
@@ -31,7 +34,7 @@ def pair(load, scfs_cfg):
         model = MODELS.build(scfs_cfg)
         model.init_weights()
         model.to(dtype).train()
-        with torch.no_grad():  # a teacher of its own
+        with torch.no_grad():  # a teacher that differs
             for parameter in model.teacher.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
             model.head.center.value.normal_(std=0.1)
@@ -80,7 +83,7 @@ def test_step_equals_the_textbook(pair, views, dtype, tolerance, search_views):
     ('dtype', 'tolerance'), [(torch.float64, 1e-9), (torch.float32, 1e-4)]
 )
 def test_ten_steps_stay_with_the_textbook(pair, dtype, tolerance):
-    """Losses, clipping, SGD, teacher and centres.
+    """Losses, clipping, SGD, teacher and centers.
 
     Batch norm over few pixels would multiply fp32's rounding: the last
     layer's local maps have 2 x 2 of them.
@@ -204,3 +207,27 @@ def test_textbook_refuses_dino(load, dino_cfg, tiny_config, tmp_path):
     cfg.dump(tmp_path / 'tiny.py')
     with pytest.raises(SystemExit, match='add --no-textbook'):
         load('step').main(tiny_config)
+
+
+@pytest.fixture
+def loader(load):
+    threads = cv2.getNumThreads()
+    yield load('loader')
+    cv2.setNumThreads(threads)
+
+
+def test_all_pipelines_are_measured(loader, capsys):
+    assert loader.main([*LOADER, '--size', '240x180']) == 0
+    printed = capsys.readouterr().out
+    options = ('reduced decode', 'color on device')
+    for row in ('ours', *options, 'Pillow and torchvision'):
+        assert row in printed
+
+
+def test_your_own_images_are_loaded(loader, image_folder, tmp_path, capsys):
+    assert loader.main([*LOADER, '--data', str(image_folder)]) == 0
+    assert '2 images of' in capsys.readouterr().out
+    empty = tmp_path / 'empty'
+    empty.mkdir()
+    assert loader.main([*LOADER, '--data', str(empty)]) == 2
+    assert f'no images in --data {empty}' in capsys.readouterr().err
