@@ -43,7 +43,7 @@ def test_pack_colors_by_hand():
 
 
 def test_boxes_flips_and_cuts_are_the_same():
-    """The views are those without colours; the boxes are always the same."""
+    """The views are those without colors; the boxes are always the same."""
     plain = MultiCrop(
         **SIZES,
         jitter_prob=0,
@@ -53,11 +53,11 @@ def test_boxes_flips_and_cuts_are_the_same():
     )
     off, on = MultiCrop(**SIZES), MultiCrop(**SIZES, color_on_device=True)
     for index in range(10):
-        bare, coloured, left = (make(t, index) for t in (plain, off, on))
-        assert np.array_equal(left['crops'], coloured['crops'])
+        bare, colored, left = (make(t, index) for t in (plain, off, on))
+        assert np.array_equal(left['crops'], colored['crops'])
         for a, b in zip(bare['img'], left['img'], strict=True):
             assert torch.equal(a, b)
-        assert 'colors' not in coloured
+        assert 'colors' not in colored
         assert left['colors'].shape == (6, 12)
         assert left['colors'].dtype == np.float32
 

@@ -91,9 +91,9 @@ def check_classification_data(
     head = (cfg.get('model') or {}).get('head')
     num_classes = head.get('num_classes') if isinstance(head, dict) else None
     # Without classes in the head it is a pre-training, without labels.
-    is_labelled = num_classes is not None
+    is_labeled = num_classes is not None
     taught = (
-        check_loader(cfg, 'train_dataloader', num_classes, is_labelled)
+        check_loader(cfg, 'train_dataloader', num_classes, is_labeled)
         if 'train' in splits
         else []
     )
@@ -109,7 +109,7 @@ def check_classification_data(
 
 
 def check_loader(
-    cfg: Config, path: str, num_classes: int | None, is_labelled: bool = True
+    cfg: Config, path: str, num_classes: int | None, is_labeled: bool = True
 ) -> list[Labels]:
     """Check the data sets of a loader, and return their labels.
 
@@ -117,7 +117,7 @@ def check_loader(
         cfg (Config): The whole config.
         path (str): The loader's setting, e.g. "val_dataloader".
         num_classes (int, optional): That of the model's head.
-        is_labelled (bool): Whether the images need labels. Defaults to True.
+        is_labeled (bool): Whether the images need labels. Defaults to True.
     """
     found = []
     for where, settings in loader_datasets(cfg, path):
@@ -125,11 +125,11 @@ def check_loader(
         kind = DATASETS.get(kind) if isinstance(kind, str) else kind
         if kind is None or not issubclass(kind, KINDS):
             continue
-        if issubclass(kind, ImageFiles) and not is_labelled:
+        if issubclass(kind, ImageFiles) and not is_labeled:
             continue  # it names its errors itself
         if not is_on_disk(settings):
             continue
-        labels = check_dataset(kind, settings, where, is_labelled)
+        labels = check_dataset(kind, settings, where, is_labeled)
         if labels is not None:
             found.append(labels)
             if num_classes is not None:
@@ -138,7 +138,7 @@ def check_loader(
 
 
 def check_dataset(
-    kind: type, settings: Mapping, where: str, is_labelled: bool
+    kind: type, settings: Mapping, where: str, is_labeled: bool
 ) -> Labels | None:
     """Check one data set; return its labels if it has to have them."""
     lost = partial(missing, kind, settings, where)
@@ -153,7 +153,7 @@ def check_dataset(
         raise ValueError(f'{where}: {error}') from error
     except (OSError, RuntimeError) as error:
         raise lost(error) from error
-    if is_labelled and not getattr(dataset, 'with_label', True):
+    if is_labeled and not getattr(dataset, 'with_label', True):
         raise ValueError(
             f'{where} (type {kind.__name__}) has no labels, which are needed '
             "here: use type='ImageNet', or type='CustomDataset' with a folder "
@@ -167,7 +167,7 @@ def check_dataset(
     for path in (folder, annotations):
         if path and not osp.isdir(path):
             raise lost(f'no folder {path!r}')
-    if not is_labelled:
+    if not is_labeled:
         return None
     if reads_folders(dataset) and settings.get('indices') is None:
         folders, _ = find_folders(folder)
@@ -292,10 +292,10 @@ def labels_of(
         if not isinstance(label, int) or not (
             0 <= label < (len(classes) or float('inf'))
         ):
-            of = f' of the {len(classes)} classes' if classes else ''
+            limits = f'from 0 to {len(classes) - 1}' if classes else '>= 0'
             raise ValueError(
-                f'{where} has an image with the label {label!r}, not a '
-                f'number{of} from 0 up: correct its list, ann_file'
+                f'{where} has an image with the label {label!r}, which must '
+                f'be a whole number {limits}: correct its list, ann_file'
             )
     return Labels(where, sorted(labels), classes)
 
@@ -307,17 +307,18 @@ def check_num_classes(labels: Labels, num_classes: int) -> None:
         ValueError: It is not that of the data set.
     """
     where, count = labels.where, len(labels.classes)
+    largest = max(labels.present, default=0)
     if count and count != num_classes:
         raise ValueError(
             f'model.head.num_classes={num_classes}, but {where} has {count} '
             f'classes ({short(labels.classes)}): set '
             f'model.head.num_classes={count}, or correct {where}.data_root'
         )
-    if labels.present[-1] >= num_classes:
+    if largest >= num_classes:
         raise ValueError(
             f'model.head.num_classes={num_classes}, but {where} has the '
-            f'label {labels.present[-1]}: labels count from 0, so set '
-            f'model.head.num_classes={labels.present[-1] + 1} or more'
+            f'label {largest}: labels count from 0, so set '
+            f'model.head.num_classes={largest + 1} or more'
         )
 
 

@@ -239,8 +239,8 @@ def check_annotations(
             f'{without_mask[0]["id"]}: add or remove them, or train a '
             'detector without masks (LoadAnnotations with_mask=False)'
         )
-    learnt = left_out.pop('', [])
-    if is_training and not learnt:
+    learned = left_out.pop('', [])
+    if is_training and not learned:
         found = ', '.join(f'{len(v)} with {k}' for k, v in left_out.items())
         boxes = [item['bbox'] for item in coco['annotations']]
         if boxes and all(x + w <= 1 and y + h <= 1 for x, y, w, h in boxes):

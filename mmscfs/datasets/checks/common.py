@@ -133,9 +133,9 @@ def need(
     found = not path or osp.isdir(path) if is_folder else osp.isfile(path)
     if not found:
         raise FileNotFoundError(
-            f'{setting}={path!r}: this {"folder" if is_folder else "file"} '
-            f'does not exist (data_root={dataset.data_root!r}). Put the data '
-            'there, or correct the path or data_root'
+            f'{setting}: the {"folder" if is_folder else "file"} {path!r} '
+            f'does not exist (data_root={dataset.data_root!r}): put it there, '
+            'or correct the path or data_root'
         )
 
 

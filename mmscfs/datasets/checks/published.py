@@ -106,11 +106,11 @@ def find_dataset(name: str) -> KnownDataset:
     Raises:
         ValueError: No data set has this name.
     """
-    for dataset in known_datasets():
-        if dataset.name == name:
-            return dataset
-    names = ', '.join(dataset.name for dataset in known_datasets())
-    raise ValueError(f'unknown data set {name!r}: choose one of {names}')
+    datasets = {dataset.name: dataset for dataset in known_datasets()}
+    if name not in datasets:
+        names = ', '.join(datasets)
+        raise ValueError(f'unknown data set {name!r}: choose one of {names}')
+    return datasets[name]
 
 
 def check_split(

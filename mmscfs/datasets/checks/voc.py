@@ -38,7 +38,10 @@ def check_voc(dataset: Any, where: str, steps: Sequence[Mapping] = ()) -> None:
             error
         )
     if not ids:
-        raise ValueError(f'{listing} has no images: the list is empty')
+        raise ValueError(
+            f'{listing} has no images: the list is empty. Write the name of '
+            'an image on each line'
+        )
     root = dataset.sub_data_root
     setting = f'{where}.data_prefix.sub_data_root'
     for folder in (dataset.ann_subdir, dataset.img_subdir):
@@ -65,8 +68,9 @@ def check_voc(dataset: Any, where: str, steps: Sequence[Mapping] = ()) -> None:
         )
     if not names and not dataset.test_mode:
         raise ValueError(
-            f'{listing}: no object in the annotations below {root!r}: there '
-            'is nothing to learn'
+            f'{listing}: the annotations below {root!r} hold no object, so '
+            'there is nothing to learn: annotate the images, or correct '
+            f'{setting}'
         )
     if unknown:
         warn(

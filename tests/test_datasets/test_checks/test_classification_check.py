@@ -318,7 +318,7 @@ def test_cifar_labels_are_read(cfg, tmp_path, monkeypatch):
     lack(cfg, 'missing or damaged')
 
 
-def test_unlabelled_pretraining_on_imagenet_needs_its_folder(knn_cfg, root):
+def test_unlabeled_pretraining_on_imagenet_needs_its_folder(knn_cfg, root):
     knn_cfg.train_dataloader.dataset = dict(
         type='ImageNet', data_root=str(root), split='train'
     )
@@ -379,8 +379,8 @@ def test_voc_without_its_parts(voc_cfg, root):
     voc_lack(f'{bank}.data_root=', f"no list, image_set_path='{listing}'")
 
 
-def test_a_class_of_voc_that_is_never_learnt(voc_cfg, root):
-    """Only "difficult" is not learnt."""
+def test_a_class_of_voc_that_is_never_learned(voc_cfg, root):
+    """Only "difficult" is not learned."""
     write_voc(root, 'trainval', {'a': (['cat'], []), 'b': (['cat'], ['dog'])})
     refuse(
         voc_cfg,

@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""What labelling tools get wrong in VOC's files, and what is said about it."""
+"""What labeling tools get wrong in VOC's files, and what is said about it."""
 
 import os
 
