@@ -71,7 +71,7 @@ class PerParamClipOptimWrapper(OptimWrapper):
 
     A step whose gradients are not finite, as those that overflow in fp16, is
     skipped at every precision: weights and the optimizer's state stay. A
-    fused optimizer skips it on the device, without a word to the host; for
+    fused optimizer skips it on the device and the host does not wait; with
     any other the host waits for the gradients. All processes decide alike,
     for they share their gradients. A bad batch of several accumulated ones
     spoils their common step.
@@ -190,7 +190,7 @@ class PerParamClipOptimWrapper(OptimWrapper):
 
 
 def prepare_fused_step(optimizer: Optimizer, *_: Any) -> None:
-    """Give torch's fused step what it takes for granted, and does not check.
+    """Make true what torch's fused step assumes and does not check.
 
     Gradients and state lie in memory as their parameters do, unlike the
     state of a run whose weights were not channels last. And either all

@@ -13,7 +13,7 @@ class LinearProbe(ImageClassifier):
 
     No parameter of the backbone requires a gradient, and it stays in eval
     mode, so that neither its weights nor its batch norm statistics move.
-    Neck and head learn. ``init_cfg`` of the backbone loads as ever.
+    Neck and head learn. The backbone's ``init_cfg`` still loads weights.
 
     Args:
         *args: Those of :class:`mmpretrain.models.ImageClassifier`.

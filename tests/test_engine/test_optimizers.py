@@ -192,7 +192,7 @@ def parts(built):
 def test_skipped_steps_leave_no_trace(optimizer, clip, precision, fused):
     """Not even in momentum, weight decay and the count of steps.
 
-    Fused steps are skipped without a word to the host, on a CPU as well.
+    Fused steps too, which are skipped on the device.
     """
     ends = []
     for bad_steps in ((), (0, 2, 3)):

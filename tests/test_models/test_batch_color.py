@@ -74,7 +74,7 @@ def apply(image, steps):
 def test_one_operation_of_each_images_own_value(operation):
     values = (-0.5, -0.1, 0, 0.03, 0.1) if operation == HUE else FACTORS
     images = make_images(len(values))
-    images[:, :, 0] = images[:, :1, 0]  # a grey row has no hue
+    images[:, :, 0] = images[:, :1, 0]  # a gray row has no hue
     out = run(images, [jitter((operation, value)) for value in values])
     for image, value, got in zip(images, values, out, strict=True):
         wanted = apply(image, [(operation, value)])
@@ -94,7 +94,7 @@ def test_each_image_goes_in_its_own_order():
     assert len({got.tobytes() for got in out}) > 6
 
 
-def test_grey_comes_after_the_jitter():
+def test_gray_comes_after_the_jitter():
     images = make_images(2)
     steps = [(BRIGHTNESS, 1.4), (SATURATION, 1.2), (HUE, 0.1), (CONTRAST, 0.7)]
     rows = [

@@ -17,7 +17,7 @@ def build(**settings):
 
 
 def randomise(module):
-    """Give every tensor of a module a value of its own."""
+    """Give every tensor of a module random values."""
     for value in module.state_dict().values():
         if value.is_floating_point():
             value.copy_(torch.rand_like(value) + 0.1)

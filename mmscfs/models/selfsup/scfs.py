@@ -86,7 +86,8 @@ class SCFS(DINO):
         if not hasattr(backbone, 'out_indices'):
             raise ValueError(
                 f'model.backbone.type={type(backbone).__name__!r} has no '
-                'out_indices to name its search layers by: take another one'
+                'out_indices, which name its search layers: choose another '
+                'backbone'
             )
         # Whatever the order of the setting, outputs come shallow to deep.
         out_indices = sorted(cast(Sequence[int], backbone.out_indices))

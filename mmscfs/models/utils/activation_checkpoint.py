@@ -15,7 +15,7 @@ def checkpoint_blocks(module: nn.Module) -> int:
     What else the backward pass needs of a block is computed again there: a
     forward pass more for less memory, with the same losses, gradients and
     running statistics. Neither mmpretrain's ``with_cp`` nor mmengine's
-    ``activation_checkpointing`` will do: with them batch norm's running
+    ``activation_checkpointing`` will do: there batch norm's running
     statistics move twice in a step.
 
     Args:

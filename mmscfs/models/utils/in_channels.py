@@ -61,7 +61,7 @@ def output_channels(backbone: nn.Module) -> list[int]:
         raise ValueError(
             f'the backbone {type(backbone).__name__} gives {shapes}, where '
             'maps (B, C, H, W) or vectors (B, C) are needed: change '
-            'model.backbone.out_type, or take another backbone'
+            'model.backbone.out_type, or choose another backbone'
         )
     return [output.shape[1] for output in outputs]
 
