@@ -35,7 +35,7 @@ EDGE = dict(
     fillcolor='rgba(214, 90, 30, 0.3)',
     line=dict(color='rgb(214, 90, 30)', width=1.5),
     annotation_font_color='rgb(214, 90, 30)',
-    annotation_position='bottom right',
+    annotation_position='outside bottom right',
 )
 NOTHING = 'rgba(0, 0, 0, 0)'
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif'
