@@ -200,7 +200,8 @@ def thin(x: np.ndarray, y: np.ndarray) -> Curve:
     x, y = (np.append(v, rest).reshape(-1, size) for v in (x, y))
     x, y = np.ma.masked_invalid(x), np.ma.masked_invalid(y)
     found = x.mean(1), y.mean(1), y.min(1), y.max(1)
-    return Curve(*(v.filled(math.nan) for v in found), size)
+    middle, mean, low, high = (v.filled(math.nan) for v in found)
+    return Curve(middle, mean, low, high, size)
 
 
 def style_of(number: int) -> tuple[str, str]:
