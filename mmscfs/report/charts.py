@@ -35,7 +35,7 @@ EDGE = dict(
     fillcolor='rgba(214, 90, 30, 0.3)',
     line=dict(color='rgb(214, 90, 30)', width=1.5),
     annotation_font_color='rgb(214, 90, 30)',
-    annotation_position='bottom right',
+    annotation_position='outside bottom right',
 )
 NOTHING = 'rgba(0, 0, 0, 0)'
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif'
@@ -200,7 +200,8 @@ def thin(x: np.ndarray, y: np.ndarray) -> Curve:
     x, y = (np.append(v, rest).reshape(-1, size) for v in (x, y))
     x, y = np.ma.masked_invalid(x), np.ma.masked_invalid(y)
     found = x.mean(1), y.mean(1), y.min(1), y.max(1)
-    return Curve(*(v.filled(math.nan) for v in found), size)
+    middle, mean, low, high = (v.filled(math.nan) for v in found)
+    return Curve(middle, mean, low, high, size)
 
 
 def style_of(number: int) -> tuple[str, str]:

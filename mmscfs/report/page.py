@@ -87,7 +87,7 @@ def make_page(logs: Sequence[RunLog], now: float | None = None) -> str:
         settings=compare([describe(log) for log in logs]),
         changed=changed,
         more=more,
-        machines=compare([log.started.environment for log in logs]),
+        machines=compare([log.last_start.environment for log in logs]),
         notes=notes,
         plotly=Markup(get_plotlyjs()),
     )

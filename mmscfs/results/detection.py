@@ -80,6 +80,11 @@ class Run(NamedTuple):
         return ' '.join(words)
 
     @property
+    def schedule(self) -> str:
+        """The name of that length in COCO's tables, e.g. "1x"."""
+        return COCO_SCHEDULES.get(schedule(self.cfg), '-')
+
+    @property
     def length(self) -> str:
         """The length of its training, e.g. "12 epochs"."""
         return ' '.join(map(str, schedule(self.cfg)))
@@ -126,8 +131,7 @@ class Run(NamedTuple):
         numbers = ('4', '6') if self.start.method in UNTRAINED else ('4',)
         if 'coco' in self.start.data.lower():
             numbers = ('6',)
-        name = COCO_SCHEDULES.get(schedule(self.cfg), '')
-        keys = [f'{number} {name}' for number in numbers]
+        keys = [f'{number} {self.schedule}' for number in numbers]
         return [key for key in keys if key in PAPER_TABLES]
 
 
@@ -166,7 +170,7 @@ def describe_run(log: RunLog) -> Run:
     metrics, problem = last_validation(cfg, log.lines)
     scores = read_scores(metrics, cfg['val_evaluator'])
     if not (problem or scores):
-        problem = 'its last validation has no AP (was nothing detected?)'
+        problem = 'its last validation lacks AP (was nothing detected?)'
     source, origin = str(log.folder), log.started_from
     return Run(source, cfg, 'val', origin, scores, problem)
 
@@ -180,7 +184,7 @@ def _tested_run(folder: Path, session: Start) -> Run:
         origin = find_start(trained)
         cfg = trained[-1] | dict(test_dataloader=cfg.get('test_dataloader'))
     scores = read_scores(session.test, session.cfg.get('test_evaluator'))
-    problem = '' if scores else 'its test has no AP'
+    problem = '' if scores else 'its test lacks AP'
     total, unit = schedule(cfg)
     reached = re.search(r'(epoch|iter)_(\d+)$', checkpoint.stem)
     if reached and int(reached[2]) < total:
@@ -288,8 +292,7 @@ def forced_table(run: Run, number: str) -> str:
         ValueError: The run has other data, or another schedule.
     """
     data = 'voc' if number == '3' else 'coco'
-    name = '' if data == 'voc' else COCO_SCHEDULES.get(schedule(run.cfg), '-')
-    key = f'{number} {name}'.strip()
+    key = number if data == 'voc' else f'{number} {run.schedule}'
     if run.paper_data != data:
         first = next(k for k in PAPER_TABLES if k.split()[0] == number)
         raise ValueError(

@@ -103,7 +103,7 @@ class Entry(NamedTuple):
             if trained and total and r.epoch < total:
                 return f'unfinished: {r.epoch} of {total} {unit}'
         if self.score is None:
-            return f'its metrics have no number as the score of {r.protocol}'
+            return f'its metrics lack a number for the score of {r.protocol}'
         return ''
 
     def label(self, method: str) -> str:

@@ -2,6 +2,7 @@
 """Tell how a checkpoint was pre-trained, by what it holds."""
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,12 +144,14 @@ def _describe(checkpoint: Mapping[str, Any]) -> Origin:
     elif found.layout.endswith(' release'):
         # Those of DINO and SCFS store what they were started with.
         args = checkpoint.get('args')
-        images = getattr(args, 'batch_size_per_gpu', None)
-        processes = getattr(args, 'world_size', None)
-        known = isinstance(images, int) and isinstance(processes, int)
+        sizes: list[Any] = [
+            getattr(args, name, None)
+            for name in ('batch_size_per_gpu', 'world_size')
+        ]
+        known = all(isinstance(size, int) for size in sizes)
         origin = Origin(
             found.layout.removesuffix(' release'),
-            batch_size=images * processes if known else None,
+            batch_size=math.prod(sizes) if known else None,
         )
     else:
         # torchvision's files are tensors alone; a classifier is among them.

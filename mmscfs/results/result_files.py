@@ -117,8 +117,8 @@ def read_result(path: str | Path) -> Result:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f'no result {str(path)!r}: name the JSON file that an evaluation '
-            'wrote, or a folder of results'
+            f'result {str(path)!r} does not exist: name the JSON file that '
+            'an evaluation wrote, or a folder of results'
         )
     try:
         return _check(json.loads(path.read_text(encoding='utf-8')))

@@ -75,7 +75,7 @@ class RunLog:
         val (list[dict[str, float]]): Those of validations.
         epoch_length (int | None): Iterations of an epoch, None of a run that
             does not count epochs.
-        started (Start): The last start that trained, not a test after it.
+        last_start (Start): The last start that trained, not a test after it.
 
     Example:
         >>> log = read_log('work_dirs/scfs_r50')
@@ -99,7 +99,7 @@ class RunLog:
             if found := re.findall(line, tail):
                 self.epoch_length = int(found[-1]) or self.epoch_length
         number = int(self.train[-1]['start']) if self.train else -1
-        self.started = starts[number]
+        self.last_start = starts[number]
 
     @cached_property
     def kind(self) -> str:
@@ -115,7 +115,7 @@ class RunLog:
     def origin(self) -> Origin:
         """How the run itself trains; unknown of an unusable config."""
         try:
-            return origin_of(self.cfg, self.started.world_size)
+            return origin_of(self.cfg, self.last_start.world_size)
         except UNUSABLE:
             return Origin()
 

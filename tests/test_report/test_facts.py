@@ -73,8 +73,8 @@ def test_settings_of_the_wrong_kind_end_no_report(tmp_path, name):
     [
         ('5', 'has 2 damaged lines'),
         ('null', 'has 2 damaged lines'),
-        ('{"pascal_voc/mAP": null, "step": 3}', 'has no AP'),
-        ('{"pascal_voc/mAP": "x"}', 'has no AP'),
+        ('{"pascal_voc/mAP": null, "step": 3}', 'lacks AP'),
+        ('{"pascal_voc/mAP": "x"}', 'lacks AP'),
     ],
 )
 def test_a_detector_s_lines_of_another_kind(tmp_path, line, words):

@@ -99,7 +99,7 @@ def test_length_of_an_epoch_from_the_log(tmp_path):
     found = read_log(tmp_path)
     assert found.epoch_length == 78
     assert found.reached == 20 / 78
-    assert found.started.environment['GPU 0'] == 'A Card'
+    assert found.last_start.environment['GPU 0'] == 'A Card'
 
 
 def test_positions_in_epochs_and_iterations(tmp_path):
@@ -171,9 +171,9 @@ def test_environment_and_config_are_of_the_start_that_trained(tmp_path):
         path.write_text(text)
     found = read_log(tmp_path)
     assert found.cfg['mark'] == 2
-    assert found.started.environment['MMEngine'] == '0.10.7'
-    assert found.started.environment['GPU number'] == '2'
-    assert 'late' not in found.started.environment
+    assert found.last_start.environment['MMEngine'] == '0.10.7'
+    assert found.last_start.environment['GPU number'] == '2'
+    assert 'late' not in found.last_start.environment
     assert [start.world_size for start in found.starts] == [4, 2, 1, 3]
     assert found.origin.batch_size == 16  # 2 processes of 8 images
     path.unlink()
