@@ -14,6 +14,7 @@ import json
 import time
 from pathlib import Path
 
+from command_line import make_parser, read_settings, setting
 from demo_commands import ROOT, Training, console, run, train
 from rich.table import Table
 
@@ -35,11 +36,7 @@ RANDOM, TEACHER = 'random', 'SCFS teacher'
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=EXAMPLES,
-    )
+    parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         '--seed',
         type=int,
@@ -73,6 +70,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
+        type=setting,
         default=[],
         metavar='KEY=VALUE',
         help="override settings of the pre-training's config, e.g. "
@@ -81,32 +79,25 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--detector-options',
         nargs='+',
+        type=setting,
         default=[],
         metavar='KEY=VALUE',
         help="override settings of the detector's config",
     )
     args = parser.parse_args()
-    for option in (*args.cfg_options, *args.detector_options):
-        if '=' not in option:
-            parser.error(
-                f'{option!r} is not KEY=VALUE, e.g. train_cfg.max_epochs=1'
-            )
     args.work_dir, args.data = args.work_dir.resolve(), args.data.resolve()
     return args
 
 
 def load_config(name: str, cfg_options: list[str]):
     """Return a config with overridden settings."""
-    from mmengine.config import Config, DictAction
+    from mmengine.config import Config
 
     from mmscfs.engine import apply_multi_crop
 
     cfg = Config.fromfile(ROOT / name)
-    if cfg_options:
-        parser = argparse.ArgumentParser()
-        parser.add_argument('--o', nargs='+', action=DictAction)
-        cfg.merge_from_dict(parser.parse_args(['--o', *cfg_options]).o)
-        apply_multi_crop(cfg)
+    cfg.merge_from_dict(read_settings(cfg_options))
+    apply_multi_crop(cfg)
     return cfg
 
 

@@ -83,30 +83,22 @@ def check_data(cfg: 'Config') -> Finding:
         check_data(cfg)
         found = []
         for split in ('train', 'val'):
-            settings = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
-            if settings:
-                images = len(DATASETS.build(settings))
-                found.append(f'{images:,} images to {split}')
-                if split == 'train':
-                    check_batch(cfg.train_dataloader, images)
+            loader = cfg.get(f'{split}_dataloader') or {}
+            if not loader.get('dataset'):
+                continue
+            images = len(DATASETS.build(loader['dataset']))
+            found.append(f'{images:,} images to {split}')
+            batch = loader.get('batch_size', 1)
+            if split == 'train' and loader.get('drop_last') and images < batch:
+                raise ValueError(
+                    f'train_dataloader.batch_size={batch}: the data set has '
+                    f'only {images} images, and each process needs a whole '
+                    'batch'
+                )
     except Exception as error:  # of any data set
         remedy = 'the message names it; docs/en/data_preparation.md'
         return Finding('data', first_line(error), MISSING, remedy)
     return Finding('data', ', '.join(found) or 'the config trains on none')
-
-
-def check_batch(loader: 'Config', images: int) -> None:
-    """Check that there is a batch of images.
-
-    Raises:
-        ValueError: There is none.
-    """
-    batch = loader.get('batch_size', 1)
-    if loader.get('drop_last') and images < batch:
-        raise ValueError(
-            f'train_dataloader.batch_size={batch}: the data set has only '
-            f'{images} images, and each process needs a whole batch'
-        )
 
 
 def check_model(cfg: 'Config') -> Iterator[Finding]:

@@ -100,7 +100,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
                 'checkpoint after --pretrained'
             )
     if args.network and not args.pretrained:
-        parser.error('--network selects a network of --pretrained: add that')
+        parser.error('--network requires --pretrained')
     for lr in args.lr:
         if not 0 < lr < float('inf'):
             parser.error(f'--lr {lr:g} must be above 0')
@@ -231,12 +231,6 @@ class Grid:
             self.runs.append(run)
         self.pending = [run for run in self.runs if run.missing()]
 
-    @property
-    def best(self) -> FineTuning | None:
-        """The run of the highest score, of equals the first."""
-        scored = [run for run in self.runs if run.score is not None]
-        return max(scored, key=lambda run: run.score, default=None)
-
     def report(self, is_last: bool = False) -> int:
         """Write grid.json, .md and .csv; the best run's result is the grid's.
 
@@ -251,7 +245,8 @@ class Grid:
         """
         from mmscfs.results.tables import Row, Table
 
-        best = self.best
+        scored = [run for run in self.runs if run.score is not None]
+        best = max(scored, key=lambda run: run.score, default=None)
         problems = {
             run.name: run.problem or run.missing()
             for run in self.runs

@@ -10,6 +10,7 @@ from command_line import (
     add_common_options,
     add_pretrained_options,
     build_runner,
+    make_parser,
     merge_common,
     parse,
     read_config,
@@ -36,11 +37,7 @@ examples:
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         'config', help='config file, or mmscfs:: and a name below configs'
     )

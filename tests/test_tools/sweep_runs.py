@@ -1,8 +1,10 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """A list of variants, and stand-ins for the commands that run them."""
 
-import json
 from pathlib import Path
+
+from mmengine.config import Config
+from report_runs import write_start
 
 from mmscfs.results import Result, result_path, write_result
 
@@ -141,12 +143,9 @@ def evaluate(command, protocol, folder, dataset):
 
 
 def detect(folder):
-    log = folder / '20260101_000000' / 'vis_data'
-    log.mkdir(parents=True, exist_ok=True)
-    (log / 'config.py').write_text(CONFIGS['mask_rcnn'])
     lines = [
         dict(loss=1.0, iter=20, epoch=2, step=20),
         {'coco/bbox_mAP': 0.31, 'coco/segm_mAP': 0.28, 'step': 2},
     ]
-    text = ''.join(f'{json.dumps(line)}\n' for line in lines)
-    (log / 'scalars.json').write_text(text)
+    cfg = Config.fromstring(CONFIGS['mask_rcnn'], '.py')
+    write_start(folder, cfg.to_dict(), lines)

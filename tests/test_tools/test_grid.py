@@ -14,6 +14,7 @@ from classification_data import make_data
 from commands import ROOT
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
+from report_runs import write_start
 
 DIGITS = (
     ROOT / 'configs/classification/semi_supervised'
@@ -67,15 +68,12 @@ class Trainings:
             path = checkpoint.with_name(f'{checkpoint.stem}.tiny.json')
             path.write_text(json.dumps(content))
         self.count += 1
-        log = folder / f'20260101_{self.count:06d}' / 'vis_data'
-        log.mkdir(parents=True)
-        train_cfg = dict(type='IterBasedTrainLoop', max_iters=20)
         logger = dict(type='LoggerHook', log_metric_by_epoch=False)
-        (log / 'config.py').write_text(
-            f'train_cfg = {train_cfg}\ndefault_hooks = {dict(logger=logger)}\n'
+        cfg = dict(
+            train_cfg=dict(type='IterBasedTrainLoop', max_iters=20),
+            default_hooks=dict(logger=logger),
         )
-        text = ''.join(f'{json.dumps(line)}\n' for line in lines)
-        (log / 'scalars.json').write_text(text)
+        write_start(folder, cfg, lines, f'20260101_{self.count:06d}')
         return int(lr in self.failing)
 
 

@@ -3,9 +3,7 @@
 
 import json
 import os
-import shlex
 import subprocess
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -168,31 +166,6 @@ def test_no_word_of_the_user_reaches_a_shell(tmp_path):
         given = [line[5:] for line in process.stdout.splitlines()]
         assert [word for word in given if word in names][-6:] == names[-6:]
         assert any('my $(touch x).py' in word for word in given)
-    # sbatch hands --wrap to a shell.
-    jobs = load_tool('sweep').make_jobs(
-        SimpleNamespace(
-            list='my $(touch x).py',
-            work_dir=work / "it's",
-            seeds=[0],
-            gpus=1,
-            slurm='gpu',
-            skip_evaluations=False,
-            cfg_options=names,
-            eval_cfg_options=[],
-        ),
-        ['$(touch x)'],
-    )
-    (job,) = jobs.values()
-    wrapped = job[-1].removeprefix('--wrap=exec ')
-    assert shlex.split(wrapped)[-len(names) :] == names
-    printed = subprocess.run(
-        ['sh', '-c', f'printf "%s\\n" {wrapped}'],
-        cwd=work,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert printed.stdout.splitlines()[-len(names) :] == names
     assert not [*work.iterdir()]
 
 

@@ -152,25 +152,26 @@ def test_a_run_that_could_not_save_is_not_started_again(
 
 
 @pytest.fixture
-def environment(request, monkeypatch):
-    """The variables that the launcher reads, and no others of them."""
+def settings(monkeypatch):
+    """Set the variables that the launcher reads, and no others of them."""
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
-    for name, value in request.param.items():
-        monkeypatch.setenv(name, value)
+
+    def settings(**values):
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    return settings
 
 
 @pytest.mark.parametrize('words', [['--resume'], ['--resume=a.pth']])
-@pytest.mark.parametrize(
-    'environment', [dict(MAX_RESTARTS='2')], indirect=True
-)
-@pytest.mark.usefixtures('environment')
-def test_restarts_take_any_way_to_resume(words):
+def test_restarts_take_any_way_to_resume(words, settings):
+    settings(MAX_RESTARTS='2')
     assert '--max-restarts=2' in torchrun_options('2', words)
 
 
 @pytest.mark.parametrize(
-    ('environment', 'message'),
+    ('values', 'message'),
     [
         (dict(NNODES='two'), "NNODES='two' must be a whole number from 1"),
         (dict(NNODES='2'), 'NNODES=2 needs MASTER_ADDR'),
@@ -181,10 +182,9 @@ def test_restarts_take_any_way_to_resume(words):
             "MASTER_ADDR='no.such.host.invalid' cannot be reached",
         ),
     ],
-    indirect=['environment'],
 )
-@pytest.mark.usefixtures('environment')
-def test_wrong_settings_are_named(message):
+def test_wrong_settings_are_named(values, message, settings):
+    settings(**values)
     with pytest.raises(ValueError, match=message):
         torchrun_options('2', [])
 

@@ -2,15 +2,14 @@
 """Tests of results_table.py and compare_transfer.py."""
 
 import csv
-import importlib.util
 from pathlib import Path
 
 import pytest
+from commands import load_tool
 from report_runs import detector_cfg, detector_lines, write_start
 
 from mmscfs.results import Result, result_path, write_result
 
-TOOLS = Path(__file__).parents[2] / 'tools/analysis_tools'
 FILES = {'results_table': 'results', 'compare_transfer': 'transfer'}
 
 
@@ -20,11 +19,7 @@ def _folder(tmp_path, monkeypatch):
 
 
 def call(name, *words):
-    path = TOOLS / f'{name}.py'
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    return tool.main([*words, '--out', 'out'])
+    return load_tool(f'analysis_tools/{name}').main([*words, '--out', 'out'])
 
 
 def save(name, good=True):

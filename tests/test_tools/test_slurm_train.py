@@ -5,13 +5,13 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from commands import ROOT
 
 from mmscfs.engine.resume.preemption import REQUEUE
 
-SCRIPT = Path(__file__).resolve().parents[2] / 'tools/slurm_train.sh'
+SCRIPT = ROOT / 'tools/slurm_train.sh'
 STAND_IN = f"""#!{sys.executable}
 import json, os, sys
 name = os.path.basename(sys.argv[0])
@@ -59,27 +59,17 @@ def slurm(tmp_path):
     return call
 
 
-def test_without_a_job_of_its_own(slurm):
+def test_outside_of_a_batch_job(slurm):
     code, ((srun, *words),) = slurm('--seed', '3', CODE='75')
     assert (srun, code) == ('srun', 75)
     assert words[:6] == [
-        '-p',
-        'part',
-        '--job-name=job name',
-        '--gres=gpu:8',
-        '--ntasks=16',
-        '--ntasks-per-node=8',
+        *('-p', 'part', '--job-name=job name', '--gres=gpu:8'),
+        *('--ntasks=16', '--ntasks-per-node=8'),
     ]
     start = words.index('python3')
     assert words[start:] == [
-        'python3',
-        '-u',
-        str(SCRIPT.parent / 'train.py'),
-        ODD[0],
-        f'--work-dir={ODD[1]}',
-        '--launcher=slurm',
-        '--seed',
-        '3',
+        *('python3', '-u', str(SCRIPT.parent / 'train.py'), ODD[0]),
+        *(f'--work-dir={ODD[1]}', '--launcher=slurm', '--seed', '3'),
     ]
 
 
@@ -99,44 +89,39 @@ def test_batch_job_is_told_before_its_end(slurm, tmp_path):
     ):
         assert word in words
     # Slurm gives the script its own words again.
-    assert words[words.index(str(SCRIPT)) + 1 :] == [
-        'part',
-        'job name',
-        *ODD,
-        '--seed',
-        '3',
-    ]
+    own = ['part', 'job name', *ODD, '--seed', '3']
+    assert words[words.index(str(SCRIPT)) + 1 :] == own
     assert (tmp_path / ODD[1]).is_dir()
 
 
 JOB = dict(REQUEUE='job', SLURM_JOB_ID='7', STATE='RUNNING')
 
 
-# The latter two: of shells for a process that USR1 or TERM has ended.
-@pytest.mark.parametrize('ended', [REQUEUE, 128 + 10, 128 + 15])
-def test_job_that_was_asked_to_end_is_queued_again(slurm, ended):
-    code, calls = slurm(**JOB, CODE=str(ended))
-    assert code == ended
-    assert calls[0][0] == 'srun'
-    assert '--kill-on-bad-exit=0' in calls[0]
-    assert calls[0][-1] == '--resume'
-    assert calls[1:] == [
-        ['scontrol', 'show', 'job', '7'],
-        ['scontrol', 'requeue', '7'],
-    ]
+SHOW, QUEUE = (['scontrol', *w, '7'] for w in (['show', 'job'], ['requeue']))
 
 
-def test_cancelled_job_is_not(slurm):
-    code, calls = slurm(**{**JOB, 'STATE': 'CANCELLED'}, CODE=str(REQUEUE))
-    assert code == REQUEUE
-    assert ['scontrol', 'requeue', '7'] not in calls
-
-
-@pytest.mark.parametrize('code', [0, 1, 137])
-def test_job_that_ended_otherwise_is_not(slurm, code):
-    found, calls = slurm(**JOB, CODE=str(code))
+@pytest.mark.parametrize(
+    ('code', 'state', 'asked'),
+    [
+        (REQUEUE, 'RUNNING', [SHOW, QUEUE]),
+        # Of shells for a process that USR1 or TERM has ended.
+        (128 + 10, 'RUNNING', [SHOW, QUEUE]),
+        (128 + 15, 'RUNNING', [SHOW, QUEUE]),
+        (REQUEUE, 'CANCELLED', [SHOW]),
+        (0, 'RUNNING', []),
+        (1, 'RUNNING', []),
+        (137, 'RUNNING', []),
+    ],
+)
+def test_a_job_that_was_asked_to_end_is_queued_again(
+    slurm, code, state, asked
+):
+    found, (words, *calls) = slurm(**{**JOB, 'STATE': state}, CODE=str(code))
     assert found == code
-    assert [call[0] for call in calls] == ['srun']
+    assert words[0] == 'srun'
+    assert '--kill-on-bad-exit=0' in words
+    assert words[-1] == '--resume'
+    assert calls == asked
 
 
 @pytest.mark.parametrize(

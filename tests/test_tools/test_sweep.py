@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -169,12 +170,8 @@ def test_a_run_that_saved_itself_is_resumed(tool, commands):
 def test_a_failed_variant_is_named_and_the_others_run(tool, commands, capsys):
     commands.failing = {'dino', 'scfs/knn'}
     assert sweep(tool) == 1
-    assert [name for name, _ in commands.calls] == [
-        'dino',
-        'scfs',
-        'scfs/knn',
-        'scfs/linear',
-    ]
+    names = [name for name, _ in commands.calls]
+    assert names == ['dino', 'scfs', 'scfs/knn', 'scfs/linear']
     problems = [
         f'{step}: exit code 1: ValueError: no such luck (full log: {log})'
         for step, log in (
@@ -195,12 +192,8 @@ def test_a_failed_variant_is_named_and_the_others_run(tool, commands, capsys):
     commands.failing = set()
     commands.calls.clear()
     assert sweep(tool) == 0
-    assert [name for name, _ in commands.calls] == [
-        'dino',
-        'dino/knn',
-        'dino/linear',
-        'scfs/knn',
-    ]
+    names = [name for name, _ in commands.calls]
+    assert names == ['dino', 'dino/knn', 'dino/linear', 'scfs/knn']
 
 
 def test_evaluations_are_repeated_for_another_checkpoint(tool, commands):
@@ -337,7 +330,8 @@ def test_settings_go_to_the_configs_that_have_their_part(tool, commands):
 
 def test_slurm_has_a_job_for_each_variant(tool, commands, monkeypatch, capsys):
     words = ('--gpus', 2, '--slurm', 'gpu', '--seeds', 0, 1)
-    options = ('--cfg-options', 'a=[1,2]', 'b=c d')
+    # Nothing of them may reach the shell that sbatch hands --wrap to.
+    options = ('--cfg-options', 'a=[1,2]', 'b=c d', "c='$(touch x)'", 'd=;e*')
     assert sweep(tool, *words, *options, '--dry-run') == 0
     expected = capsys.readouterr().out
     assert not Path('work').exists()
@@ -362,10 +356,12 @@ def test_slurm_has_a_job_for_each_variant(tool, commands, monkeypatch, capsys):
         '--parsable --partition=gpu --job-name=list_scfs --nodes=1 --ntasks=1 '
         '--gres=gpu:2 --cpus-per-task=18 --output=work/slurm_scfs_%j.log'
     )
-    # The job, then the table.
-    job = shlex.split(given[17].removeprefix('--wrap='))
-    assert job[:3] == ['exec', sys.executable, str(ROOT / 'tools/sweep.py')]
-    assert tool.main(job[3:]) == 0
+    wrapped = given[17].removeprefix('--wrap=exec ')
+    print_words = ['sh', '-c', f'printf "%s\\n" {wrapped}']
+    job = subprocess.check_output(print_words, text=True).splitlines()
+    assert job[:2] == [sys.executable, str(ROOT / 'tools/sweep.py')]
+    assert job[-4:] == [*options[1:]]
+    assert tool.main(job[2:]) == 0
     names = [name for name, _ in commands.calls]
     assert names[::3] == ['scfs', 'scfs_seed-1']
     capsys.readouterr()

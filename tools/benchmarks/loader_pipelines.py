@@ -4,6 +4,7 @@
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -67,18 +68,13 @@ def our_pipeline(
     )
 
 
-def blur(image: Image.Image) -> Image.Image:
-    """Blur as DINO does."""
-    return image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2)))
-
-
-def solarize(image: Image.Image) -> Image.Image:
-    """Solarize as DINO does."""
-    return ImageOps.solarize(image, 128)
-
-
 def usual_pipeline(num_local: int) -> Pipeline:
     """Return a function of a path: DINO's views by Pillow and torchvision."""
+
+    def blur(image):
+        return image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2)))
+
+    solarize = partial(ImageOps.solarize, threshold=128)
 
     def view(size, scale, blur_prob, solarize_prob):
         crop = tv.RandomResizedCrop(

@@ -184,11 +184,6 @@ def read_val_list(listing: Path, source: Path) -> dict[str, list[str]]:
     return files
 
 
-def relative(target: Path, link: Path) -> str:
-    """Return what a link has to hold, with both in real folders."""
-    return os.path.relpath(target.resolve(), link.parent)
-
-
 def is_made(out: Path, links: dict[str, str], listing: str) -> bool:
     """Tell whether OUT already is this subset.
 
@@ -246,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             classes = draw_classes(args.random, args.seed, available)
         links = {
-            name: relative(target, out / name)
+            name: os.path.relpath(target.resolve(), (out / name).parent)
             for name, target in plan_links(args.source, classes).items()
         }
         listing = ''.join(f'{name}\n' for name in classes)
