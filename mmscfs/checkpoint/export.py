@@ -52,7 +52,7 @@ def to_torchvision(found: FoundBackbone) -> dict[str, Tensor]:
     """Return a ResNet's tensors as torchvision names them.
 
     Raises:
-        ValueError: It is no ResNet that torchvision has.
+        ValueError: It is not a ResNet of torchvision.
     """
     if not _is_resnet(found):
         raise ValueError(_no_resnet(found, 'torchvision'))
@@ -140,9 +140,9 @@ def describe_source(
 
 
 def read_data_preprocessor(cfg: str) -> dict[str, Any] | None:
-    """Read how images were normalised from a config's text.
+    """Read how images were normalized from a config's text.
 
-    The text is parsed, never executed: a checkpoint is no trusted source.
+    The text is parsed, never executed: a checkpoint is not a trusted source.
 
     Returns:
         dict | None: ``mean`` and ``std`` on the scale 0 to 255, and
@@ -234,6 +234,6 @@ def _is_resnet(found: FoundBackbone) -> bool:
 def _no_resnet(found: FoundBackbone, project: str) -> str:
     names = [k for k in found.state if not RESNET_NAME.fullmatch(k)]
     return (
-        f'this {found} backbone is no ResNet as {project} has it (it has '
+        f"this {found} backbone does not match {project}'s ResNet (it has "
         f'{", ".join(names[:2]) or "no blocks"})'
     )

@@ -216,22 +216,41 @@ def check_same_model(
         for key, value in checkpoint.get('state_dict', checkpoint).items()
         if isinstance(value, Tensor)
     }
+    if differences := name_differences(model_state, state):
+        raise ValueError(
+            f'the checkpoint is not one of this {name}: tensors '
+            f'{differences}. {remedy}'
+        )
+
+
+def name_differences(
+    own: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    resized: tuple[str, ...] = (),
+) -> str:
+    """Count the tensors that differ from a model's, with an example of each.
+
+    Args:
+        own (Mapping[str, Tensor]): The model's.
+        given (Mapping[str, Tensor]): Those of a checkpoint.
+        resized (tuple[str, ...]): Ends of names whose shapes may differ.
+
+    Returns:
+        str: Those missing, left over and of another shape; empty if none.
+    """
     problems = {
-        'missing': [key for key in model_state if key not in state],
-        'left over': [key for key in state if key not in model_state],
+        'missing': [key for key in own if key not in given],
+        'left over': [key for key in given if key not in own],
         'of another shape': [
-            f'{key} {tuple(state[key].shape)} for {tuple(own.shape)}'
-            for key, own in model_state.items()
-            if key in state and state[key].shape != own.shape
+            f'{key} {tuple(given[key].shape)} for {tuple(value.shape)}'
+            for key, value in own.items()
+            if key in given
+            and given[key].shape != value.shape
+            and not key.endswith(resized)
         ],
     }
-    found = [
+    return '; '.join(
         f'{len(keys)} {problem} (e.g. {keys[0]})'
         for problem, keys in problems.items()
         if keys
-    ]
-    if found:
-        raise ValueError(
-            f'the checkpoint is not one of this {name}: tensors '
-            f'{"; ".join(found)}. {remedy}'
-        )
+    )

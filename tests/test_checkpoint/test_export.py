@@ -1,6 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import json
-import os
 import pickletools
 from itertools import product
 
@@ -28,7 +27,6 @@ from mmscfs.checkpoint import (
     to_openmmlab,
     to_timm,
     to_torchvision,
-    write_atomically,
 )
 
 
@@ -188,7 +186,9 @@ def test_other_networks_are_refused(convert, cfg):
     found = mm_backbone(cfg)
     if 'norm_cfg' in cfg:  # a ResNet with a tensor more
         found.state['layer1.0.context.weight'] = torch.ones(1)
-    with pytest.raises(ValueError, match='this mmscfs, teacher backbone is'):
+    with pytest.raises(
+        ValueError, match='this mmscfs, teacher backbone (is|does)'
+    ):
         convert(found)
 
 
@@ -394,50 +394,3 @@ def test_reads_the_data_preprocessor(cfg, order):
 )
 def test_other_texts_tell_no_data_preprocessor(cfg):
     assert read_data_preprocessor(cfg) is None
-
-
-# Writing.
-
-
-@pytest.mark.parametrize('function', ['fsync', 'replace'])
-@pytest.mark.parametrize('old', [b'old', None])
-@pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
-def test_failed_write_leaves_the_old_file(
-    tmp_path, monkeypatch, function, old, error
-):
-    def fail(*_):
-        raise error('No space left')
-
-    path = tmp_path / 'backbone.pth'
-    if old:
-        path.write_bytes(old)
-    monkeypatch.setattr(os, function, fail)
-    with pytest.raises(error, match='No space left'):
-        write_atomically(path, b'new')
-    assert [p.name for p in tmp_path.iterdir()] == ['backbone.pth'] * bool(old)
-    if old:
-        assert path.read_bytes() == old
-
-
-def test_file_is_synchronised_before_it_gets_its_name(tmp_path, monkeypatch):
-    path, events = tmp_path / 'backbone.pth', []
-    fsync, replace = os.fsync, os.replace
-
-    def record_fsync(number):
-        events.append(('fsync', os.fstat(number).st_size, path.exists()))
-        fsync(number)
-
-    def record_replace(source, target):
-        events.append(('replace', source.parent, target))
-        replace(source, target)
-
-    monkeypatch.setattr(os, 'fsync', record_fsync)
-    monkeypatch.setattr(os, 'replace', record_replace)
-    write_atomically(str(path), b'12345')
-    assert events[:2] == [('fsync', 5, False), ('replace', tmp_path, path)]
-    # Then its folder, for the name.
-    assert [(name, exists) for name, _, exists in events[2:]] == [
-        ('fsync', True)
-    ]
-    assert path.read_bytes() == b'12345'
-    assert list(tmp_path.iterdir()) == [path]

@@ -4,7 +4,7 @@
 
 CHECKPOINT may be one of mmscfs, mmpretrain or mmselfsup, a backbone that this
 tool wrote, torchvision's or timm's weights, or the releases of SCFS, DINO and
-MoCo. It is recognised by what is in it and no number is changed, so the tool
+MoCo. It is recognized by what is in it and no number is changed, so the tool
 also turns the release of another project into a backbone for OpenMMLab.
 """
 

@@ -1,23 +1,14 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-import torch
-from mmengine.dist import all_reduce, is_main_process
 from mmpretrain.registry import LOOPS
-from rich.progress import track
 from torch import Tensor
 
-from mmscfs.evaluation import (
-    LinearClassifiers,
-    check_training,
-    class_ranks,
-    train_linear,
-)
+from mmscfs.evaluation import check_training, train_linear
 
-from .feature_loop import FeatureLoop
-from .features import Features
+from .feature_loop import FeatureLoop, name_metrics, top_accuracies
+from .features import Features, progress
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 IMAGES = 1024  # that are classified at a time
@@ -27,7 +18,7 @@ IMAGES = 1024  # that are classified at a time
 class LinearSweepLoop(FeatureLoop):
     """Linear probing in minutes: features once, all learning rates at once.
 
-    The features are those of centre crops, whatever the test pipeline makes
+    The features are those of center crops, whatever the test pipeline makes
     them, without augmentation; so the figures are near the full protocol's,
     not equal to them. Logs ``linear/<layer>_lr<rate>_top1`` (and ``_top5``,
     with five classes or more) in percent, and of the last layer the best
@@ -73,7 +64,8 @@ class LinearSweepLoop(FeatureLoop):
             RuntimeError: Every classifier diverged.
         """
         num_classes = 1 + int(bank_labels.max())
-        metrics: dict[str, float] = {}
+        device = next(self.runner.model.parameters()).device
+        found: dict[str, dict[float, dict[str, float]]] = {}
         for layer, features in bank.layers.items():
             classifiers = train_linear(
                 features,
@@ -84,68 +76,33 @@ class LinearSweepLoop(FeatureLoop):
                 batch_size=self.batch_size,
                 weight_decay=self.weight_decay,
                 seed=self.runner.seed,
-                device=next(self.runner.model.parameters()).device,
-                track=partial(
-                    track,
-                    description=f'linear classifiers of {layer}',
-                    disable=not is_main_process(),
+                device=device,
+                track=progress(f'linear classifiers of {layer}'),
+            )
+            accuracies = top_accuracies(
+                (
+                    (classifiers.scores(part.to(device)), labels.to(device))
+                    for part, labels in zip(
+                        queries.layers[layer].split(IMAGES),
+                        queries.labels.split(IMAGES),
+                        strict=True,
+                    )
                 ),
+                self.learning_rates,
+                num_classes,
+                len(self.dataloader.dataset),
             )
-            accuracies = self.measure(
-                classifiers, queries.layers[layer], queries.labels
-            )
-            best = max(accuracies, key=lambda rate: accuracies[rate][0])
-            names = ('top1', 'top5')[: len(accuracies[best])]
-            for rate, values in accuracies.items():
-                for name, value in zip(names, values, strict=True):
-                    metrics[f'linear/{layer}_lr{rate:g}_{name}'] = value
-        # Those of the last layer.
-        for name, value in zip(names, accuracies[best], strict=True):
-            metrics[f'linear/{name}'] = value
-        metrics['linear/lr'] = best
-        return metrics
-
-    def measure(
-        self, classifiers: LinearClassifiers, features: Tensor, labels: Tensor
-    ) -> dict[float, list[float]]:
-        """Return top-1 and, of five classes or more, top-5 in percent.
-
-        Args:
-            classifiers (LinearClassifiers): One for each learning rate.
-            features (Tensor): This process's features (Q, C).
-            labels (Tensor): Their classes (Q,).
-
-        Returns:
-            dict[float, list[float]]: By learning rate, without those that
-            diverged.
-
-        Raises:
-            RuntimeError: All of them did.
-        """
-        device = classifiers.weight.device
-        tops = (1, 5) if classifiers.bias.shape[1] >= 5 else (1,)
-        hits = torch.zeros(len(self.learning_rates), len(tops))
-        for part, target in zip(
-            features.split(IMAGES), labels.split(IMAGES), strict=True
-        ):
-            scores = classifiers.scores(part.to(device))
-            for i, score in enumerate(scores):
-                ranks = class_ranks(score, target.to(device))
-                for j, top in enumerate(tops):
-                    hits[i, j] += (ranks < top).sum().item()
-        all_reduce(hits)
-        accuracies = 100 * hits / len(self.dataloader.dataset)
-        finite = classifiers.weight.flatten(1).isfinite().all(-1).tolist()
-        found = {
-            rate: values
-            for rate, values, is_finite in zip(
-                self.learning_rates, accuracies.tolist(), finite, strict=True
-            )
-            if is_finite
-        }
-        if not found:
-            raise RuntimeError(
-                f'learning_rates={self.learning_rates}: all diverged; add '
-                'smaller ones'
-            )
-        return found
+            finite = classifiers.weight.flatten(1).isfinite().all(-1).tolist()
+            found[layer] = {
+                rate: accuracies[rate]
+                for rate, is_finite in zip(
+                    self.learning_rates, finite, strict=True
+                )
+                if is_finite
+            }
+            if not found[layer]:
+                raise RuntimeError(
+                    f'learning_rates={self.learning_rates}: all diverged. Add '
+                    'smaller ones'
+                )
+        return name_metrics(found, 'linear', 'lr')
