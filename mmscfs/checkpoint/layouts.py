@@ -7,7 +7,7 @@ torchvision's.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -216,17 +216,11 @@ def _bare(
         )
     if 'patch_embed.proj.weight' in backbone:
         # A name without counterpart stays as it is.
-        backbone = rename(
-            backbone, lambda key: _translate(key, VIT_NAMES) or key
-        )
+        backbone = {
+            _translate(key, VIT_NAMES) or key: value
+            for key, value in backbone.items()
+        }
     return FoundBackbone(layout, network, backbone, (*heads, *own_heads))
-
-
-def rename(
-    state: Mapping[str, Tensor], rule: Callable[[str], str]
-) -> dict[str, Tensor]:
-    """Return the tensors under the names that ``rule`` gives them."""
-    return {rule(key): value for key, value in state.items()}
 
 
 def mm_vit_to_timm(key: str) -> str:

@@ -1,11 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import argparse
-import mmap
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping, MutableMapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -130,27 +128,21 @@ def check_pickle(path: str | Path) -> None:
             any length, from a few bytes.
         OSError: The file cannot be read.
     """
-    with ExitStack() as stack:
-        if is_archive(path):
-            archive = stack.enter_context(zipfile.ZipFile(path))
-            pickles: Sequence[Any] = [
+    if is_archive(path):
+        with zipfile.ZipFile(path) as archive:
+            pickles = [
                 archive.read(part)
                 for part in archive.infolist()
                 if part.filename.endswith('.pkl')
                 and part.file_size <= os.path.getsize(path)
             ]
-        elif os.path.getsize(path):
-            file = stack.enter_context(open(path, 'rb'))
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            pickles = [stack.enter_context(content)]
-        else:
-            pickles = []
-        for content in pickles:
-            if content.find(b'\nbytearray\n') >= 0:
-                raise ValueError(
-                    f'refused checkpoint {str(path)!r}: it holds a bytearray, '
-                    'which is neither a tensor nor a plain value'
-                )
+    else:
+        pickles = [Path(path).read_bytes()]
+    if any(b'\nbytearray\n' in content for content in pickles):
+        raise ValueError(
+            f'refused checkpoint {str(path)!r}: it holds a bytearray, which '
+            'is neither a tensor nor a plain value'
+        )
 
 
 def _check_sizes(path: Path, checkpoint: Mapping) -> None:

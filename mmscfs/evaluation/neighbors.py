@@ -142,6 +142,8 @@ def find_neighbors(
         )
     dtype = PRECISIONS[resolve_precision(precision, device)]
     bank = _bring_near(bank, device)
+    if bank_index is not None:
+        bank_index = bank_index.to(device)
     own_k = min(k, len(bank))
     share = max(1, BLOCK // world)
     parts = []
@@ -153,7 +155,7 @@ def find_neighbors(
             block = _gather(filled, world)
         similarity, index = _search(block, bank, own_k, dtype)
         if bank_index is not None:
-            index = bank_index.to(device)[index]
+            index = bank_index[index]
         if world > 1:
             similarity, index = (
                 _exchange(F.pad(values, (0, k - own_k), value=fill), world)

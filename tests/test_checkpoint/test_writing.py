@@ -110,7 +110,7 @@ def test_a_folder_that_takes_no_file(tmp_path, monkeypatch):
         raise PermissionError(13, 'Permission denied')
 
     monkeypatch.setattr(Path, 'touch', refuse)
-    with pytest.raises(OSError, match='Permission denied; give') as error:
+    with pytest.raises(OSError, match='Permission denied; get') as error:
         check_writable(tmp_path / 'a.json')
     assert str(tmp_path) in str(error.value)
     assert 'ln -s' in str(error.value)

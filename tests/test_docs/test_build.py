@@ -107,7 +107,7 @@ def test_links_between_the_pages_resolve(pages):
         ('evaluation', mmscfs.evaluation),
         ('checkpoint', mmscfs.checkpoint),
         ('engine', mmscfs.engine.hooks),
-        ('engine', mmscfs.engine.runners),
+        ('engine', mmscfs.engine.loops),
     ],
 )
 def test_the_reference_has_every_public_name(built, page, package):

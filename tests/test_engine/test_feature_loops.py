@@ -13,8 +13,8 @@ from mmengine.runner import Runner
 from sklearn.neighbors import KNeighborsClassifier
 from toy_runs import in_processes, run, set_weights
 
-from mmscfs.engine.runners import knn_loop
-from mmscfs.engine.runners.features import extract_features, layer_names
+from mmscfs.engine.loops import knn_loop
+from mmscfs.engine.loops.features import extract_features, layer_names
 from mmscfs.evaluation import train_linear
 
 VIT = dict(

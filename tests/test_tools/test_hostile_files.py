@@ -17,7 +17,7 @@ from hostile_checkpoints import TRAPS, Trap
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from mmscfs.engine.runners.feature_files import FACTS, LABELS, read_features
+from mmscfs.engine.loops.feature_files import FACTS, LABELS, read_features
 from mmscfs.results import read_origin
 
 ROOT = Path(__file__).parents[2]

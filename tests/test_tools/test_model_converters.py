@@ -9,7 +9,7 @@ from commands import load_tool
 from mmengine.registry import MODELS
 from pickles import load_arrays
 
-from mmscfs.checkpoint import CONVERTERS, SUFFIXES, read_checkpoint
+from mmscfs.checkpoint import SUFFIXES, read_checkpoint
 
 tool = load_tool('model_converters/export_backbone')
 
@@ -199,7 +199,7 @@ def test_wrong_checkpoint(
 
 
 def test_options_are_those_of_the_package(checkpoint, tmp_path, capsys):
-    assert set(tool.FORMATS) == set(SUFFIXES) == set(CONVERTERS)
+    assert set(tool.FORMATS) == set(SUFFIXES)
     for options in (['--network', 'both'], ['--format', 'onnx'], ['--help']):
         with pytest.raises(SystemExit) as caught:
             run(checkpoint, tmp_path / 'out.pth', *options)

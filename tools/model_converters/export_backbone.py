@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # After parsing, so that --help and a wrong option answer at once.
     from mmscfs.checkpoint import (
-        CONVERTERS,
+        convert,
         describe_source,
         encode,
         find_backbone,
@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         checkpoint = read_checkpoint(args.checkpoint)
         try:
             found = find_backbone(checkpoint, args.network)
-            state = CONVERTERS[target](found)
+            state = convert(found, target)
         except ValueError as error:
             raise ValueError(f'{args.checkpoint}: {error}') from error
         meta = describe_source(args.checkpoint, checkpoint, found)

@@ -201,7 +201,7 @@ def extract_features(
     # A loader draws a seed for its workers even where nothing is random.
     with kept_random_states():
         for batch in progress(f'features of the {what}')(loader):
-            outputs = backbone(normalise(model, batch['inputs']))
+            outputs = backbone(normalize(model, batch['inputs']))
             if isinstance(outputs, Tensor):
                 outputs = (outputs,)
             names = layer_names(backbone, len(outputs))
@@ -227,7 +227,7 @@ def extract_features(
     return Features(stored, labels, index, names)
 
 
-def normalise(model: BaseModel, images: Tensor | Sequence[Tensor]) -> Tensor:
+def normalize(model: BaseModel, images: Tensor | Sequence[Tensor]) -> Tensor:
     """Send images, (B, 3, H, W) or a list, through the preprocessor.
 
     They come out with their channels last in memory, as is faster.
