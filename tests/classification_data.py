@@ -138,6 +138,35 @@ def write_voc(
     write_lines(root / 'ImageSets/Main' / f'{split}.txt', list(images))
 
 
+def make_colors(root: Path) -> None:
+    """Six folders of classes, each a color: 8 images to learn, 3 to test."""
+    generator = np.random.default_rng(0)
+    for label in range(6):
+        color = generator.integers(0, 256, 3)
+        for split, count in (('train', 8), ('val', 3)):
+            folder = root / split / str(label)
+            folder.mkdir(parents=True)
+            for i in range(count):
+                noise = generator.normal(0, 60, (SIZE, SIZE, 3))
+                image = (color + noise).clip(0, 255).astype(np.uint8)
+                assert cv2.imwrite(str(folder / f'{i}.png'), image)
+
+
+def ordered_loader(root: Path, split: str) -> dict:
+    """Return the config of a loader that keeps the images' order."""
+    return dict(
+        batch_size=5,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=dict(
+            type='CustomDataset',
+            data_root=str(root),
+            data_prefix=split,
+            pipeline=[dict(type='LoadImage'), dict(type='PackInputs')],
+        ),
+    )
+
+
 MAKERS = dict(
     CIFAR10=make_cifar,
     CIFAR100=make_cifar,

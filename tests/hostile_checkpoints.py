@@ -48,15 +48,15 @@ def saved(content, **options):
     return file.getvalue()
 
 
-def deflated(content):
-    """Return an archive with its parts compressed."""
+def repacked(content, change, compression=zipfile.ZIP_STORED):
+    """Return an archive with its parts as ``change(name, part)`` has them."""
     file = io.BytesIO()
     with (
         zipfile.ZipFile(io.BytesIO(content)) as old,
-        zipfile.ZipFile(file, 'w', zipfile.ZIP_DEFLATED) as new,
+        zipfile.ZipFile(file, 'w', compression) as new,
     ):
-        for part in old.namelist():
-            new.writestr(part, old.read(part))
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)))
     return file.getvalue()
 
 
@@ -75,7 +75,6 @@ def script():
     return file.getvalue()
 
 
-# By name of the file: its bytes, for a trap that makes the folder ``marker``.
 class Zeros:
     """A bytearray of a length, as torch reads it."""
 
@@ -86,6 +85,7 @@ class Zeros:
         return bytearray, (self.length,)
 
 
+# By name of the file: its bytes, for a trap that makes the folder ``marker``.
 TRAPS = {
     'zip.pth': lambda marker: saved(dict(state_dict=Trap(marker))),
     'old.pth': lambda marker: saved(
@@ -113,7 +113,11 @@ TRAPS = {
 }
 BAD = {
     'script.pth': lambda: script(),
-    'bomb.pth': lambda: deflated(saved(dict(weight=torch.zeros(10**7)))),
+    'bomb.pth': lambda: repacked(
+        saved(dict(weight=torch.zeros(10**7))),
+        lambda _, part: part,
+        zipfile.ZIP_DEFLATED,
+    ),
     'flipped.pth': lambda: flipped(saved(STATE)),
     'expanded.pth': lambda: saved(dict(w=torch.zeros(1).expand(10**12))),
     'sparse.pth': lambda: saved(

@@ -12,11 +12,11 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
 from mmscfs.checkpoint import (
+    convert,
     encode,
     find_backbone,
     load_backbone,
     read_checkpoint,
-    to_openmmlab,
 )
 from mmscfs.engine.prepare import prepare_config
 
@@ -173,7 +173,9 @@ def test_trains_resumes_and_exports(name, image_folder, tmp_path):
     teacher = runner.model.teacher.backbone.state_dict()
     assert found.network == 'teacher'
     exported = tmp_path / 'backbone.pth'
-    exported.write_bytes(encode(to_openmmlab(found), 'openmmlab', '.pth', {}))
+    exported.write_bytes(
+        encode(convert(found, 'openmmlab'), 'openmmlab', '.pth', {})
+    )
     backbone = MODELS.build(cfg.model.backbone)
     load_backbone(backbone, exported)  # strict
     for key, value in backbone.state_dict().items():

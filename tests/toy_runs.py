@@ -1,10 +1,16 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Runs of one layer, which draw at random in the model and in the data."""
+"""Runs of one layer, which draw at random in the model and in the data.
+
+Also what runs of real networks share: fixed weights, and several processes.
+"""
 
 import copy
+import os
 
 import numpy as np
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, InfiniteSampler, pseudo_collate
 from mmengine.hooks import Hook
@@ -127,3 +133,36 @@ def assert_same_state(one, other):
             assert torch.equal(value, states[1][key][name]), name
     schedules = [r.param_schedulers[0].state_dict() for r in (one, other)]
     assert schedules[0] == schedules[1]
+
+
+def set_weights(module):
+    """Set every parameter from one seed."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            shape = parameter.shape
+            parameter.copy_(0.2 * torch.randn(shape, generator=generator))
+
+
+def in_processes(function, world, folder, *arguments):
+    """Return what ``function`` returns in each process of a group.
+
+    They are forked, so that they need not import everything again.
+    """
+    mp.start_processes(
+        _part, (world, function, folder, arguments), world, start_method='fork'
+    )
+    files = [folder / f'returned_{rank}.pth' for rank in range(world)]
+    return [torch.load(file, weights_only=True) for file in files]
+
+
+def _part(rank, world, function, folder, arguments):
+    os.environ.update(LOCAL_RANK=str(rank), MASTER_ADDR='127.0.0.1')
+    dist.init_process_group(
+        'gloo',
+        init_method=f'file://{folder}/rendezvous',
+        rank=rank,
+        world_size=world,
+    )
+    torch.save(function(*arguments), folder / f'returned_{rank}.pth')
+    dist.destroy_process_group()

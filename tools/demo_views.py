@@ -10,7 +10,7 @@ from mmpretrain.registry import TRANSFORMS
 from torch import Tensor
 
 from mmscfs.datasets.samplers import SampleKey
-from mmscfs.engine.runners import normalise
+from mmscfs.engine.loops import normalize
 from mmscfs.evaluation import top_k_accuracy, view_retrieval, weighted_knn
 from mmscfs.models.search import global_average_pool
 from mmscfs.visualization import (
@@ -79,7 +79,7 @@ def evaluate(model, scenes: Scenes) -> dict[str, float]:
     def features(images):
         return torch.cat(
             [
-                global_average_pool(model(normalise(model, part))[-1])
+                global_average_pool(model(normalize(model, part))[-1])
                 for part in images.split(100)
             ]
         )
@@ -109,7 +109,7 @@ def draw(model, scenes: Scenes, path: Path, count: int = 4) -> None:
     for index in range(0, len(scenes.paths['val']), 101)[:count]:
         views = scenes.views(index, VIEW_SEEDS[0])
         global_view, *local_views = (
-            normalise(model, view[None])[0] for view in (views[0], *views[2:])
+            normalize(model, view[None])[0] for view in (views[0], *views[2:])
         )
         maps = compute_search_maps(
             model.teacher.backbone,

@@ -128,7 +128,12 @@ def check_weights(cfg: 'Config') -> None:
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     model = MODELS.build(cfg.model)
     checkpoint = read_checkpoint(cfg.load_from)
-    check_same_model(model.state_dict(), checkpoint, type(model).__name__)
+    check_same_model(
+        model.state_dict(),
+        checkpoint,
+        type(model).__name__,
+        remedy='Test with the config that trained it (in its work directory)',
+    )
 
 
 def main() -> None:

@@ -1,15 +1,11 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from .config_text import flatten, parse_config
 from .export import (
-    CONVERTERS,
     SUFFIXES,
+    convert,
     describe_source,
     encode,
     read_data_preprocessor,
-    to_detectron2,
-    to_openmmlab,
-    to_timm,
-    to_torchvision,
 )
 from .layouts import FoundBackbone, find_backbone
 from .loading import (
@@ -24,7 +20,6 @@ from .pretrained import PretrainedBackbone, load_backbone, load_found
 from .writing import check_writable, remove_unfinished, write_atomically
 
 __all__ = [
-    'CONVERTERS',
     'FoundBackbone',
     'PretrainedBackbone',
     'SUFFIXES',
@@ -33,6 +28,7 @@ __all__ = [
     'check_pickle',
     'check_same_model',
     'check_writable',
+    'convert',
     'describe_source',
     'drop_code',
     'encode',
@@ -45,10 +41,6 @@ __all__ = [
     'read_data_preprocessor',
     'remove_unfinished',
     'restore_histories',
-    'to_detectron2',
-    'to_openmmlab',
     'to_plain',
-    'to_timm',
-    'to_torchvision',
     'write_atomically',
 ]

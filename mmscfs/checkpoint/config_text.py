@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Read a dumped config without executing it: a file is no trusted source."""
+"""Read a dumped config without executing it: files are not trusted."""
 
 import ast
 from collections.abc import Iterator, Mapping
@@ -32,11 +32,12 @@ def parse_config(text: str) -> dict:
     lists.
 
     Raises:
-        ValueError: It is no Python, or more or deeper than a config is.
+        ValueError: It is not Python, or longer or deeper than a config is.
     """
     if len(text) > MAX_LENGTH:
         raise ValueError(
-            f'no dumped config: {len(text)} characters, more than {MAX_LENGTH}'
+            f'not a dumped config: {len(text)} characters, more than '
+            f'{MAX_LENGTH}'
         )
     try:
         return {
@@ -48,7 +49,7 @@ def parse_config(text: str) -> dict:
     except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
         # The last two if it is nested too deep for Python's own parser.
         raise ValueError(
-            f'no dumped config: {error or type(error).__name__}'
+            f'not a dumped config: {error or type(error).__name__}'
         ) from error
 
 

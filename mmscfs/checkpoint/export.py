@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from mmscfs.version import __version__
 
 from .config_text import parse_config
-from .layouts import FoundBackbone, mm_vit_to_timm, rename, resnet_stages
+from .layouts import FoundBackbone, mm_vit_to_timm, resnet_stages
 from .plain import to_count
 
 # The suffixes of the files that each project reads.
@@ -39,52 +38,41 @@ DETECTRON2_NAMES = (
 )
 
 
-def to_openmmlab(found: FoundBackbone) -> dict[str, Tensor]:
-    """Return the backbone's tensors as mmpretrain and mmdet name them."""
+def convert(found: FoundBackbone, target: str) -> dict[str, Any]:
+    """Name a backbone's tensors as another project does.
+
+    Args:
+        found (FoundBackbone): From :func:`find_backbone`.
+        target (str): "openmmlab"; "torchvision", for ResNets; "timm", for
+            ResNets and vision transformers; or "detectron2", for ResNets of
+            bottlenecks, whose tensors become float32 arrays.
+
+    Raises:
+        ValueError: The project does not have this network.
+    """
     # Copies: a part of a larger tensor would be saved with all of it.
-    return {
+    state = {
         key: value.detach().clone(memory_format=torch.contiguous_format)
         for key, value in found.state.items()
     }
-
-
-def to_torchvision(found: FoundBackbone) -> dict[str, Tensor]:
-    """Return a ResNet's tensors as torchvision names them.
-
-    Raises:
-        ValueError: It is no ResNet that torchvision has.
-    """
-    if not _is_resnet(found):
-        raise ValueError(_no_resnet(found, 'torchvision'))
-    return to_openmmlab(found)
-
-
-def to_timm(found: FoundBackbone) -> dict[str, Tensor]:
-    """Return a ResNet's or a vision transformer's tensors in timm's names.
-
-    Raises:
-        ValueError: It is neither.
-    """
-    if _is_resnet(found):
-        return to_openmmlab(found)
-    try:
-        return rename(to_openmmlab(found), mm_vit_to_timm)
-    except ValueError as error:
+    stages = resnet_stages(state)
+    others = [key for key in state if not RESNET_NAME.fullmatch(key)]
+    is_resnet = stages is not None and not others
+    if target == 'openmmlab' or (is_resnet and target != 'detectron2'):
+        return state
+    if target == 'timm':
+        try:
+            return {mm_vit_to_timm(k): value for k, value in state.items()}
+        except ValueError as error:
+            raise ValueError(
+                f'this {found} backbone is neither a ResNet nor a vision '
+                f'transformer of timm: {error}'
+            ) from error
+    if stages is None or others:
         raise ValueError(
-            f'this {found} backbone is neither a ResNet nor a vision '
-            f'transformer of timm: {error}'
-        ) from error
-
-
-def to_detectron2(found: FoundBackbone) -> dict[str, np.ndarray]:
-    """Return a bottleneck ResNet's float32 arrays as detectron2 names them.
-
-    Raises:
-        ValueError: It is none.
-    """
-    stages = resnet_stages(found.state)
-    if stages is None or not _is_resnet(found):
-        raise ValueError(_no_resnet(found, 'detectron2'))
+            f"this {found} backbone does not match {target}'s ResNet (it has "
+            f'{", ".join(others[:2]) or "no blocks"})'
+        )
     block, counts = stages
     if block != 'bottleneck':
         raise ValueError(
@@ -93,13 +81,13 @@ def to_detectron2(found: FoundBackbone) -> dict[str, np.ndarray]:
             'written for detectron2'
         )
     return {
-        detectron2_name(key): value.detach().float().numpy()
-        for key, value in found.state.items()
+        _detectron2_name(key): value.float().numpy()
+        for key, value in state.items()
         if not key.endswith('num_batches_tracked')
     }
 
 
-def detectron2_name(key: str) -> str:
+def _detectron2_name(key: str) -> str:
     """Return detectron2's name of a tensor in torchvision's ResNet."""
     for pattern, replacement in DETECTRON2_NAMES:
         key = re.sub(pattern, replacement, key)
@@ -140,9 +128,9 @@ def describe_source(
 
 
 def read_data_preprocessor(cfg: str) -> dict[str, Any] | None:
-    """Read how images were normalised from a config's text.
+    """Read how images were normalized from a config's text.
 
-    The text is parsed, never executed: a checkpoint is no trusted source.
+    The text is parsed, never executed: a checkpoint is not a trusted source.
 
     Returns:
         dict | None: ``mean`` and ``std`` on the scale 0 to 255, and
@@ -166,21 +154,13 @@ def read_data_preprocessor(cfg: str) -> dict[str, Any] | None:
         return None
 
 
-CONVERTERS = dict(
-    openmmlab=to_openmmlab,
-    torchvision=to_torchvision,
-    timm=to_timm,
-    detectron2=to_detectron2,
-)
-
-
 def encode(
     state: Mapping[str, Any], target: str, suffix: str, meta: Mapping[str, Any]
 ) -> bytes:
     """Return the content of a file for another project.
 
     Args:
-        state (Mapping): The tensors from ``CONVERTERS[target]``.
+        state (Mapping): The tensors from :func:`convert`.
         target (str): A key of ``SUFFIXES``.
         suffix (str): One of its suffixes.
         meta (Mapping): From :func:`describe_source`; only OpenMMLab's files
@@ -222,18 +202,3 @@ class _Detectron2Pickler(pickle.Pickler):
             content = bytearray(value.tobytes())
             return np.ndarray, (value.shape, value.dtype.str, content)
         return NotImplemented
-
-
-def _is_resnet(found: FoundBackbone) -> bool:
-    """Whether torchvision's ResNets have all these names."""
-    return resnet_stages(found.state) is not None and all(
-        map(RESNET_NAME.fullmatch, found.state)
-    )
-
-
-def _no_resnet(found: FoundBackbone, project: str) -> str:
-    names = [k for k in found.state if not RESNET_NAME.fullmatch(k)]
-    return (
-        f'this {found} backbone is no ResNet as {project} has it (it has '
-        f'{", ".join(names[:2]) or "no blocks"})'
-    )

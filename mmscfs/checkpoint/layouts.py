@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Find the backbone in a checkpoint, whoever wrote it.
+"""Find the backbone in a checkpoint of any known project.
 
 Every project nests and names a backbone's weights in its own way. What is
 found here carries the names of mmpretrain and mmdet, which for ResNets are
@@ -7,7 +7,7 @@ torchvision's.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -109,18 +109,12 @@ def find_backbone(
     ):
         if any(key.startswith(prefix) for key in state):
             return _take(state, prefix, layout, None)
-    layout = 'torchvision'
+    layout, meta = 'torchvision', checkpoint.get('meta')
     if 'patch_embed.proj.weight' in state:
         layout = 'timm'
-    elif 'state_dict' in checkpoint and has_meta(checkpoint):
+    elif 'state_dict' in checkpoint and isinstance(meta, Mapping) and meta:
         layout = 'OpenMMLab backbone'
     return _bare(state, layout, None, ())
-
-
-def has_meta(checkpoint: Mapping) -> bool:
-    """Whether a checkpoint says something of itself, as OpenMMLab's do."""
-    meta = checkpoint.get('meta')
-    return isinstance(meta, Mapping) and len(meta) > 0
 
 
 def _from_release(checkpoint: Mapping, network: str | None) -> FoundBackbone:
@@ -179,7 +173,7 @@ def _refuse_detector(state: Mapping[str, Tensor]) -> None:
         raise ValueError(
             'this is the checkpoint of a detector '
             f'({", ".join(parts or ["feature pyramid"])}), not of a '
-            'backbone: go on from it with load_from, or give the '
+            'backbone. Start from it with load_from, or give the '
             'pre-training checkpoint'
         )
 
@@ -221,23 +215,12 @@ def _bare(
             'torchvision, timm, and the releases of SCFS, DINO and MoCo'
         )
     if 'patch_embed.proj.weight' in backbone:
-        backbone = rename(backbone, timm_vit_to_mm)
+        # A name without counterpart stays as it is.
+        backbone = {
+            _translate(key, VIT_NAMES) or key: value
+            for key, value in backbone.items()
+        }
     return FoundBackbone(layout, network, backbone, (*heads, *own_heads))
-
-
-def rename(
-    state: Mapping[str, Tensor], rule: Callable[[str], str]
-) -> dict[str, Tensor]:
-    """Return the tensors under the names that ``rule`` gives them."""
-    return {rule(key): value for key, value in state.items()}
-
-
-def timm_vit_to_mm(key: str) -> str:
-    """Return mmpretrain's name of a tensor in timm's vision transformer.
-
-    A name without counterpart stays as it is.
-    """
-    return _translate(key, VIT_NAMES) or key
 
 
 def mm_vit_to_timm(key: str) -> str:
@@ -267,8 +250,8 @@ def resnet_stages(
 ) -> tuple[str, list[int]] | None:
     """Return a ResNet's block ("basic" or "bottleneck") and blocks a stage.
 
-    None if the tensors are no ResNet's. [3, 4, 6, 3] bottlenecks are a
-    ResNet-50.
+    None if the tensors are not those of a ResNet. [3, 4, 6, 3] bottlenecks
+    are a ResNet-50.
     """
     blocks = {
         tuple(map(int, found.groups()))

@@ -1,11 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import argparse
-import mmap
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping, MutableMapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -130,27 +128,21 @@ def check_pickle(path: str | Path) -> None:
             any length, from a few bytes.
         OSError: The file cannot be read.
     """
-    with ExitStack() as stack:
-        if is_archive(path):
-            archive = stack.enter_context(zipfile.ZipFile(path))
-            pickles: Sequence[Any] = [
+    if is_archive(path):
+        with zipfile.ZipFile(path) as archive:
+            pickles = [
                 archive.read(part)
                 for part in archive.infolist()
                 if part.filename.endswith('.pkl')
                 and part.file_size <= os.path.getsize(path)
             ]
-        elif os.path.getsize(path):
-            file = stack.enter_context(open(path, 'rb'))
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            pickles = [stack.enter_context(content)]
-        else:
-            pickles = []
-        for content in pickles:
-            if content.find(b'\nbytearray\n') >= 0:
-                raise ValueError(
-                    f'refused checkpoint {str(path)!r}: it holds a bytearray, '
-                    'which is neither a tensor nor a plain value'
-                )
+    else:
+        pickles = [Path(path).read_bytes()]
+    if any(b'\nbytearray\n' in content for content in pickles):
+        raise ValueError(
+            f'refused checkpoint {str(path)!r}: it holds a bytearray, which '
+            'is neither a tensor nor a plain value'
+        )
 
 
 def _check_sizes(path: Path, checkpoint: Mapping) -> None:
@@ -216,22 +208,41 @@ def check_same_model(
         for key, value in checkpoint.get('state_dict', checkpoint).items()
         if isinstance(value, Tensor)
     }
+    if differences := name_differences(model_state, state):
+        raise ValueError(
+            f'the checkpoint is not one of this {name}: tensors '
+            f'{differences}. {remedy}'
+        )
+
+
+def name_differences(
+    own: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    resized: tuple[str, ...] = (),
+) -> str:
+    """Count the tensors that differ from a model's, with an example of each.
+
+    Args:
+        own (Mapping[str, Tensor]): The model's.
+        given (Mapping[str, Tensor]): Those of a checkpoint.
+        resized (tuple[str, ...]): Ends of names whose shapes may differ.
+
+    Returns:
+        str: Those missing, left over and of another shape; empty if none.
+    """
     problems = {
-        'missing': [key for key in model_state if key not in state],
-        'left over': [key for key in state if key not in model_state],
+        'missing': [key for key in own if key not in given],
+        'left over': [key for key in given if key not in own],
         'of another shape': [
-            f'{key} {tuple(state[key].shape)} for {tuple(own.shape)}'
-            for key, own in model_state.items()
-            if key in state and state[key].shape != own.shape
+            f'{key} {tuple(given[key].shape)} for {tuple(value.shape)}'
+            for key, value in own.items()
+            if key in given
+            and given[key].shape != value.shape
+            and not key.endswith(resized)
         ],
     }
-    found = [
+    return '; '.join(
         f'{len(keys)} {problem} (e.g. {keys[0]})'
         for problem, keys in problems.items()
         if keys
-    ]
-    if found:
-        raise ValueError(
-            f'the checkpoint is not one of this {name}: tensors '
-            f'{"; ".join(found)}. {remedy}'
-        )
+    )

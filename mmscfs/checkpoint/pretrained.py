@@ -10,7 +10,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS, Registry
 from torch import nn
 
 from .layouts import FoundBackbone, find_backbone, resnet_stages
-from .loading import read_checkpoint
+from .loading import name_differences, read_checkpoint
 
 # A child registry, so that the initializer can be called "Pretrained" beside
 # mmengine's: backbones of mmdet and mmpretrain look for that word before they
@@ -116,40 +116,24 @@ def load_found(module: nn.Module, found: FoundBackbone) -> str:
     new = [part for part in parts if is_stage and not _is_stage(part)]
     own = {key: v for key, v in own.items() if _part(key) not in new}
     # Number of training batches: without influence, and old files lack it.
-    missing = [
-        key
-        for key in own
-        if key not in found.state and not key.endswith('num_batches_tracked')
-    ]
-    left_over = [
-        key
-        for key in found.state
-        if key not in own
-        and (_part(key) in parts or not (is_stage or _is_stage(_part(key))))
-    ]
-    # A vision transformer resizes the position embedding itself.
-    other_shape = [
-        f'{key} {tuple(found.state[key].shape)} for {tuple(value.shape)}'
+    needed = {
+        key: value
         for key, value in own.items()
-        if key in found.state
-        and found.state[key].shape != value.shape
-        and not key.endswith('pos_embed')
-    ]
-    problems = [
-        f'{len(keys)} {problem} (e.g. {keys[0]})'
-        for problem, keys in (
-            ('missing', missing),
-            ('left over', left_over),
-            ('of another shape', other_shape),
-        )
-        if keys
-    ]
-    if problems:
+        if key in found.state or not key.endswith('num_batches_tracked')
+    }
+    given = {
+        key: value
+        for key, value in found.state.items()
+        if key in own
+        or _part(key) in parts
+        or not (is_stage or _is_stage(_part(key)))
+    }
+    # A vision transformer resizes the position embedding itself.
+    if differences := name_differences(needed, given, ('pos_embed',)):
         raise ValueError(
             f'its {found} backbone{_describe(stages)} does not fit the '
-            f'{name}{_describe(resnet_stages(own))}: tensors '
-            f'{"; ".join(problems)}. Set the depth and widths that it was '
-            'pre-trained with'
+            f'{name}{_describe(resnet_stages(own))}: tensors {differences}. '
+            'Set the depth and widths that it was pre-trained with'
         )
     state = {key: value for key, value in found.state.items() if key in own}
     before = {key: value.clone() for key, value in own.items()}

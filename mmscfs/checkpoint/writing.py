@@ -30,9 +30,9 @@ def check_writable(path: str | Path) -> None:
         except OSError as error:
             problem = error.strerror or str(error)
             remedy = (
-                'give yourself the right to write there, or name another '
-                'folder; a result beside a checkpoint goes where a link to '
-                'it (ln -s) lies'
+                'get write permission there, or name another folder. A result '
+                'beside a checkpoint is written where a link to it (ln -s) '
+                'lies'
             )
     raise OSError(
         f'the result cannot be written to {str(path.parent)!r} as '

@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from . import hooks, optimizers, runners
+from . import hooks, loops, optimizers
 from .cpu import adapt_to_cpu
 from .prepare import apply_multi_crop, prepare_config
 from .pretrained import start_from
@@ -11,8 +11,8 @@ __all__ = [
     'check_work_dir',
     'choose_checkpoint',
     'hooks',
+    'loops',
     'optimizers',
     'prepare_config',
-    'runners',
     'start_from',
 ]

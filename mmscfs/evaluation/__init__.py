@@ -13,14 +13,12 @@ from .linear_svm import (
     build_svm,
     check_examples,
     check_svm,
-    choose_cost,
     svm_average_precision,
 )
 from .linear_sweep import LinearClassifiers, check_training, train_linear
 from .neighbors import (
     Neighbors,
     find_neighbors,
-    find_sharded_neighbors,
     resolve_precision,
 )
 from .retrieval import view_retrieval
@@ -36,10 +34,8 @@ __all__ = [
     'check_svm',
     'check_temperature',
     'check_training',
-    'choose_cost',
     'class_ranks',
     'find_neighbors',
-    'find_sharded_neighbors',
     'resolve_precision',
     'svm_average_precision',
     'top_k_accuracy',

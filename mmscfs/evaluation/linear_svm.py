@@ -28,10 +28,11 @@ def svm_average_precision(
 ) -> tuple[float, float]:
     """Train a linear SVM for one class, and test it.
 
-    As `Goyal et al. <https://arxiv.org/abs/1905.01235>`_: L2-normalised
+    As `Goyal et al. <https://arxiv.org/abs/1905.01235>`_: L2-normalized
     features, the squared hinge loss with positives counting twice, L2
-    regularisation, and the cost that has the best mean average precision in a
-    cross-validation; of equals the smallest. Images labelled 0 are left out
+    regularization, and the cost that has the best mean average precision in a
+    cross-validation of consecutive folds with as large a share of positives in
+    each; of equals the smallest. Images labeled 0 are left out
     of all of it.
 
     Args:
@@ -49,55 +50,31 @@ def svm_average_precision(
     Raises:
         ValueError: As :func:`check_svm` and :func:`check_examples`.
     """
+    from sklearn.model_selection import GridSearchCV
+
     check_svm(costs, folds)
     check_examples(labels, folds, 'labels')
     check_examples(query_labels, 1, 'query_labels')
     features, labels = _known(features, labels)
     queries, query_labels = _known(queries, query_labels)
-    cost = choose_cost(features, labels, costs, folds)
-    svm = build_svm(cost).fit(features, labels)
-    scores = svm.decision_function(queries)
-    return average_precision(scores, query_labels > 0), cost
+    # Of equals the first; then trained on all the features.
+    search = GridSearchCV(
+        build_svm(),
+        {'C': sorted(costs)},
+        scoring='average_precision',
+        cv=folds,
+    ).fit(features, labels)
+    scores = search.decision_function(queries)
+    precision = average_precision(scores, query_labels > 0)
+    return precision, search.best_params_['C']
 
 
-def choose_cost(
-    features: np.ndarray,
-    labels: np.ndarray,
-    costs: Sequence[float] = SVM_COSTS,
-    folds: int = 3,
-) -> float:
-    """Return the cost of the best mean precision in a cross-validation.
-
-    The folds are consecutive, with as large a share of positives in each.
-
-    Args:
-        features (ndarray): Shape (N, C), L2-normalised.
-        labels (ndarray): 1 or -1, of shape (N,).
-        costs (Sequence[float]): Defaults to ``SVM_COSTS``.
-        folds (int): Defaults to 3.
-    """
-    from sklearn.model_selection import cross_val_score
-
-    costs = sorted(costs)
-    means = [
-        cross_val_score(
-            build_svm(cost),
-            features,
-            labels,
-            cv=folds,
-            scoring='average_precision',
-        ).mean()
-        for cost in costs
-    ]
-    return costs[int(np.argmax(means))]
-
-
-def build_svm(cost: float) -> 'LinearSVC':
+def build_svm(cost: float = 1.0) -> 'LinearSVC':
     """Return an untrained SVM for labels of 1 and -1.
 
-    It minimises ``|w|^2 / 2 + cost * sum of c max(0, 1 - y (w x + b))^2``
+    It minimizes ``|w|^2 / 2 + cost * sum of c max(0, 1 - y (w x + b))^2``
     over the images x of label y, c = 2 for the positives and 1 for the
-    others; b is regularised as w is.
+    others; b is regularized as w is.
     """
     from sklearn.svm import LinearSVC  # slow, and other runs do without
 
@@ -163,7 +140,7 @@ def check_examples(labels: Tensor, least: int, name: str) -> None:
 
 
 def _known(features: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return features of length 1 and labels, without those labelled 0."""
+    """Return features of length 1 and labels, without those labeled 0."""
     known = labels != 0
     features = F.normalize(features[known].double(), dim=-1)
     return features.numpy(), labels[known].numpy()

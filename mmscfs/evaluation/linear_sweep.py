@@ -99,7 +99,11 @@ def train_linear(
             chosen = chosen.to(features.device)
             inputs = features[chosen].to(device).float()
             targets = labels[chosen.to(labels.device)].to(device)
-            gradients = cross_entropy_gradients(classifiers, inputs, targets)
+            # Of each classifier's mean cross-entropy.
+            error = F.softmax(classifiers.scores(inputs), dim=-1)
+            error[:, torch.arange(own_batch, device=device), targets] -= 1
+            error /= own_batch
+            gradients = error.mT @ inputs, error.sum(1)
             progress = (epoch * steps + step) / (epochs * steps)
             factor = 0.5 * (1 + math.cos(math.pi * progress))
             for part, gradient, speed in zip(
@@ -136,22 +140,3 @@ def check_training(
         )
     if not weight_decay >= 0:
         raise ValueError(f'weight_decay={weight_decay} must be >= 0')
-
-
-def cross_entropy_gradients(
-    classifiers: LinearClassifiers, features: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients of each classifier's mean cross-entropy.
-
-    Args:
-        classifiers (LinearClassifiers): L classifiers.
-        features (Tensor): Shape (B, C).
-        labels (Tensor): int64 of shape (B,).
-
-    Returns:
-        tuple[Tensor, Tensor]: By weight (L, K, C) and bias (L, K).
-    """
-    error = F.softmax(classifiers.scores(features), dim=-1)
-    error[:, torch.arange(len(labels), device=error.device), labels] -= 1
-    error /= len(labels)
-    return error.mT @ features, error.sum(1)

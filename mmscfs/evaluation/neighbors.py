@@ -73,6 +73,7 @@ def find_neighbors(
     k: int,
     precision: str = 'auto',
     track: Callable[[Sequence[int]], Iterable[int]] = iter,
+    bank_index: Tensor | None = None,
 ) -> Neighbors:
     """Find the k features of a bank that are nearest to each query.
 
@@ -81,9 +82,13 @@ def find_neighbors(
     half precision may miss a few neighbors at the end of the list where many
     features are nearly as near; "fp32" does not.
 
+    With ``bank_index`` the processes of a group share the bank: each has a
+    part of it and its own queries, and all must call this function together.
+    Queries travel, the bank stays where it is.
+
     Args:
         queries (Tensor): Features of shape (Q, C), of any length and
-            floating type, on the device that computes.
+            floating type, on the device that computes and communicates.
         bank (Tensor): Features of shape (M, C); they may lie elsewhere, also
             in a memory-mapped file, and are fetched a block at a time.
         k (int): Number of neighbors.
@@ -93,13 +98,17 @@ def find_neighbors(
             and else fp32. Defaults to "auto".
         track (Callable): Wraps the blocks of queries, for a progress bar.
             Defaults to ``iter``.
+        bank_index (Tensor, optional): Places of the features of ``bank`` in
+            the whole bank, int64 of shape (M,). Defaults to None: it is
+            whole.
 
     Returns:
         Neighbors: Tensors of shape (Q, k), on the device of the queries.
 
     Raises:
-        ValueError: k is not in [1, M], the precision is unknown, the shapes
-            do not fit, or a feature is not finite.
+        ValueError: k is not in [1, M], M counted over the processes that
+            share the bank, the precision is unknown, the shapes do not fit,
+            or a feature is not finite.
 
     Example:
         >>> bank = torch.tensor([[2.0, 0], [3, 4], [0, 5]])
@@ -107,8 +116,12 @@ def find_neighbors(
         >>> found.similarity, found.index
         (tensor([[1.0000, 0.6000]]), tensor([[0, 1]]))
     """
+    device = queries.device
+    is_shared = bank_index is not None and dist.is_initialized()
+    world = dist.get_world_size() if is_shared else 1
     for name, features in (('queries', queries), ('bank', bank)):
-        if features.ndim != 2 or 0 in features.shape:
+        # A process may be left without a part.
+        if features.ndim != 2 or (world == 1 and 0 in features.shape):
             raise ValueError(
                 f'{name}: features of shape {tuple(features.shape)} must be '
                 '(N, C), at least one of each'
@@ -118,86 +131,47 @@ def find_neighbors(
             f'queries have {queries.shape[1]} channels, the bank '
             f'{bank.shape[1]}: take both from the same layer'
         )
-    _check_k(k, len(bank))
-    dtype = PRECISIONS[resolve_precision(precision, queries.device)]
-    bank = _bring_near(bank, queries.device)
-    parts = [
-        _search(queries[start : start + BLOCK], bank, k, dtype)
-        for start in track(range(0, len(queries), BLOCK))
-    ]
-    return Neighbors(*map(torch.cat, zip(*parts, strict=True)))
-
-
-@torch.no_grad()
-def find_sharded_neighbors(
-    queries: Tensor,
-    bank: Tensor,
-    bank_index: Tensor,
-    k: int,
-    precision: str = 'auto',
-    track: Callable[[Sequence[int]], Iterable[int]] = iter,
-) -> Neighbors:
-    """Find neighbors in the banks of all processes.
-
-    Queries travel, the bank stays where it is. Every process must call it;
-    without a process group it searches the one bank.
-
-    Args:
-        queries (Tensor): This process's queries, (Q, C), on the device that
-            the process group communicates on.
-        bank (Tensor): This process's part of the bank, (M, C).
-        bank_index (Tensor): The places of its features in the whole bank,
-            int64 of shape (M,).
-        k, precision, track: As for :func:`find_neighbors`.
-
-    Returns:
-        Neighbors: Of this process's queries, (Q, k); ``index`` holds places
-        in the whole bank.
-
-    Raises:
-        ValueError: As :func:`find_neighbors`, k counted over all processes.
-    """
-    device = queries.device
-    bank_index = bank_index.to(device)
-    world = dist.get_world_size() if dist.is_initialized() else 1
-    if world == 1:
-        found = find_neighbors(queries, bank, k, precision, track)
-        return Neighbors(found.similarity, bank_index[found.index])
-    sizes = torch.tensor([len(queries), len(bank)], device=device)
-    everywhere = [torch.empty_like(sizes) for _ in range(world)]
-    dist.all_gather(everywhere, sizes)
-    query_counts, bank_counts = torch.stack(everywhere).T.tolist()
-    _check_k(k, sum(bank_counts))
+    sizes = torch.tensor([[len(queries), len(bank)]], device=device)
+    if world > 1:
+        sizes = _gather(sizes, world)
+    most_queries, total = int(sizes[:, 0].max()), int(sizes[:, 1].sum())
+    if not 1 <= k <= total:
+        raise ValueError(
+            f'k={k} must be at least 1 and at most the {total} features of '
+            'the bank'
+        )
     dtype = PRECISIONS[resolve_precision(precision, device)]
     bank = _bring_near(bank, device)
+    if bank_index is not None:
+        bank_index = bank_index.to(device)
     own_k = min(k, len(bank))
     share = max(1, BLOCK // world)
     parts = []
-    for start in track(range(0, max(query_counts), share)):
-        own = queries[start : start + share]
-        # Collectives need one size: what is short is filled, and cut again.
-        filled = F.pad(own, (0, 0, 0, share - len(own)))
-        blocks = [torch.empty_like(filled) for _ in range(world)]
-        dist.all_gather(blocks, filled)
-        found = _search(torch.cat(blocks), bank, own_k, dtype)
-        similarity, index = (
-            _exchange(F.pad(values, (0, k - own_k), value=fill), world)
-            for values, fill in (
-                (found.similarity, -torch.inf),
-                (bank_index[found.index], -1),
+    for start in track(range(0, most_queries, share)):
+        own = block = queries[start : start + share]
+        if world > 1:
+            # Collectives need one size: what is short is filled, and cut.
+            filled = F.pad(own, (0, 0, 0, share - len(own)))
+            block = _gather(filled, world)
+        similarity, index = _search(block, bank, own_k, dtype)
+        if bank_index is not None:
+            index = bank_index[index]
+        if world > 1:
+            similarity, index = (
+                _exchange(F.pad(values, (0, k - own_k), value=fill), world)
+                for values, fill in ((similarity, -torch.inf), (index, -1))
             )
-        )
-        best, order = similarity[: len(own)].topk(k)
-        parts.append((best, index[: len(own)].gather(-1, order)))
+            similarity, order = similarity[: len(own)].topk(k)
+            index = index[: len(own)].gather(-1, order)
+        parts.append((similarity, index))
     return Neighbors(*map(torch.cat, zip(*parts, strict=True)))
 
 
-def _check_k(k: int, size: int) -> None:
-    if not 1 <= k <= size:
-        raise ValueError(
-            f'k={k} must be at least 1 and at most the {size} features of '
-            'the bank'
-        )
+def _gather(values: Tensor, world: int) -> Tensor:
+    """Collect rows of all processes, which have as many each."""
+    everywhere = [torch.empty_like(values) for _ in range(world)]
+    dist.all_gather(everywhere, values)
+    return torch.cat(everywhere)
 
 
 def _bring_near(bank: Tensor, device: torch.device) -> Tensor:

@@ -47,18 +47,48 @@ def test_unfinished_folders_stay(tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_failed_flush_keeps_the_old_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize('function', ['fsync', 'replace'])
+@pytest.mark.parametrize('old', [b'old', None])
+@pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
+def test_failed_write_leaves_the_old_file(
+    tmp_path, monkeypatch, function, old, error
+):
+    def fail(*_):
+        raise error('No space left')
+
     path = tmp_path / 'a.pth'
-    write_atomically(path, b'old')
-
-    def full(_):
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr(os, 'fsync', full)
-    with pytest.raises(OSError, match='No space left'):
+    if old:
+        path.write_bytes(old)
+    monkeypatch.setattr(os, function, fail)
+    with pytest.raises(error, match='No space left'):
         write_atomically(path, b'new')
-    assert [p.name for p in tmp_path.iterdir()] == ['a.pth']
-    assert path.read_bytes() == b'old'
+    assert [p.name for p in tmp_path.iterdir()] == ['a.pth'] * bool(old)
+    if old:
+        assert path.read_bytes() == old
+
+
+def test_file_is_synchronised_before_it_gets_its_name(tmp_path, monkeypatch):
+    path, events = tmp_path / 'a.pth', []
+    fsync, replace = os.fsync, os.replace
+
+    def record_fsync(number):
+        events.append(('fsync', os.fstat(number).st_size, path.exists()))
+        fsync(number)
+
+    def record_replace(source, target):
+        events.append(('replace', source.parent, target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, 'fsync', record_fsync)
+    monkeypatch.setattr(os, 'replace', record_replace)
+    write_atomically(str(path), b'12345')
+    assert events[:2] == [('fsync', 5, False), ('replace', tmp_path, path)]
+    # Then its folder, for the name.
+    assert [(name, exists) for name, _, exists in events[2:]] == [
+        ('fsync', True)
+    ]
+    assert path.read_bytes() == b'12345'
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_writable_place_is_left_as_it_was(tmp_path):
@@ -80,7 +110,7 @@ def test_a_folder_that_takes_no_file(tmp_path, monkeypatch):
         raise PermissionError(13, 'Permission denied')
 
     monkeypatch.setattr(Path, 'touch', refuse)
-    with pytest.raises(OSError, match='Permission denied; give') as error:
+    with pytest.raises(OSError, match='Permission denied; get') as error:
         check_writable(tmp_path / 'a.json')
     assert str(tmp_path) in str(error.value)
     assert 'ln -s' in str(error.value)

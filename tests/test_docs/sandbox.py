@@ -22,8 +22,6 @@ import mmscfs.engine
 from mmscfs.engine.prepare import apply_multi_crop
 
 CUT = {
-    'fuzz_annotations.py': ['--seconds', '1'],
-    'fuzz_checkpoints.py': ['--seconds', '1'],
     'grid.py': ['--dry-run'],
     'make_digit_scenes.py': [
         *('--train', '40', '--val', '10', '--size', '64'),

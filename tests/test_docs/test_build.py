@@ -103,7 +103,7 @@ def test_pages_load_and_link_to_what_exists(pages):
         ('evaluation', mmscfs.evaluation),
         ('checkpoint', mmscfs.checkpoint),
         ('engine', mmscfs.engine.hooks),
-        ('engine', mmscfs.engine.runners),
+        ('engine', mmscfs.engine.loops),
     ],
 )
 def test_the_reference_has_every_public_name(built, page, package):

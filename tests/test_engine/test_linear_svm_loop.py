@@ -3,20 +3,17 @@
 
 import copy
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from classification_data import write_voc
 from commands import ROOT, call, refusal
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS, MODELS
+from toy_runs import in_processes, set_weights
 
 from mmscfs.evaluation import svm_average_precision
 
@@ -97,11 +94,7 @@ def make_backbone(cfg):
     init_default_scope('mmpretrain')
     backbone = MODELS.build(cfg.model.backbone)
     backbone.eval()
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in backbone.parameters():
-            shape = parameter.shape
-            parameter.copy_(0.2 * torch.randn(shape, generator=generator))
+    set_weights(backbone)
     return backbone
 
 
@@ -209,28 +202,11 @@ def test_refused_before_the_work(options, checkpoint, change, message):
     assert message in refusal(*words_of(options | change, checkpoint))
 
 
-def run_part(rank, world, cfg, folder):
-    """Test as one of several processes."""
-    os.environ.update(LOCAL_RANK=str(rank))
-    dist.init_process_group(
-        'gloo',
-        init_method=f'file://{folder}/rendezvous',
-        rank=rank,
-        world_size=world,
-    )
-    metrics = run_test(cfg)
-    Path(folder, f'{rank}.json').write_text(json.dumps(metrics))
-    dist.destroy_process_group()
-
-
 def test_two_processes_find_what_one_finds(cfg, tmp_path):
     """Each has a part of the images, and of the classes of every layer."""
     cfg.test_cfg.layers = 'all'
     cfg.test_cfg.features = str(tmp_path / 'features')
-    mp.start_processes(
-        run_part, (2, cfg, str(tmp_path)), 2, start_method='fork'
-    )
-    found = [json.loads((tmp_path / f'{r}.json').read_text()) for r in (0, 1)]
+    found = in_processes(run_test, 2, tmp_path, cfg)
     assert found[0] == found[1]
     expected = plain_metrics(cfg, ('layer2', 'layer3', 'layer4'))
     assert found[0] == pytest.approx(expected, abs=1e-6)

@@ -9,7 +9,6 @@ from sklearn.svm import LinearSVC
 from mmscfs.evaluation import (
     average_precision,
     build_svm,
-    choose_cost,
     svm_average_precision,
 )
 
@@ -100,41 +99,42 @@ def plain_costs(features, labels, costs):
     return means
 
 
-def test_cost_is_that_of_a_plain_loop(data):
-    features, labels = unit(data[0]), data[1].numpy()
+def test_precision_and_cost_from_their_definitions(data):
+    features, labels, queries, query_labels = data
     costs = (0.0001, 0.01, 1.0, 100.0)
-    means = plain_costs(features, labels, costs)
+    means = plain_costs(unit(features), labels.numpy(), costs)
     assert max(means) - min(means) > 0.01
     best = costs[means.index(max(means))]
-    assert choose_cost(features, labels, costs) == best
-    # The order of the costs does not matter.
-    assert choose_cost(features, labels, costs[::-1]) == best
+    svm = build_svm(best).fit(unit(features), labels.numpy())
+    expected = plain_precision(
+        unit(queries) @ svm.coef_[0],
+        query_labels.numpy() > 0,
+        interpolated=True,
+    )
+    # Neither the order of the costs nor the lengths of the features matter.
+    lengths = torch.rand(90, 1) + 0.5
+    for found in (
+        svm_average_precision(*data, costs),
+        svm_average_precision(*data, costs[::-1]),
+        svm_average_precision(
+            features * lengths, labels, 3 * queries, query_labels, costs
+        ),
+    ):
+        assert found == (pytest.approx(expected), best)
 
 
 def test_of_equal_costs_the_smallest(data):
-    """One feature: any cost gives the same order."""
-    labels = data[1].numpy()
-    features = labels[:, None] + np.random.default_rng(0).random((90, 1))
-    assert choose_cost(features, labels, (10.0, 0.1, 1.0)) == 0.1
-
-
-def test_precision_of_a_class_from_its_definition(data):
-    features, labels, queries, query_labels = data
-    costs = (0.01, 1.0, 100.0)
-    found, cost = svm_average_precision(*data, costs)
-    means = plain_costs(unit(features), labels.numpy(), costs)
-    assert cost == costs[means.index(max(means))]
-    svm = build_svm(cost).fit(unit(features), labels.numpy())
-    scores = unit(queries) @ svm.coef_[0]
-    assert found == pytest.approx(
-        plain_precision(scores, query_labels.numpy() > 0, interpolated=True)
+    """One direction: any cost gives the same order."""
+    labels, query_labels = data[1], data[3]
+    features, queries = (
+        torch.stack([torch.ones(len(y)), 5.0 * y], 1)
+        for y in (labels, query_labels)
     )
-    # Only directions count.
-    lengths = torch.rand(90, 1) + 0.5
-    again, _ = svm_average_precision(
-        features * lengths, labels, 3 * queries, query_labels, costs
+    costs = (10.0, 0.1, 1.0)
+    found = svm_average_precision(
+        features, labels, queries, query_labels, costs
     )
-    assert again == pytest.approx(found)
+    assert found == (1, 0.1)
 
 
 def test_ignored_images_have_no_influence(data):

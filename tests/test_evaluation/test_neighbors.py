@@ -1,17 +1,15 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import math
-import os
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.utils._python_dispatch import TorchDispatchMode
+from toy_runs import in_processes
 
 from mmscfs.evaluation import (
     find_neighbors,
-    find_sharded_neighbors,
     neighbors,
     resolve_precision,
 )
@@ -80,7 +78,9 @@ def test_neighbors_are_those_of_a_plain_loop(
 ):
     monkeypatch.setattr(neighbors, 'BLOCK', block)
     queries, bank = features()
+    before = bank.clone()
     found = find_neighbors(queries, bank, k, precision)
+    assert torch.equal(bank, before)
     check_neighbors(found, queries, bank, k)
 
 
@@ -108,13 +108,6 @@ def test_double_precision_is_double_throughout():
         queries.double()[:, None], bank.double()[found.index], dim=-1
     )
     torch.testing.assert_close(found.similarity, expected, rtol=0, atol=1e-14)
-
-
-def test_the_bank_stays_as_it_is():
-    queries, bank = random_features()
-    before = bank.clone()
-    find_neighbors(queries, bank, K)
-    assert torch.equal(bank, before)
 
 
 def test_a_feature_of_zeros_is_like_none():
@@ -202,47 +195,35 @@ def test_auto_is_the_fastest_that_a_cpu_has(
     assert resolve_precision(precision, torch.device('cpu')) == expected
 
 
-def search_part(rank, world, folder):
-    """Search as one of several processes, and save what was found."""
-    os.environ.update(MASTER_ADDR='127.0.0.1')
-    dist.init_process_group(
-        'gloo',
-        init_method=f'file://{folder}/rendezvous',
-        rank=rank,
-        world_size=world,
-    )
-    queries, bank = torch.load(f'{folder}/features.pth', weights_only=True)
+def search_part(queries, bank):
+    """Search as one of several processes."""
+    rank, world = dist.get_rank(), dist.get_world_size()
     own = torch.arange(rank, 120, world)
     if world == 4:  # some have fewer than k features, one has none
         own = torch.arange(120).tensor_split([70, 75, 120])[rank]
-    parts = queries[rank::world], bank[own], own
-    # Of a hundred neighbors some point the other way.
-    found = {k: tuple(find_sharded_neighbors(*parts, k)) for k in (K, 100)}
+    parts = queries[rank::world], bank[own]
     with pytest.raises(ValueError, match='at most the 120 features'):
-        find_sharded_neighbors(*parts, 121)
-    torch.save(found, f'{folder}/{rank}.pth')
-    dist.destroy_process_group()
+        find_neighbors(*parts, 121, bank_index=own)
+    # Of a hundred neighbors some point the other way.
+    return {
+        k: tuple(find_neighbors(*parts, k, bank_index=own)) for k in (K, 100)
+    }
 
 
 @pytest.mark.parametrize('world', [2, 4])
 def test_several_processes_find_what_one_finds(world, tmp_path, monkeypatch):
     monkeypatch.setattr(neighbors, 'BLOCK', 10)
     queries, bank = random_features()
-    torch.save((queries, bank), tmp_path / 'features.pth')
-    # Forked, they need not import everything again.
-    mp.start_processes(
-        search_part, (world, str(tmp_path)), world, start_method='fork'
-    )
-    for rank in range(world):
-        found = torch.load(tmp_path / f'{rank}.pth', weights_only=True)
-        for k, values in found.items():
+    found = in_processes(search_part, world, tmp_path, queries, bank)
+    for rank, parts in enumerate(found):
+        for k, values in parts.items():
             values = neighbors.Neighbors(*values)
             check_neighbors(values, queries[rank::world], bank, k)
 
 
 def test_one_process_returns_places_in_the_whole_bank():
     queries, bank = random_features()
-    found = find_sharded_neighbors(queries, bank, 10 * torch.arange(120), K)
+    found = find_neighbors(queries, bank, K, bank_index=10 * torch.arange(120))
     expected = find_neighbors(queries, bank, K)
     assert torch.equal(found.index, 10 * expected.index)
     assert torch.equal(found.similarity, expected.similarity)

@@ -14,7 +14,7 @@ from hostile_checkpoints import TRAPS, Trap
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from mmscfs.engine.runners.feature_files import FACTS, LABELS, read_features
+from mmscfs.engine.loops.feature_files import FACTS, LABELS, read_features
 from mmscfs.results import read_origin
 
 EXPORT = 'tools/model_converters/export_backbone.py'

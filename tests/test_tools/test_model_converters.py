@@ -8,9 +8,8 @@ import torch
 from commands import load_tool
 from mmengine.registry import MODELS
 from pickles import load_arrays
-from safetensors.torch import load_file
 
-from mmscfs.checkpoint import CONVERTERS, SUFFIXES, read_checkpoint
+from mmscfs.checkpoint import SUFFIXES, read_checkpoint
 
 tool = load_tool('model_converters/export_backbone')
 
@@ -86,17 +85,6 @@ def test_exports_for_openmmlab(
         f'{size}\n'
     )
     assert set(files(tmp_path)) == {'epoch_1.pth', out.name}
-
-
-@pytest.mark.parametrize('name', ['torchvision', 'timm'])
-def test_exports_bare_names(model, checkpoint, tmp_path, name):
-    wanted = model.teacher.backbone.state_dict()
-    one, two = tmp_path / 'one.pth', tmp_path / 'two.safetensors'
-    assert run(checkpoint, one, '--format', name) == 0
-    assert run(checkpoint, two, '--format', name) == 0
-    for written in (torch.load(one, weights_only=True), load_file(two)):
-        assert written.keys() == wanted.keys()
-        assert all(torch.equal(written[key], wanted[key]) for key in wanted)
 
 
 def test_imports_a_release_and_exports_it_again(bottlenecks, tmp_path):
@@ -178,16 +166,6 @@ def test_wrong_out(checkpoint, tmp_path, capsys, out, options, words):
         (None, [], 'no checkpoint '),
         (b'not a checkpoint', [], 'is damaged'),
         ({}, [], 'holds no weights (its entries: none)'),
-        (dict(optimizer=dict(state={})), [], '(its entries: optimizer)'),
-        ([1], [], 'holds a list'),
-        (
-            {
-                'backbone.x.weight': torch.ones(2, 2),
-                'rpn_head.w': torch.ones(1),
-            },
-            [],
-            'a detector (rpn_head)',
-        ),
         (
             {'conv1.weight': torch.ones(2, 2)},
             ['--network', 'teacher'],
@@ -196,7 +174,7 @@ def test_wrong_out(checkpoint, tmp_path, capsys, out, options, words):
         (
             {'patch_embed.projection.weight': torch.ones(2, 2)},
             ['--format', 'torchvision'],
-            'no ResNet as torchvision has it',
+            "does not match torchvision's ResNet",
         ),
         (
             {'stages.0.weight': torch.ones(2, 2)},
@@ -221,7 +199,7 @@ def test_wrong_checkpoint(
 
 
 def test_options_are_those_of_the_package(checkpoint, tmp_path, capsys):
-    assert set(tool.FORMATS) == set(SUFFIXES) == set(CONVERTERS)
+    assert set(tool.FORMATS) == set(SUFFIXES)
     for options in (['--network', 'both'], ['--format', 'onnx'], ['--help']):
         with pytest.raises(SystemExit) as caught:
             run(checkpoint, tmp_path / 'out.pth', *options)

@@ -4,7 +4,7 @@
 
 CHECKPOINT may be one of mmscfs, mmpretrain or mmselfsup, a backbone that this
 tool wrote, torchvision's or timm's weights, or the releases of SCFS, DINO and
-MoCo. It is recognised by what is in it and no number is changed, so the tool
+MoCo. It is recognized by what is in it and no number is changed, so the tool
 also turns the release of another project into a backbone for OpenMMLab.
 """
 
@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # After parsing, so that --help and a wrong option answer at once.
     from mmscfs.checkpoint import (
-        CONVERTERS,
+        convert,
         describe_source,
         encode,
         find_backbone,
@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         checkpoint = read_checkpoint(args.checkpoint)
         try:
             found = find_backbone(checkpoint, args.network)
-            state = CONVERTERS[target](found)
+            state = convert(found, target)
         except ValueError as error:
             raise ValueError(f'{args.checkpoint}: {error}') from error
         meta = describe_source(args.checkpoint, checkpoint, found)

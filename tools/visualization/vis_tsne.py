@@ -100,7 +100,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def label_or_none(image: Mapping, what: str) -> int:
     """Return the class of an image, -1 if it has none."""
-    from mmscfs.engine.runners.features import read_label
+    from mmscfs.engine.loops.features import read_label
 
     return -1 if image.get('gt_label') is None else read_label(image, what)
 
@@ -168,7 +168,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
     import numpy as np
     from rich.console import Console
 
-    from mmscfs.engine.runners import extract_features
+    from mmscfs.engine.loops import extract_features
     from mmscfs.visualization import (
         draw_embedding,
         embed,

@@ -31,14 +31,14 @@ from mmscfs.visualization.views import (
     name_of,
 )
 
-from ..resume.random_states import kept_random_states
-from ..runner_access import unwrapped_model
-from ..runners.features import (
+from ..loops.features import (
     choose_backbone,
-    normalise,
+    normalize,
     pool,
     read_label,
 )
+from ..resume.random_states import kept_random_states
+from ..runner_access import unwrapped_model
 
 EARLY = 100  # iterations: the first picture of a run without epochs
 EMBEDDED = 1000  # images at most
@@ -212,7 +212,7 @@ class PicturesHook(Hook):
                 crop.local_size,
             )
             global_view, *local_views = (
-                normalise(model, to_tensor(view)[None])[0]
+                normalize(model, to_tensor(view)[None])[0]
                 for view in (whole, *tiles)
             )
             maps = compute_search_maps(
@@ -245,7 +245,7 @@ class PicturesHook(Hook):
             for start in range(0, len(places), BATCH):
                 part = [dataset[i] for i in places[start : start + BATCH]]
                 images = pseudo_collate(part)['inputs']
-                outputs = backbone(normalise(model, images))
+                outputs = backbone(normalize(model, images))
                 if not isinstance(outputs, torch.Tensor):
                     outputs = outputs[-1]
                 features.append(pool(outputs).float().cpu())

@@ -1,10 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Features of a labelled data set, layer by layer, in one pass."""
+"""Features of a labeled data set, layer by layer, in one pass."""
 
-import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +24,7 @@ from torch.utils.data import DataLoader
 
 from mmscfs.models.search import global_average_pool
 
+from ..resume.random_states import kept_random_states
 from ..runner_access import unwrapped_model
 
 
@@ -77,7 +77,7 @@ def choose_layers(names: Sequence[str], wanted: str | Sequence[str]) -> list:
     """Return which outputs are wanted: "last", "all", or names.
 
     Raises:
-        ValueError: A name is none of the backbone's.
+        ValueError: The backbone has no such output.
     """
     if wanted in ('last', 'all'):
         return list(names[-1:] if wanted == 'last' else names)
@@ -158,7 +158,9 @@ def extract_features(
     what: str,
     layers: str | Sequence[str] = 'last',
     network: str | None = None,
-    allocate: Callable[[str, tuple[int, int]], Tensor] | None = None,
+    allocate: Callable[[str, tuple[int, int]], Tensor] = lambda _, shape: (
+        torch.empty(shape)
+    ),
     read: Callable[[Mapping, str], int | Sequence[int]] = read_label,
 ) -> Features:
     """Run a data set through the model's backbone, in eval mode.
@@ -177,9 +179,9 @@ def extract_features(
             "last".
         network (str, optional): "teacher", "student", or None: the teacher
             where there is one. Defaults to None.
-        allocate (Callable, optional): Returns the float32 tensor that a
-            layer's features go to, given its name and shape. Defaults to
-            None: one in memory.
+        allocate (Callable): Returns the float32 tensor that a layer's
+            features go to, given its name and shape. Defaults to one in
+            memory.
         read (Callable): Reads the labels, see ``read_labels``. Defaults
             to ``read_label``.
 
@@ -195,68 +197,37 @@ def extract_features(
     stored: dict[str, Tensor] = {}
     bad: dict[str, int] = Counter()
 
-    def store(start: int, outputs: Mapping[str, 'Received']) -> None:
-        for name, output in outputs.items():
-            output = output.get()
-            if name not in stored:
-                shape = (len(index), output.shape[1])
-                create = allocate or (lambda _, s: torch.empty(s))
-                stored[name] = create(name, shape)
-            # The sampler repeats images to give every process as many.
-            part = stored[name][start : start + len(output)]
-            part.copy_(output[: len(part)])
-            bad[name] += int((~part.isfinite()).any(-1).sum())
-
     start = 0
-    last: tuple[int, dict[str, Received]] | None = None
-    with preserved_random_states():
-        for batch in track(
-            loader, f'features of the {what}', disable=not is_main_process()
-        ):
-            outputs = backbone(normalise(model, batch['inputs']))
+    # A loader draws a seed for its workers even where nothing is random.
+    with kept_random_states():
+        for batch in progress(f'features of the {what}')(loader):
+            outputs = backbone(normalize(model, batch['inputs']))
             if isinstance(outputs, Tensor):
                 outputs = (outputs,)
             names = layer_names(backbone, len(outputs))
-            received = {
-                name: Received(pool(outputs[names.index(name)]).float())
-                for name in choose_layers(names, layers)
-            }
-            # A GPU computes this batch while the one before is stored.
-            if last:
-                store(*last)
-            last = start, received
+            for name in choose_layers(names, layers):
+                pooled = pool(outputs[names.index(name)]).float().cpu()
+                if name not in stored:
+                    shape = len(index), pooled.shape[1]
+                    stored[name] = allocate(name, shape)
+                # The sampler repeats images to give every process as many.
+                part = stored[name][start : start + len(pooled)]
+                part.copy_(pooled[: len(part)])
+                bad[name] += int((~part.isfinite()).any(-1).sum())
             start += len(batch['inputs'])
-        if last:
-            store(*last)
-    check_finite(bad, what)
+    counts = torch.tensor(list(bad.values()))
+    all_reduce(counts)  # all processes raise, or none
+    for name, count in zip(bad, counts.tolist(), strict=True):
+        if count:
+            raise ValueError(
+                f'{count} features of the {what} ({name}) are not finite '
+                '(NaN or infinite): the network has diverged. Use an earlier '
+                'checkpoint'
+            )
     return Features(stored, labels, index, names)
 
 
-class Received:
-    """A tensor on its way into the memory of the CPU, which waits for none.
-
-    Args:
-        values (Tensor): On any device.
-    """
-
-    def __init__(self, values: Tensor) -> None:
-        self.values, self.event = values, None
-        if values.is_cuda:
-            self.values = torch.empty_like(
-                values, device='cpu', pin_memory=True
-            )
-            self.values.copy_(values, non_blocking=True)
-            self.event = torch.cuda.Event()
-            self.event.record()
-
-    def get(self) -> Tensor:
-        """Return it, once it is there."""
-        if self.event:
-            self.event.synchronize()
-        return self.values
-
-
-def normalise(model: BaseModel, images: Tensor | Sequence[Tensor]) -> Tensor:
+def normalize(model: BaseModel, images: Tensor | Sequence[Tensor]) -> Tensor:
     """Send images, (B, 3, H, W) or a list, through the preprocessor.
 
     They come out with their channels last in memory, as is faster.
@@ -294,28 +265,6 @@ def own_places(loader: DataLoader, what: str) -> Tensor:
     return torch.arange(get_rank(), len(dataset_of(loader)), get_world_size())
 
 
-def check_finite(bad: Mapping[str, int], what: str) -> None:
-    """Check all processes' features; all of them raise, or none.
-
-    Args:
-        bad (Mapping[str, int]): How many of this process's features are not
-            finite, by layer.
-        what (str): What to call the data set.
-
-    Raises:
-        ValueError: A feature is not finite.
-    """
-    counts = torch.tensor(list(bad.values()))
-    all_reduce(counts)
-    for name, count in zip(bad, counts.tolist(), strict=True):
-        if count:
-            raise ValueError(
-                f'{count} features of the {what} ({name}) are not finite '
-                '(NaN or infinite): the network has diverged; take an '
-                'earlier checkpoint'
-            )
-
-
 def gather_rows(values: Tensor, total: int) -> Tensor:
     """Collect rows (N, ...) of all processes in the data set's order.
 
@@ -334,18 +283,8 @@ def gather_rows(values: Tensor, total: int) -> Tensor:
     return torch.stack(all_gather(padded), 1).flatten(0, 1)[:total]
 
 
-@contextmanager
-def preserved_random_states() -> Iterator[None]:
-    """Give back every random state as it was: an evaluation adds no drift.
-
-    A loader draws a seed for its workers even where nothing is random.
-    """
-    python, numpy = random.getstate(), np.random.get_state()
-    has_gpu = torch.cuda.is_available()
-    devices = [torch.cuda.current_device()] if has_gpu else []
-    with torch.random.fork_rng(devices):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+def progress(description: str) -> Callable[[Iterable], Iterable]:
+    """Return what wraps an iteration in the main process's progress bar."""
+    return partial(
+        track, description=description, disable=not is_main_process()
+    )

@@ -1,6 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from .feature_loop import FeatureLoop
-from .features import Features, extract_features, normalise
+from .features import Features, extract_features, normalize
 from .knn_loop import KNNLoop
 from .linear_svm_loop import LinearSVMLoop
 from .linear_sweep_loop import LinearSweepLoop
@@ -12,5 +12,5 @@ __all__ = [
     'LinearSVMLoop',
     'LinearSweepLoop',
     'extract_features',
-    'normalise',
+    'normalize',
 ]

@@ -3,14 +3,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import (
-    all_reduce,
-    get_rank,
-    get_world_size,
-    is_main_process,
-)
+from mmengine.dist import all_reduce, get_rank, get_world_size
 from mmpretrain.registry import LOOPS
-from rich.progress import track
 from torch import Tensor
 
 from mmscfs.evaluation import (
@@ -21,7 +15,13 @@ from mmscfs.evaluation import (
 )
 
 from .feature_loop import FeatureLoop
-from .features import Features, dataset_of, gather_rows, read_labels
+from .features import (
+    Features,
+    dataset_of,
+    gather_rows,
+    progress,
+    read_labels,
+)
 
 
 @LOOPS.register_module()
@@ -122,62 +122,33 @@ class LinearSVMLoop(FeatureLoop):
     ) -> dict[str, float]:
         """Return the average precisions of every layer."""
         total = len(self.dataloader.dataset)
-        labels = gather_rows(queries.labels, total)
+        query_labels = gather_rows(queries.labels, total)
         metrics: dict[str, float] = {}
-        for layer, features in bank.layers.items():
-            precisions = self.measure(
-                gather_rows(features, len(bank_labels)),
-                bank_labels,
-                gather_rows(queries.layers[layer], total),
-                labels,
-                layer,
-            )
+        for layer, part in bank.layers.items():
+            features = gather_rows(part, len(bank_labels))
+            query_features = gather_rows(queries.layers[layer], total)
+            found = torch.zeros(2, len(self.classes), dtype=torch.float64)
+            own = range(get_rank(), len(self.classes), get_world_size())
+            for i in progress(f'SVMs of {layer}')(own):
+                precision_and_cost = svm_average_precision(
+                    features,
+                    bank_labels[:, i],
+                    query_features,
+                    query_labels[:, i],
+                    self.costs,
+                    self.folds,
+                )
+                found[:, i] = torch.tensor(
+                    precision_and_cost, dtype=found.dtype
+                )
+            all_reduce(found)  # the others' are 0
+            precisions = 100 * found[0]
             metrics[f'svm/{layer}_mAP'] = precisions.mean().item()
+            costs = zip(self.classes, found[1].tolist(), strict=True)
+            text = ', '.join(f'{name} {cost:g}' for name, cost in costs)
+            self.runner.logger.info(f'costs of the SVMs of {layer}: {text}')
         # Those of the last layer.
         metrics['svm/mAP'] = metrics[f'svm/{layer}_mAP']
         for name, value in zip(self.classes, precisions.tolist(), strict=True):
             metrics[f'svm/AP_{name}'] = value
         return metrics
-
-    def measure(
-        self,
-        features: Tensor,
-        labels: Tensor,
-        queries: Tensor,
-        query_labels: Tensor,
-        layer: str,
-    ) -> Tensor:
-        """Return the average precisions (K,) of a layer, in percent.
-
-        Args:
-            features (Tensor): Of the whole bank, (M, C).
-            labels (Tensor): Their labels, (M, K).
-            queries (Tensor): Features of all queries, (Q, C).
-            query_labels (Tensor): Their labels, (Q, K).
-            layer (str): Its name.
-        """
-        found = torch.zeros(2, len(self.classes), dtype=torch.float64)
-        for i in track(
-            range(get_rank(), len(self.classes), get_world_size()),
-            f'SVMs of {layer}',
-            disable=not is_main_process(),
-        ):
-            found[:, i] = torch.tensor(
-                svm_average_precision(
-                    features,
-                    labels[:, i],
-                    queries,
-                    query_labels[:, i],
-                    self.costs,
-                    self.folds,
-                ),
-                dtype=found.dtype,
-            )
-        all_reduce(found)  # the others' are 0
-        precisions, costs = found
-        text = ', '.join(
-            f'{name} {cost:g}'
-            for name, cost in zip(self.classes, costs.tolist(), strict=True)
-        )
-        self.runner.logger.info(f'costs of the SVMs of {layer}: {text}')
-        return 100 * precisions

@@ -1,20 +1,15 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from mmengine.dist import all_reduce, is_main_process
 from mmpretrain.registry import LOOPS
-from rich.progress import track
 from torch import Tensor
 
 from mmscfs.evaluation import (
     Neighbors,
     check_temperature,
-    class_ranks,
-    find_sharded_neighbors,
+    find_neighbors,
     resolve_precision,
     vote,
 )
@@ -25,8 +20,8 @@ from mmscfs.visualization import (
     top1_by_layer,
 )
 
-from .feature_loop import FeatureLoop
-from .features import Features, dataset_of
+from .feature_loop import FeatureLoop, name_metrics, top_accuracies
+from .features import Features, dataset_of, progress
 
 QUERIES = 4096  # that vote at a time
 
@@ -36,7 +31,7 @@ class KNNLoop(FeatureLoop):
     """Weighted k-NN classification, as validation or test loop.
 
     As `Wu et al. <https://arxiv.org/abs/1805.01978>`_ and the releases of
-    DINO and SCFS: L2-normalised features, votes of exp(similarity /
+    DINO and SCFS: L2-normalized features, votes of exp(similarity /
     temperature). Logs ``knn/<layer>_k<k>_top1`` (and ``_top5``, with five
     classes or more) in percent, and of the last layer the best over k as
     ``knn/top1``, with ``knn/top5`` and ``knn/k`` of that k. A validation
@@ -82,69 +77,60 @@ class KNNLoop(FeatureLoop):
         self, bank: Features, bank_labels: Tensor, queries: Features
     ) -> dict[str, float]:
         """Return the accuracies of every layer and k."""
-        query_count = len(self.dataloader.dataset)
         device = next(self.runner.model.parameters()).device
-        metrics = {}
+        num_classes = int(bank_labels.max()) + 1
+        accuracies = {}
         for layer, features in queries.layers.items():
-            found = find_sharded_neighbors(
+            found = find_neighbors(
                 features.to(device),
                 bank.layers[layer],
-                bank.index,
                 self.ks[-1],
-                precision=self.precision,
-                track=partial(
-                    track,
-                    description=f'neighbors by {layer}',
-                    disable=not is_main_process(),
-                ),
+                self.precision,
+                progress(f'neighbors by {layer}'),
+                bank.index,
             )
-            hits = self.count_hits(found, bank_labels, queries.labels)
-            for (k, top), count in hits.items():
-                metrics[f'knn/{layer}_k{k}_top{top}'] = (
-                    100 * count / query_count
-                )
-        last = list(queries.layers)[-1]
-        best = max(self.ks, key=lambda k: metrics[f'knn/{last}_k{k}_top1'])
-        for top in (1, 5):
-            name = f'knn/{last}_k{best}_top{top}'
-            if name in metrics:
-                metrics[f'knn/top{top}'] = metrics[name]
-        metrics['knn/k'] = best
-        return metrics
+            accuracies[layer] = top_accuracies(
+                self.votes(found, bank_labels, queries.labels, num_classes),
+                self.ks,
+                num_classes,
+                len(self.dataloader.dataset),
+            )
+        return name_metrics(accuracies, 'knn', 'k')
 
-    def count_hits(
-        self, found: Neighbors, bank_labels: Tensor, labels: Tensor
-    ) -> dict[tuple[int, int], int]:
-        """Count the queries of all processes that are classified rightly.
+    def votes(
+        self,
+        found: Neighbors,
+        bank_labels: Tensor,
+        labels: Tensor,
+        num_classes: int,
+    ) -> Iterator[tuple[Iterator[Tensor], Tensor]]:
+        """Yield the scores of some queries at a time for each k.
 
         Args:
             found (Neighbors): Of this process's queries, (Q, largest k).
             bank_labels (Tensor): Classes of the whole bank.
             labels (Tensor): Classes of the queries (Q,).
+            num_classes (int): Number K of classes.
 
-        Returns:
-            dict[tuple[int, int], int]: Hits by (k, top), top being 1 or 5.
+        Yields:
+            tuple: Scores (B, K) for each k, and the classes (B,).
         """
-        num_classes = int(bank_labels.max()) + 1
-        tops = (1, 5) if num_classes >= 5 else (1,)
-        hits = {(k, top): 0 for k in self.ks for top in tops}
         for start in range(0, len(labels), QUERIES):
             part = slice(start, start + QUERIES)
-            similarity = found.similarity[part].cpu()
+            near = found.similarity[part].cpu()
             voters = bank_labels[found.index[part].cpu()]
-            for k in self.ks:
-                scores = vote(
-                    similarity[:, :k],
-                    voters[:, :k],
-                    num_classes,
-                    self.temperature,
-                )
-                ranks = class_ranks(scores, labels[part])
-                for top in tops:
-                    hits[k, top] += int((ranks < top).sum())
-        counts = torch.tensor(list(hits.values()))
-        all_reduce(counts)
-        return dict(zip(hits, counts.tolist(), strict=True))
+            yield (
+                (
+                    vote(
+                        near[:, :k],
+                        voters[:, :k],
+                        num_classes,
+                        self.temperature,
+                    )
+                    for k in self.ks
+                ),
+                labels[part],
+            )
 
     def draw(self, metrics: dict[str, float]) -> None:
         """Draw accuracy by epoch (validation) or by layer (test)."""

@@ -1,12 +1,15 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from mmengine.dist import is_main_process
+import torch
+from mmengine.dist import all_reduce, is_main_process
 from mmengine.runner import BaseLoop, Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
+
+from mmscfs.evaluation import class_ranks
 
 from ..runner_access import unwrapped_model
 from .feature_files import (
@@ -28,7 +31,7 @@ from .features import (
 class FeatureLoop(BaseLoop):
     """Evaluate the features of a backbone, without training it.
 
-    A validation or test loop with two data loaders: a labelled bank, which
+    A validation or test loop with two data loaders: a labeled bank, which
     the evaluation learns from, and the images that it is tested on.
 
     Args:
@@ -160,8 +163,8 @@ class FeatureLoop(BaseLoop):
         if lacking:
             raise ValueError(
                 f'{len(lacking)} classes of the queries have no image in the '
-                f'bank (labels {lacking[:5]}): nothing can be learnt of '
-                'them; take both from the same data set'
+                f'bank (labels {lacking[:5]}). Use the same data set for both '
+                'and add the missing classes'
             )
 
     @abstractmethod
@@ -179,3 +182,68 @@ class FeatureLoop(BaseLoop):
 
     def draw(self, metrics: dict[str, float]) -> None:
         """Draw the figures into the work directory."""
+
+
+def top_accuracies(
+    batches: Iterable[tuple[Iterable[Tensor], Tensor]],
+    settings: Sequence[float],
+    num_classes: int,
+    total: int,
+) -> dict[float, dict[str, float]]:
+    """Measure classifications by several settings, over all processes.
+
+    Args:
+        batches (Iterable): Of this process's images, the scores (B, K) by
+            each setting and the classes (B,).
+        settings (Sequence[float]): Such as numbers of neighbors.
+        num_classes (int): K.
+        total (int): Images of all processes.
+
+    Returns:
+        dict[float, dict[str, float]]: By setting "top1" and, of five classes
+        or more, "top5", in percent.
+    """
+    tops = (1, 5) if num_classes >= 5 else (1,)
+    hits = torch.zeros(len(settings), len(tops), dtype=torch.int64)
+    for scores, labels in batches:
+        for row, score in zip(hits, scores, strict=True):
+            ranks = class_ranks(score, labels)
+            row += torch.tensor([int((ranks < top).sum()) for top in tops])
+    all_reduce(hits)
+    return {
+        setting: {
+            f'top{top}': 100 * count / total
+            for top, count in zip(tops, row, strict=True)
+        }
+        for setting, row in zip(settings, hits.tolist(), strict=True)
+    }
+
+
+def name_metrics(
+    found: Mapping[str, Mapping[float, Mapping[str, float]]],
+    protocol: str,
+    setting: str,
+) -> dict[str, float]:
+    """Name the accuracies of each layer and setting as they are logged.
+
+    Args:
+        found (Mapping): From :func:`top_accuracies`, by layer.
+        protocol (str): The first part of the names, e.g. "knn".
+        setting (str): What comes before a setting's value, e.g. "k".
+
+    Returns:
+        dict[str, float]: ``<protocol>/<layer>_<setting><value>_top1`` and so
+        on; and of the last layer's best value ``<protocol>/top1`` and so on,
+        and the value itself as ``<protocol>/<setting>``.
+    """
+    metrics = {
+        f'{protocol}/{layer}_{setting}{value:g}_{name}': accuracy
+        for layer, by_value in found.items()
+        for value, accuracies in by_value.items()
+        for name, accuracy in accuracies.items()
+    }
+    last = found[list(found)[-1]]
+    best = max(last, key=lambda value: last[value]['top1'])
+    for name, accuracy in last[best].items():
+        metrics[f'{protocol}/{name}'] = accuracy
+    return metrics | {f'{protocol}/{setting}': best}

@@ -92,7 +92,7 @@ def read_features(
         names = choose_layers(found['outputs'], layers)
         if not set(names) <= set(found['layers']):
             raise ValueError(f'only the layers {found["layers"]}')
-        # Copies of what is written to, which nothing is.
+        # Copy on write; nothing is written.
         arrays = [
             np.load(folder / f'{n}.npy', mmap_mode='c', allow_pickle=False)
             for n in names
