@@ -3,6 +3,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -30,7 +31,8 @@ console = Console()
 def show(command: list[str]) -> None:
     """Print a command as one would type it."""
     words = ['python' if word == sys.executable else word for word in command]
-    console.print(f'$ {" ".join(words)}', style='bold', highlight=False)
+    text = f'$ {shlex.join(words)}'
+    console.print(text, style='bold', highlight=False, markup=False)
 
 
 def run(*words: str | int | Path) -> None:
