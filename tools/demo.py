@@ -95,22 +95,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def load_config(name: str, cfg_options: list[str]):
-    """Return a config with overridden settings."""
-    from mmengine.config import Config, DictAction
-
-    from mmscfs.engine import apply_multi_crop
-
-    cfg = Config.fromfile(ROOT / name)
-    if cfg_options:
-        parser = argparse.ArgumentParser()
-        parser.add_argument('--o', nargs='+', action=DictAction)
-        cfg.merge_from_dict(parser.parse_args(['--o', *cfg_options]).o)
-        apply_multi_crop(cfg)
-    return cfg
-
-
-def compare_views(cfg, checkpoint: Path, args: argparse.Namespace) -> dict:
+def compare_views(checkpoint: Path, args: argparse.Namespace) -> dict:
     """Compare a random and the trained network on unseen scenes.
 
     Returns:
@@ -120,12 +105,15 @@ def compare_views(cfg, checkpoint: Path, args: argparse.Namespace) -> dict:
         # After the training, so that --help answers at once.
         import torch
         from demo_views import Scenes, evaluate
+        from mmengine.config import Config
         from mmengine.logging import MMLogger
         from mmengine.registry import init_default_scope
         from mmpretrain.registry import MODELS
 
         from mmscfs.checkpoint import read_checkpoint
 
+        # What the run was, with the settings of --cfg-options.
+        cfg = Config.fromfile(args.work_dir / Path(PRETRAIN).name)
         init_default_scope('mmpretrain')
         MMLogger.get_current_instance().setLevel('WARNING')
         cfg.model.data_preprocessor = cfg.data_preprocessor
@@ -163,7 +151,6 @@ def compare_detectors(checkpoint: Path, args: argparse.Namespace) -> dict:
         for evaluator in ('val_evaluator', 'test_evaluator')
     ]
     options += args.detector_options
-    epochs = load_config(DETECT, options).train_cfg.get('max_epochs', 1)
     starts = {RANDOM: [], TEACHER: ['--pretrained', str(checkpoint)]}
     trainings = [
         Training(
@@ -172,7 +159,6 @@ def compare_detectors(checkpoint: Path, args: argparse.Namespace) -> dict:
             args.work_dir / f'mask-rcnn_{name.split()[0].lower()}',
             ['--seed', str(args.seed), *start],
             options,
-            epochs,
         )
         for name, start in starts.items()
     ]
@@ -212,7 +198,6 @@ def main() -> None:
         f'train_dataloader.dataset.data_root={args.data}',
         *args.cfg_options,
     ]
-    cfg = load_config(PRETRAIN, options)
     (checkpoint,) = train(
         Training(
             'pre-training',
@@ -220,10 +205,9 @@ def main() -> None:
             args.work_dir,
             ['--seed', str(args.seed)],
             options,
-            cfg.train_cfg.max_epochs,
         )
     )
-    views = compare_views(cfg, checkpoint, args)
+    views = compare_views(checkpoint, args)
     detectors = compare_detectors(checkpoint, args)
     run(
         'tools/analysis_tools/report.py',

@@ -59,7 +59,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=at_least(1),
         default=1,
         metavar='N',
-        help='whose views these are (default: %(default)s, the first)',
+        help='epoch of the run, from 1 on (default: %(default)s)',
     )
     return parse(parser, argv, 'views.png')
 

@@ -5,8 +5,8 @@
 Draws the SCFS paper's Fig. 3 for your images and checkpoints: the image is
 cut into local views, by a 2x2 jigsaw or by boxes; each is averaged to a query
 (Eq. 5) and compared with every position of the image's feature maps (Eq. 6).
-Bright is alike. What belongs together lights up together once a network knows
-it. Two checkpoints stand side by side.
+Bright means alike. What belongs together lights up together once a network
+knows it. Two checkpoints stand side by side.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from picture_command import (
 LARGEST = 2048  # px: the maps of more take all memory
 EXAMPLES = """
 examples:
-  # a pre-training of your own, on two images
+  # your own pre-training, on two images
   python tools/visualization/vis_search.py dog.jpg street.jpg \\
       --checkpoint work_dirs/scfs_r50/epoch_200.pth
   # the paper's comparison
@@ -39,8 +39,8 @@ examples:
       --checkpoint SCFS_checkpoint.pth --config configs/scfs_r50.py
 
 The backbone is built from the config that the checkpoint holds, which is read
-and never executed, or from --config. Of a checkpoint without search layers,
-as DINO's, the last three stages of its ResNet are searched.
+and never executed, or from --config. Without search layers, as in DINO's
+checkpoints, the last three stages of the ResNet are searched.
 """
 
 

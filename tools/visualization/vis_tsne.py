@@ -66,7 +66,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--layer',
         default='last',
-        help='whose features, e.g. layer3 (default: %(default)s)',
+        help='layer of the features, e.g. layer3 (default: %(default)s)',
     )
     parser.add_argument(
         '--method',
@@ -82,7 +82,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'half a minute for 2000 (default: %(default)s)',
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='of t-SNE (default: %(default)s)'
+        '--seed',
+        type=int,
+        default=0,
+        help='seed of t-SNE (default: %(default)s)',
     )
     return parse(parser, argv, 'embedding.png')  # the CSV has its name
 
