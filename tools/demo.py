@@ -14,7 +14,7 @@ import json
 import time
 from pathlib import Path
 
-from command_line import make_parser, read_settings, setting
+from command_line import make_parser, setting
 from demo_commands import ROOT, Training, console, run, train
 from rich.table import Table
 
@@ -23,9 +23,9 @@ DETECT = 'configs/detection/digits/mask-rcnn_r18-w16-fpn_demo_digits.py'
 EXAMPLES = """
 examples:
   python tools/demo.py
-  # other random numbers, in a folder of their own
+  # other random numbers, in another folder
   python tools/demo.py --seed 1 --work-dir work_dirs/demo-1
-  # the same in its own environment, made if missing
+  # the same in an environment that is made if missing
   make demo ARGS="--seed 1"
   # fewer epochs, and less to see
   python tools/demo.py --work-dir work_dirs/demo-short \\
@@ -89,19 +89,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def load_config(name: str, cfg_options: list[str]):
-    """Return a config with overridden settings."""
-    from mmengine.config import Config
-
-    from mmscfs.engine import apply_multi_crop
-
-    cfg = Config.fromfile(ROOT / name)
-    cfg.merge_from_dict(read_settings(cfg_options))
-    apply_multi_crop(cfg)
-    return cfg
-
-
-def compare_views(cfg, checkpoint: Path, args: argparse.Namespace) -> dict:
+def compare_views(checkpoint: Path, args: argparse.Namespace) -> dict:
     """Compare a random and the trained network on unseen scenes.
 
     Returns:
@@ -110,13 +98,16 @@ def compare_views(cfg, checkpoint: Path, args: argparse.Namespace) -> dict:
     with console.status('comparing the networks on unseen scenes'):
         # After the training, so that --help answers at once.
         import torch
-        from demo_views import Scenes, draw, evaluate
+        from demo_views import Scenes, evaluate
+        from mmengine.config import Config
         from mmengine.logging import MMLogger
         from mmengine.registry import init_default_scope
         from mmpretrain.registry import MODELS
 
         from mmscfs.checkpoint import read_checkpoint
 
+        # What the run was, with the settings of --cfg-options.
+        cfg = Config.fromfile(args.work_dir / Path(PRETRAIN).name)
         init_default_scope('mmpretrain')
         MMLogger.get_current_instance().setLevel('WARNING')
         cfg.model.data_preprocessor = cfg.data_preprocessor
@@ -127,7 +118,12 @@ def compare_views(cfg, checkpoint: Path, args: argparse.Namespace) -> dict:
         results = {RANDOM: evaluate(model, scenes)}
         model.load_state_dict(read_checkpoint(checkpoint)['state_dict'])
         results[TEACHER] = evaluate(model, scenes)
-        draw(model, scenes, args.work_dir / 'search_maps.png')
+    run(
+        'tools/visualization/vis_search.py',
+        *scenes.paths['val'][:304:101],
+        *('--checkpoint', checkpoint),
+        *('--out', args.work_dir / 'search_maps.png'),
+    )
     return results
 
 
@@ -136,6 +132,9 @@ def compare_detectors(checkpoint: Path, args: argparse.Namespace) -> dict:
 
     Returns:
         dict: AP in percent by start.
+
+    Raises:
+        SystemExit: A training or its last validation failed.
     """
     options = [
         f'{split}.dataset.data_root={args.data}'
@@ -146,7 +145,6 @@ def compare_detectors(checkpoint: Path, args: argparse.Namespace) -> dict:
         for evaluator in ('val_evaluator', 'test_evaluator')
     ]
     options += args.detector_options
-    cfg = load_config(DETECT, options)
     starts = {RANDOM: [], TEACHER: ['--pretrained', str(checkpoint)]}
     trainings = [
         Training(
@@ -155,37 +153,29 @@ def compare_detectors(checkpoint: Path, args: argparse.Namespace) -> dict:
             args.work_dir / f'mask-rcnn_{name.split()[0].lower()}',
             ['--seed', str(args.seed), *start],
             options,
-            cfg.train_cfg.get('max_epochs', 1),
         )
         for name, start in starts.items()
     ]
-    checkpoints = dict(zip(starts, train(*trainings), strict=True))
-    with console.status('drawing detections'):
-        from demo_detections import draw
-
-        draw(cfg, checkpoints, args.work_dir / 'detections.png')
-    return {
-        name: read_ap(training.work_dir)
-        for name, training in zip(starts, trainings, strict=True)
-    }
-
-
-def read_ap(work_dir: Path) -> dict[str, float]:
-    """Return the last validation's AP of boxes and masks, in percent.
-
-    Raises:
-        SystemExit: There is none.
-    """
+    checkpoints = zip(starts, train(*trainings), strict=True)
+    run(
+        *('tools/visualization/vis_detections.py', DETECT),
+        *('--checkpoints', *(f'{name}={path}' for name, path in checkpoints)),
+        *('--out', args.work_dir / 'detections.png'),
+        *('--cfg-options', *options),
+    )
     from mmscfs.results.detection import read_run
 
-    finished = read_run(work_dir)
-    if finished.problem:
-        raise SystemExit(f'{work_dir}: {finished.problem}')
-    return {
-        'box AP': finished.scores['AP^b'],
-        'box AP50': finished.scores['AP50^b'],
-        'mask AP': finished.scores['AP^s'],
-    }
+    results = {}
+    for name, training in zip(starts, trainings, strict=True):
+        finished = read_run(training.work_dir)
+        if finished.problem:
+            raise SystemExit(f'{training.work_dir}: {finished.problem}')
+        results[name] = {
+            'box AP': finished.scores['AP^b'],
+            'box AP50': finished.scores['AP50^b'],
+            'mask AP': finished.scores['AP^s'],
+        }
+    return results
 
 
 def main() -> None:
@@ -202,7 +192,6 @@ def main() -> None:
         f'train_dataloader.dataset.data_root={args.data}',
         *args.cfg_options,
     ]
-    cfg = load_config(PRETRAIN, options)
     (checkpoint,) = train(
         Training(
             'pre-training',
@@ -210,10 +199,9 @@ def main() -> None:
             args.work_dir,
             ['--seed', str(args.seed)],
             options,
-            cfg.train_cfg.max_epochs,
         )
     )
-    views = compare_views(cfg, checkpoint, args)
+    views = compare_views(checkpoint, args)
     detectors = compare_detectors(checkpoint, args)
     run(
         'tools/analysis_tools/report.py',

@@ -13,13 +13,6 @@ from mmscfs.datasets.samplers import SampleKey
 from mmscfs.engine.loops import normalize
 from mmscfs.evaluation import top_k_accuracy, view_retrieval, weighted_knn
 from mmscfs.models.search import global_average_pool
-from mmscfs.visualization import (
-    SearchSample,
-    compute_search_maps,
-    draw_search_maps,
-    search_layers,
-    write_png,
-)
 
 VIEW_SEEDS = (2023, 2024, 2025)  # the same views for every network
 
@@ -34,19 +27,18 @@ class Scenes:
 
     def __init__(self, folder: Path, multi_crop: dict) -> None:
         self.load = TRANSFORMS.build(dict(type='LoadImage'))
-        # More local views than in training make a better picture.
-        self.multi_crop = TRANSFORMS.build({**multi_crop, 'num_local': 4})
+        self.multi_crop = TRANSFORMS.build({**multi_crop, 'num_local': 0})
         self.paths = {
             split: sorted((folder / split).glob('*/*.jpg'))
             for split in ('train', 'val')
         }
 
     def labels(self, split: str) -> Tensor:
-        """The main digits, int64 (M,)."""
+        """Return the main digits, int64 (M,)."""
         return torch.tensor([int(p.parent.name) for p in self.paths[split]])
 
     def whole(self, split: str) -> Tensor:
-        """Whole scenes at the size of a global view, uint8 (M, 3, S, S)."""
+        """Return scenes at the size of a global view, uint8 (M, 3, S, S)."""
         size = self.multi_crop.global_size
         images = []
         for path in self.paths[split]:
@@ -57,22 +49,21 @@ class Scenes:
             images.append(torch.from_numpy(image).permute(2, 0, 1))
         return torch.stack(images)
 
-    def views(self, index: int, seed: int) -> list[Tensor]:
-        """The views of one unseen scene, as the training would make them."""
-        results = self.load(dict(img_path=str(self.paths['val'][index])))
-        results['sample_idx'] = SampleKey(index, seed)
-        return self.multi_crop(results)['img']
-
     def global_views(self, seed: int) -> tuple[Tensor, Tensor]:
-        """Two views of each unseen scene, each uint8 (Q, 3, S, S)."""
-        scenes = range(len(self.paths['val']))
-        pairs = [self.views(i, seed)[:2] for i in scenes]
-        first, second = zip(*pairs, strict=True)
-        return torch.stack(first), torch.stack(second)
+        """Return two views of each unseen scene, each uint8 (Q, 3, S, S).
+
+        They are those that the training would make.
+        """
+        pairs = []
+        for index, path in enumerate(self.paths['val']):
+            results = self.load(dict(img_path=str(path)))
+            results['sample_idx'] = SampleKey(index, seed)
+            pairs.append(torch.stack(self.multi_crop(results)['img']))
+        return torch.stack(pairs, 1).unbind()
 
 
 def evaluate(model, scenes: Scenes) -> dict[str, float]:
-    """View retrieval and k-NN accuracy of a network, in percent."""
+    """Return view retrieval and k-NN accuracy of a network, in percent."""
     model.eval()
 
     @torch.no_grad()
@@ -101,28 +92,3 @@ def evaluate(model, scenes: Scenes) -> dict[str, float]:
         'recall@5': recall[5],
         '20-NN': top_k_accuracy(scores, scenes.labels('val')),
     }
-
-
-def draw(model, scenes: Scenes, path: Path, count: int = 4) -> None:
-    """Draw the search maps of some unseen scenes."""
-    samples = []
-    for index in range(0, len(scenes.paths['val']), 101)[:count]:
-        views = scenes.views(index, VIEW_SEEDS[0])
-        global_view, *local_views = (
-            normalize(model, view[None])[0] for view in (views[0], *views[2:])
-        )
-        maps = compute_search_maps(
-            model.teacher.backbone,
-            search_layers(model),
-            global_view,
-            local_views,
-        )
-        rgb = [view.flip(0).permute(1, 2, 0).numpy() for view in views]
-        name = scenes.paths['val'][index].name
-        samples.append(SearchSample(rgb[0], rgb[2:], {'': maps}, name=name))
-    picture = draw_search_maps(
-        samples,
-        'Where the teacher finds each local view',
-        'unseen scenes and their views as in training',
-    )
-    write_png(picture, path)

@@ -6,19 +6,19 @@ from .knn_curves import (
     draw_knn_by_layer,
     top1_by_layer,
 )
-from .search_maps import (
+from .search import (
     SearchMaps,
     SearchSample,
     compute_search_maps,
     cut_views,
+    draw_search_maps,
     evaluating,
     jigsaw,
+    search_image,
     search_layers,
 )
-from .search_pictures import draw_search_maps
 from .sheet import write_png
-from .view_pictures import draw_views
-from .views import ImageViews, View, make_views, spread
+from .views import ImageViews, View, draw_views, make_views, spread
 
 __all__ = [
     'Detections',
@@ -38,6 +38,7 @@ __all__ = [
     'evaluating',
     'jigsaw',
     'make_views',
+    'search_image',
     'search_layers',
     'spread',
     'top1_by_layer',

@@ -1,26 +1,28 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""What mmdet's detectors find in a data set's images, and what is there."""
+
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from matplotlib.colors import to_rgb
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from rich.progress import track
+from torch import nn
 
-from .sheet import (
-    HEAD,
-    HEADING,
-    MARGIN,
-    TAG,
-    Sheet,
-    color_of,
-    fit,
-    resize,
-    shorten,
-    title_width,
-)
+from mmscfs.checkpoint import check_same_model, read_checkpoint
+from mmscfs.datasets import LoadImage
+from mmscfs.ops import check_operators
 
-PANEL = 300  # px
-GAP = 10  # px
+from .sheet import HEAD, HEADING, MARGIN, Sheet, color_of, fit
+from .views import spread, to_rgb_image
+
+ANNOTATED = 'annotated'
+PANEL, GAP = 300, 10  # px
 NAMES = 26  # px, of the detectors'
 
 
@@ -41,6 +43,109 @@ class Detections(NamedTuple):
     masks: np.ndarray | None = None
 
 
+# An RGB uint8 image (H, W, 3), and what is in it by name of the detector.
+Sample = tuple[np.ndarray, dict[str, Detections]]
+
+
+def detect(
+    cfg: Config,
+    checkpoints: Mapping[str, str | Path],
+    number: int,
+    min_score: float,
+) -> tuple[list[Sample], Sequence[str]]:
+    """Detect objects in validation images with a detector's checkpoints.
+
+    Args:
+        cfg (Config): The detector's config.
+        checkpoints (Mapping): Its checkpoint by name.
+        number (int): Images, evenly spread over the data set.
+        min_score (float): The least score of what is kept.
+
+    Returns:
+        tuple: The samples, with what is annotated, and the names of the
+        classes: for ``draw_detections``.
+
+    Raises:
+        OSError, ValueError: An image or a checkpoint cannot be read, or a
+            checkpoint is another model's.
+    """
+    from mmdet.apis import inference_detector  # takes seconds to import
+
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    data = DATASETS.build(cfg.val_dataloader.dataset)
+    infos = [data.get_data_info(i) for i in spread(len(data), number)]
+    load = LoadImage()
+    samples = [
+        (to_rgb_image(load(dict(info))['img']), {ANNOTATED: annotated(info)})
+        for info in infos
+    ]
+    for name, path in checkpoints.items():
+        model = load_detector(cfg, path)
+        for info, (_, found) in track(
+            list(zip(infos, samples, strict=True)), f'detecting: {name}'
+        ):
+            result = inference_detector(model, info['img_path'])
+            objects = result.pred_instances.cpu().numpy()
+            objects = objects[objects.scores >= min_score]
+            found[name] = Detections(
+                objects.bboxes,
+                objects.labels,
+                objects.scores,
+                objects.get('masks'),
+            )
+    return samples, data.metainfo['classes']
+
+
+def load_detector(cfg: Config, path: str | Path) -> nn.Module:
+    """Return a detector with the weights of a checkpoint, to test it.
+
+    Raises:
+        OSError, ValueError: It cannot be read, is another model's, or needs
+            operators of mmcv that are not installed.
+    """
+    checkpoint = read_checkpoint(path)
+    settings = cfg.model.copy()
+    settings.pop('init_cfg', None)
+    model = MODELS.build(settings).eval()
+    check_operators(model)
+    remedy = 'Name the config that wrote it: it lies in the work directory'
+    try:
+        check_same_model(
+            model.state_dict(), checkpoint, type(model).__name__, remedy
+        )
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
+    model.load_state_dict(checkpoint['state_dict'])
+    model.to(get_device())
+    model.cfg = cfg  # inference_detector takes the pipeline from it
+    return model
+
+
+def annotated(info: Mapping) -> Detections:
+    """Return what is annotated in an image, without crowds."""
+    objects = [o for o in info['instances'] if not o.get('ignore_flag')]
+    masks = None
+    if objects and all('mask' in o for o in objects):
+        size = info['height'], info['width']
+        masks = np.stack([decode(o['mask'], *size) for o in objects])
+    return Detections(
+        np.array([o['bbox'] for o in objects]).reshape(-1, 4),
+        np.array([o['bbox_label'] for o in objects], int),
+        masks=masks,
+    )
+
+
+def decode(mask: list | Mapping, height: int, width: int) -> np.ndarray:
+    """Return an annotated mask, polygons or run lengths, as bool (H, W)."""
+    import pycocotools.mask as rle  # comes with mmdet
+
+    if isinstance(mask, list):
+        mask = rle.merge(rle.frPyObjects(mask, height, width))
+    elif isinstance(mask['counts'], list):
+        mask = rle.frPyObjects(mask, height, width)
+    return rle.decode(mask).astype(bool)
+
+
 def draw_detections(
     samples: Sequence[tuple[np.ndarray, Mapping[str, Detections]]],
     classes: Sequence[str],
@@ -49,7 +154,7 @@ def draw_detections(
 ) -> np.ndarray:
     """Draw images side by side with what different detectors found.
 
-    One row an image, one column a detector; a class has one colour.
+    Each row is an image, each column a detector; a class has one color.
 
     Args:
         samples (Sequence): (RGB uint8 image (H, W, 3), detections by name of
@@ -60,20 +165,20 @@ def draw_detections(
 
     Returns:
         np.ndarray: RGB uint8 picture.
+
+    Example:
+        >>> found = Detections(np.array([[0, 0, 9, 9]]), np.array([0]))
+        >>> image = np.zeros((20, 20, 3), np.uint8)
+        >>> picture = draw_detections([(image, dict(mine=found))], ['cat'])
     """
     names = list(samples[0][1])
-    heights = [fit(image, PANEL, PANEL)[1] for image, _ in samples]
+    heights = [fit(image, PANEL, PANEL).shape[0] for image, _ in samples]
     width = 2 * MARGIN + len(names) * (PANEL + GAP) - GAP
-    width = max(width, title_width(title, subtitle))
-    sheet = Sheet(
-        width, HEAD + NAMES + sum(heights) + GAP * (len(samples) - 1) + MARGIN
-    )
-    sheet.title(title, subtitle)
+    height = HEAD + NAMES + sum(heights) + GAP * (len(samples) - 1) + MARGIN
+    sheet = Sheet(width, height, title, subtitle)
     for i, name in enumerate(names):
-        left = MARGIN + i * (PANEL + GAP)
-        text = shorten(name, PANEL, HEADING, 'bold')
-        sheet.text(left, HEAD, text, HEADING, weight='bold')
-        top = HEAD + NAMES
+        left, top = MARGIN + i * (PANEL + GAP), HEAD + NAMES
+        sheet.text(left, HEAD, name, HEADING, PANEL, weight='bold')
         for (image, found), height in zip(samples, heights, strict=True):
             draw_objects(sheet, image, found[name], classes, left, top, height)
             top += height + GAP
@@ -90,41 +195,20 @@ def draw_objects(
     height: int,
 ) -> None:
     """Draw an image with boxes, masks, names and scores."""
-    width, height = fit(image, PANEL, height)
-    # They differ where an image is narrower than a px of the picture.
-    across, down = width / image.shape[1], height / image.shape[0]
-    picture = resize(image, width, height)
+    picture = fit(image, PANEL, height)
     if found.masks is not None:
         for mask, label in zip(found.masks, found.labels, strict=True):
-            tint(picture, mask, color_of(int(label)))
-    left, top, _ = sheet.image(picture, left, top, PANEL, height)
-    for i, (box, label) in enumerate(
-        zip(found.boxes, found.labels, strict=True)
-    ):
-        color = color_of(int(label))
-        x1, y1, x2, y2 = np.asarray(box, float) * ([across, down] * 2)
-        # Nothing is drawn beyond the image.
-        x1, x2 = (left + min(max(x, 2), width - 2) for x in (x1, x2))
-        y1, y2 = (top + min(max(y, 2), height - 2) for y in (y1, y2))
-        sheet.frame((x1, y1, x2, y2), color)
+            shown = cv2.resize(
+                mask.astype(np.uint8),
+                picture.shape[1::-1],
+                interpolation=cv2.INTER_NEAREST,
+            ).astype(bool)
+            ink = 255 * np.array(to_rgb(color_of(int(label))))
+            picture[shown] = 0.5 * picture[shown] + 0.5 * ink
+    place = sheet.image(picture, left, top, PANEL, height)
+    shares = np.array(found.boxes, float) / (2 * image.shape[1::-1])
+    for i, (box, label) in enumerate(zip(shares, found.labels, strict=True)):
         text = classes[int(label)]
         if found.scores is not None:
             text += f' {100 * float(found.scores[i]):.0f}'
-        sheet.tag(
-            (x1, y1, x2, y2),
-            text,
-            color,
-            above=y1 - TAG >= top,
-            right=left + width - 1,
-        )
-
-
-def tint(image: np.ndarray, mask: np.ndarray, color: str) -> None:
-    """Colour an image (H, W, 3) in place where a mask (h, w) is."""
-    mask = cv2.resize(
-        mask.astype(np.uint8),
-        image.shape[1::-1],
-        interpolation=cv2.INTER_NEAREST,
-    ).astype(bool)
-    ink = 255 * np.array(to_rgb(color))
-    image[mask] = (0.5 * image[mask] + 0.5 * ink).astype(np.uint8)
+        sheet.outline(place, box, color_of(int(label)), text, above=True)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from mmscfs.checkpoint import write_atomically
@@ -25,13 +24,11 @@ from .sheet import (
     points_of,
     shorten,
     text_width,
-    title_width,
 )
 
 METHODS = ('tsne', 'pca')
-NAMES = dict(tsne='t-SNE', pca='PCA')
-# With the palette, a mark of its own for each of 100 classes, and a shape and
-# a colour of its own for each of ten.
+# With the palette, each of 100 classes has another mark, and each of ten
+# another shape and another color.
 MARKERS = 'os^Dv*PX<>'
 MOST_NAMES = 100  # in the legend
 NAMES_A_COLUMN = 25
@@ -47,10 +44,10 @@ def embed(
 ) -> np.ndarray:
     """Put features on a plane, by their directions.
 
-    They are L2-normalised, as k-NN compares them. t-SNE starts from their
+    They are L2-normalized, as k-NN compares them. t-SNE starts from their
     first 50 principal components. Features that are all alike, as those of a
     network that has collapsed, become one point: what rounding leaves between
-    them is no structure.
+    them has no structure.
 
     Args:
         features (np.ndarray): Finite, of shape (N, C), N >= 3.
@@ -63,6 +60,10 @@ def embed(
     Raises:
         ValueError: There are fewer than three features, or ``method`` is
             unknown.
+
+    Example:
+        >>> embed(np.random.rand(9, 4), 'pca').shape
+        (9, 2)
     """
     count, channels = features.shape
     if count < 3 or channels < 2:
@@ -82,16 +83,15 @@ def embed(
     points = np.asarray(features, np.float64) / np.maximum(lengths, 1e-12)
     components = 2 if method == 'pca' else min(COMPONENTS, count, channels)
     points = PCA(components, random_state=seed).fit_transform(points)
-    spread = points[:, 0].std()
+    deviation = points[:, 0].std()
     # scikit-learn's t-SNE ends the process on them, too.
-    if spread < ALIKE:
+    if deviation < ALIKE:
         return np.zeros((count, 2))
     if method == 'pca':
-        return points[:, :2]
-    points /= spread
+        return points
     perplexity = min(PERPLEXITY, (count - 1) / 3)
     tsne = TSNE(perplexity=perplexity, init='pca', random_state=seed)
-    return tsne.fit_transform(points).astype(np.float64)
+    return tsne.fit_transform(points / deviation).astype(np.float64)
 
 
 def draw_embedding(
@@ -101,11 +101,11 @@ def draw_embedding(
     title: str = '',
     subtitle: str = '',
 ) -> np.ndarray:
-    """Draw points in the colours of their classes.
+    """Draw points in the colors of their classes.
 
-    Up to 100 classes each have a mark of their own, by colour and shape, and
-    their place in the legend. Both directions have one scale. Of points that
-    are all the same one is drawn, and what that means.
+    Up to 100 classes each have another mark, by color and shape, and their
+    place in the legend. Both directions have one scale. Of points that are
+    all the same one is drawn, and what that means.
 
     Args:
         points (np.ndarray): Shape (N, 2).
@@ -123,22 +123,40 @@ def draw_embedding(
     if alike:
         points, labels = points[:1], None
     found = [] if labels is None else np.unique(labels).tolist()
-    names = {
-        k: shorten(str(classes[k] if 0 <= k < len(classes) else k), NAME, BODY)
-        for k in found
-    }
-    listed = found[:MOST_NAMES]
-    columns = -(-len(listed) // NAMES_A_COLUMN)
-    longest = max((text_width(names[k], BODY) for k in listed), default=0)
+    names = [
+        shorten(str(classes[k] if 0 <= k < len(classes) else k), NAME, BODY)
+        for k in found[:MOST_NAMES]
+    ]
+    columns = -(-len(names) // NAMES_A_COLUMN)
+    longest = max((text_width(name, BODY) for name in names), default=0)
     width = 2 * MARGIN + PLOT + columns * math.ceil(36 + longest)
-    sheet = Sheet(
-        max(width, title_width(title, subtitle)), HEAD + PLOT + MARGIN
+    sheet = Sheet(width, HEAD + PLOT + MARGIN, title, subtitle)
+    axes = sheet.figure.add_axes(
+        (
+            MARGIN / sheet.width,
+            MARGIN / sheet.height,
+            PLOT / sheet.width,
+            PLOT / sheet.height,
+        )
     )
-    sheet.title(title, subtitle)
-    axes = sheet.add_axes(MARGIN, HEAD, PLOT, PLOT)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_color('#cccccc')
-    scatter(axes, points, labels, found)
+    marks = [
+        dict(color=color_of(i), marker=marker_of(i)) for i in range(len(found))
+    ]
+    parts = [points[labels == k] for k in found]
+    if labels is None:
+        parts, marks = [points], [dict(color=PALETTE[0])]
+    area = float(np.clip(77000 / len(points), 19, 87))  # px
+    for part, mark in zip(parts, marks, strict=True):
+        axes.scatter(
+            *part.T,
+            s=area * points_of(1) ** 2,
+            alpha=0.75,
+            linewidths=points_of(0.4),
+            edgecolors='white',
+            **mark,
+        )
     axes.margins(0.04)
     axes.set_aspect('equal', adjustable='datalim')
     if alike:
@@ -151,65 +169,33 @@ def draw_embedding(
             va='top',
             fontsize=points_of(HEADING),
         )
-    if listed:
-        add_legend(axes, [names[k] for k in listed], columns, len(found))
+    if names:
+        rest = len(found) - len(names)
+        style = dict(linestyle='', markersize=points_of(10))
+        legend = axes.legend(
+            handles=[
+                Line2D([], [], label=name, **style, **mark)
+                for name, mark in zip(names, marks, strict=False)
+            ],
+            loc='upper left',
+            bbox_to_anchor=(1 + 8 / PLOT, 1),
+            ncols=columns,
+            frameon=False,
+            fontsize=points_of(BODY),
+            title=f'and {rest} more classes' if rest else None,
+            title_fontsize=points_of(SMALL),
+            borderaxespad=0,
+            handletextpad=0.2,
+            columnspacing=0.8,
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     return sheet.render()
-
-
-def add_legend(
-    axes: Axes, names: Sequence[str], columns: int, total: int
-) -> None:
-    """Write the names of classes, of a ``total``, right of the plot."""
-    rest = total - len(names)
-    axes.legend(
-        handles=[
-            Line2D(
-                [],
-                [],
-                linestyle='',
-                marker=marker_of(i),
-                color=color_of(i),
-                markersize=points_of(10),
-                label=name,
-            )
-            for i, name in enumerate(names)
-        ],
-        loc='upper left',
-        bbox_to_anchor=(1 + 8 / PLOT, 1),
-        ncols=columns,
-        frameon=False,
-        fontsize=points_of(BODY),
-        title=f'and {rest} more classes' if rest else None,
-        title_fontsize=points_of(SMALL),
-        borderaxespad=0,
-        handletextpad=0.2,
-        columnspacing=0.8,
-    )
 
 
 def marker_of(index: int) -> str:
     """Return the shape of a class."""
     return MARKERS[(index + index // len(PALETTE)) % len(MARKERS)]
-
-
-def scatter(
-    axes: Axes, points: np.ndarray, labels: np.ndarray | None, found: Sequence
-) -> None:
-    """Draw the points."""
-    area = float(np.clip(77000 / len(points), 19, 87))  # px
-    style = dict(
-        s=area * points_of(1) ** 2,
-        alpha=0.75,
-        linewidths=points_of(0.4),
-        edgecolors='white',
-    )
-    if labels is None:
-        axes.scatter(*points.T, color=PALETTE[0], **style)
-    for i, k in enumerate(found):
-        chosen = points[labels == k]
-        axes.scatter(
-            *chosen.T, color=color_of(i), marker=marker_of(i), **style
-        )
 
 
 def write_points(

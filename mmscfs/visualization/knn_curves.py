@@ -2,10 +2,9 @@
 """Draw k-NN accuracies that ``KNNLoop`` logged."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 
@@ -25,12 +24,11 @@ def draw_knn_by_layer(metrics: Mapping[str, float], path: Path) -> None:
     """Draw top-1 over the layers, a line for each k (the paper's Fig. 4)."""
     accuracies = top1_by_layer(metrics)
     layers = list(accuracies)
-    figure, axes = _new_figure()
-    for k in accuracies[layers[0]]:
-        values = [accuracies[layer][k] for layer in layers]
-        axes.plot(layers, values, marker='o', label=f'k = {k}')
-    axes.set_xlabel('features of')
-    _finish(figure, axes, path)
+    lines = {
+        f'k = {k}': [accuracies[layer][k] for layer in layers]
+        for k in accuracies[layers[0]]
+    }
+    _draw(layers, lines, 'features of', path)
 
 
 def draw_knn_by_epoch(
@@ -42,26 +40,28 @@ def draw_knn_by_epoch(
         history (Mapping[int, Mapping[str, float]]): The metrics by epoch.
         path (Path): File to write.
     """
-    figure, axes = _new_figure()
     epochs = sorted(history)
     latest = history[epochs[-1]]
+    lines = {}
     for layer in top1_by_layer(latest):
-        name = f'knn/{layer}_k{latest["knn/k"]:.0f}_top1'
-        values = [history[epoch].get(name, float('nan')) for epoch in epochs]
-        label = f'{layer}, k = {latest["knn/k"]:.0f}'
-        axes.plot(epochs, values, marker='o', label=label)
-    axes.set_xlabel('epoch')
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    _finish(figure, axes, path)
+        k = f'{latest["knn/k"]:.0f}'
+        name = f'knn/{layer}_k{k}_top1'
+        lines[f'{layer}, k = {k}'] = [
+            history[epoch].get(name, float('nan')) for epoch in epochs
+        ]
+    _draw(epochs, lines, 'epoch', path)
 
 
-def _new_figure() -> tuple[Figure, Axes]:
+def _draw(
+    x: Sequence, lines: Mapping[str, Sequence], x_label: str, path: Path
+) -> None:
     figure = Figure(figsize=(6, 4), layout='constrained')
-    return figure, figure.add_subplot()
-
-
-def _finish(figure: Figure, axes: Axes, path: Path) -> None:
-    axes.set_ylabel('k-NN top-1 accuracy (%)')
+    axes = figure.add_subplot()
+    for label, values in lines.items():
+        axes.plot(x, values, marker='o', label=label)
+    if x_label == 'epoch':
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(xlabel=x_label, ylabel='k-NN top-1 accuracy (%)')
     axes.grid(alpha=0.3)
     axes.spines[['top', 'right']].set_visible(False)
     axes.legend(frameon=False)

@@ -3,13 +3,13 @@
 
 import math
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -19,10 +19,12 @@ from matplotlib.textpath import TextToPath
 
 from mmscfs.checkpoint import write_atomically
 
+Box = tuple[int, int, int, int]  # left, top, right, bottom, px
+
 DPI = 128  # a power of two: pixels become inches and back without rounding
 MARGIN = 16  # px
-# Okabe and Ito's colours and more of their kind: told apart by people with
-# any colour vision, and by the labels beside them.
+# Okabe and Ito's colors and more of their kind: told apart by people with
+# any color vision, and by the labels beside them.
 PALETTE = (
     '#0072B2',
     '#D55E00',
@@ -35,17 +37,17 @@ PALETTE = (
     '#332288',
     '#117733',
 )
-GREY = '#595959'
+GRAY = '#595959'
 # Heights of text in px.
 TITLE, HEADING, BODY, SMALL = 18, 14, 12, 11
 # Control characters, and halves of pairs: bytes that are no text.
 UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
-TAG = 16  # px, the height of a tag
+LABEL = 16  # px, the height of a box's label
 HEAD = 68  # px, the height of the title and what is below it
 
 
 def color_of(index: int) -> str:
-    """Return the palette's colour of a class or view, in turn."""
+    """Return the palette's color of a class or view, in turn."""
     return PALETTE[index % len(PALETTE)]
 
 
@@ -82,12 +84,6 @@ def shorten(text: str, width: float, size: int, weight: str = 'normal') -> str:
     return short
 
 
-def title_width(title: str, subtitle: str) -> int:
-    """Return the width in px that a sheet needs for its title."""
-    widths = text_width(title, TITLE, 'bold'), text_width(subtitle, BODY)
-    return math.ceil(2 * MARGIN + max(widths))
-
-
 def write_png(image: np.ndarray, path: str | Path) -> None:
     """Write an RGB uint8 image (H, W, 3).
 
@@ -98,20 +94,17 @@ def write_png(image: np.ndarray, path: str | Path) -> None:
     write_atomically(path, content.tobytes())
 
 
-def fit(image: np.ndarray, width: int, height: int) -> tuple[int, int]:
-    """Return the largest (width, height) for an image inside a cell."""
-    scale = min(width / image.shape[1], height / image.shape[0])
-    return (
-        max(1, round(scale * image.shape[1])),
-        max(1, round(scale * image.shape[0])),
-    )
+def fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Return an image as large as a cell allows.
 
-
-def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resize an image to show it: whole multiples keep their pixels."""
-    if width < image.shape[1]:
+    Whole multiples keep their pixels.
+    """
+    rows, columns = image.shape[:2]
+    scale = min(width / columns, height / rows)
+    width, height = max(1, round(scale * columns)), max(1, round(scale * rows))
+    if width < columns:
         how = cv2.INTER_AREA
-    elif width % image.shape[1] or height % image.shape[0]:
+    elif width % columns or height % rows:
         how = cv2.INTER_CUBIC
     else:
         how = cv2.INTER_NEAREST
@@ -121,156 +114,160 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
 class Sheet:
     """A white picture whose unit is the px; (0, 0) is the upper left corner.
 
+    The title, and below it in gray the subtitle, take the upper ``HEAD`` px.
+
     Args:
-        width (int): In px.
+        width (int): In px, more if the title needs it.
         height (int): In px.
+        title (str): Defaults to none.
+        subtitle (str): Defaults to none.
     """
 
-    def __init__(self, width: int, height: int) -> None:
-        self.pixels = np.full((height, width, 3), 255, np.uint8)
+    def __init__(
+        self, width: int, height: int, title: str = '', subtitle: str = ''
+    ) -> None:
+        titles = text_width(title, TITLE, 'bold'), text_width(subtitle, BODY)
+        self.width = max(width, math.ceil(2 * MARGIN + max(titles)))
+        self.height = height
         self.figure = Figure(
-            figsize=(width / DPI, height / DPI), dpi=DPI, facecolor='none'
+            figsize=(self.width / DPI, height / DPI),
+            dpi=DPI,
+            facecolor='white',
         )
         self.axes = self.figure.add_axes((0, 0, 1, 1))
-        self.axes.set(xlim=(0, width), ylim=(height, 0))
+        self.axes.set(xlim=(0, self.width), ylim=(height, 0))
         self.axes.axis('off')
         self.axes.autoscale(False)
-        self.tags: list[tuple[float, float, float]] = []
+        self.labels: list[tuple[float, float, float]] = []
+        self.text(MARGIN, 14, title, TITLE, weight='bold')
+        self.text(MARGIN, 41, subtitle, color=GRAY)
 
     def image(
-        self, image: np.ndarray, left: int, top: int, width: int, height: int
-    ) -> tuple[int, int, float]:
+        self,
+        image: np.ndarray,
+        left: int,
+        top: int,
+        width: int,
+        height: int,
+        frame: str | None = None,
+    ) -> Box:
         """Put an RGB uint8 image in the middle of a cell.
 
+        Args:
+            image (np.ndarray): Of shape (H, W, 3).
+            left, top, width, height (int): Of the cell, px.
+            frame (str | None): Color of the image's frame. Defaults to none.
+
         Returns:
-            tuple[int, int, float]: Left and top of the image in the sheet,
-            and px of the sheet for a px of the image.
+            Box: Left, top, right and bottom of the image in the sheet.
         """
-        inner_width, inner_height = fit(image, width, height)
-        left += (width - inner_width) // 2
-        top += (height - inner_height) // 2
-        self.pixels[top : top + inner_height, left : left + inner_width] = (
-            resize(image, inner_width, inner_height)
-        )
-        # By the longer side: the other may be about a px wide, rounded.
-        longer = int(inner_width > inner_height)
-        scale = (inner_height, inner_width)[longer] / image.shape[longer]
-        return left, top, scale
+        image = fit(image, width, height)
+        rows, columns = image.shape[:2]
+        left += (width - columns) // 2
+        top += (height - rows) // 2
+        bottom = self.height - top - rows  # matplotlib counts from below
+        self.figure.figimage(image, left, bottom, zorder=-1)
+        box = left, top, left + columns, top + rows
+        if frame is not None:
+            self.outline(box, (0, 0, 1, 1), frame, halo=False)
+        return box
 
     def text(
-        self, x: float, y: float, text: str, size: int = BODY, **style: Any
-    ) -> None:
-        """Write a text whose upper left corner is (x, y)."""
-        # A "$" is one, and begins no formula.
-        text = printable(text).replace('$', r'\$')
-        style = dict(va='top', color='black') | style
-        self.axes.text(x, y, text, fontsize=points_of(size), **style)
-
-    def frame(
         self,
-        box: tuple[float, float, float, float],
-        color: str,
-        linewidth: float = 2,
-        halo: bool = True,
+        x: float,
+        y: float,
+        text: str,
+        size: int = BODY,
+        within: float | None = None,
+        **style: Any,
     ) -> None:
-        """Outline a box (left, top, right, bottom).
+        """Write a text whose upper left corner is (x, y).
 
-        With ``halo`` a dark line around it shows it on any ground.
+        With ``within`` its middle is left out to make it that many px wide.
         """
-        left, top, right, bottom = box
-        self.axes.add_patch(
-            Rectangle(
-                (left, top),
-                right - left,
-                bottom - top,
-                fill=False,
-                edgecolor=color,
-                linewidth=points_of(linewidth),
-                joinstyle='miter',
-                path_effects=[
-                    withStroke(
-                        linewidth=points_of(linewidth + 2),
-                        foreground='#00000090',
-                    )
-                ]
-                if halo
-                else None,
-            )
+        if within is not None:
+            text = shorten(text, within, size, style.get('weight', 'normal'))
+        style = dict(va='top', color='black', parse_math=False) | style
+        self.axes.text(
+            x, y, printable(text), fontsize=points_of(size), **style
         )
 
-    def tag(
+    def outline(
         self,
-        box: tuple[float, float, float, float],
-        text: str,
+        image: Box,
+        shares: Sequence[float] | np.ndarray,
         color: str,
+        label: str = '',
+        inset: float = 0,
+        halo: bool = True,
         above: bool = False,
-        right: float = float('inf'),
     ) -> None:
-        """Write what a box is, in a corner of it that has no other tag.
+        """Draw the part of an image that lies in a box, and its label.
 
         Args:
-            box (tuple): Left, top, right, bottom.
-            text (str): The text, which becomes white on a coloured ground.
-            color (str): Of the ground.
-            above (bool): Prefer the place above the box. Defaults to False.
-            right (float): Where the tag must end. Defaults to anywhere.
+            image (Box): Where the image lies in the sheet. Nothing is drawn
+                outside it, but for a label above.
+            shares (Sequence[float]): Left, top, right and bottom, as shares
+                of the image's sides.
+            color (str): Of the frame and the label's ground.
+            label (str): Defaults to none.
+            inset (float): By which the frame is smaller, px. Defaults to 0.
+            halo (bool): Draw a dark line around the frame, which shows it on
+                any ground. Defaults to True.
+            above (bool): Prefer the place above the box for the label.
+                Defaults to False.
         """
-        wide = text_width(text, SMALL, 'bold') + 6
-        places = [
-            (x, y)
-            for y in (box[1], box[3] - TAG)
-            for x in (box[0], box[2] - wide)
-        ]
-        if above:
-            places.insert(0, (box[0], box[1] - TAG))
-        places = [(min(x, right - wide), y) for x, y in places]
+        left, top, right, bottom = image
+        edge = 1 + halo
+        x1, y1, x2, y2 = np.clip(
+            np.array(shares) * ([right - left, bottom - top] * 2)
+            + [left + inset, top + inset, left - inset, top - inset],
+            [left + edge, top + edge] * 2,
+            [right - edge, bottom - edge] * 2,
+        )
+        shade = withStroke(linewidth=points_of(4), foreground='#00000090')
+        self.axes.add_patch(
+            Rectangle(
+                (x1, y1),
+                x2 - x1,
+                y2 - y1,
+                fill=False,
+                edgecolor=color,
+                linewidth=points_of(2),
+                joinstyle='miter',
+                path_effects=[shade] if halo else None,
+            )
+        )
+        if not label:
+            return
+        # A corner of the box that has no other label.
+        wide = text_width(label, SMALL, 'bold') + 6
+        places = [(x, y) for y in (y1, y2 - LABEL) for x in (x1, x2 - wide)]
+        if above and y1 - LABEL >= top:
+            places.insert(0, (x1, y1 - LABEL))
+        places = [(max(left, min(x, right - 1 - wide)), y) for x, y in places]
         free = [
             (x, y)
             for x, y in places
             if not any(
-                x < a + size and a < x + wide and abs(y - b) < TAG
-                for a, b, size in self.tags
+                x < a + size and a < x + wide and abs(y - b) < LABEL
+                for a, b, size in self.labels
             )
         ]
         x, y = (free or places)[0]
-        self.tags.append((x, y, wide))
+        self.labels.append((x, y, wide))
         self.text(
             x + 2,
             y + 2,
-            text,
+            label,
             SMALL,
             color='white',
             weight='bold',
             bbox=dict(facecolor=color, edgecolor='none', pad=points_of(1.7)),
         )
 
-    def add_axes(self, left: int, top: int, width: int, height: int) -> Axes:
-        """Return axes for a plot in a part of the sheet."""
-        sheet_height, sheet_width = self.pixels.shape[:2]
-        return self.figure.add_axes(
-            (
-                left / sheet_width,
-                1 - (top + height) / sheet_height,
-                width / sheet_width,
-                height / sheet_height,
-            )
-        )
-
-    def title(self, title: str, subtitle: str = '') -> None:
-        """Write the title, and below it in grey what the picture shows."""
-        self.text(MARGIN, 14, title, TITLE, weight='bold')
-        self.text(MARGIN, 41, subtitle, BODY, color=GREY)
-
     def render(self) -> np.ndarray:
         """Return the sheet as RGB uint8 image (H, W, 3)."""
         canvas = FigureCanvasAgg(self.figure)
         canvas.draw()
-        # The images need no drawing: they are laid under what was drawn.
-        drawn = np.asarray(canvas.buffer_rgba())
-        inked = drawn[..., 3] > 0
-        share = drawn[inked, 3:] / 255
-        picture = self.pixels.copy()
-        picture[inked] = np.rint(
-            share * drawn[inked, :3] + (1 - share) * picture[inked]
-        )
-        return picture
+        return np.array(canvas.buffer_rgba())[..., :3].copy()

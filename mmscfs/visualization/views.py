@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""The views of an image as the network gets them."""
+"""The views of an image as the network gets them, and their picture."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from mmcv.transforms import BaseTransform, Compose
+from mmcv.transforms import Compose
 from mmengine.dataset import BaseDataset
 from torch import Tensor
 
@@ -16,7 +16,14 @@ from mmscfs.datasets.samplers import SampleKey
 from mmscfs.datasets.transforms import MultiCrop
 from mmscfs.datasets.transforms.loading import EncodedImage
 
+from .sheet import GRAY, HEAD, MARGIN, SMALL, Sheet, color_of, fit
+
 NUM_GLOBAL = 2
+GLOBAL, LOCAL = 224, 96  # px of a view: those of most configs
+CAPTION = 30  # px, two lines below a view
+GAP = 14  # px
+SOURCE = 336  # px, the greatest width of an image
+NAME = 22  # px, above an image
 
 
 class View(NamedTuple):
@@ -25,8 +32,9 @@ class View(NamedTuple):
     Attributes:
         image (np.ndarray): RGB uint8 (S, S, 3).
         box (tuple | None): Left, top, right and bottom of what it shows, px
-            of the source image; None if nobody knows.
+            of the source image; None if they are unknown. Defaults to None.
         changes (tuple[str, ...]): What else was done to it, in words.
+            Defaults to none.
     """
 
     image: np.ndarray
@@ -39,7 +47,8 @@ class ImageViews(NamedTuple):
 
     Attributes:
         name (str): Of the image.
-        source (np.ndarray | None): RGB uint8 (H, W, 3); None if it has none.
+        source (np.ndarray | None): RGB uint8 (H, W, 3); None if it is
+            unknown.
         views (list[View]): Global ones first.
     """
 
@@ -47,47 +56,43 @@ class ImageViews(NamedTuple):
     source: np.ndarray | None
     views: list[View]
 
-
-def bgr_to_rgb(image: np.ndarray) -> np.ndarray:
-    """Turn the channels (H, W, 3) around."""
-    return np.ascontiguousarray(image[..., ::-1])
+    def shares(self, view: View) -> np.ndarray | None:
+        """Return a view's box as shares of the image's sides, if known."""
+        if view.box is None or self.source is None:
+            return None
+        return np.array(view.box) / (2 * self.source.shape[1::-1])
 
 
 def decoded(image: np.ndarray | EncodedImage) -> np.ndarray:
-    """Return what ``LoadImage`` loaded as BGR image (H, W, 3)."""
+    """Return what ``LoadImage`` loads as BGR uint8 image (H, W, 3)."""
     if isinstance(image, EncodedImage):
         return image.decode_in_full()
     return image
 
 
-def to_image(view: Tensor) -> np.ndarray:
-    """Return a uint8 BGR view (3, S, S) as RGB image (S, S, 3)."""
-    return view.flip(0).permute(1, 2, 0).contiguous().numpy()
-
-
-def steps(dataset: BaseDataset) -> list[BaseTransform]:
-    """Return the transforms of a data set, or of the one that it wraps."""
-    pipeline = getattr(dataset, 'pipeline', None)
-    if pipeline is None:
-        inner = getattr(dataset, 'dataset', None)
-        inner = inner or next(iter(getattr(dataset, 'datasets', ())), None)
-        return steps(inner) if inner is not None else []
-    return list(getattr(pipeline, 'transforms', ()))
+def to_rgb_image(image: np.ndarray | Tensor) -> np.ndarray:
+    """Return a BGR uint8 image (H, W, 3) or view (3, H, W) as (H, W, 3)."""
+    if isinstance(image, Tensor):
+        image = image.permute(1, 2, 0).numpy()
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def find_multi_crop(dataset: BaseDataset) -> tuple[Compose, MultiCrop] | None:
     """Return what makes the images of a data set, and its MultiCrop.
 
-    None if it has none. The MultiCrop is a copy that finishes the colours
-    itself, with the values that it would leave to the device.
+    None if it has none. The data set may be wrapped in others. The MultiCrop
+    is a copy that finishes the colors itself, with the values that it would
+    leave to the device.
     """
-    before: list[BaseTransform] = []
-    for transform in steps(dataset):
+    while dataset is not None and not hasattr(dataset, 'pipeline'):
+        inner = next(iter(getattr(dataset, 'datasets', ())), None)
+        dataset = getattr(dataset, 'dataset', inner)
+    transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+    for i, transform in enumerate(transforms):
         if isinstance(transform, MultiCrop):
             transform = copy.copy(transform)
             transform.color_on_device = False
-            return Compose(before), transform
-        before.append(transform)
+            return Compose(list(transforms[:i])), transform
     return None
 
 
@@ -117,7 +122,7 @@ def make_views(
         dataset (BaseDataset): Of a pre-training.
         places (Sequence[int]): Which images.
         seed (int): The run's. Defaults to 0.
-        epoch (int): Defaults to 0.
+        epoch (int): Counted from 0. Defaults to 0.
 
     Raises:
         ValueError: A sample has no views, or an image cannot be read.
@@ -138,37 +143,31 @@ def keyed_views(
     results: Mapping, multi_crop: MultiCrop, key: SampleKey
 ) -> ImageViews:
     """Make the views of a loaded image, and tell what was done to each."""
-    image = decoded(results['img'])
-    draws = multi_crop.draw(key)
+    source = to_rgb_image(decoded(results['img']))
     done = multi_crop(dict(results, sample_idx=key))
     views = []
-    for i, (view, crop, row) in enumerate(
-        zip(done['img'], done['crops'], draws, strict=True)
+    for i, (view, crop, draws) in enumerate(
+        zip(done['img'], done['crops'], multi_crop.draw(key), strict=True)
     ):
         kind = min(i, NUM_GLOBAL)
-        left, top, right, bottom = map(float, crop[:4])
-        sigma = multi_crop.sigma(kind, row)
+        *box, flipped = crop.tolist()
+        sigma = multi_crop.sigma(kind, draws)
         changes = (
-            'flip' if crop[4] else '',
-            'grey' if multi_crop.greys(row) else '',
+            'flip' if flipped else '',
+            'gray' if multi_crop.greys(draws) else '',
             f'blur {sigma:.1f}' if sigma else '',
-            'solarise' if multi_crop.solarizes(kind, row) else '',
+            'solarize' if multi_crop.solarizes(kind, draws) else '',
         )
-        views.append(
-            View(
-                to_image(view),
-                (left, top, right, bottom),
-                tuple(filter(None, changes)),
-            )
-        )
-    return ImageViews(name_of(results), bgr_to_rgb(image), views)
+        changes = tuple(filter(None, changes))
+        views.append(View(to_rgb_image(view), tuple(box), changes))
+    return ImageViews(name_of(results), source, views)
 
 
 def other_views(dataset: BaseDataset, place: int) -> ImageViews:
     """Make the views of an image by a pipeline without MultiCrop.
 
     Raises:
-        ValueError: It makes no list of uint8 views.
+        ValueError: It does not make a list of uint8 views.
     """
     inputs = dataset[place]['inputs']
     if not isinstance(inputs, (list, tuple)) or not all(
@@ -184,8 +183,8 @@ def other_views(dataset: BaseDataset, place: int) -> ImageViews:
     source = cv2.imread(str(info.get('img_path')))
     return ImageViews(
         name_of(info),
-        None if source is None else bgr_to_rgb(source),
-        [View(to_image(view)) for view in inputs],
+        None if source is None else to_rgb_image(source),
+        [View(to_rgb_image(view)) for view in inputs],
     )
 
 
@@ -193,3 +192,80 @@ def name_of(info: Mapping) -> str:
     """Return what to call an image: its last folder and its name."""
     path = str(info.get('img_path', 'image'))
     return '/'.join(path.replace('\\', '/').split('/')[-2:])
+
+
+def draw_views(
+    samples: Sequence[ImageViews], title: str = '', subtitle: str = ''
+) -> np.ndarray:
+    """Draw images with the boxes of their views, and these beside them.
+
+    Args:
+        samples (Sequence[ImageViews]): At least one.
+        title (str): Defaults to none.
+        subtitle (str): What the samples have in common. Defaults to none.
+
+    Returns:
+        np.ndarray: RGB uint8 picture.
+
+    Example:
+        >>> picture = draw_views(make_views(dataset, [0, 1]), 'My crops')
+    """
+    sources = [
+        None if sample.source is None else fit(sample.source, SOURCE, GLOBAL)
+        for sample in samples
+    ]
+    source = max(0 if image is None else image.shape[1] for image in sources)
+    beside = MARGIN + (source + GAP if source else 0)
+    count = max(len(sample.views) for sample in samples)
+    num_global = min(count, NUM_GLOBAL)
+    columns = -(-(count - num_global) // 2)
+    width = beside + num_global * (GLOBAL + GAP) + columns * (LOCAL + GAP)
+    step = NAME + GLOBAL + CAPTION + GAP
+    height = HEAD + len(samples) * step
+    sheet = Sheet(width + MARGIN, height, title, subtitle)
+    for i, (sample, image) in enumerate(zip(samples, sources, strict=True)):
+        top = HEAD + i * step
+        name = max(source, GLOBAL)
+        sheet.text(MARGIN, top, sample.name, within=name, color=GRAY)
+        top += NAME
+        if image is not None:
+            draw_source(sheet, sample, image, MARGIN, top)
+        draw_row(sheet, sample, beside, top)
+    return sheet.render()
+
+
+def draw_source(
+    sheet: Sheet, sample: ImageViews, image: np.ndarray, left: int, top: int
+) -> None:
+    """Draw where the views lie in their image, small ones above large."""
+    place = sheet.image(image, left, top, *image.shape[1::-1])
+    for n, view in enumerate(sample.views):
+        shares = sample.shares(view)
+        if shares is not None:
+            label = f'G{n + 1}' if n < NUM_GLOBAL else str(n + 1 - NUM_GLOBAL)
+            # Inside, so that a view of the whole image shows.
+            sheet.outline(place, shares, color_of(n), label, inset=2)
+
+
+def draw_row(sheet: Sheet, sample: ImageViews, left: int, top: int) -> None:
+    """Draw the views of an image, and below each what was done to it."""
+    local_left = left + min(len(sample.views), NUM_GLOBAL) * (GLOBAL + GAP)
+    columns = -(-(len(sample.views) - NUM_GLOBAL) // 2)
+    for n, view in enumerate(sample.views):
+        if n < NUM_GLOBAL:
+            side, text = GLOBAL, f'global {n + 1}'
+            x, y = left + n * (GLOBAL + GAP), top
+        else:
+            side, text = LOCAL, f'local {n + 1 - NUM_GLOBAL}'
+            row, column = divmod(n - NUM_GLOBAL, columns)
+            x = local_left + column * (LOCAL + GAP)
+            y = top + row * (GLOBAL - LOCAL)
+        image = view.image
+        *_, bottom = sheet.image(image, x, y, side, side, color_of(n))
+        shares = sample.shares(view)
+        if shares is not None:
+            x1, y1, x2, y2 = shares
+            text += f' · {100 * (x2 - x1) * (y2 - y1):.0f} %'
+        sheet.text(x, bottom + 2, text, SMALL)
+        changes, space = ', '.join(view.changes), side + GAP - 4
+        sheet.text(x, bottom + 15, changes, SMALL, space, color=GRAY)

@@ -12,7 +12,6 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmscfs.engine.hooks import PicturesHook
-from mmscfs.visualization import views
 
 
 class Stub(Hook):
@@ -222,12 +221,3 @@ def test_embedding_needs_validation_images(tiny_run):
 def test_settings_are_checked(name):
     with pytest.raises(ValueError, match=f'{name}=0 must be a whole number'):
         PicturesHook(**{name: 0})
-
-
-def test_places_are_spread():
-    assert views.spread(600, 4) == [0, 151, 302, 453]
-    assert views.spread(3, 4) == [0, 1, 2]
-    assert views.spread(8, 4) == [0, 2, 4, 6]
-    assert views.spread(5, 3) == [0, 2, 4]
-    assert views.spread(16, 12)[-1] == 14
-    assert views.spread(0, 4) == []

@@ -47,13 +47,34 @@ def run(name, *words):
         return error.code
 
 
-def refused(capsys, name, *words):
-    """Run a tool that refuses; return the one line that it says."""
-    capsys.readouterr()
-    assert run(name, *words) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert sum('error: ' in line for line in lines) == 1
-    return lines[-1]
+@pytest.fixture
+def refuses(capsys):
+    """Check that a tool refuses words with one line that matches."""
+
+    def check(name, *words, match):
+        capsys.readouterr()
+        assert run(name, *words) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert sum('error: ' in line for line in lines) == 1
+        assert re.search(match, lines[-1]), lines[-1]
+
+    return check
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Return a list that gets the samples of every picture."""
+    samples = []
+    module = importlib.import_module('mmscfs.visualization')
+
+    def keeping(draw):
+        return lambda found, *words: (
+            samples.extend(found) or draw(found, *words)
+        )
+
+    for name in ('draw_search_maps', 'draw_detections'):
+        monkeypatch.setattr(module, name, keeping(getattr(module, name)))
+    return samples
 
 
 def save(model_cfg, path, **meta):
@@ -88,20 +109,10 @@ def image(image_folder):
     return image_folder / 'train/class/00.jpg'  # 80 x 72 px
 
 
-def test_search_draws_the_checkpoints_maps(
-    scfs_cfg, image, tmp_path, monkeypatch
-):
+def test_search_draws_the_checkpoints_maps(scfs_cfg, image, tmp_path, drawn):
     """The maps are those of the teacher, and of views cut by hand."""
     path, out = tmp_path / 'epoch_3.pth', tmp_path / 'maps.png'
     model = save(scfs_cfg, path).eval()
-    drawn = []
-    tool = importlib.import_module('mmscfs.visualization')
-    draw = tool.draw_search_maps
-    monkeypatch.setattr(
-        tool,
-        'draw_search_maps',
-        lambda samples, *words: drawn.extend(samples) or draw(samples, *words),
-    )
     boxes = ['0,0,40,36', '8,9,72,63']
     words = [image, '--checkpoint', path, '--boxes', *boxes, '--out', out]
     assert run('vis_search', *words) == 0
@@ -112,18 +123,14 @@ def test_search_draws_the_checkpoints_maps(
     assert list(layers) == ['layer2', 'layer3', 'layer4']
 
     # 72 px become 64, and 80 nearly 71: 64 by steps of 16.
-    source = cv2.imread(str(image))
-    whole = cv2.resize(source, (64, 64), interpolation=cv2.INTER_CUBIC)
+    source, how = cv2.imread(str(image)), cv2.INTER_CUBIC
+    whole = cv2.resize(source, (64, 64), interpolation=how)
     # 36 px become 32, 40 become 36: 32 by steps of 16.
-    tile = cv2.resize(
-        source[:36, :40], (32, 32), interpolation=cv2.INTER_CUBIC
-    )
+    tile = cv2.resize(source[:36, :40], (32, 32), interpolation=how)
     assert np.array_equal(sample.local_views[0], tile[..., ::-1])
 
     def maps(view):
-        view = (view[..., ::-1] - np.array(PREPROCESSOR['mean'])) / np.array(
-            PREPROCESSOR['std']
-        )
+        view = (view[..., ::-1] - PREPROCESSOR['mean']) / PREPROCESSOR['std']
         view = torch.from_numpy(view.transpose(2, 0, 1)).float()
         return model.teacher.backbone(view[None])[2][0]
 
@@ -149,20 +156,19 @@ def test_search_compares_two_checkpoints(
 
 
 def test_search_takes_a_config_for_a_checkpoint_without(
-    tiny_run, scfs_cfg, image, tmp_path, capsys
+    tiny_run, scfs_cfg, image, tmp_path, refuses
 ):
     path, out = tmp_path / 'bare.pth', tmp_path / 'maps.png'
     save(scfs_cfg, path, cfg=None)
     words = [image, '--checkpoint', path, '--out', out]
-    message = refused(capsys, 'vis_search', *words)
-    assert 'bare.pth: it holds no config' in message
+    refuses('vis_search', *words, match='bare.pth: it holds no config')
     config = tmp_path / 'config.py'
     tiny_run.dump(config)
     assert run('vis_search', *words, '--config', config) == 0
 
 
 def test_search_executes_nothing_of_a_checkpoint(
-    scfs_cfg, image, tmp_path, capsys
+    scfs_cfg, image, tmp_path, refuses
 ):
     """mmengine would import and call whatever a "type" names."""
     mark, path = tmp_path / 'mark', tmp_path / 'evil.pth'
@@ -178,15 +184,15 @@ def test_search_executes_nothing_of_a_checkpoint(
             dict(type='SCFS', backbone=evil)
         )
         save(scfs_cfg, path, cfg=text)
-        message = refused(
-            capsys, 'vis_search', image, '--checkpoint', path, '--out', out
+        refuses(
+            *('vis_search', image, '--checkpoint', path, '--out', out),
+            match='which a checkpoint may not choose',
         )
-        assert 'which a checkpoint may not choose' in message
         assert not mark.exists()
 
 
 def test_networks_that_have_diverged_are_refused(
-    scfs_cfg, pretrained, image, image_folder, tmp_path, capsys
+    scfs_cfg, pretrained, image, image_folder, tmp_path, refuses
 ):
     path, out = tmp_path / 'nan.pth', tmp_path / 'out.png'
     save(scfs_cfg, path)
@@ -204,14 +210,12 @@ def test_networks_that_have_diverged_are_refused(
             words += ['--cfg-options', root]
             words += ['test_dataloader.dataset.data_prefix=train']
             words += ['test_dataloader.num_workers=0']
-        message = refused(capsys, *words, '--out', out)
-        assert 'nan.pth: ' in message
-        assert 'not finite' in message
+        refuses(*words, '--out', out, match='nan.pth: .*not finite')
         assert not out.exists()
 
 
 def test_search_refuses_what_it_cannot_draw(
-    checkpoint, dino_cfg, image, tmp_path, capsys
+    checkpoint, dino_cfg, image, tmp_path, refuses
 ):
     broken = tmp_path / 'broken.py'
     broken.write_text('x = (import nothere')
@@ -222,11 +226,8 @@ def test_search_refuses_what_it_cannot_draw(
     text.write_text('no image')
     flat = tmp_path / 'flat.pth'
     vit = dict(type='VisionTransformer', arch='deit-tiny', img_size=32)
-    save(
-        dino_cfg,
-        flat,
-        cfg='model = ' + repr(dict(type='DINO', backbone=vit)),
-    )
+    model = dict(type='DINO', backbone=vit)
+    save(dino_cfg, flat, cfg=f'model = {model!r}')
     good = ['--checkpoint', checkpoint, '--out', tmp_path / 'maps.png']
     for words, expected in (
         ([tmp_path / 'none.jpg', *good], 'none.jpg'),
@@ -235,31 +236,27 @@ def test_search_refuses_what_it_cannot_draw(
             [image, *good, '--boxes', '0,0,81,72'],
             'leaves .*00.jpg, which has 80 x 72 px',
         ),
-        ([image, *good, '--boxes', '9,9,9,20'], 'is no box'),
+        ([image, *good, '--boxes', '9,9,9,20'], 'is not a box'),
         ([image, *good, '--size', '8'], '--size 8: must be 32 to 2048'),
         ([image, *good, '--config', broken], 'SyntaxError.*correct what'),
         ([image, *good[:2], '--out', checkpoint], 'must end in .png'),
         ([own, *good[:2], '--out', own], 'own.png: it is an input'),
+        ([image, '--checkpoint', *[checkpoint] * 3], '3 are too many'),
         (
-            [image, '--checkpoint', *[checkpoint] * 3],
-            '3 are too many',
-        ),
-        (
-            [image, '--checkpoint', 'gone.pth', '--out', tmp_path / 'a.png'],
+            [image, '--checkpoint', 'gone.pth', *good[2:]],
             "no checkpoint 'gone.pth'",
         ),
         ([image, *good[:2], '--out', folder], 'is a folder'),
+        (
+            [image, '--checkpoint', flat, *good[2:]],
+            'flat.pth: its VisionTransformer has no search layers',
+        ),
     ):
-        message = refused(capsys, 'vis_search', *words)
-        assert re.search(expected, message), message
-    message = refused(
-        capsys, 'vis_search', image, '--checkpoint', flat, *good[2:]
-    )
-    assert 'flat.pth: its VisionTransformer has no search layers' in message
+        refuses('vis_search', *words, match=expected)
     assert not [p for p in tmp_path.glob('*.png') if p not in (own, folder)]
 
 
-def test_browse_views(tiny_run, tmp_path, capsys):
+def test_browse_views(tiny_run, tmp_path):
     config, out = tmp_path / 'config.py', tmp_path / 'new' / 'views.png'
     tiny_run.dump(config)
     words = [config, '--number', '3', '--out', out]
@@ -274,32 +271,25 @@ def test_browse_views(tiny_run, tmp_path, capsys):
     assert cv2.imread(str(out)).shape[1] > first.shape[1]
 
 
-def test_browse_views_refuses(tiny_run, tmp_path, capsys):
+def test_browse_views_refuses(tiny_run, tmp_path, refuses):
     config, out = tmp_path / 'config.py', tmp_path / 'views.png'
     broken = tmp_path / 'broken.py'
     broken.write_text('x = (import nothere')
+    gone = 'train_dataloader.dataset.data_root=gone'
     del tiny_run.train_dataloader.dataset.pipeline[1]
     tiny_run.dump(config)
     for words, expected in (
         ([config], 'has no MultiCrop and makes no list'),
         ([KNN], 'has no train_dataloader'),
-        ([config, '--number', '0'], '--number 0: must be >= 1'),
-        ([broken], f'config {broken} cannot be read (SyntaxError'),
-        (
-            [
-                config,
-                '--cfg-options',
-                'train_dataloader.dataset.data_root=gone',
-            ],
-            'gone',
-        ),
+        ([config, '--number', '0'], '--number: 0 must be a whole number >= 1'),
+        ([broken], f'config {broken} cannot be read .SyntaxError'),
+        ([config, '--cfg-options', gone], 'gone'),
     ):
-        message = refused(capsys, 'browse_views', *words, '--out', out)
-        assert expected in message
+        refuses('browse_views', *words, '--out', out, match=expected)
 
 
 def test_images_of_any_name(tiny_run, image_folder, tmp_path):
-    """Bytes that are no text, and a line's end."""
+    """Bytes that are not text, and a line's end."""
     folder = image_folder / 'train' / 'class'
     for path, name in zip(
         sorted(folder.iterdir()), (b'bad\xff.jpg', b'a\nb.jpg'), strict=False
@@ -340,14 +330,17 @@ def test_tsne(pretrained, image_folder, tmp_path, labelled):
     assert len(np.unique(columns[:, 3])) == 12
 
 
-def test_tsne_refuses(pretrained, checkpoint, tmp_path, capsys):
+def test_tsne_refuses(pretrained, checkpoint, tmp_path, refuses):
     out = ['--out', tmp_path / 'plane.png']
     good = [KNN, '--pretrained', pretrained]
     gone = 'test_dataloader.dataset.data_root=gone'
     other = tmp_path / 'other.pth'
     torch.save(dict(state_dict=dict(weight=torch.ones(2))), other)
     for words, expected in (
-        ([*good, *out, '--number', '2'], 'must be at least 3'),
+        (
+            [*good, *out, '--number', '2'],
+            '--number: 2 must be a whole number >= 3',
+        ),
         ([*good, *out, '--cfg-options', gone], 'gone'),
         ([KNN, '--pretrained', checkpoint, *out], 'does not fit'),
         ([KNN, '--pretrained', other, *out], 'other.pth: '),
@@ -356,11 +349,11 @@ def test_tsne_refuses(pretrained, checkpoint, tmp_path, capsys):
             'has no test_dataloader',
         ),
     ):
-        assert expected in refused(capsys, 'vis_tsne', *words)
+        refuses('vis_tsne', *words, match=expected)
     assert not list(tmp_path.glob('*.png'))
 
 
-def test_detections_of_two_checkpoints(tmp_path, capsys, monkeypatch):
+def test_detections_of_two_checkpoints(tmp_path, refuses, drawn):
     scenes = tmp_path / 'scenes'
     labels = scenes / 'annotations/instances_val.json'
     make_coco(scenes / 'val', labels, tuple('0123456789'))
@@ -372,14 +365,6 @@ def test_detections_of_two_checkpoints(tmp_path, capsys, monkeypatch):
         # The second finds the class 7 everywhere.
         state['roi_head.bbox_head.fc_cls.bias'][7] = bias
         torch.save(dict(state_dict=state), path)
-    drawn = []
-    module = importlib.import_module('mmscfs.visualization')
-    draw = module.draw_detections
-    monkeypatch.setattr(
-        module,
-        'draw_detections',
-        lambda samples, *words: drawn.extend(samples) or draw(samples, *words),
-    )
     out = tmp_path / 'detections.png'
     words = [DETECTOR, '--checkpoints', f'one={paths[0]}', f'two={paths[1]}']
     options = [f'val_dataloader.dataset.data_root={scenes}/']
@@ -407,34 +392,29 @@ def test_detections_of_two_checkpoints(tmp_path, capsys, monkeypatch):
         ([f'annotated={paths[0]}'], 'none "annotated"'),
         (['a=gone.pth'], "no checkpoint 'gone.pth'"),
     ):
-        pairs = ['--checkpoints', *pairs]
-        message = refused(capsys, 'vis_detections', *good, *pairs)
-        assert expected in message
+        words = [*good, '--checkpoints', *pairs]
+        refuses('vis_detections', *words, match=expected)
     torch.save(dict(state_dict=dict(weight=torch.ones(2))), paths[0])
     pairs = ['--checkpoints', f'a={paths[0]}']
-    message = refused(capsys, 'vis_detections', *good, *pairs)
-    assert 'one.pth: the checkpoint is not one of this MaskRCNN' in message
-    assert 'Name the config that wrote it' in message
-    assert 'resume' not in message.lower()
-    message = refused(capsys, 'vis_detections', KNN, *pairs, '--out', out)
-    assert 'is no config of a detector' in message
+    refuses(
+        *('vis_detections', *good, *pairs),
+        match='one.pth: the checkpoint is not one of this MaskRCNN.*'
+        'Name the config that wrote it',
+    )
+    refuses(
+        *('vis_detections', KNN, *pairs, '--out', out),
+        match='is not a config of a detector',
+    )
 
 
-NAMED = {
-    'browse_views': ['{}'],
-    'vis_detections': ['{}', '--checkpoints', 'a=b.pth'],
-    'vis_search': ['dog.jpg', '--checkpoint', 'a.pth', '--config', '{}'],
-    'vis_tsne': ['{}', '--pretrained', 'a.pth'],
-}
-
-
-@pytest.mark.parametrize('tool', NAMED)
-def test_configs_are_named(tool, capsys):
-    words = [w.format(f'mmscfs::{DETECTOR.stem}') for w in NAMED[tool]]
-    assert 'the names are those below' in refused(capsys, tool, *words)
-    words = [w.format('mmdet::none.py') for w in NAMED[tool]]
-    assert "no config file 'mmdet::none.py'" in refused(capsys, tool, *words)
-    name = f'detection/digits/{DETECTOR.stem}'
-    words = [w.format(f'mmscfs::{name}') for w in NAMED[tool]]
-    args = importlib.import_module(tool).parse_args(words)
-    assert Path(args.config).samefile(DETECTOR)
+def test_configs_are_named(tmp_path, refuses):
+    out = ['--out', tmp_path / 'views.png']
+    name = DETECTOR.stem  # lacks its folder
+    for config, expected in (
+        (f'mmscfs::{name}', f"no config 'mmscfs::{name}': the names are"),
+        ('mmdet::none.py', 'config mmdet::none.py cannot be read'),
+    ):
+        refuses('browse_views', config, *out, match=expected)
+    name = 'mmscfs::detection/digits/' + name
+    command = importlib.import_module('picture_command')
+    assert Path(command.read_config(name).filename).samefile(DETECTOR)

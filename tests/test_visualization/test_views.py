@@ -5,8 +5,13 @@ import pytest
 from mmpretrain.registry import DATASETS
 
 from mmscfs.datasets.samplers import SampleKey
-from mmscfs.visualization import draw_views, make_views
-from mmscfs.visualization.views import ImageViews, View
+from mmscfs.visualization import (
+    ImageViews,
+    View,
+    draw_views,
+    make_views,
+    spread,
+)
 
 CROP = dict(type='MultiCrop', global_size=32, local_size=16, num_local=3)
 
@@ -59,22 +64,22 @@ def test_boxes_and_changes_are_what_was_done(image_folder):
                 checked.add(change.split()[0])
                 if change == 'flip':
                     image = image[:, ::-1]
-                elif change == 'solarise':
+                elif change == 'solarize':
                     image = np.where(image < 128, image, 255 - image)
                 else:  # its sigma is rounded
                     image = None
                     break
             if image is not None:
                 assert np.array_equal(view.image, image)
-    assert checked == {'flip', 'blur', 'solarise'}
+    assert checked == {'flip', 'blur', 'solarize'}
 
 
-def test_grey_views_are_said_to_be(image_folder):
+def test_gray_views_are_said_to_be(image_folder):
     data = build(image_folder, dict(CROP, grey_prob=0.5))
     views = [v for s in make_views(data, range(8)) for v in s.views]
-    grey = [bool(np.ptp(v.image, axis=2).max() == 0) for v in views]
-    assert grey == ['grey' in v.changes for v in views]
-    assert 5 < sum(grey) < 35
+    gray = [bool(np.ptp(v.image, axis=2).max() == 0) for v in views]
+    assert gray == ['gray' in v.changes for v in views]
+    assert 5 < sum(gray) < 35
 
 
 def test_colors_left_to_the_device_are_drawn(image_folder):
@@ -132,3 +137,12 @@ def test_boxes_are_drawn_where_they_lie():
     assert abs(x.max() - (16 + 201.6)) <= 3
     assert abs(y.min() - (90 + 67.2)) <= 3
     assert abs(y.max() - (90 + 134.4)) <= 3
+
+
+def test_places_are_spread():
+    assert spread(600, 4) == [0, 151, 302, 453]
+    assert spread(3, 4) == [0, 1, 2]
+    assert spread(8, 4) == [0, 2, 4, 6]
+    assert spread(5, 3) == [0, 2, 4]
+    assert spread(16, 12)[-1] == 14
+    assert spread(0, 4) == []

@@ -3,7 +3,7 @@
 """See the crops of a pre-training as the network gets them.
 
 Draws some training images with the boxes of their global and local crops, and
-beside them the crops, after flip, colour, blur and solarising. A label says
+beside them the crops, after flip, color, blur and solarizing. A label says
 what share of the image a crop shows and what was done to it. With MultiCrop
 and KeyedSampler they are, to the pixel, those of a run with this seed in this
 epoch. Of pipelines without MultiCrop the crops are drawn without boxes.
@@ -16,8 +16,9 @@ from pathlib import Path
 
 from picture_command import (
     add_config_options,
-    add_out_option,
-    check_config,
+    at_least,
+    new_parser,
+    parse,
     read_config,
     write_pictures,
 )
@@ -38,11 +39,7 @@ examples:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a wrong option exits with code 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__, EXAMPLES)
     add_config_options(
         parser,
         'config of a pre-training',
@@ -50,7 +47,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--number',
-        type=int,
+        type=at_least(1),
         default=6,
         help='images, evenly spread over the data set (default: %(default)s)',
     )
@@ -59,18 +56,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--epoch',
-        type=int,
+        type=at_least(1),
         default=1,
         metavar='N',
-        help='whose views these are (default: %(default)s, the first)',
+        help='epoch of the run, from 1 on (default: %(default)s)',
     )
-    add_out_option(parser, 'views.png')
-    args = parser.parse_args(argv)
-    check_config(parser, args)
-    for name in ('number', 'epoch'):
-        if getattr(args, name) < 1:
-            parser.error(f'--{name} {getattr(args, name)}: must be >= 1')
-    return args
+    return parse(parser, argv, 'views.png')
 
 
 def draw(args: argparse.Namespace) -> list[partial]:
@@ -86,7 +77,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
 
     from mmscfs.visualization import draw_views, make_views, spread, write_png
 
-    cfg = read_config(args)
+    cfg = read_config(args.config, args.cfg_options)
     if not cfg.get('train_dataloader'):
         raise ValueError(
             f'{args.config} has no train_dataloader: name the config of '
@@ -98,16 +89,14 @@ def draw(args: argparse.Namespace) -> list[partial]:
     set_random_seed(seed)  # for pipelines without MultiCrop
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    places = spread(len(dataset), args.number)
     samples = [
-        sample
-        for place in track(
-            spread(len(dataset), args.number), 'making the views'
-        )
-        for sample in make_views(dataset, [place], seed, args.epoch - 1)
+        make_views(dataset, [place], seed, args.epoch - 1)[0]
+        for place in track(places, 'making the views')
     ]
     picture = draw_views(
         samples,
-        f'Views of {Path(args.config).stem}',
+        f'Views of {Path(cfg.filename).stem}',
         f'as the network gets them in epoch {args.epoch} of seed {seed}; '
         'percent: share of the image',
     )
@@ -116,8 +105,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code."""
-    args = parse_args(argv)
-    return write_pictures([args.out], partial(draw, args))
+    return write_pictures(parse_args(argv), draw)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""What the commands that draw pictures have in common."""
+"""The frame of the commands that draw pictures."""
 
 import argparse
 import sys
@@ -8,10 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # else --help would wait for torch
     from mmengine.config import Config
 
-PREFIX = 'mmscfs::'
+
+def new_parser(description: str, examples: str) -> argparse.ArgumentParser:
+    """Return the parser of a command that teaches by examples."""
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def add_config_options(
@@ -30,15 +37,29 @@ def add_config_options(
     )
 
 
-def add_out_option(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add the file to write."""
+def add_network_option(parser: argparse.ArgumentParser) -> None:
+    """Add the choice between the two networks of a checkpoint."""
     parser.add_argument(
-        '--out',
-        type=png,
-        default=Path(default),
-        metavar='FILE',
-        help='PNG to write (default: %(default)s)',
+        '--network',
+        choices=['teacher', 'student'],
+        help='which network (default: the teacher where there is one)',
     )
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return the type of an option that counts."""
+
+    def read(text: str) -> int:
+        try:
+            if (number := int(text)) >= least:
+                return number
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(
+            f'{text} must be a whole number >= {least}'
+        )
+
+    return read
 
 
 def png(text: str) -> Path:
@@ -56,72 +77,49 @@ def png(text: str) -> Path:
     return path
 
 
-def check_config(
-    parser: argparse.ArgumentParser, args: argparse.Namespace
-) -> None:
-    """Make the config a file; exit with code 2 if there is none."""
-    args.config = config_file(parser, args.config)
+def parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, out: str
+) -> argparse.Namespace:
+    """Add ``--out``, by default a file named ``out``, and parse."""
+    parser.add_argument(
+        '--out',
+        type=png,
+        default=Path(out),
+        metavar='FILE',
+        help='PNG to write (default: %(default)s)',
+    )
+    return parser.parse_args(argv)
 
 
-def config_file(parser: argparse.ArgumentParser, name: str) -> str:
-    """Return the file of a config, which may be named ``mmscfs::...``.
-
-    Exits with code 2 if there is none.
-    """
-    if name.startswith(PREFIX):
-        # Here, for its packages take seconds to import.
-        from mmscfs.hub import find_config
-
-        try:
-            return find_config(name)
-        except FileNotFoundError as error:
-            parser.error(str(error))
-    if not Path(name).is_file():
-        parser.error(
-            f'no config file {name!r}; those of mmscfs have names such as '
-            f'{PREFIX}scfs_r50.py'
-        )
-    return name
-
-
-def read_config(args: argparse.Namespace) -> 'Config':
-    """Read the config with its overrides.
+def read_config(path: str, overrides: dict | None = None) -> 'Config':
+    """Read a config, which may be named ``mmscfs::...``.
 
     Raises:
-        ValueError: It cannot be read.
-    """
-    cfg = read_config_file(args.config)
-    if args.cfg_options:
-        from mmscfs.engine import apply_multi_crop
-
-        try:
-            cfg.merge_from_dict(args.cfg_options)
-            apply_multi_crop(cfg)
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f'--cfg-options do not fit {args.config} ({error}): name '
-                'settings that it has'
-            ) from error
-    return cfg
-
-
-def read_config_file(path: str) -> 'Config':
-    """Read a config.
-
-    Raises:
-        ValueError: It cannot be read.
+        ValueError: It cannot be read, or lacks what ``overrides`` set.
     """
     from mmengine.config import Config
 
-    import mmscfs  # noqa: F401  (makes names as mmscfs::NAME known)
+    from mmscfs.engine import apply_multi_crop
+    from mmscfs.hub import PREFIX, find_config
 
     try:
-        return Config.fromfile(path)
+        is_name = path.startswith(PREFIX)
+        cfg = Config.fromfile(find_config(path) if is_name else path)
     except Exception as error:  # a config is code, which raises anything
         raise ValueError(
             f'config {path} cannot be read ({type(error).__name__}: {error}): '
             'correct what this names'
         ) from error
+    if overrides:
+        try:
+            cfg.merge_from_dict(overrides)
+            apply_multi_crop(cfg)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f'--cfg-options do not fit {path} ({error}): name settings '
+                'that it has'
+            ) from error
+    return cfg
 
 
 @contextmanager
@@ -140,14 +138,16 @@ def naming(checkpoint: str) -> Iterator[None]:
 
 
 def write_pictures(
-    paths: Sequence[Path],
-    draw: Callable[[], Sequence[Callable[[Path], None]]],
+    args: argparse.Namespace,
+    draw: Callable[[argparse.Namespace], Sequence[Callable[[Path], None]]],
+    *others: Path,
 ) -> int:
     """Draw, and write what was drawn; say what went wrong.
 
     Args:
-        paths (Sequence[Path]): Files to write; checked before drawing.
+        args (Namespace): Has ``out``, the file to write.
         draw (Callable): Takes long, and returns for each file what writes it.
+        *others (Path): More files to write.
 
     Returns:
         int: The command's exit code. 0: written, 1: writing failed, 2: wrong
@@ -155,11 +155,12 @@ def write_pictures(
     """
     from mmscfs.checkpoint import check_writable
 
+    paths = [args.out, *others]
     try:
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
             check_writable(path)
-        writers = draw()
+        writers = draw(args)
     except (OSError, ValueError, KeyError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
@@ -169,6 +170,6 @@ def write_pictures(
         except OSError as error:
             print(f'error: cannot write {path}: {error}', file=sys.stderr)
             return 1
-        # A name may have bytes that are no text.
+        # A name may have bytes that are not text.
         print(f'written: {str(path).encode(errors="replace").decode()}')
     return 0

@@ -5,23 +5,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
-from picture_command import read_config_file
-from torch import nn
+from picture_command import read_config
+from torch import Tensor, nn
 
 from mmscfs.checkpoint import (
     find_backbone,
+    flatten,
     load_found,
     parse_config,
     read_checkpoint,
 )
 from mmscfs.engine.pretrained import pretraining_input
-from mmscfs.visualization import SearchMaps, compute_search_maps, cut_views
+from mmscfs.visualization import SearchMaps, compute_search_maps
 
-# What a checkpoint's own config may build: a file is no trusted source, and
+# What a checkpoint's own config may build: a file is not a trusted source, and
 # other classes read files or run what their settings name.
 TRUSTED = {
     *('ResNet', 'ResNetV1c', 'ResNetV1d', 'ResNet_CIFAR', 'ResNeXt'),
@@ -50,14 +50,51 @@ class Network(NamedTuple):
         backbone (nn.Module): In eval mode, on the CPU.
         layers (dict[str, int]): Its outputs that are searched, by name.
         input (dict): ``mean``, ``std`` and ``channel_order``.
-        sizes (dict): ``global_size`` and ``local_size`` of its views, px.
+        global_size (int): Side of its global views, px.
+        local_size (int): Side of its local views, px.
     """
 
     name: str
     backbone: nn.Module
     layers: dict[str, int]
     input: dict
-    sizes: dict[str, int]
+    global_size: int
+    local_size: int
+
+    def view_sizes(self, size: int | None) -> tuple[int, int]:
+        """Return the sides of the views, px, if the global one is ``size``.
+
+        None stands for that of the pre-training.
+        """
+        if size is None:
+            return self.global_size, self.local_size
+        local_size = round(self.local_size * size / self.global_size)
+        return size, max(16, local_size)
+
+    def search(
+        self, global_view: Tensor, local_views: list[Tensor]
+    ) -> dict[str, SearchMaps]:
+        """Return where the local views are found in the global one.
+
+        Args:
+            global_view (Tensor): BGR uint8 (3, H, W).
+            local_views (list[Tensor]): The same, each of another size.
+
+        Raises:
+            ValueError: The network has diverged.
+        """
+        mean, std = (
+            torch.tensor(self.input[name]).view(3, 1, 1)
+            for name in ('mean', 'std')
+        )
+        is_rgb = self.input['channel_order'] == 'RGB'
+        global_view, *local_views = (
+            ((view.flip(0) if is_rgb else view) - mean) / std
+            for view in (global_view, *local_views)
+        )
+        return compute_search_maps(
+            self.backbone, self.layers, global_view, local_views
+        )
 
 
 def load_network(path: str, config: str | None, which: str | None) -> Network:
@@ -72,7 +109,7 @@ def load_network(path: str, config: str | None, which: str | None) -> Network:
     checkpoint = read_checkpoint(path)
     found = find_backbone(checkpoint, which)
     if config is not None:
-        settings = read_config_file(config).to_dict()
+        settings = read_config(config).to_dict()
     else:
         meta = checkpoint.get('meta')
         text = meta.get('cfg') if isinstance(meta, Mapping) else None
@@ -98,17 +135,19 @@ def load_network(path: str, config: str | None, which: str | None) -> Network:
         ) from error
     layers = chosen_layers(model, backbone)
     load_found(backbone, found)
-    words = [
-        str(Path(path).parent.name or Path.cwd().name),
-        Path(path).stem,
-        found.network,
-    ]
+    sizes = dict(SIZES)
+    for name, value in flatten(settings.get('train_dataloader')):
+        key = name.rpartition('.')[2]
+        if key in sizes and type(value) is int:
+            sizes[key] = value
+    place = Path(path).absolute()
+    words = [place.parent.name, place.stem, found.network]
     return Network(
         ' · '.join(filter(None, words)),
         backbone,
         layers,
         pretraining_input(checkpoint),
-        view_sizes(settings),
+        *sizes.values(),
     )
 
 
@@ -148,75 +187,6 @@ def chosen_layers(model: Mapping, backbone: nn.Module) -> dict[str, int]:
     if not is_map or not wanted or not {*wanted} <= {*indices}:
         raise ValueError(
             f'its {type(backbone).__name__} has no search layers: it gives '
-            'no feature maps; only checkpoints of SCFS, or those with a '
-            'ResNet, can be searched'
+            'no feature maps; name a checkpoint of SCFS, or one with a ResNet'
         )
     return {f'layer{i + 1}': indices.index(i) for i in wanted}
-
-
-def view_sizes(settings: Mapping) -> dict[str, int]:
-    """Return the sides of the views that the config trains with."""
-    crop = find_multi_crop(settings.get('train_dataloader')) or {}
-    return {
-        name: crop[name] if type(crop.get(name)) is int else size
-        for name, size in SIZES.items()
-    }
-
-
-def find_multi_crop(settings: Any) -> Mapping | None:
-    """Return the settings of the MultiCrop somewhere in a config."""
-    if isinstance(settings, Mapping):
-        if settings.get('type') == 'MultiCrop':
-            return settings
-        settings = settings.values()
-    elif not isinstance(settings, (list, tuple)):
-        return None
-    return next(filter(None, map(find_multi_crop, settings)), None)
-
-
-def search(
-    network: Network, image: np.ndarray, boxes: np.ndarray, size: int | None
-) -> tuple[np.ndarray, list[np.ndarray], dict[str, SearchMaps]]:
-    """Find the views of an image in it.
-
-    Args:
-        network (Network): The network.
-        image (np.ndarray): BGR uint8 (H, W, 3).
-        boxes (np.ndarray): Of its local views, shares of its sides, (N, 4).
-        size (int | None): Shorter side of the global view, px; None: that of
-            the pre-training.
-
-    Returns:
-        tuple: The global view and the local views, BGR uint8, and the maps by
-        layer.
-
-    Raises:
-        ValueError: The network has diverged.
-    """
-    whole, tile = network.sizes.values()
-    if size is not None:
-        whole, tile = size, max(16, round(tile * size / whole))
-    views = cut_views(image, boxes, whole, tile)
-    mean, std = (
-        torch.tensor(network.input[name]).view(3, 1, 1)
-        for name in ('mean', 'std')
-    )
-    is_rgb = network.input['channel_order'] == 'RGB'
-    global_view, *local_views = (
-        ((image.flip(0) if is_rgb else image) - mean) / std
-        for image in (
-            torch.from_numpy(view).permute(2, 0, 1).float()
-            for view in (views[0], *views[1])
-        )
-    )
-    maps = compute_search_maps(
-        network.backbone, network.layers, global_view, local_views
-    )
-    if not all(
-        torch.isfinite(part).all() for found in maps.values() for part in found
-    ):
-        raise ValueError(
-            'its features are not finite (NaN or infinite): the network has '
-            'diverged; take an earlier checkpoint'
-        )
-    return (*views, maps)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from picture_command import (
     add_config_options,
-    add_out_option,
-    check_config,
+    at_least,
+    new_parser,
+    parse,
     read_config,
     write_pictures,
 )
@@ -36,11 +37,7 @@ examples:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a wrong option exits with code 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__, EXAMPLES)
     add_config_options(
         parser,
         "the detector's config",
@@ -55,7 +52,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--number',
-        type=int,
+        type=at_least(1),
         default=4,
         help='images, evenly spread over the data set (default: %(default)s)',
     )
@@ -63,13 +60,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--min-score',
         type=float,
         default=0.3,
-        help='of what is drawn (default: %(default)s)',
+        help='least score of what is drawn (default: %(default)s)',
     )
-    add_out_option(parser, 'detections.png')
-    args = parser.parse_args(argv)
-    check_config(parser, args)
-    if args.number < 1:
-        parser.error(f'--number {args.number}: must be >= 1')
+    args = parse(parser, argv, 'detections.png')
     if not 0 <= args.min_score <= 1:
         parser.error(f'--min-score {args.min_score}: must lie in [0, 1]')
     pairs = [text.partition('=')[::2] for text in args.checkpoints]
@@ -92,31 +85,28 @@ def draw(args: argparse.Namespace) -> list[partial]:
         OSError, ValueError: The config or a checkpoint is not usable.
     """
     # Here, so that --help and a wrong option answer at once.
-    from rich.progress import track
-
     from mmscfs.checkpoint import read_checkpoint
     from mmscfs.engine import prepare_config
-    from mmscfs.visualization import draw_detections, spread, write_png
+    from mmscfs.visualization import draw_detections, write_png
+    from mmscfs.visualization.detections import detect
 
-    cfg = read_config(args)
+    cfg = read_config(args.config, args.cfg_options)
     if cfg.get('default_scope') != 'mmdet' or not cfg.get('val_dataloader'):
         raise ValueError(
-            f'{args.config} is no config of a detector with a '
+            f'{args.config} is not a config of a detector with a '
             'val_dataloader: name one like those below configs/detection'
         )
     for path in args.checkpoints.values():
-        read_checkpoint(path)
+        read_checkpoint(path)  # before the work for another one
     prepare_config(cfg)
-    from mmscfs.visualization.detectors import build_images, collect
-
-    data = build_images(cfg)
-    infos = [data.get_data_info(i) for i in spread(len(data), args.number)]
-    samples = collect(cfg, args.checkpoints, infos, args.min_score, track)
+    samples, classes = detect(
+        cfg, args.checkpoints, args.number, args.min_score
+    )
     picture = draw_detections(
         samples,
-        data.metainfo['classes'],
+        classes,
         'Detections in validation images',
-        f'{Path(args.config).stem}; class and score in percent, from '
+        f'{Path(cfg.filename).stem}; class and score in percent, from '
         f'{100 * args.min_score:.0f} on',
     )
     return [partial(write_png, picture)]
@@ -124,8 +114,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code."""
-    args = parse_args(argv)
-    return write_pictures([args.out], partial(draw, args))
+    return write_pictures(parse_args(argv), draw)
 
 
 if __name__ == '__main__':

@@ -5,8 +5,8 @@
 Draws the SCFS paper's Fig. 3 for your images and checkpoints: the image is
 cut into local views, by a 2x2 jigsaw or by boxes; each is averaged to a query
 (Eq. 5) and compared with every position of the image's feature maps (Eq. 6).
-Bright is alike. What belongs together lights up together once a network knows
-it. Two checkpoints stand side by side.
+Bright means alike. What belongs together lights up together once a network
+knows it. Two checkpoints stand side by side.
 """
 
 import argparse
@@ -15,16 +15,17 @@ from functools import partial
 from pathlib import Path
 
 from picture_command import (
-    add_out_option,
-    config_file,
+    add_network_option,
     naming,
+    new_parser,
+    parse,
     write_pictures,
 )
 
 LARGEST = 2048  # px: the maps of more take all memory
 EXAMPLES = """
 examples:
-  # a pre-training of your own, on two images
+  # your own pre-training, on two images
   python tools/visualization/vis_search.py dog.jpg street.jpg \\
       --checkpoint work_dirs/scfs_r50/epoch_200.pth
   # the paper's comparison
@@ -38,18 +39,14 @@ examples:
       --checkpoint SCFS_checkpoint.pth --config configs/scfs_r50.py
 
 The backbone is built from the config that the checkpoint holds, which is read
-and never executed, or from --config. Of a checkpoint without search layers,
-as DINO's, the last three stages of its ResNet are searched.
+and never executed, or from --config. Without search layers, as in DINO's
+checkpoints, the last three stages of the ResNet are searched.
 """
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a wrong option exits with code 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__, EXAMPLES)
     parser.add_argument(
         'images', nargs='+', metavar='IMAGE', help='image file to search in'
     )
@@ -68,11 +65,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='local views, in px of each image: left, top, right, bottom '
         '(default: a 2x2 jigsaw)',
     )
-    parser.add_argument(
-        '--network',
-        choices=['teacher', 'student'],
-        help='which network (default: the teacher where there is one)',
-    )
+    add_network_option(parser)
     parser.add_argument(
         '--config',
         help='config of the pre-training, a file or mmscfs::NAME (default: '
@@ -85,8 +78,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='shorter side of the image for the network; local views scale '
         "with it (default: the config's global_size)",
     )
-    add_out_option(parser, 'search_maps.png')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv, 'search_maps.png')
     if len(args.checkpoint) > 2:
         parser.error(
             f'--checkpoint: {len(args.checkpoint)} are too many to stand side '
@@ -97,8 +89,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     inputs = {Path(path).resolve() for path in args.images + args.checkpoint}
     if args.out.resolve() in inputs:
         parser.error(f'--out {args.out}: it is an input; name another file')
-    if args.config is not None:
-        args.config = config_file(parser, args.config)
     return args
 
 
@@ -110,7 +100,7 @@ def parse_box(text: str) -> tuple[float, ...]:
         box = ()
     if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
         raise argparse.ArgumentTypeError(
-            f'{text!r} is no box: give left,top,right,bottom in px, e.g. '
+            f'{text!r} is not a box: give left,top,right,bottom in px, e.g. '
             '10,20,110,140'
         )
     return box
@@ -146,15 +136,14 @@ def draw(args: argparse.Namespace) -> list[partial]:
     """
     # Here, so that --help and a wrong option answer at once.
     from rich.progress import track
-    from search_networks import load_network, search
+    from search_networks import load_network
 
     from mmscfs.datasets import LoadImage
     from mmscfs.visualization import (
-        SearchSample,
         draw_search_maps,
+        search_image,
         write_png,
     )
-    from mmscfs.visualization.views import bgr_to_rgb
 
     load = LoadImage()
     images = [load(dict(img_path=path))['img'] for path in args.images]
@@ -172,20 +161,13 @@ def draw(args: argparse.Namespace) -> list[partial]:
     ):
         found = {}
         for checkpoint, network in zip(args.checkpoint, networks, strict=True):
+            sizes = network.view_sizes(args.size)
             with naming(checkpoint):
-                whole, tiles, maps = search(network, image, shares, args.size)
+                sample = search_image(network.search, image, shares, *sizes)
             # The same checkpoint twice is a pair, too.
             name = network.name + ' ' * (network.name in found)
-            found[name] = maps
-        samples.append(
-            SearchSample(
-                bgr_to_rgb(whole),
-                list(map(bgr_to_rgb, tiles)),
-                found,
-                shares,
-                Path(path).name,
-            )
-        )
+            found[name] = sample.found['']
+        samples.append(sample._replace(found=found, name=Path(path).name))
     picture = draw_search_maps(
         samples,
         'Where each local view is found in the image',
@@ -197,8 +179,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code."""
-    args = parse_args(argv)
-    return write_pictures([args.out], partial(draw, args))
+    return write_pictures(parse_args(argv), draw)
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@
 
 Takes the features of a config's test (or else validation) images, L2-
 normalises them, and puts them on a plane by t-SNE or by their two principal
-components. Each class has a colour and a shape. Writes a PNG, and beside it
+components. Each class has a color and a shape. Writes a PNG, and beside it
 the points as CSV: image, label, class, x, y. Images without labels are drawn
 alike.
 """
@@ -16,9 +16,11 @@ from pathlib import Path
 
 from picture_command import (
     add_config_options,
-    add_out_option,
-    check_config,
+    add_network_option,
+    at_least,
     naming,
+    new_parser,
+    parse,
     read_config,
     write_pictures,
 )
@@ -46,11 +48,7 @@ examples:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a wrong option exits with code 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser(__doc__, EXAMPLES)
     add_config_options(
         parser,
         'config with images to test on, e.g. one below '
@@ -64,15 +62,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='pre-training checkpoint: of mmscfs, mmpretrain, mmselfsup, '
         'torchvision, timm, or the releases of SCFS, DINO and MoCo',
     )
-    parser.add_argument(
-        '--network',
-        choices=['teacher', 'student'],
-        help='which network (default: the teacher where there is one)',
-    )
+    add_network_option(parser)
     parser.add_argument(
         '--layer',
         default='last',
-        help='whose features, e.g. layer3 (default: %(default)s)',
+        help='layer of the features, e.g. layer3 (default: %(default)s)',
     )
     parser.add_argument(
         '--method',
@@ -82,20 +76,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--number',
-        type=int,
+        type=at_least(3),
         default=2000,
         help='images at most, evenly spread over the data set; t-SNE takes '
         'half a minute for 2000 (default: %(default)s)',
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='of t-SNE (default: %(default)s)'
+        '--seed',
+        type=int,
+        default=0,
+        help='seed of t-SNE (default: %(default)s)',
     )
-    add_out_option(parser, 'embedding.png')  # the CSV has its name
-    args = parser.parse_args(argv)
-    check_config(parser, args)
-    if args.number < 3:
-        parser.error(f'--number {args.number}: must be at least 3')
-    return args
+    return parse(parser, argv, 'embedding.png')  # the CSV has its name
 
 
 def label_or_none(image: Mapping, what: str) -> int:
@@ -105,54 +97,45 @@ def label_or_none(image: Mapping, what: str) -> int:
     return -1 if image.get('gt_label') is None else read_label(image, what)
 
 
-def load_config(args: argparse.Namespace):
-    """Read the config and make it start from the checkpoint.
+def load(args: argparse.Namespace):
+    """Return the config, its model from the checkpoint, and a loader.
+
+    The model is on the device; the loader has some of the test images.
 
     Raises:
-        OSError, ValueError: One of them cannot be read, or they do not fit.
+        OSError, ValueError: The config or the checkpoint cannot be read, or
+            they do not fit.
     """
-    from mmscfs.engine import prepare_config, start_from
+    from mmengine.device import get_device
+    from mmengine.logging import MMLogger
+    from mmengine.runner import Runner
+    from mmpretrain.registry import DATASETS, MODELS
 
-    cfg = read_config(args)
-    if not cfg.get('test_dataloader'):
-        cfg.test_dataloader = cfg.get('val_dataloader')
-    if not cfg.test_dataloader:
+    from mmscfs.engine import prepare_config, start_from
+    from mmscfs.visualization import spread
+
+    cfg = read_config(args.config, args.cfg_options)
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
+    if not loader:
         raise ValueError(
             f'{args.config} has no test_dataloader: name a config that '
             'evaluates, e.g. one below configs/classification/knn'
         )
+    cfg.test_dataloader = loader
     prepare_config(cfg)
     with naming(args.pretrained):
         start_from(cfg, args.pretrained, args.network)
-    return cfg
-
-
-def build_model(cfg):
-    """Return the config's model, with its weights, on the device."""
-    from mmengine.device import get_device
-    from mmengine.logging import MMLogger
-    from mmpretrain.registry import MODELS
-
+    settings = dict(cfg.test_dataloader, persistent_workers=False)
+    dataset = DATASETS.build(settings.pop('dataset'))
+    dataset.get_subset_(spread(len(dataset), args.number))
+    loader = Runner.build_dataloader(dict(settings, dataset=dataset), seed=0)
     # Else the log has a paragraph for each parameter.
     MMLogger.get_current_instance().setLevel('WARNING')
     cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
     model = MODELS.build(cfg.model)
-    model.init_weights()
-    return model.to(get_device())
-
-
-def build_loader(cfg, number: int):
-    """Return a loader of some of the config's test images."""
-    from mmengine.runner import Runner
-    from mmpretrain.registry import DATASETS
-
-    from mmscfs.visualization import spread
-
-    settings = cfg.test_dataloader.copy()
-    dataset = DATASETS.build(settings.pop('dataset'))
-    dataset.get_subset_(spread(len(dataset), number))
-    settings.persistent_workers = False
-    return Runner.build_dataloader(dict(settings, dataset=dataset), seed=0)
+    with naming(args.pretrained):
+        model.init_weights()
+    return cfg, model.to(get_device()), loader
 
 
 def draw(args: argparse.Namespace) -> list[partial]:
@@ -176,13 +159,12 @@ def draw(args: argparse.Namespace) -> list[partial]:
         write_points,
     )
 
-    cfg = load_config(args)
-    loader = build_loader(cfg, args.number)
+    cfg, model, loader = load(args)
     layers = args.layer if args.layer == 'last' else [args.layer]
     with naming(args.pretrained):
         found = extract_features(
             # All that it asks of a runner.
-            SimpleNamespace(model=build_model(cfg)),
+            SimpleNamespace(model=model),
             loader,
             'images',
             layers,
@@ -207,7 +189,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
         classes,
         f'{checkpoint.parent.name} · {checkpoint.stem} · {layer}',
         f'{dict(tsne="t-SNE", pca="principal components")[args.method]} of '
-        f'{len(points)} images, {Path(args.config).stem}',
+        f'{len(points)} images, {Path(cfg.filename).stem}',
     )
     return [
         partial(write_png, picture),
@@ -218,8 +200,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code."""
     args = parse_args(argv)
-    files = [args.out, args.out.with_suffix('.csv')]
-    return write_pictures(files, partial(draw, args))
+    return write_pictures(args, draw, args.out.with_suffix('.csv'))
 
 
 if __name__ == '__main__':

@@ -1,5 +1,4 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,11 +8,10 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
+from torch import Tensor
 
 from mmscfs.visualization import (
-    SearchSample,
     compute_search_maps,
-    cut_views,
     draw_embedding,
     draw_search_maps,
     draw_views,
@@ -21,15 +19,11 @@ from mmscfs.visualization import (
     evaluating,
     jigsaw,
     make_views,
+    search_image,
     search_layers,
     spread,
 )
-from mmscfs.visualization.views import (
-    bgr_to_rgb,
-    decoded,
-    find_multi_crop,
-    name_of,
-)
+from mmscfs.visualization.views import decoded, find_multi_crop, name_of
 
 from ..loops.features import (
     choose_backbone,
@@ -76,6 +70,9 @@ class PicturesHook(Hook):
     Raises:
         ValueError: A setting is outside its range, or ``embedding`` has no
             val_dataloader.
+
+    Example:
+        >>> default_hooks = dict(pictures=dict(type='PicturesHook'))
     """
 
     priority = 'VERY_LOW'  # after the teacher has moved
@@ -109,7 +106,7 @@ class PicturesHook(Hook):
         if self.embedding and runner.val_loop is None:
             raise ValueError(
                 'PicturesHook: embedding=True has no val_dataloader to take '
-                'labelled images from: set one, as '
+                'labeled images from: set one, as '
                 'configs/scfs/scfs_r50_knn.py does, or embedding=False'
             )
         if runner.iter == 0:
@@ -152,39 +149,26 @@ class PicturesHook(Hook):
             pictures['embedding'] = lambda: self.embed(runner, step)
         with kept_random_states():
             for name, make in pictures.items():
-                self.add(runner, name, step, make)
-
-    def add(
-        self,
-        runner: Runner,
-        name: str,
-        step: int,
-        make: Callable[[], np.ndarray],
-    ) -> None:
-        """Hand a picture to the visualizer, or say once why there is none."""
-        try:
-            runner.visualizer.add_image(name, make(), step)
-        except Exception as error:
-            # Whatever it is, a picture is not worth a training.
-            if name not in self._failed:
-                runner.logger.warning(
-                    f'No picture {name!r} at iteration {step}: '
-                    f'{type(error).__name__}: {error}. The training goes on; '
-                    'later failures of this picture are not reported.'
-                )
-            self._failed.add(name)
-
-    def places(self, runner: Runner) -> list[int]:
-        """Return which training images are shown."""
-        return spread(len(runner.train_dataloader.dataset), self.num_images)
+                try:
+                    runner.visualizer.add_image(name, make(), step)
+                except Exception as error:
+                    # Whatever it is, a picture is not worth a training.
+                    if name not in self._failed:
+                        runner.logger.warning(
+                            f'No picture {name!r} at iteration {step}: '
+                            f'{type(error).__name__}: {error}. The training '
+                            'continues; later failures of this picture are '
+                            'not reported.'
+                        )
+                    self._failed.add(name)
 
     def views(self, runner: Runner, epoch: int) -> np.ndarray:
         """Draw the crops that training images have in an epoch."""
         loader = runner.train_dataloader
         seed = getattr(loader.sampler, 'seed', 0)
-        samples = make_views(loader.dataset, self.places(runner), seed, epoch)
+        places = spread(len(loader.dataset), self.num_images)
         return draw_views(
-            samples,
+            make_views(loader.dataset, places, seed, epoch),
             'Views of training images',
             f'as the network gets them in epoch {epoch + 1}; percent: share '
             'of the image',
@@ -194,7 +178,7 @@ class PicturesHook(Hook):
         """Draw where the teacher finds the quarters of training images.
 
         Raises:
-            ValueError: The pipeline has no MultiCrop that tells the sizes.
+            ValueError: The pipeline lacks a MultiCrop, which tells the sizes.
         """
         model = unwrapped_model(runner)
         dataset = runner.train_dataloader.dataset
@@ -202,29 +186,29 @@ class PicturesHook(Hook):
         if found is None:
             raise ValueError('train_dataloader has no MultiCrop')
         load, crop = found
-        samples = []
-        for place in self.places(runner):
-            info = dataset.get_data_info(place)
-            whole, tiles = cut_views(
+
+        def search(whole: Tensor, tiles: list[Tensor]) -> dict:
+            whole, *tiles = (
+                normalize(model, view[None])[0] for view in (whole, *tiles)
+            )
+            return compute_search_maps(
+                model.teacher.backbone, search_layers(model), whole, tiles
+            )
+
+        infos = map(
+            dataset.get_data_info, spread(len(dataset), self.num_images)
+        )
+        samples = [
+            search_image(
+                search,
                 decoded(load(info)['img']),
                 jigsaw(),
                 crop.global_size,
                 crop.local_size,
+                name_of(info),
             )
-            global_view, *local_views = (
-                normalize(model, to_tensor(view)[None])[0]
-                for view in (whole, *tiles)
-            )
-            maps = compute_search_maps(
-                model.teacher.backbone,
-                search_layers(model),
-                global_view,
-                local_views,
-            )
-            whole, *tiles = map(bgr_to_rgb, (whole, *tiles))
-            samples.append(
-                SearchSample(whole, tiles, {'': maps}, jigsaw(), name_of(info))
-            )
+            for info in infos
+        ]
         return draw_search_maps(
             samples,
             'Where the teacher finds parts of an image in the whole',
@@ -246,19 +230,13 @@ class PicturesHook(Hook):
                 part = [dataset[i] for i in places[start : start + BATCH]]
                 images = pseudo_collate(part)['inputs']
                 outputs = backbone(normalize(model, images))
-                if not isinstance(outputs, torch.Tensor):
+                if not isinstance(outputs, Tensor):
                     outputs = outputs[-1]
                 features.append(pool(outputs).float().cpu())
-        points = embed(torch.cat(features).numpy())
         return draw_embedding(
-            points,
+            embed(torch.cat(features).numpy()),
             np.array(labels),
             dataset.metainfo.get('classes') or (),
             'Features of validation images',
             f't-SNE of {len(places)} images after {step} iterations',
         )
-
-
-def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """Turn an image (H, W, 3) into a tensor (3, H, W)."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

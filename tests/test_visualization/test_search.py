@@ -14,7 +14,7 @@ from mmscfs.visualization import (
     jigsaw,
     search_layers,
 )
-from mmscfs.visualization.search_pictures import overlay
+from mmscfs.visualization.search import overlay
 
 
 @pytest.fixture
@@ -56,15 +56,11 @@ def test_local_views_may_differ_in_size(model):
     assert_close(maps['layer2'].views[1], alone['layer2'].mean)
 
 
-def test_outputs_that_are_no_maps_are_refused():
+def test_outputs_that_are_not_maps_are_refused():
     backbone = torch.nn.Flatten()
-    with pytest.raises(ValueError, match='layer4 of Flatten is no feature m'):
-        compute_search_maps(
-            backbone,
-            dict(layer4=0),
-            torch.rand(3, 4, 4),
-            torch.rand(1, 3, 4, 4),
-        )
+    views = torch.rand(3, 4, 4), torch.rand(1, 3, 4, 4)
+    with pytest.raises(ValueError, match='layer4 of Flatten is not a feature'):
+        compute_search_maps(backbone, dict(layer4=0), *views)
 
 
 def test_jigsaw_cuts_the_quarters():
@@ -74,12 +70,8 @@ def test_jigsaw_cuts_the_quarters():
     whole, tiles = cut_views(image, jigsaw(), 64, 32)
     assert whole.shape == (64, 128, 3)
     assert [tile.shape for tile in tiles] == [(32, 64, 3)] * 4
-    assert [np.unique(tile).tolist() for tile in tiles] == [
-        [10],
-        [20],
-        [30],
-        [40],
-    ]
+    values = [np.unique(tile).tolist() for tile in tiles]
+    assert values == [[10], [20], [30], [40]]
 
 
 def test_views_keep_their_shape_in_whole_patches():
@@ -102,11 +94,10 @@ def test_less_than_a_pixel_at_the_edge_is_that_pixel():
 
 def test_the_key_is_whole():
     """With one local view the maps need less room than it."""
-    one = sample()._replace(local_views=[np.zeros((8, 8, 3), np.uint8)])
     maps = SearchMaps(torch.zeros(2, 2), torch.rand(1, 2, 2))
-    picture = draw_search_maps(
-        [one._replace(found={'': dict(layer2=maps)}, boxes=None)]
-    )
+    image = np.full((16, 16, 3), 128, np.uint8)
+    one = SearchSample(image, [image[:8, :8]], {'': dict(layer2=maps)})
+    picture = draw_search_maps([one])
     assert picture[:, -8:].min() == 255
     assert (picture[-35:, -40:] < 200).any()  # its last letters
 
@@ -118,17 +109,5 @@ def test_overlay_is_brightest_where_the_map_is():
     brightness = overlay(grey, heat).sum(-1)
     y, x = np.unravel_index(brightness.argmax(), brightness.shape)
     assert (y // 10, x // 10) == (1, 2)
-    # A flat map is no reason to divide by zero.
+    # A flat map does not divide by zero.
     assert np.ptp(overlay(grey, np.ones((2, 2)))) < 256
-
-
-def sample(networks=('',), layers=('layer2', 'layer3')):
-    maps = SearchMaps(torch.zeros(2, 2), torch.rand(4, 2, 2))
-    maps.mean[0, 1] = 1
-    return SearchSample(
-        np.full((16, 16, 3), 128, np.uint8),
-        [np.full((8, 8, 3), 255, np.uint8)] * 4,
-        {name: dict.fromkeys(layers, maps) for name in networks},
-        jigsaw(1, 4),
-        'dog.jpg',
-    )

@@ -1,0 +1,372 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Where a network finds local views in an image: the paper's Fig. 3."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import cv2
+import matplotlib
+import numpy as np
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from mmscfs.models.search import global_average_pool, search_attention
+
+from .sheet import (
+    BODY,
+    GRAY,
+    HEAD,
+    HEADING,
+    MARGIN,
+    SMALL,
+    Sheet,
+    color_of,
+    fit,
+    text_width,
+)
+from .views import to_rgb_image
+
+STEP = 16  # px of views: the patches of a vision transformer divide it
+# Up to a full yellow: over an image, the paler ones would look like dirt.
+COLORS = matplotlib.colormaps['inferno']
+BRIGHTEST = 0.92
+PANEL, GAP = 112, 8  # px
+CAPTION = 18  # px, below a panel
+LAYER = 58  # px, left of the panels
+NAME = 26  # px, above the panels of a network and an image
+SPACE = 12  # px, between images
+FOOT = 42  # px
+WIDEST = 1500  # px, of images side by side
+RAMP = 120  # px, of the key's colors
+KEY = (
+    'cosine similarity, from lowest to highest in each map (the numbers '
+    'below it)'
+)
+
+
+class SearchMaps(NamedTuple):
+    """Cosine similarities of a layer, each in [-1, 1].
+
+    Attributes:
+        mean (Tensor): Of the mean of all local views' queries, (H, W).
+        views (Tensor): Of each local view, (N, H, W).
+    """
+
+    mean: Tensor
+    views: Tensor
+
+
+class SearchSample(NamedTuple):
+    """An image and what networks find in it.
+
+    Attributes:
+        image (np.ndarray): The global view, RGB uint8 (H, W, 3).
+        local_views (Sequence[np.ndarray]): RGB uint8, each (h, w, 3).
+        found (Mapping): ``SearchMaps`` by name of network and of layer.
+        boxes (np.ndarray | None): What each local view shows of the image:
+            left, top, right, bottom, as shares of its sides, (N, 4). Defaults
+            to None: not drawn.
+        name (str): Of the image. Defaults to none.
+    """
+
+    image: np.ndarray
+    local_views: Sequence[np.ndarray]
+    found: Mapping[str, Mapping[str, SearchMaps]]
+    boxes: np.ndarray | None = None
+    name: str = ''
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in eval mode, and every part back as it was after it."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+@torch.no_grad()
+def compute_search_maps(
+    backbone: nn.Module,
+    layers: Mapping[str, int],
+    global_view: Tensor,
+    local_views: Sequence[Tensor],
+) -> dict[str, SearchMaps]:
+    """Where each local view finds itself in a global view (Eqs. 5, 6).
+
+    Query and keys come from one network, as in the paper's Fig. 3. The
+    backbone runs in eval mode and is left as it was.
+
+    Args:
+        backbone (nn.Module): E.g. the teacher's.
+        layers (Mapping[str, int]): Which of its outputs to search, by name.
+        global_view (Tensor): Normalized view (3, H, W).
+        local_views (Sequence[Tensor]): Normalized views, each (3, h, w).
+
+    Returns:
+        dict[str, SearchMaps]: By name of layer.
+
+    Raises:
+        ValueError: An output is not a map, or not finite.
+    """
+    with evaluating(backbone):
+        keys, *views = (
+            backbone(view[None].contiguous(memory_format=torch.channels_last))
+            for view in (global_view, *local_views)
+        )
+    if isinstance(keys, Tensor):
+        keys, views = (keys,), [(view,) for view in views]
+    maps = {}
+    for name, output in layers.items():
+        if keys[output].ndim != 4:
+            raise ValueError(
+                f'{name} of {type(backbone).__name__} is not a feature map '
+                f'(shape {tuple(keys[output].shape)}): there is nothing to '
+                'search in it'
+            )
+        queries = torch.cat([global_average_pool(v[output]) for v in views])
+        queries = torch.cat([queries.mean(0, keepdim=True), queries])
+        found = search_attention(queries[:, None], keys[output][None])
+        found = found[0, :, 0].float().cpu()
+        if not found.isfinite().all():
+            raise ValueError(
+                f'features of {name} are not finite (NaN or infinite): the '
+                'network has diverged; take an earlier checkpoint'
+            )
+        maps[name] = SearchMaps(found[0], found[1:])
+    return maps
+
+
+def search_layers(model: BaseModel) -> dict[str, int]:
+    """Return the outputs that an ``SCFS`` searches, by name."""
+    names = model.head.layer_names
+    return dict(zip(names, model.search_outputs, strict=True))
+
+
+def jigsaw(rows: int = 2, columns: int = 2) -> np.ndarray:
+    """Return the boxes of a jigsaw, as shares of an image's sides, (N, 4)."""
+    top, left = np.mgrid[:rows, :columns].reshape(2, -1)
+    sides = [columns, rows, columns, rows]
+    return np.stack([left, top, left + 1, top + 1], axis=1) / sides
+
+
+def cut_views(
+    image: np.ndarray, boxes: np.ndarray, global_size: int, local_size: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Make an image's global view and its local ones, undistorted.
+
+    Args:
+        image (np.ndarray): uint8 (H, W, 3).
+        boxes (np.ndarray): Shares of its sides, (N, 4).
+        global_size (int): Shorter side of the global view, px, rounded to a
+            multiple of 16 like all sides.
+        local_size (int): The same of the local views.
+
+    Returns:
+        tuple[np.ndarray, list[np.ndarray]]: The global view and the local
+        ones, uint8.
+    """
+    height, width = image.shape[:2]
+    edges = np.rint(boxes * [width, height, width, height]).astype(int)
+    # Less than a pixel at an edge is that pixel.
+    edges[:, :2] = np.minimum(edges[:, :2], [width - 1, height - 1])
+    tiles = [
+        scale(
+            image[top : max(bottom, top + 1), left : max(right, left + 1)],
+            local_size,
+        )
+        for left, top, right, bottom in edges
+    ]
+    return scale(image, global_size), tiles
+
+
+def scale(image: np.ndarray, side: int) -> np.ndarray:
+    """Scale an image so that its shorter side is about ``side`` px."""
+    factor = side / min(image.shape[:2])
+    height, width = (
+        max(STEP, STEP * round(factor * length / STEP))
+        for length in image.shape[:2]
+    )
+    shrinks = min(image.shape[:2]) >= 2 * side
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return cv2.resize(image, (width, height), interpolation=how)
+
+
+def search_image(
+    search: Callable[[Tensor, list[Tensor]], dict[str, SearchMaps]],
+    image: np.ndarray,
+    boxes: np.ndarray,
+    global_size: int,
+    local_size: int,
+    name: str = '',
+) -> SearchSample:
+    """Search parts of an image in the whole.
+
+    Args:
+        search (Callable): From the global view and the local ones, BGR uint8
+            (3, H, W), to the maps.
+        image (np.ndarray): BGR uint8 (H, W, 3).
+        boxes, global_size, local_size: As for ``cut_views``.
+        name (str): Of the image. Defaults to none.
+
+    Returns:
+        SearchSample: With what the one network, named "", finds.
+    """
+    whole, tiles = cut_views(image, boxes, global_size, local_size)
+    global_view, *local_views = (
+        torch.from_numpy(view).permute(2, 0, 1) for view in (whole, *tiles)
+    )
+    maps = search(global_view, local_views)
+    whole, *tiles = map(to_rgb_image, (whole, *tiles))
+    return SearchSample(whole, tiles, {'': maps}, boxes, name)
+
+
+def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Lay a map (h, w), min to max, over an RGB uint8 image (H, W, 3).
+
+    The image goes gray, so that all color is the map's.
+    """
+    span = heat.max() - heat.min()
+    heat = (heat - heat.min()) / (span if span > 0 else 1)
+    heat = cv2.resize(
+        heat.astype(np.float32),
+        image.shape[1::-1],
+        interpolation=cv2.INTER_CUBIC,
+    )
+    colors = COLORS(BRIGHTEST * heat.clip(0, 1))[..., :3]
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    # A dark image keeps its edges, and does not darken the map.
+    gray = cv2.normalize(gray, None, 0, 255, cv2.NORM_MINMAX)[..., None]
+    return (0.25 * gray + 0.75 * 255 * colors).astype(np.uint8)
+
+
+def draw_search_maps(
+    samples: Sequence[SearchSample], title: str = '', subtitle: str = ''
+) -> np.ndarray:
+    """Draw images with their local views and search maps.
+
+    Each sample has one row of local views, the image at their left, and one
+    row of maps for each search layer, that of the mean query at their left.
+    Networks stand side by side; of one network, two samples.
+
+    Args:
+        samples (Sequence[SearchSample]): All with the same number of local
+            views and the same networks.
+        title (str): Defaults to none.
+        subtitle (str): What the samples have in common. Defaults to none.
+
+    Returns:
+        np.ndarray: RGB uint8 picture.
+    """
+    networks = list(samples[0].found)
+    block = LAYER + (1 + len(samples[0].local_views)) * (PANEL + GAP)
+    side_by_side = len(networks)
+    if side_by_side == 1 and len(samples) > 1 and 2 * block < WIDEST:
+        side_by_side = 2
+    cells = [(sample, name) for sample in samples for name in networks]
+    rows = [
+        cells[i : i + side_by_side] for i in range(0, len(cells), side_by_side)
+    ]
+    heights = [row_heights(row) for row in rows]
+    # Drawn on whole pixels, small letters are a little wider.
+    key = RAMP + 10 + math.ceil(1.05 * text_width(KEY, SMALL))
+    width = 2 * MARGIN + max(side_by_side * (block + GAP), key)
+    height = HEAD + sum(NAME + sum(row) + SPACE for row in heights)
+    height += FOOT - SPACE
+    sheet = Sheet(width, height, title, subtitle)
+    top = HEAD
+    for row, parts in zip(rows, heights, strict=True):
+        for i, (sample, network) in enumerate(row):
+            left = MARGIN + i * (block + GAP)
+            draw_cell(sheet, sample, network, left, top, parts)
+        top += NAME + sum(parts) + SPACE
+    # What the colors mean.
+    top = height - FOOT + 12
+    ramp = COLORS(np.linspace(0, BRIGHTEST, RAMP))[None, :, :3]
+    ramp = np.repeat((255 * ramp).astype(np.uint8), 12, axis=0)
+    sheet.image(ramp, MARGIN, top, RAMP, 12)
+    sheet.text(MARGIN + RAMP + 10, top - 1, KEY, SMALL, color=GRAY)
+    return sheet.render()
+
+
+def row_heights(row: Sequence[tuple[SearchSample, str]]) -> list[int]:
+    """Return the height of the local views, and of each layer's maps."""
+
+    def highest(images: Sequence[np.ndarray]) -> int:
+        return max(fit(image, PANEL, PANEL).shape[0] for image in images)
+
+    image = highest([sample.image for sample, _ in row])
+    tile = highest([tile for sample, _ in row for tile in sample.local_views])
+    layers = max(len(sample.found[network]) for sample, network in row)
+    return [max(image, tile) + CAPTION] + layers * [image + CAPTION]
+
+
+def draw_cell(
+    sheet: Sheet,
+    sample: SearchSample,
+    network: str,
+    left: int,
+    top: int,
+    heights: Sequence[int],
+) -> None:
+    """Draw what one network finds in one image."""
+    panels = [
+        left + LAYER + n * (PANEL + GAP)
+        for n in range(len(sample.local_views) + 1)
+    ]
+    name = ' · '.join(filter(None, (network, sample.name)))
+    space = len(panels) * (PANEL + GAP)
+    sheet.text(panels[0], top, name, HEADING, space, weight='bold')
+    top += NAME
+    draw_local_views(sheet, sample, panels, top, heights[0] - CAPTION)
+    top += heights[0]
+    image = fit(sample.image, PANEL, PANEL)
+    layers = sample.found[network].items()
+    for (layer, maps), step in zip(layers, heights[1:], strict=False):
+        height = step - CAPTION
+        sheet.text(left, top + height / 2, layer, BODY, va='center')
+        for x, heat in zip(panels, (maps.mean, *maps.views), strict=True):
+            panel = overlay(image, heat.numpy())
+            sheet.image(panel, x, top, PANEL, height)
+            text = f'{heat.min():.2f} to {heat.max():.2f}'
+            text = text if heat is not maps.mean else f'mean {text}'
+            caption(sheet, x, top + height, text)
+        top += step
+
+
+def draw_local_views(
+    sheet: Sheet,
+    sample: SearchSample,
+    panels: Sequence[int],
+    top: int,
+    height: int,
+) -> None:
+    """Draw the image and its local views beside it."""
+    boxes = sample.boxes
+    name = 'global view' if boxes is None else 'image'
+    place = sheet.image(sample.image, panels[0], top, PANEL, height)
+    caption(sheet, panels[0], top + height, name)
+    for n, (view, x) in enumerate(
+        zip(sample.local_views, panels[1:], strict=True)
+    ):
+        frame = None if boxes is None else color_of(n)
+        sheet.image(view, x, top, PANEL, height, frame)
+        caption(sheet, x, top + height, f'local view {n + 1}')
+        if boxes is not None:
+            # Inside, so that neighbors of a jigsaw both show.
+            sheet.outline(
+                *(place, boxes[n], color_of(n), str(n + 1)),
+                inset=1,
+                halo=False,
+            )
+
+
+def caption(sheet: Sheet, left: int, top: int, text: str) -> None:
+    """Write below a panel."""
+    sheet.text(left + PANEL / 2, top + 2, text, SMALL, color=GRAY, ha='center')
