@@ -124,7 +124,7 @@ class CPUSyncBatchNorm(_BatchNorm):
         return x
 
 
-@MODEL_WRAPPERS.register_module()
+@MODEL_WRAPPERS.register_module(force=True)  # the file may be run twice
 class SynchronizedOnCPU(MMDistributedDataParallel):
     """mmengine's wrapper, of a model that is synchronized on the CPU."""
 

@@ -86,8 +86,11 @@ class Sandbox:
             command = self.launched(command)
         original = argparse.ArgumentParser.parse_args
 
-        def parse_args(*args, **kwargs):
-            raise Parsed(original(*args, **kwargs))
+        def parse_args(parser, *args, **kwargs):
+            arguments = original(parser, *args, **kwargs)
+            if parser.description:  # else it reads settings alone
+                raise Parsed(arguments)
+            return arguments
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(argparse.ArgumentParser, 'parse_args', parse_args)
