@@ -69,7 +69,7 @@ code=0
 # A task that has saved waits for the others: none is killed as they end.
 srun --cpus-per-task="${CPUS_PER_TASK:-9}" --kill-on-bad-exit=0 --wait=60 \
     "${TRAIN[@]}" || code=$?
-# A job that was cancelled is no longer running, and stays cancelled.
+# A job that was canceled is no longer running, and stays canceled.
 if [[ $TRY_AGAIN == *" $code "* ]] &&
     [[ $(scontrol show job "$SLURM_JOB_ID") == *JobState=RUNNING* ]]; then
     scontrol requeue "$SLURM_JOB_ID"

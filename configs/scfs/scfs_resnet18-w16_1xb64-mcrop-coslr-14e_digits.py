@@ -55,7 +55,7 @@ param_scheduler = [
 ]
 train_cfg = dict(type='ResumableEpochLoop', max_epochs=14)
 
-# What a run of minutes needs: a teacher and centres that follow soon, and
+# What a run of minutes needs: a teacher and centers that follow soon, and
 # targets that stay sharp. Prototypes that move would find all images alike
 # before the network tells them apart, so they stay as they are.
 default_hooks = dict(

@@ -70,7 +70,7 @@ class FoundBackbone(NamedTuple):
 def find_backbone(
     checkpoint: Mapping, network: str | None = None
 ) -> FoundBackbone:
-    """Recognise a checkpoint's layout and return its backbone.
+    """Recognize a checkpoint's layout and return its backbone.
 
     Knows mmscfs, mmpretrain and mmselfsup, exported backbones, the releases
     of SCFS, DINO (ResNet and ViT) and MoCo (v1 to v3), torchvision and timm.

@@ -99,7 +99,7 @@ class PlainViT(nn.Module):
         return attn['proj'](torch.cat(heads, dim=-1))
 
     def forward(self, images):
-        """Tokens after each block, (B, 17, C); the last ones normalised."""
+        """Tokens after each block, (B, 17, C); the last ones normalized."""
         patches = self.patch_embed['proj'](images).flatten(2).transpose(1, 2)
         tokens = torch.cat(
             [self.cls_token.expand(len(images), -1, -1), patches], dim=1

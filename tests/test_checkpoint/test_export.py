@@ -143,7 +143,7 @@ def test_resnet_export_loads_into_torchvision(target):
 
 
 def test_openmmlab_export_loads_without_mmscfs(tmp_path):
-    """By mmengine's own initialiser, which knows .pth only."""
+    """By mmengine's own initializer, which knows .pth only."""
     found = mm_backbone(dict(type='mmdet.ResNet', depth=18, base_channels=4))
     path = tmp_path / 'backbone.pth'
     meta = describe_source('epoch_1.pth', {}, found)

@@ -67,7 +67,7 @@ def test_failed_write_leaves_the_old_file(
         assert path.read_bytes() == old
 
 
-def test_file_is_synchronised_before_it_gets_its_name(tmp_path, monkeypatch):
+def test_file_is_synchronized_before_it_gets_its_name(tmp_path, monkeypatch):
     path, events = tmp_path / 'a.pth', []
     fsync, replace = os.fsync, os.replace
 

@@ -63,7 +63,7 @@ def test_boxes_flips_and_cuts_are_the_same():
 
 
 def test_the_numbers_are_what_opencv_is_told(monkeypatch):
-    """Of every view: jitter in its order, grey, sigma and solarising."""
+    """Of every view: jitter in its order, grey, sigma and solarizing."""
     told = []
 
     def record(owner, name, write):

@@ -28,14 +28,14 @@ VIT = dict(
 
 
 @pytest.fixture
-def labelled_folder(tmp_path):
+def labeled_folder(tmp_path):
     """Six classes of colors, 8 images each to learn, 3 to test."""
-    make_colors(tmp_path / 'labelled')
-    return tmp_path / 'labelled'
+    make_colors(tmp_path / 'labeled')
+    return tmp_path / 'labeled'
 
 
 @pytest.fixture
-def knn_cfg(labelled_folder, tmp_path):
+def knn_cfg(labeled_folder, tmp_path):
     """A k-NN test of a tiny ResNet."""
     return Config(
         dict(
@@ -54,11 +54,11 @@ def knn_cfg(labelled_folder, tmp_path):
             data_preprocessor=dict(
                 mean=[120.0, 110, 100], std=[60.0, 60, 60], to_rgb=True
             ),
-            test_dataloader=ordered_loader(labelled_folder, 'val'),
+            test_dataloader=ordered_loader(labeled_folder, 'val'),
             test_evaluator=[],
             test_cfg=dict(
                 type='KNNLoop',
-                bank_dataloader=ordered_loader(labelled_folder, 'train'),
+                bank_dataloader=ordered_loader(labeled_folder, 'train'),
                 ks=[3, 10],
                 layers='all',
                 # Of a network that is random, float32 cannot tell some
@@ -95,12 +95,10 @@ def plain_features(runner, folder):
     return {name: np.stack(f) for name, f in features.items()}, labels
 
 
-def test_accuracies_of_every_layer_equal_scikit_learn(
-    knn_cfg, labelled_folder
-):
+def test_accuracies_of_every_layer_equal_scikit_learn(knn_cfg, labeled_folder):
     runner, metrics = run_test(knn_cfg)
-    bank, bank_labels = plain_features(runner, labelled_folder / 'train')
-    queries, labels = plain_features(runner, labelled_folder / 'val')
+    bank, bank_labels = plain_features(runner, labeled_folder / 'train')
+    queries, labels = plain_features(runner, labeled_folder / 'val')
     for layer, features in queries.items():
         for k in (3, 10):
             classifier = KNeighborsClassifier(
@@ -159,13 +157,13 @@ def sweep(cfg, **settings):
     )
 
 
-def test_linear_sweep_reports_every_rate(knn_cfg, labelled_folder):
+def test_linear_sweep_reports_every_rate(knn_cfg, labeled_folder):
     rates = [0.01, 3.0]
     settings = dict(learning_rates=rates, epochs=50, batch_size=16)
     sweep(knn_cfg, **settings)
     runner, metrics = run_test(knn_cfg)
-    bank, bank_labels = plain_features(runner, labelled_folder / 'train')
-    queries, labels = plain_features(runner, labelled_folder / 'val')
+    bank, bank_labels = plain_features(runner, labeled_folder / 'train')
+    queries, labels = plain_features(runner, labeled_folder / 'val')
     weight, bias = train_linear(
         torch.from_numpy(bank['layer4']),
         torch.tensor(bank_labels),
@@ -205,16 +203,16 @@ def test_two_processes_find_what_one_finds(knn_cfg, tmp_path):
     knn_cfg.test_cfg.features = None
     runner, expected = run_test(knn_cfg)
     assert found == [expected, expected]
-    bank, _ = plain_features(runner, tmp_path / 'labelled' / 'train')
+    bank, _ = plain_features(runner, tmp_path / 'labeled' / 'train')
     np.testing.assert_allclose(kept, bank['layer3'], rtol=1e-4, atol=1e-6)
 
 
-def test_kept_features_are_used_again(knn_cfg, tmp_path, labelled_folder):
+def test_kept_features_are_used_again(knn_cfg, tmp_path, labeled_folder):
     folder = tmp_path / 'features'
     knn_cfg.test_cfg.features = str(folder)
     _, first = run_test(knn_cfg)
     # Pictures are not opened again, only counted.
-    for path in labelled_folder.glob('*/*/*.png'):
+    for path in labeled_folder.glob('*/*/*.png'):
         path.write_bytes(b'')
     _, second = run_test(knn_cfg)
     assert second == first
@@ -340,11 +338,11 @@ def add_knn(cfg, folder, **kwargs):
 
 
 def test_knn_adds_no_drift_to_pretraining(
-    tiny_run, labelled_folder, monkeypatch
+    tiny_run, labeled_folder, monkeypatch
 ):
     tiny_run.model.backbone.drop_path_rate = 0.5  # draws random numbers
     plain_runner, plain = run(tiny_run)
-    add_knn(tiny_run, labelled_folder, layers='all')
+    add_knn(tiny_run, labeled_folder, layers='all')
     tiny_run.default_hooks.checkpoint.update(
         save_best='knn/top1', rule='greater'
     )
@@ -377,19 +375,19 @@ def test_knn_adds_no_drift_to_pretraining(
 
 
 def test_teacher_is_evaluated_unless_the_student_is_asked_for(
-    tiny_run, labelled_folder
+    tiny_run, labeled_folder
 ):
     found = {}
     for network in (None, 'teacher', 'student'):
-        add_knn(tiny_run, labelled_folder, network=network)
+        add_knn(tiny_run, labeled_folder, network=network)
         runner = Runner.from_cfg(tiny_run)
         set_weights(runner.model.teacher)
         found[network] = runner.val()
     assert found[None] == found['teacher'] != found['student']
 
 
-def test_features_of_a_training_are_not_kept(tiny_run, labelled_folder):
-    add_knn(tiny_run, labelled_folder, features='features')
+def test_features_of_a_training_are_not_kept(tiny_run, labeled_folder):
+    add_knn(tiny_run, labeled_folder, features='features')
     runner = Runner.from_cfg(tiny_run)
     with pytest.raises(ValueError, match="val_cfg.features='features'"):
         runner.train()

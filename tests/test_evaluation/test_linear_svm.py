@@ -152,7 +152,7 @@ def test_ignored_images_have_no_influence(data):
         costs,
     )
     assert found == expected
-    # Labelled, the same images count.
+    # Labeled, the same images count.
     ignored = torch.randn(20, 6) - 2
     other = svm_average_precision(
         torch.cat([features, ignored]),

@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Colour operations in batch, against NumPy and plain loops."""
+"""Color operations in batch, against NumPy and plain loops."""
 
 import colorsys
 from itertools import permutations

@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Colours in batch and on the device, against MultiCrop's own by OpenCV."""
+"""Colors in batch and on the device, against MultiCrop's own by OpenCV."""
 
 import contextlib
 from types import SimpleNamespace

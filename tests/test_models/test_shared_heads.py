@@ -16,7 +16,7 @@ def build(**settings):
     return MODELS.build(dict(type='SharedResStage', **settings))
 
 
-def randomise(module):
+def randomize(module):
     """Give every tensor of a module random values."""
     for value in module.state_dict().values():
         if value.is_floating_point():
@@ -26,7 +26,7 @@ def randomise(module):
 @pytest.mark.parametrize(('depth', 'width'), [(18, 16), (50, 8), (101, 8)])
 def test_it_is_the_last_stage_of_mmdets_resnet(depth, width):
     resnet = ResNet(depth, stem_channels=width, base_channels=width)
-    randomise(resnet)
+    randomize(resnet)
     stage = build(depth=depth, base_channels=width)
     stage.layer4.load_state_dict(resnet.layer4.state_dict())
     resnet.eval(), stage.eval()
@@ -43,7 +43,7 @@ def test_it_is_the_last_stage_of_mmdets_resnet(depth, width):
 def test_extra_norm_follows_the_stage():
     plain = build(depth=18, base_channels=4)
     extra = build(depth=18, base_channels=4, extra_norm=True)
-    randomise(extra)
+    randomize(extra)
     missing = plain.load_state_dict(extra.state_dict(), strict=False)
     assert {key.split('.')[0] for key in missing.unexpected_keys} == {'norm'}
     assert not missing.missing_keys

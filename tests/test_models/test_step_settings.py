@@ -90,7 +90,7 @@ class Graphs:
 
 
 def test_each_crop_size_is_compiled_once(cfg, views):
-    # A process that has compiled may not be forked afterwards.
+    # A process that has compiled may not be forked afterward.
     mp.start_processes(check_graphs, (cfg, views), 1, start_method='fork')
 
 

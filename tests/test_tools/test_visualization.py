@@ -301,8 +301,8 @@ def test_images_of_any_name(tiny_run, image_folder, tmp_path):
     assert out.is_file()
 
 
-@pytest.mark.parametrize('labelled', [True, False])
-def test_tsne(pretrained, image_folder, tmp_path, labelled):
+@pytest.mark.parametrize('labeled', [True, False])
+def test_tsne(pretrained, image_folder, tmp_path, labeled):
     other = image_folder / 'train' / 'other'
     other.mkdir()
     for path in sorted((image_folder / 'train/class').iterdir())[:4]:
@@ -312,7 +312,7 @@ def test_tsne(pretrained, image_folder, tmp_path, labelled):
     options = [
         f'test_dataloader.dataset.data_root={image_folder}',
         'test_dataloader.dataset.data_prefix=train',
-        f'test_dataloader.dataset.with_label={labelled}',
+        f'test_dataloader.dataset.with_label={labeled}',
         'test_dataloader.num_workers=0',
     ]
     words += ['--method', 'pca', '--layer', 'layer3', '--number', '12']
@@ -322,7 +322,7 @@ def test_tsne(pretrained, image_folder, tmp_path, labelled):
     assert len(lines) == 13
     columns = np.array([line.split(',') for line in lines[1:]])
     names = [Path(path).parent.name for path in columns[:, 0]]
-    if labelled:
+    if labeled:
         assert columns[:, 2].tolist() == names
         assert {*columns[:, 1]} == {'0', '1'}
     else:

@@ -3,7 +3,7 @@
 """See a data set's images on a plane, as a pre-trained network orders them.
 
 Takes the features of a config's test (or else validation) images, L2-
-normalises them, and puts them on a plane by t-SNE or by their two principal
+normalizes them, and puts them on a plane by t-SNE or by their two principal
 components. Each class has a color and a shape. Writes a PNG, and beside it
 the points as CSV: image, label, class, x, y. Images without labels are drawn
 alike.

@@ -1,4 +1,4 @@
-# For k-NN as validation of a pre-training: a labelled bank, the training
+# For k-NN as validation of a pre-training: a labeled bank, the training
 # images as the test pipeline makes them, and the validation images.
 _base_ = ['./imagenet_val.py']
 

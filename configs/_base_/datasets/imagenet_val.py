@@ -1,4 +1,4 @@
-# Resized to 256 and centre-cropped to 224, by Pillow as torchvision does.
+# Resized to 256 and center-cropped to 224, by Pillow as torchvision does.
 test_pipeline = [
     dict(type='LoadImage'),
     dict(

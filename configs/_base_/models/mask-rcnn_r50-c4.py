@@ -1,5 +1,5 @@
 # MoCo's C4 protocol: the whole network fine-tuned, its batch norm trained and
-# synchronised, and one more norm after layer4, which is in the shared head.
+# synchronized, and one more norm after layer4, which is in the shared head.
 _base_ = ['mmdet::_base_/models/mask-rcnn_r50-caffe-c4.py']
 
 norm_cfg = dict(type='SyncBN', requires_grad=True)

@@ -1,5 +1,5 @@
 # Fine-tuned as self-supervised work does: the whole backbone, its batch norm
-# trained and synchronised, and norm in what is new: the FPN, a box head of
+# trained and synchronized, and norm in what is new: the FPN, a box head of
 # four convolutions and one FC layer, and the mask head (detectron2's "SyncBN"
 # Mask R-CNN, which MoCo's followers use).
 _base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py']

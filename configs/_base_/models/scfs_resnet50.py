@@ -1,6 +1,6 @@
 model = dict(
     type='SCFS',
-    # Outputs: Res2, Res3 and Res4 of the paper; initialised as torchvision's,
+    # Outputs: Res2, Res3 and Res4 of the paper; initialized as torchvision's,
     # which the authors train.
     backbone=dict(
         type='ResNet',

@@ -1,5 +1,5 @@
 # A first answer in minutes: linear classifiers at ten learning rates on
-# features of centre crops, made once.
+# features of center crops, made once.
 _base_ = [
     '../../_base_/models/resnet50_features.py',
     '../../_base_/datasets/imagenet_features.py',

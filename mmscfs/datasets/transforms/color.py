@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Colour operations on BGR uint8 images, fused where no value can clip.
+"""Color operations on BGR uint8 images, fused where no value can clip.
 
 Brightness, contrast, saturation and greying are affine maps of a pixel. A
 factor up to 1 maps [0, 255] into itself, so such a map may wait and be
@@ -27,7 +27,7 @@ def pack_colors(
     sigma: float,
     threshold: int,
 ) -> list[float]:
-    """Write one view's colour operations as numbers.
+    """Write one view's color operations as numbers.
 
     Args:
         jitter (Sequence[tuple[int, float]]): Up to four operations with their
@@ -48,7 +48,7 @@ def pack_colors(
 
 
 class PendingColor:
-    """An image and the affine colour map that it has yet to go through.
+    """An image and the affine color map that it has yet to go through.
 
     With L(x) the luma of a pixel x, all maps here have the form
     gain * x + luma_gain * L(x) + offset, as luma weights sum to 1: three

@@ -56,9 +56,9 @@ RATIO = slice(CROP_TRIES, 2 * CROP_TRIES)
 class MultiCrop(BaseTransform):
     """Turn an image into 2 global and N local views, augmented as in SCFS.
 
-    Each view is a random resized crop, flipped, colour-jittered in random
-    order, greyed, blurred and solarised, with DINO's distributions. It stays
-    uint8 and BGR: the data preprocessor normalises it on the device.
+    Each view is a random resized crop, flipped, color-jittered in random
+    order, greyed, blurred and solarized, with DINO's distributions. It stays
+    uint8 and BGR: the data preprocessor normalizes it on the device.
 
     Every random value is drawn for each image and view. With
     :class:`KeyedSampler` it depends on the seed, the epoch and the image
@@ -86,7 +86,7 @@ class MultiCrop(BaseTransform):
             (0.05, 0.25).
         ratio (tuple): Aspect ratio of crops. Defaults to (3/4, 4/3).
         flip_prob (float): Defaults to 0.5.
-        jitter_prob (float): Probability of colour jitter. Defaults to 0.8.
+        jitter_prob (float): Probability of color jitter. Defaults to 0.8.
         brightness, contrast, saturation (float): A factor is uniform in
             [1 - x, 1 + x]. Defaults to 0.4, 0.4 and 0.2.
         hue (float): A shift is uniform in [-x, x] of a full circle. Defaults
@@ -99,7 +99,7 @@ class MultiCrop(BaseTransform):
         solarize_prob (tuple): As ``blur_prob``. Defaults to (0, 0.2, 0).
         solarize_threshold (int): Values from here on are inverted. Defaults
             to 128.
-        color_on_device (bool): Leave jitter, grey, blur and solarising, with
+        color_on_device (bool): Leave jitter, grey, blur and solarizing, with
             the same random values, to :class:`MultiCropDataPreprocessor`,
             which does them in batch on the model's device: for machines with
             few cores beside a GPU. PackInputs must hand on ``colors``.
@@ -311,7 +311,7 @@ class MultiCrop(BaseTransform):
         return pending.grey() if self.greys(draws) else pending.flush()
 
     def colors(self, index: int, draws: list[float]) -> list[float]:
-        """Return what :meth:`view` does to a view's colours, as numbers."""
+        """Return what :meth:`view` does to a view's colors, as numbers."""
         kind = min(index, 2)
         solarizes = self.solarizes(kind, draws)
         return pack_colors(
@@ -344,7 +344,7 @@ class MultiCrop(BaseTransform):
         return low + (high - low) * draws[SIGMA]
 
     def solarizes(self, kind: int, draws: list[float]) -> bool:
-        """Tell whether a view is solarised."""
+        """Tell whether a view is solarized."""
         return draws[SOLARIZE] < self.solarize_prob[kind]
 
     def __repr__(self) -> str:
