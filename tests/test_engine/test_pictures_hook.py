@@ -85,20 +85,20 @@ def test_local_backend_keeps_the_pictures(tiny_run):
         for name in ('views', 'search_maps')
         for step in (0, 4, 8)
     )
-    maps = [
+    first, last = (
         cv2.imread(str(folder / f'search_maps_{step}.png')) for step in (0, 8)
-    ]
-    assert maps[0].shape == maps[1].shape
-    assert not np.array_equal(*maps)
+    )
+    assert first.shape == last.shape
+    assert not np.array_equal(first, last)
 
 
 @pytest.mark.usefixtures('blank')
-def test_interval_counts_epochs(tiny_run):
-    _, images = train(
-        tiny_run, dict(interval=3), **{'train_cfg.max_epochs': 5}
-    )
-    steps = [step for name, step, _ in images if name == 'views']
-    assert steps == [0, 4, 12, 20]
+def test_dino_has_views_alone_by_epochs(tiny_run, dino_cfg):
+    tiny_run.model = dino_cfg
+    tiny_run.train_cfg.max_epochs = 5
+    _, images = train(tiny_run, dict(interval=3))
+    assert {name for name, _, _ in images} == {'views'}
+    assert [step for _, step, _ in images] == [0, 4, 12, 20]
 
 
 @pytest.mark.usefixtures('blank')
@@ -168,23 +168,8 @@ def test_a_picture_that_fails_warns_once(tiny_run, image_folder, blank):
     assert "No picture 'search_maps'" in found[1]
 
 
-@pytest.mark.usefixtures('blank')
-def test_dino_has_views_alone(tiny_run, dino_cfg):
-    tiny_run.model = dino_cfg
-    tiny_run.train_cfg.max_epochs = 1
-    _, images = train(tiny_run, {})
-    assert [(name, step) for name, step, _ in images] == [
-        ('views', 0),
-        ('views', 4),
-    ]
-
-
 def test_embedding_of_validation_images(tiny_run, image_folder):
-    pipeline = [
-        dict(type='LoadImage'),
-        dict(type='Resize', scale=(32, 32)),
-        dict(type='PackInputs'),
-    ]
+    resize = dict(type='Resize', scale=(32, 32))
     tiny_run.train_cfg.max_epochs = 1
     tiny_run.val_dataloader = dict(
         batch_size=4,
@@ -194,7 +179,7 @@ def test_embedding_of_validation_images(tiny_run, image_folder):
             type='CustomDataset',
             data_root=str(image_folder),
             data_prefix='train',
-            pipeline=pipeline,
+            pipeline=[dict(type='LoadImage'), resize, dict(type='PackInputs')],
         ),
     )
     tiny_run.val_evaluator = []
@@ -202,13 +187,10 @@ def test_embedding_of_validation_images(tiny_run, image_folder):
         type='KNNLoop', ks=[1], bank_dataloader=tiny_run.val_dataloader
     )
     _, images = train(tiny_run, dict(embedding=True))
-    assert [
-        (name, step) for name, step, _ in images if name == 'embedding'
-    ] == [
-        ('embedding', 0),
-        ('embedding', 4),
-    ]
-    first, last = (i for name, _, i in images if name == 'embedding')
+    (begin, first), (end, last) = (
+        (step, image) for name, step, image in images if name == 'embedding'
+    )
+    assert (begin, end) == (0, 4)
     assert not np.array_equal(first, last)
 
 
