@@ -67,7 +67,7 @@ nitpick_ignore_regex = [
     (
         'py:class',
         'BaseDataset|BaseModel|Config|DataLoader|DataSample|Dataset|Line|'
-        'LinearSVC|Maps|Path|Runner|Tensor|Track|ndarray|optional',
+        'LinearSVC|Path|Runner|Tensor|Track|ndarray|optional',
     ),
 ]
 
