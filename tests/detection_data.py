@@ -2,12 +2,14 @@
 """Tiny data sets in the layouts of COCO and VOC, and configs cut to them."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from mmengine.config import Config
+
+from mmscfs.results.origin import leaf_datasets
 
 HEIGHT, WIDTH = 64, 96
 XML = (
@@ -88,17 +90,6 @@ def make_voc(
     listing = folder / 'ImageSets' / 'Main' / f'{split}.txt'
     listing.parent.mkdir(parents=True, exist_ok=True)
     listing.write_text(''.join(f'{stem}\n' for stem in stems))
-
-
-def leaf_datasets(dataset: dict) -> Iterator[dict]:
-    """Yield the configs of the data sets inside wrappers."""
-    if 'datasets' in dataset:
-        for part in dataset['datasets']:
-            yield from leaf_datasets(part)
-    elif 'dataset' in dataset:
-        yield from leaf_datasets(dataset['dataset'])
-    else:
-        yield dataset
 
 
 def make_data(cfg: Config, root: Path, classes: Sequence[str]) -> None:

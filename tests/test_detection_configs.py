@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from detection_data import leaf_datasets, make_data, shrink
+from detection_data import make_data, shrink
 from digit_runs import plain
 from mmdet.datasets import CocoDataset, VOCDataset
 from mmdet.registry import METRICS
@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmscfs.engine import adapt_to_cpu
+from mmscfs.results.origin import leaf_datasets
 
 ROOT = Path(__file__).parents[1] / 'configs' / 'detection'
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob('*.py'))
