@@ -3,6 +3,7 @@ from collections.abc import Sized
 from typing import cast
 
 from mmengine.dist import get_world_size
+from mmengine.hooks import LoggerHook
 from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
@@ -12,6 +13,15 @@ def unwrapped_model(runner: Runner) -> BaseModel:
     """Return the runner's model without its distributed wrapper."""
     model = runner.model
     return model.module if is_model_wrapper(model) else model
+
+
+def log_is_due(runner: Runner, batch_idx: int) -> bool:
+    """Whether a hook logs after this iteration, counted from 0 in a loop."""
+    return any(
+        isinstance(hook, LoggerHook)
+        and hook.every_n_inner_iters(batch_idx, hook.interval)
+        for hook in runner.hooks
+    )
 
 
 def require_epochs(runner: Runner, hook: str) -> None:

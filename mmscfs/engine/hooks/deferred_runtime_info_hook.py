@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.hooks import LoggerHook, RuntimeInfoHook
+from mmengine.hooks import RuntimeInfoHook
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import Tensor
+
+from ..runner_access import log_is_due
 
 
 @HOOKS.register_module()
@@ -23,7 +25,6 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     """
 
     def __init__(self) -> None:
-        self._intervals: list[int] = []
         # What waits: one row for each iteration, all of these names.
         self._names: tuple[str, ...] = ()
         self._rows: list[Tensor] = []
@@ -32,15 +33,6 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     def waiting(self) -> bool:
         """Whether scalars are still on the device."""
         return bool(self._rows)
-
-    def before_train(self, runner: Runner) -> None:
-        """Learn when the log is due."""
-        super().before_train(runner)
-        self._intervals = [
-            hook.interval
-            for hook in runner.hooks
-            if isinstance(hook, LoggerHook)
-        ]
 
     def after_train_iter(
         self,
@@ -56,9 +48,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         """
         hub = runner.message_hub
         self.keep(hub, {f'train/{k}': v for k, v in (outputs or {}).items()})
-        if any(
-            self.every_n_inner_iters(batch_idx, n) for n in self._intervals
-        ):
+        if log_is_due(runner, batch_idx):
             self.receive(hub)
 
     def after_train_epoch(self, runner: Runner) -> None:

@@ -5,10 +5,12 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.dist import get_rank
-from mmengine.hooks import Hook, LoggerHook
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import Tensor
+
+from ..runner_access import log_is_due
 
 SHOWN = 32  # images in an error
 
@@ -74,15 +76,6 @@ class NonFiniteLossHook(Hook):
         self.max_skipped = max_skipped
         self._unread: list[Iteration] = []
         self._skipped: list[Iteration] = []  # in a row
-        self._intervals: list[int] = []  # of the log
-
-    def before_train(self, runner: Runner) -> None:
-        """Learn when the log reads the device."""
-        self._intervals = [
-            hook.interval
-            for hook in runner.hooks
-            if isinstance(hook, LoggerHook)
-        ]
 
     def after_train_iter(
         self,
@@ -102,9 +95,7 @@ class NonFiniteLossHook(Hook):
         samples = batch.get('data_samples') or ()
         files = [s.img_path for s in samples if 'img_path' in s]
         self._unread.append(Iteration(runner.iter + 1, figures, files, due))
-        if any(
-            self.every_n_inner_iters(batch_idx, n) for n in self._intervals
-        ):
+        if log_is_due(runner, batch_idx):
             self.check(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
