@@ -12,7 +12,7 @@ import torch
 from detection_data import make_data, shrink
 from digit_runs import plain
 from mmdet.datasets import CocoDataset, VOCDataset
-from mmdet.registry import METRICS
+from mmdet.registry import METRICS, MODELS
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.runner import Runner
@@ -24,6 +24,7 @@ from mmscfs.results.origin import leaf_datasets
 ROOT = Path(__file__).parents[1] / 'configs' / 'detection'
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob('*.py'))
 FPN = 'coco/mask-rcnn_r50-fpn_1x_coco.py'
+HEADS = 'coco/mask-rcnn_r50-fpn-4conv1fc_1x_coco.py'
 C4 = 'coco/mask-rcnn_r50-c4_1x_coco.py'
 VOC = 'voc/faster-rcnn_r50-c4_24k_voc0712.py'
 DIGITS = [name for name in CONFIGS if name.startswith('digits/')]
@@ -49,13 +50,19 @@ def load(name):
 
 
 def test_every_config_is_found():
-    assert (len(CONFIGS), len(DIGITS), len(OTHERS)) == (12, 2, 7)
+    assert (len(CONFIGS), len(DIGITS), len(OTHERS)) == (13, 2, 8)
 
 
 @pytest.mark.parametrize('name', OTHERS)
 def test_others_differ_by_what_their_name_says(name):
     cfg = load(name)
-    typical = load(LENGTH.sub('_1x_', name).replace('_r101-', '_r50-'))
+    base = LENGTH.sub('_1x_', name).replace('_r101-', '_r50-')
+    typical = load(base.replace('-4conv1fc', ''))
+    if '-4conv1fc' in name:
+        sync = dict(type='SyncBN', requires_grad=True)
+        heads = typical.model.roi_head
+        heads.bbox_head.update(type='Shared4Conv1FCBBoxHead', norm_cfg=sync)
+        heads.mask_head.norm_cfg = sync
     if '_r101-' in name:
         typical.model.backbone.depth = 101
         if 'shared_head' in typical.model.roi_head:
@@ -91,15 +98,33 @@ def test_backbone_is_as_pre_trained_and_trained_whole(name):
     if name in TYPICAL:  # norms are synchronized and trained
         sync = dict(type='SyncBN', requires_grad=True)
         assert (backbone.depth, backbone.norm_cfg) == (50, sync)
-        head = cfg.model.roi_head
         if shared_head:
             assert shared_head.type == 'SharedResStage'
             assert (shared_head.depth, shared_head.norm_cfg) == (50, sync)
             assert shared_head.extra_norm is True
         else:
-            assert head.bbox_head.type == 'Shared4Conv1FCBBoxHead'
-            parts = (cfg.model.neck, head.bbox_head, head.mask_head)
-            assert [part.norm_cfg for part in parts] == [sync] * 3
+            assert cfg.model.neck.norm_cfg == sync
+
+
+@pytest.mark.parametrize(
+    ('name', 'heads', 'norms'),
+    [(FPN, 'Shared2FCBBoxHead', 0), (HEADS, 'Shared4Conv1FCBBoxHead', 8)],
+)
+def test_heads_of_the_paper_and_of_the_variant(name, heads, norms):
+    """MoCo's table: standard heads; norm in backbone and FPN only."""
+    model = MODELS.build(load(name).model)
+    assert type(model.roi_head.bbox_head).__name__ == heads
+    counts = {
+        part: sum(isinstance(m, _BatchNorm) for m in module.modules())
+        for part, module in model.named_children()
+    }
+    # 53 of a ResNet-50; four lateral and four output convolutions of the FPN;
+    # four convolutions in each of the variant's heads.
+    assert counts == dict(
+        data_preprocessor=0, backbone=53, neck=8, rpn_head=0, roi_head=norms
+    )
+    model.train()
+    assert all(p.requires_grad for p in model.backbone.parameters())
 
 
 @pytest.mark.parametrize('name', TYPICAL)

@@ -1,6 +1,6 @@
 # For the demo: a narrow Mask R-CNN, two minutes on a CPU core.
 _base_ = [
-    '../../_base_/models/mask-rcnn_r50-fpn.py',
+    '../../_base_/models/mask-rcnn_r50-fpn-4conv1fc.py',
     '../../_base_/datasets/digit-scenes_coco.py',
     '../../_base_/schedules/adamw_coslr_500i.py',
     '../../_base_/detection_runtime.py',
