@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -19,6 +20,7 @@ from mmscfs.checkpoint import (
 )
 from mmscfs.checkpoint.pretrained import KEPT
 from mmscfs.results import read_origin
+from mmscfs.results.origin import leaf_datasets
 
 from .runner_access import unwrapped_model
 
@@ -218,17 +220,15 @@ def check_input(cfg: Config, expected: Mapping) -> None:
 
     Raises:
         ValueError: Its data preprocessor swaps the channels or scales them
-            differently.
+            differently, or nothing normalizes the images.
     """
-    settings = cfg.model.get('data_preprocessor') or cfg.get(
-        'data_preprocessor', {}
-    )
-    if settings.get('mean') is None:
+    settings = normalization(cfg)
+    if settings is None:
         return
     to_rgb = settings.get('bgr_to_rgb') or settings.get('to_rgb')
     given = dict(
-        mean=[float(value) for value in settings.mean],
-        std=[float(value) for value in settings.std],
+        mean=[float(v) for v in settings.get('mean') or [0, 0, 0]],
+        std=[float(v) for v in settings.get('std') or [1, 1, 1]],
         channel_order='RGB' if to_rgb else 'BGR',
     )
     if given != {key: expected[key] for key in given}:
@@ -238,6 +238,28 @@ def check_input(cfg: Config, expected: Mapping) -> None:
             'with bgr_to_rgb=True for RGB, or start from a config without '
             "'caffe' in its name"
         )
+
+
+def normalization(cfg: Config) -> Mapping | None:
+    """Return the settings that normalize a model's images.
+
+    Those of its data preprocessor, which may lack mean and std, or None if a
+    transform normalizes (``Normalize`` in a pipeline of mmdet's older form).
+    """
+    whole = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    parts: list[Any] = [whole]
+    while parts:  # of semi-supervised detectors there is one within another
+        part = parts.pop()
+        if isinstance(part, Mapping):
+            if part.get('mean') is not None:
+                return part
+            parts += part.values()
+    loader = cfg.get('train_dataloader') or cfg.get('test_dataloader') or {}
+    for leaf in leaf_datasets(loader.get('dataset')):
+        for transform in leaf.get('pipeline') or ():
+            if str(transform.get('type')).split('.')[-1] == 'Normalize':
+                return None
+    return whole or {}
 
 
 def describe_input(settings: Mapping) -> str:

@@ -104,6 +104,11 @@ def test_places_are_found_at_any_depth():
             r'has RGB input of mean=\[103.53',
         ),
         ({'data_preprocessor.std': [1.0, 1.0, 1.0]}, r'std=\[1.0, 1.0'),
+        (
+            {'data_preprocessor.mean': None, 'data_preprocessor.std': None},
+            r'has RGB input of mean=\[0.0, 0.0, 0.0\], std=\[1.0',
+        ),
+        ({'data_preprocessor': None}, r'mean=\[0.0, 0.0, 0.0\]'),
     ],
 )
 def test_what_does_not_fit_is_refused_before_the_run(
@@ -112,6 +117,21 @@ def test_what_does_not_fit_is_refused_before_the_run(
     cfg.merge_from_dict({f'model.{k}': v for k, v in settings.items()})
     with pytest.raises(ValueError, match=message):
         start_from(cfg, checkpoint)
+
+
+@pytest.mark.parametrize('place', ['branch', 'pipeline'])
+def test_images_may_be_normalized_elsewhere(cfg, checkpoint, place):
+    inner = cfg.model.data_preprocessor
+    if place == 'branch':  # as in semi-supervised detectors
+        cfg.model.data_preprocessor = dict(
+            type='MultiBranchDataPreprocessor', data_preprocessor=inner
+        )
+    else:
+        cfg.model.data_preprocessor = None
+        cfg.train_dataloader = dict(
+            dataset=dict(pipeline=[dict(type='mmcv.Normalize', **RGB)])
+        )
+    start_from(cfg, checkpoint)
 
 
 def test_load_from_would_overwrite_it(cfg, checkpoint):
