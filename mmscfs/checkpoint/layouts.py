@@ -26,7 +26,31 @@ DETECTOR_PARTS = (
 )
 DETECTOR_NECKS = ('neck.fpn_convs', 'neck.lateral_convs')
 # What classifiers and self-supervised projects put behind a bare backbone.
-HEADS = ('fc', 'head', 'head_drop', 'fc_norm', 'head_dist')
+HEADS = (
+    'fc',
+    'head',
+    'head_drop',
+    'fc_norm',
+    'head_dist',
+    'projection_head',
+    'prediction_head',
+    'projector',
+    'predictor',
+    'prototypes',
+)
+# Entries that hold the tensors, from the outside in (three are VISSL's).
+WRAPPERS = ('classy_state_dict', 'base_model', 'state_dict', 'model', 'trunk')
+# What wraps modules, and so their names: DDP, torch.compile, VISSL's trunk.
+WRAPPED = re.compile(r'^module\.|_orig_mod\.|^_feature_blocks\.')
+# A ResNet as a sequence of its children, as lightly's examples cut it.
+SEQUENCE = {
+    '0': 'conv1',
+    '1': 'bn1',
+    '4': 'layer1',
+    '5': 'layer2',
+    '6': 'layer3',
+    '7': 'layer4',
+}
 
 # How the names of a vision transformer's tensors begin: in timm and DINO, in
 # mmpretrain. "#" is the number of a block; the first that fits counts.
@@ -73,7 +97,8 @@ def find_backbone(
     """Recognize a checkpoint's layout and return its backbone.
 
     Knows mmscfs, mmpretrain and mmselfsup, exported backbones, the releases
-    of SCFS, DINO (ResNet and ViT) and MoCo (v1 to v3), torchvision and timm.
+    of SCFS, DINO (ResNet and ViT), MoCo (v1 to v3) and SwAV, torchvision,
+    timm, lightly, solo-learn and VISSL, of compiled models too.
 
     Args:
         checkpoint (Mapping): What :func:`read_checkpoint` returned.
@@ -92,10 +117,14 @@ def find_backbone(
         return _from_release(checkpoint, network)
     state = _flat_state(checkpoint)
     _refuse_detector(state)
-    if any(key.startswith('teacher.backbone.') for key in state):
-        chosen = network or 'teacher'
-        prefix = 'teacher.backbone.' if chosen == 'teacher' else 'backbone.'
-        return _take(state, prefix, 'mmscfs', chosen)
+    for teacher, student, layout in (
+        ('teacher.backbone.', 'backbone.', 'mmscfs'),
+        ('teacher_backbone.', 'student_backbone.', 'lightly'),
+    ):
+        if any(key.startswith(teacher) for key in state):
+            chosen = network or 'teacher'
+            prefix = teacher if chosen == 'teacher' else student
+            return _take(state, prefix, layout, chosen)
     if network == 'teacher':
         raise ValueError(
             "network='teacher': this checkpoint has no teacher (parts: "
@@ -142,11 +171,14 @@ def _flat_state(checkpoint: Any) -> dict[str, Tensor]:
             f'the checkpoint holds a {type(checkpoint).__name__} in place of '
             'tensors by name'
         )
-    for wrapper in ('state_dict', 'model'):
+    for wrapper in WRAPPERS:
         if isinstance(checkpoint.get(wrapper), Mapping):
             checkpoint = checkpoint[wrapper]
+    if len(checkpoint) == 1:  # a name of the user's around all of it
+        (only,) = checkpoint.values()
+        checkpoint = only if isinstance(only, Mapping) else checkpoint
     state = {
-        str(key).removeprefix('module.'): value
+        WRAPPED.sub('', str(key)): value
         for key, value in checkpoint.items()
         if isinstance(value, Tensor)
     }
@@ -201,6 +233,12 @@ def _bare(
     heads: tuple[str, ...],
 ) -> FoundBackbone:
     """Set heads aside and rename what is left."""
+    if {'0.weight', '4.0.conv1.weight'} <= state.keys():
+        layout = 'lightly'
+        state = {
+            re.sub(r'^\d+', lambda n: SEQUENCE.get(n[0], n[0]), key): value
+            for key, value in state.items()
+        }
     own_heads = [part for part in _parts(state) if part in HEADS]
     backbone = {
         key: value
@@ -212,7 +250,8 @@ def _bare(
         raise ValueError(
             f'no backbone in this checkpoint (parts: {parts}); known '
             'layouts are those of mmscfs, mmpretrain, mmselfsup, '
-            'torchvision, timm, and the releases of SCFS, DINO and MoCo'
+            'torchvision, timm, lightly, solo-learn, VISSL, and the releases '
+            'of SCFS, DINO, MoCo and SwAV'
         )
     if 'patch_embed.proj.weight' in backbone:
         # A name without counterpart stays as it is.

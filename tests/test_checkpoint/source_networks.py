@@ -1,5 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Networks as other projects write them, with every number a random one."""
+"""Networks and checkpoints of other projects, with random numbers."""
+
+import argparse
 
 import torch
 import torchvision
@@ -118,3 +120,147 @@ class PlainViT(nn.Module):
             tokens = tokens + branch
             features.append(tokens)
         return [*features[:-1], self.norm(features[-1])]
+
+
+def prefixed(prefix, state):
+    return {f'{prefix}{key}': value for key, value in state.items()}
+
+
+def without_fc(state):
+    return {k: v for k, v in state.items() if not k.startswith('fc.')}
+
+
+def scfs_release(own, other):
+    """Both networks in DistributedDataParallel, torchextractor's "model"."""
+    heads = dict.fromkeys(
+        [
+            'module.head.mlp.0.weight',
+            'module.head.last_layer.weight_v',
+            'module.layer2_head.conv1.weight',
+            'module.layer4_head.bn1.running_mean',
+        ],
+        torch.ones(2, 2),
+    )
+    return dict(
+        student=prefixed('module.backbone.model.', without_fc(other)) | heads,
+        teacher=prefixed('module.backbone.model.', without_fc(own)) | heads,
+        optimizer=dict(state={}, param_groups=[]),
+        epoch=200,
+        args=argparse.Namespace(arch='resnet50', lr=0.1),
+    )
+
+
+def dino_release(own, other):
+    """The teacher is not in DistributedDataParallel without BatchNorm."""
+    head = {'head.mlp.0.weight': torch.ones(2, 2)}
+    return dict(
+        student=prefixed('module.backbone.', without_fc(other))
+        | prefixed('module.', head),
+        teacher=prefixed('backbone.', without_fc(own)) | head,
+        epoch=800,
+        args=argparse.Namespace(arch='vit_small'),
+    )
+
+
+def moco(own, other):
+    mlp = {'fc.2.weight': torch.ones(2, 2)}  # version 2
+    return dict(
+        epoch=200,
+        arch='resnet50',
+        state_dict=prefixed('module.encoder_q.', own | mlp)
+        | prefixed('module.encoder_k.', other | mlp)
+        | {
+            'module.queue': torch.ones(2, 4),
+            'module.queue_ptr': torch.zeros(1, dtype=torch.long),
+        },
+        optimizer=dict(state={}, param_groups=[]),
+    )
+
+
+def moco_v3(own, other):
+    head = {'head.0.weight': torch.ones(2, 2)}
+    return dict(
+        epoch=300,
+        arch='vit_small',
+        state_dict=prefixed('module.base_encoder.', own | head)
+        | prefixed('module.momentum_encoder.', other | head)
+        | {'module.predictor.0.weight': torch.ones(2, 2)},
+    )
+
+
+def mmpretrain(own, other):
+    return dict(
+        meta=dict(epoch=100),
+        state_dict=prefixed('backbone.', without_fc(own))
+        | {
+            'head.fc.weight': torch.ones(2, 2),
+            'data_preprocessor.mean': torch.ones(3, 1, 1),
+        },
+    )
+
+
+def mmselfsup(own, other):
+    """As its MoCo, with a second network."""
+    return dict(
+        meta=dict(epoch=200),
+        state_dict=prefixed('backbone.', without_fc(own))
+        | prefixed('encoder_k.0.', without_fc(other))
+        | {
+            'queue': torch.ones(2, 4),
+            'neck.mlp.0.weight': torch.ones(2, 2),
+            'encoder_k.1.mlp.0.weight': torch.ones(2, 2),
+            'data_preprocessor.mean': torch.ones(3, 1, 1),
+        },
+    )
+
+
+def sequence(state):
+    """The names of nn.Sequential(*resnet.children())[:-1]."""
+    places = dict(
+        conv1='0', bn1='1', layer1='4', layer2='5', layer3='6', layer4='7'
+    )
+    return {
+        '.'.join([places[first], *rest]): value
+        for first, *rest, value in (
+            [*key.split('.'), value]
+            for key, value in without_fc(state).items()
+        )
+    }
+
+
+def lightly_dino(own, other):
+    head = {'student_head.layers.0.weight': torch.ones(2, 2)}
+    return (
+        prefixed('student_backbone.', sequence(other))
+        | prefixed('teacher_backbone.', sequence(own))
+        | head
+    )
+
+
+def lightly_module(own, other):
+    head = {'projection_head.layers.0.weight': torch.ones(2, 2)}
+    return dict(state_dict=prefixed('backbone.', sequence(own)) | head)
+
+
+def vissl(own, other):
+    trunk = prefixed('_feature_blocks.', without_fc(own))
+    model = dict(trunk=trunk, heads={'0.weight': torch.ones(2, 2)})
+    return dict(classy_state_dict=dict(base_model=dict(model=model)), loss=1.0)
+
+
+def solo_learn(own, other):
+    head = {'projector.0.weight': torch.ones(2, 2)}
+    return dict(
+        epoch=1,
+        state_dict=prefixed('backbone.', without_fc(own))
+        | prefixed('momentum_backbone.', without_fc(other))
+        | head,
+    )
+
+
+def swav(own, other):
+    head = {
+        'projection_head.0.weight': torch.ones(2, 2),
+        'prototypes.weight': torch.ones(2, 2),
+    }
+    return prefixed('module.', without_fc(own) | head)

@@ -1,17 +1,29 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Every layout gives the features of the network that it was saved from."""
 
-import argparse
-
 import pytest
 import torch
 from mmengine.registry import MODELS
 from source_networks import (
     VIT_CFG,
     PlainViT,
+    dino_release,
+    lightly_dino,
+    lightly_module,
+    mmpretrain,
+    mmselfsup,
+    moco,
+    moco_v3,
+    prefixed,
     resnet_features,
+    scfs_release,
+    sequence,
     shake,
+    solo_learn,
+    swav,
     torchvision_resnet,
+    vissl,
+    without_fc,
 )
 
 from mmscfs.checkpoint import (
@@ -27,99 +39,33 @@ def build(cfg):
     return module
 
 
-def prefixed(prefix, state):
-    return {f'{prefix}{key}': value for key, value in state.items()}
-
-
-def without_fc(state):
-    return {k: v for k, v in state.items() if not k.startswith('fc.')}
-
-
-def scfs_release(own, other):
-    """Both networks in DistributedDataParallel, torchextractor's "model"."""
-    heads = dict.fromkeys(
-        [
-            'module.head.mlp.0.weight',
-            'module.head.last_layer.weight_v',
-            'module.layer2_head.conv1.weight',
-            'module.layer4_head.bn1.running_mean',
-        ],
-        torch.ones(2, 2),
-    )
-    return dict(
-        student=prefixed('module.backbone.model.', without_fc(other)) | heads,
-        teacher=prefixed('module.backbone.model.', without_fc(own)) | heads,
-        optimizer=dict(state={}, param_groups=[]),
-        epoch=200,
-        args=argparse.Namespace(arch='resnet50', lr=0.1),
-    )
-
-
-def dino_release(own, other):
-    """The teacher is not in DistributedDataParallel without BatchNorm."""
-    head = {'head.mlp.0.weight': torch.ones(2, 2)}
-    return dict(
-        student=prefixed('module.backbone.', without_fc(other))
-        | prefixed('module.', head),
-        teacher=prefixed('backbone.', without_fc(own)) | head,
-        epoch=800,
-        args=argparse.Namespace(arch='vit_small'),
-    )
-
-
-def moco(own, other):
-    mlp = {'fc.2.weight': torch.ones(2, 2)}  # version 2
-    return dict(
-        epoch=200,
-        arch='resnet50',
-        state_dict=prefixed('module.encoder_q.', own | mlp)
-        | prefixed('module.encoder_k.', other | mlp)
-        | {
-            'module.queue': torch.ones(2, 4),
-            'module.queue_ptr': torch.zeros(1, dtype=torch.long),
-        },
-        optimizer=dict(state={}, param_groups=[]),
-    )
-
-
-def moco_v3(own, other):
-    head = {'head.0.weight': torch.ones(2, 2)}
-    return dict(
-        epoch=300,
-        arch='vit_small',
-        state_dict=prefixed('module.base_encoder.', own | head)
-        | prefixed('module.momentum_encoder.', other | head)
-        | {'module.predictor.0.weight': torch.ones(2, 2)},
-    )
-
-
-def mmpretrain(own, other):
-    return dict(
-        meta=dict(epoch=100),
-        state_dict=prefixed('backbone.', without_fc(own))
-        | {
-            'head.fc.weight': torch.ones(2, 2),
-            'data_preprocessor.mean': torch.ones(3, 1, 1),
-        },
-    )
-
-
-def mmselfsup(own, other):
-    """As its MoCo, with a second network."""
-    return dict(
-        meta=dict(epoch=200),
-        state_dict=prefixed('backbone.', without_fc(own))
-        | prefixed('encoder_k.0.', without_fc(other))
-        | {
-            'queue': torch.ones(2, 4),
-            'neck.mlp.0.weight': torch.ones(2, 2),
-            'encoder_k.1.mlp.0.weight': torch.ones(2, 2),
-            'data_preprocessor.mean': torch.ones(3, 1, 1),
-        },
-    )
-
-
 RESNET_LAYOUTS = {
+    'lightly DINO': (
+        lightly_dino,
+        'lightly, teacher; left: student_backbone, student_head',
+    ),
+    'lightly module': (lightly_module, 'lightly; left: projection_head'),
+    'lightly backbone': (lambda own, _: sequence(own), 'lightly'),
+    'lightly, named': (
+        lambda own, _: dict(resnet18_parameters=sequence(own)),
+        'lightly',
+    ),
+    'VISSL': (vissl, 'torchvision'),
+    'solo-learn': (
+        solo_learn,
+        'mmpretrain; left: momentum_backbone, projector',
+    ),
+    'SwAV release': (swav, 'torchvision; left: projection_head, prototypes'),
+    'compiled': (
+        lambda own, _: prefixed('module._orig_mod.', own),
+        'torchvision; left: fc',
+    ),
+    'compiled backbone': (
+        lambda own, other: mmpretrain(
+            prefixed('_orig_mod.', without_fc(own)), other
+        ),
+        'mmpretrain; left: head, data_preprocessor',
+    ),
     'torchvision': (lambda own, _: own, 'torchvision; left: fc'),
     'DINO backbone': (lambda own, _: without_fc(own), 'torchvision'),
     'SCFS release': (
