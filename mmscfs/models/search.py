@@ -84,6 +84,7 @@ class FeatureSearch(nn.Module):
 
     An operator has no parameters. To add one, write its ``forward``,
     register it with mmpretrain's MODELS, and name it in ``model.search``.
+    :meth:`pair_weights` and :meth:`figures` are optional.
 
     Attributes:
         needs_crops (bool): Whether the operator needs to know where the views
@@ -137,6 +138,19 @@ class FeatureSearch(nn.Module):
         None, the default, weighs every pair by 1.
         """
         return None
+
+    def figures(self, found: Tensor | LazyAttendedMaps) -> dict[str, Tensor]:
+        """Return what the log is to show of the search of one layer.
+
+        Args:
+            found (Tensor | LazyAttendedMaps): What :meth:`forward` returned.
+
+        Returns:
+            dict[str, Tensor]: Scalars without gradient by name, without
+            "loss" in it; the log puts the layer before it, e.g.
+            ``layer2_entropy``. {} by default.
+        """
+        return {}
 
 
 class SoftFeatureSearch(FeatureSearch):

@@ -73,8 +73,10 @@ def test_search_operator_trains(examples, tiny_run):
     assert type(search).__name__ == 'SharpFeatureSearch'
     assert search.temperature == 0.05
     assert runner.iter == 4
-    loss = runner.message_hub.get_scalar('train/loss_layer3_search')
-    assert np.isfinite(loss.current())
+    hub = runner.message_hub
+    assert np.isfinite(hub.get_scalar('train/loss_layer3_search').current())
+    entropy = hub.get_scalar('train/layer3_search_entropy').current()
+    assert 0 < entropy < np.log(16)  # of 4 x 4 positions at most
 
 
 def test_search_operator_computes_what_it_says(examples):
@@ -84,6 +86,7 @@ def test_search_operator_computes_what_it_says(examples):
     local = torch.randn(2, 3, 5, 2, 2, generator=generator)
     keys = torch.randn(2, 3, 5, 4, 3, generator=generator)
     found = sharp_search.SharpFeatureSearch(0.2)(local, keys)
+    entropies = []
     for g, n, b in np.ndindex(2, 2, 3):
         query = local[n, b].numpy().mean((1, 2))
         key = keys[g, b].numpy()
@@ -93,6 +96,9 @@ def test_search_operator_computes_what_it_says(examples):
         weight = np.exp(cosine / 0.2)
         weight *= 12 / weight.sum()
         assert np.allclose(found.attention[g, n, b], weight, atol=1e-5)
+        entropies.append(-(weight / 12 * np.log(weight / 12)).sum())
+    figures = sharp_search.SharpFeatureSearch().figures(found)
+    assert np.isclose(figures['search_entropy'], np.mean(entropies))
     with pytest.raises(ValueError, match='temperature=0 must be > 0'):
         sharp_search.SharpFeatureSearch(0)
 

@@ -14,6 +14,7 @@ DEFAULTS = dict(
     global_weight=0.5,
     search_weight=0.5,
     search_views='all',
+    search=dict(type='SoftFeatureSearch'),
 )
 
 
@@ -51,7 +52,7 @@ def dino_loss(*args):
     return mean(cross_entropy(*pair) for pair in pairs_of_views(*args))
 
 
-def search(local_map, global_map):
+def soft_search(crop, local_map, other, global_map):
     """Eqs. 5-7 for one image: (C, h, w) and (C, H, W) -> (C, H, W)."""
     channels, height, width = local_map.shape
     query = torch.zeros(channels, dtype=local_map.dtype)
@@ -83,7 +84,7 @@ def bilinear(maps, y, x):
     return value
 
 
-def roi_crop(crop, local_map, other, global_map):
+def roi_search(crop, local_map, other, global_map):
     """What a view shows, cut out of another's map (C, H, W); None if nothing.
 
     Crops are (left, top, right, bottom, flipped). RoIAlign: each cell of the
@@ -121,7 +122,12 @@ def roi_crop(crop, local_map, other, global_map):
     return out
 
 
-def scfs_step(model, views, crops=None, **settings):
+# A loop for each search operator, from crop and map of the view that searches
+# and of the one that is searched; None if there is nothing to find.
+SEARCHES = dict(SoftFeatureSearch=soft_search, RoIFeatureSearch=roi_search)
+
+
+def scfs_step(model, views, crops, **settings):
     """Eqs. 1-11 from the backbone's outputs on.
 
     Views go through the networks in the batches that batch norm is defined
@@ -131,7 +137,7 @@ def scfs_step(model, views, crops=None, **settings):
         model (nn.Module): A DINO or an SCFS, whose networks and centers are
             used.
         views (list[Tensor]): Two global, then N local views of B images.
-        crops (list, optional): Crop b of view v at [v][b], for RoI crop.
+        crops (list): Crop b of view v at [v][b].
         **settings: Those of DEFAULTS that differ.
 
     Returns:
@@ -141,6 +147,7 @@ def scfs_step(model, views, crops=None, **settings):
     settings = DEFAULTS | settings
     temperatures = settings['student_temp'], settings['teacher_temp']
     head, teacher = model.head, model.teacher
+    search = SEARCHES[settings['search']['type']]
 
     def by_view(x):
         return x.unflatten(0, (-1, len(views[0])))
@@ -209,16 +216,12 @@ def scfs_step(model, views, crops=None, **settings):
         for view, query, key in places:
             for b in range(len(views[0])):
                 maps = queries[query, b], keys[key, b]
-                if crops is None:
-                    found.append(search(*maps))
-                    shown.append(1.0)
-                    continue
                 crop, other = crops[view][b], crops[key][b]
-                part = roi_crop(crop, maps[0], other, maps[1])
+                part = search(crop, maps[0], other, maps[1])
                 shown.append(float(part is not None))
                 if part is None:  # batch norm sees the whole view
                     crop, other = ((0, 0, 1, 1, c[4]) for c in (crop, other))
-                    part = roi_crop(crop, maps[0], other, maps[1])
+                    part = search(crop, maps[0], other, maps[1])
                 found.append(part)
         with torch.no_grad():
             targets = by_view(t_project(torch.stack(found)))
@@ -234,6 +237,6 @@ def scfs_step(model, views, crops=None, **settings):
         figures[f'loss_{name}_search'] = settings['search_weight'] * mean(
             term * weight for term, weight in zip(terms, shown, strict=True)
         )
-        if crops is not None:
+        if search is roi_search:
             figures['search_pairs'] = torch.tensor(mean(shown))
     return figures, means

@@ -80,10 +80,9 @@ def test_a_step_equals_plain_loops(change, num_local, request, views, samples):
     settings = {
         k: v for part in parts for k, v in part.items() if k in DEFAULTS
     }
-    crops = None
-    if 'search' in cfg:
-        crops = np.stack([s.crops for s in samples], 1).tolist()
-        assert 0 < losses['search_pairs'] < 1
+    crops = np.stack([s.crops for s in samples], 1).tolist()
+    assert ('search_pairs' in losses) == (cfg.get('search') == ROI)
+    assert 0 < losses.get('search_pairs', 0.5) < 1
     expected, means = scfs_step(model, views, crops, **settings)
     assert losses.keys() == expected.keys()
     for name, value in expected.items():
@@ -126,7 +125,7 @@ def test_accumulated_batches_move_centers_as_one(dino_cfg, views):
     for batch in (views, [view[:3] + 1 for view in views]):
         model.loss(batch)
         images = len(batch[0])
-        seen += images / 7 * scfs_step(model, batch)[1][0]
+        seen += images / 7 * scfs_step(model, batch, [])[1][0]
     model.after_step(1.0)
     expected = 0.9 * old + 0.1 * seen
     assert_close(model.head.center.value, expected)

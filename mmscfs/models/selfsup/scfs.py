@@ -201,7 +201,11 @@ class SCFS(DINO):
             views.teacher_search_emb = self.teacher.search_neck(found)
         views.student_search_emb = student_search_emb
         views.pair_weights = self.search.pair_weights(*crops)
-        return self.compare(views, teacher_global)
+        losses = self.compare(views, teacher_global)
+        for layer, part in zip(self.head.layer_names, found, strict=True):
+            for name, value in self.search.figures(part).items():
+                losses[f'{layer}_{name}'] = value
+        return losses
 
     def layers_by_view(self, outputs: Maps, batch: int) -> list[Tensor]:
         """Return the search layers' maps, each (V, B, C, H, W)."""
