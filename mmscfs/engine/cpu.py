@@ -1,9 +1,10 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import torch.distributed as dist
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
@@ -57,9 +58,8 @@ def adapt_to_cpu(cfg: Config) -> None:
             'accelerator: leave out --amp, or use '
             "'mmpretrain.PerParamClipOptimWrapper', which has bf16 on a CPU"
         )
-    for split in ('train', 'val', 'test'):
-        if cfg.get(f'{split}_dataloader'):
-            cfg[f'{split}_dataloader'].pin_memory = False
+    for loader in data_loaders(cfg):
+        loader.pin_memory = False
     launcher = cfg.get('launcher', 'none')
     if launcher == 'none':
         return
@@ -77,3 +77,14 @@ def adapt_to_cpu(cfg: Config) -> None:
         device_ids=None,
     )
     cfg.model_wrapper_cfg = defaults | (cfg.get('model_wrapper_cfg') or {})
+
+
+def data_loaders(cfg: Config) -> Iterator[ConfigDict]:
+    """Yield the config of every data loader, those in loops too."""
+    for split in ('train', 'val', 'test'):
+        for loader in (
+            cfg.get(f'{split}_dataloader'),
+            (cfg.get(f'{split}_cfg') or {}).get('bank_dataloader'),
+        ):
+            if loader:
+                yield loader

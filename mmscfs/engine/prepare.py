@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
-from .cpu import adapt_to_cpu
+from .cpu import adapt_to_cpu, data_loaders
 
 PIPELINE = 'train_dataloader.dataset.pipeline'
 LOADER_SECONDS = 600  # to wait for a batch
@@ -218,14 +218,3 @@ def is_mmengines(kind: Any, name: str) -> bool:
     if inspect.isclass(kind):  # as configs in plain Python import it
         return kind.__name__ == name and kind.__module__.startswith('mmengine')
     return kind in (name, f'mmengine.{name}')
-
-
-def data_loaders(cfg: Config) -> Iterator[ConfigDict]:
-    """Yield the config of every data loader, those in loops too."""
-    for split in ('train', 'val', 'test'):
-        for loader in (
-            cfg.get(f'{split}_dataloader'),
-            (cfg.get(f'{split}_cfg') or {}).get('bank_dataloader'),
-        ):
-            if loader:
-                yield loader

@@ -17,6 +17,7 @@ def gpu_config(**settings):
             sync_bn='torch',
             train_dataloader=dict(pin_memory=True),
             val_dataloader=None,
+            val_cfg=dict(bank_dataloader=dict(pin_memory=True)),
             **settings,
         )
     )
@@ -27,6 +28,7 @@ def test_config_for_gpus_is_adapted():
     adapt_to_cpu(cfg)
     assert cfg.sync_bn == 'torch'  # the wrapper reverts it
     assert cfg.train_dataloader.pin_memory is False
+    assert cfg.val_cfg.bank_dataloader.pin_memory is False
     assert 'model_wrapper_cfg' not in cfg
 
 

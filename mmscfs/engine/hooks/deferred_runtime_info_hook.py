@@ -29,11 +29,6 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         self._names: tuple[str, ...] = ()
         self._rows: list[Tensor] = []
 
-    @property
-    def waiting(self) -> bool:
-        """Whether scalars are still on the device."""
-        return bool(self._rows)
-
     def after_train_iter(
         self,
         runner: Runner,
