@@ -154,23 +154,13 @@ def merge_common(cfg: 'Config', args: argparse.Namespace) -> None:
 
 
 def build_runner(cfg: 'Config') -> 'Runner':
-    """Build the runner, of the type that the config names, if it does.
+    """Build the runner of a config; exit if it cannot be built.
 
-    Exits if its model needs operators of mmcv that are not installed.
+    Its screen has what a person reads, its log file everything.
     """
-    from mmengine.registry import RUNNERS
-    from mmengine.runner import Runner
+    from mmscfs.engine import screen
 
-    from mmscfs.engine.runner_access import unwrapped_model
-    from mmscfs.ops import check_operators, describe_operators
-
-    if 'runner_type' in cfg:
-        runner = RUNNERS.build(cfg)
-    else:
-        runner = Runner.from_cfg(cfg)
-    runner.logger.info(describe_operators())
     try:
-        check_operators(unwrapped_model(runner))
+        return screen.build_runner(cfg)
     except ValueError as error:
         sys.exit(f'error: {error}')
-    return runner

@@ -145,7 +145,7 @@ def load_found(module: nn.Module, found: FoundBackbone) -> str:
         raise ValueError(f'{name} refused the weights: {error}') from error
     rest = sorted({_part(key) for key in found.state.keys() - own.keys()})
     notes = [f'layout: {found}']
-    for word, parts in (('left', [*rest, *found.heads]), ('new', new)):
+    for word, parts in (('not needed', [*rest, *found.heads]), ('new', new)):
         if parts:
             notes.append(f'{word}: {", ".join(parts)}')
     return f'loaded {len(state)} tensors into {name} ({"; ".join(notes)})'

@@ -42,9 +42,9 @@ def build(cfg):
 RESNET_LAYOUTS = {
     'lightly DINO': (
         lightly_dino,
-        'lightly, teacher; left: student_backbone, student_head',
+        'lightly, teacher; not needed: student_backbone, student_head',
     ),
-    'lightly module': (lightly_module, 'lightly; left: projection_head'),
+    'lightly module': (lightly_module, 'lightly; not needed: projection_head'),
     'lightly backbone': (lambda own, _: sequence(own), 'lightly'),
     'lightly, named': (
         lambda own, _: dict(resnet18_parameters=sequence(own)),
@@ -53,50 +53,56 @@ RESNET_LAYOUTS = {
     'VISSL': (vissl, 'torchvision'),
     'solo-learn': (
         solo_learn,
-        'mmpretrain; left: momentum_backbone, projector',
+        'mmpretrain; not needed: momentum_backbone, projector',
     ),
-    'SwAV release': (swav, 'torchvision; left: projection_head, prototypes'),
+    'SwAV release': (
+        swav,
+        'torchvision; not needed: projection_head, prototypes',
+    ),
     'compiled': (
         lambda own, _: prefixed('module._orig_mod.', own),
-        'torchvision; left: fc',
+        'torchvision; not needed: fc',
     ),
     'compiled backbone': (
         lambda own, other: mmpretrain(
             prefixed('_orig_mod.', without_fc(own)), other
         ),
-        'mmpretrain; left: head, data_preprocessor',
+        'mmpretrain; not needed: head, data_preprocessor',
     ),
-    'torchvision': (lambda own, _: own, 'torchvision; left: fc'),
+    'torchvision': (lambda own, _: own, 'torchvision; not needed: fc'),
     'DINO backbone': (lambda own, _: without_fc(own), 'torchvision'),
     'SCFS release': (
         scfs_release,
-        'SCFS release, teacher; left: head, layer2_head, layer4_head',
+        'SCFS release, teacher; not needed: head, layer2_head, layer4_head',
     ),
-    'DINO release': (dino_release, 'DINO release, teacher; left: head'),
+    'DINO release': (dino_release, 'DINO release, teacher; not needed: head'),
     'MoCo': (
         moco,
-        'MoCo v2 release; left: encoder_k, queue, queue_ptr, fc',
+        'MoCo v2 release; not needed: encoder_k, queue, queue_ptr, fc',
     ),
     'MoCo v3': (
         moco_v3,
-        'MoCo v3 release; left: momentum_encoder, predictor, fc, head',
+        'MoCo v3 release; not needed: momentum_encoder, predictor, fc, head',
     ),
-    'mmpretrain': (mmpretrain, 'mmpretrain; left: head, data_preprocessor'),
+    'mmpretrain': (
+        mmpretrain,
+        'mmpretrain; not needed: head, data_preprocessor',
+    ),
     'mmselfsup': (
         mmselfsup,
-        'mmpretrain; left: encoder_k, queue, neck, data_preprocessor',
+        'mmpretrain; not needed: encoder_k, queue, neck, data_preprocessor',
     ),
 }
 VIT_LAYOUTS = {
     'timm': (
         lambda own, _: own | {'head.weight': torch.ones(2, 2)},
-        'timm; left: head',
+        'timm; not needed: head',
     ),
     'DINO backbone': (lambda own, _: own, 'timm'),
-    'DINO release': (dino_release, 'DINO release, teacher; left: head'),
+    'DINO release': (dino_release, 'DINO release, teacher; not needed: head'),
     'MoCo v3': (
         moco_v3,
-        'MoCo v3 release; left: momentum_encoder, predictor, head',
+        'MoCo v3 release; not needed: momentum_encoder, predictor, head',
     ),
 }
 
@@ -172,7 +178,7 @@ def test_raw_checkpoint_of_ours(scfs_cfg, images, tmp_path, network):
     both = dict(student=model.backbone, teacher=model.teacher.backbone)
     features = {name: source(images) for name, source in both.items()}
     assert not torch.allclose(features['student'][-1], features['teacher'][-1])
-    assert f'(layout: mmscfs, {network or "teacher"}; left: ' in summary
+    assert f'(layout: mmscfs, {network or "teacher"}; not needed: ' in summary
     assert_same_features(backbone(images), features[network or 'teacher'])
 
 
@@ -218,11 +224,11 @@ def test_c4_splits_a_resnet50(images, tmp_path):
 
     # Six tensors a convolution: 53 in all, 10 of them in layer4.
     assert load_backbone(backbone, path) == (
-        f'{path}: loaded 258 tensors into ResNet (layout: torchvision; left: '
+        f'{path}: loaded 258 tensors into ResNet (layout: torchvision; not needed: '
         'layer4, fc)'
     )
     assert load_backbone(shared_head, path) == (
-        f'{path}: loaded 60 tensors into ResLayer (layout: torchvision; left: '
+        f'{path}: loaded 60 tensors into ResLayer (layout: torchvision; not needed: '
         'bn1, conv1, layer1, layer2, layer3, fc)'
     )
     source = net.state_dict()

@@ -69,7 +69,7 @@ def test_init_cfg_of_a_resnet(resnet18, kind, scope, monkeypatch):
     assert_equal_state(backbone, wanted)
     assert backbone.layer1[0].bn2.weight.abs().min() > 0.4
     assert lines == [
-        f'{path}: loaded 120 tensors into ResNet (layout: torchvision; left: '
+        f'{path}: loaded 120 tensors into ResNet (layout: torchvision; not needed: '
         'fc)'
     ]
 
@@ -81,7 +81,7 @@ def test_shared_head_has_a_fresh_extra_norm():
     assert_equal_state(shared_head.layer4, found.state, 'layer4.')
     assert (shared_head.norm.weight == 1).all()
     assert summary.endswith(
-        'left: bn1, conv1, layer1, layer2, layer3; new: norm)'
+        'not needed: bn1, conv1, layer1, layer2, layer3; new: norm)'
     )
     found.state.pop('layer4.0.conv1.weight')
     with pytest.raises(ValueError, match=r'1 missing .*layer4\.0\.conv1'):

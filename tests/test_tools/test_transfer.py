@@ -43,7 +43,7 @@ def test_images_to_detector_to_evaluation(digit_scenes, tmp_path):
     )
     # stem: conv and norm (1 + 5); 16 convs and 3 shortcuts with their norms
     assert (
-        'loaded 120 tensors into ResNet (layout: mmscfs, teacher; left: '
+        'loaded 120 tensors into ResNet (layout: mmscfs, teacher; not needed: '
     ) in log
     state, start = states(tmp_path / 'det', pretrained)
     # One step of warm-up moves a weight by less than the learning rate.

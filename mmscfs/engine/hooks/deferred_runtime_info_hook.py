@@ -21,13 +21,25 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     many times a step. This hook keeps losses and health figures on the device
     and reads them in one transfer, at the log's interval, at the end of an
     epoch and before a checkpoint is saved. Names, values and their order are
-    mmengine's. A hook that needs them in between calls :func:`read_hub`.
+    mmengine's, but for the learning rate, which is logged once. A hook that
+    needs them in between calls :func:`read_hub`.
     """
 
     def __init__(self) -> None:
         # What waits: one row for each iteration, all of these names.
         self._names: tuple[str, ...] = ()
         self._rows: list[Tensor] = []
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Log the learning rate; of several groups, that without factors."""
+        runner.message_hub.update_info('iter', runner.iter)
+        rates = runner.optim_wrapper.get_lr()
+        for name, rate in rates.items():
+            if not name.endswith('base_lr'):
+                base = rates.get(f'{name.removesuffix("lr")}base_lr', rate)
+                runner.message_hub.update_scalar(f'train/{name}', base[0])
 
     def after_train_iter(
         self,

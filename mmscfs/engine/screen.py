@@ -1,0 +1,209 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""What a person reads of a run: little, and first things first."""
+
+import logging
+import time
+from datetime import timedelta
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import get_world_size, master_only
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.registry import RUNNERS
+from mmengine.runner import (
+    EpochBasedTrainLoop,
+    Runner,
+    find_latest_checkpoint,
+)
+from mmpretrain.models import BaseSelfSupervisor
+
+from mmscfs.ops import check_operators, describe_operators
+from mmscfs.results import backbone_name, backbone_origin
+
+from .runner_access import unwrapped_model
+
+# How messages begin that nobody can act on.
+ASIDES = (
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+    'Distributed training is not used, all SyncBatchNorm',
+    'Checkpoints will be saved to',
+    'Exp name:',
+    'Operators of mmcv:',
+)
+
+
+class ScreenFilter(logging.Filter):
+    """Leave to the log file what is long, and what nobody can act on.
+
+    Environment, config, hooks and initialization are messages of several
+    lines. A record whose ``screen`` is true is shown whatever it is.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a message is for the screen."""
+        message = record.getMessage()
+        is_long = record.levelno <= logging.INFO and '\n' in message
+        is_aside = is_long or message.startswith(ASIDES)
+        return getattr(record, 'screen', False) or not is_aside
+
+
+class WarningCollector(logging.Handler):
+    """Keep the first line of each warning until the run has begun."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.addFilter(ScreenFilter())
+        self.lines: dict[str, None] = {}  # in order, each once
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a warning."""
+        self.lines[record.getMessage().strip().split('\n')[0]] = None
+
+
+class ScreenRunner(Runner):
+    """mmengine's runner; its screen has no environment, config and hooks."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Build mmengine's logger, whose file has everything."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.addFilter(ScreenFilter())
+        return logger
+
+
+class SummaryHook(Hook):
+    """Say before the first step what is about to happen, and at the end
+    what came of it."""
+
+    priority = 'LOWEST'  # after all checks, and after the last checkpoint
+
+    def __init__(self) -> None:
+        self.warnings = WarningCollector()
+
+    @master_only
+    def before_train(self, runner: Runner) -> None:
+        """Print one block: data, length, rate, precision, device, start."""
+        self.begin = time.time()
+        runner.logger.removeHandler(self.warnings)
+        say(runner, summarize(runner, list(self.warnings.lines)))
+
+    @master_only
+    def after_train(self, runner: Runner) -> None:
+        """Print duration, checkpoint and the commands that follow."""
+        took = timedelta(seconds=round(time.time() - self.begin))
+        lines = [f'Finished in {took}.']
+        checkpoint = find_latest_checkpoint(runner.work_dir)
+        if checkpoint:
+            lines.append(f'  checkpoint   {checkpoint}')
+            lines += [f'  next         {c}' for c in following(runner)]
+        say(runner, '\n'.join(lines).replace('CHECKPOINT', str(checkpoint)))
+
+
+def say(runner: Runner, text: str) -> None:
+    """Log a text of several lines to the screen, too."""
+    runner.logger.info('\n' + text, extra=dict(screen=True))
+
+
+def summarize(runner: Runner, warnings: list[str]) -> str:
+    """Return the block of a run that is about to take its first step."""
+    cfg, loop, loader = runner.cfg, runner.train_loop, runner.train_dataloader
+    model, processes = unwrapped_model(runner), get_world_size()
+    backbone = cfg.model.get('backbone') or {}
+    dataset = loader.dataset
+    while hasattr(dataset, 'dataset'):  # wrapped
+        dataset = dataset.dataset
+    wrapper = cfg.get('optim_wrapper') or {}
+    steps = wrapper.get('accumulative_counts', 1)
+    size = loader.batch_size or loader.batch_sampler.batch_size  # mmdet's
+    batch = size * processes * steps
+    parts = [f'{size} images']
+    parts += [f'{processes} processes'] * (processes > 1)
+    parts += [f'{steps} accumulated'] * (steps > 1)
+    if isinstance(loop, EpochBasedTrainLoop):
+        length = f'{loop.max_epochs} epochs x {len(loader)} steps'
+        length += f', {runner.max_iters:,} in all'
+        done = f'epoch {loop.epoch}'
+    else:
+        length, done = f'{loop.max_iters:,} steps', f'step {runner.iter}'
+    start = backbone_origin(backbone).label if backbone else 'random'
+    if cfg.get('load_from'):
+        start = f'all of {cfg.load_from}'
+    if cfg.get('resume') and runner.iter:
+        start = f'resumed after {done} of {cfg.load_from}'
+    groups = runner.optim_wrapper.param_groups
+    if isinstance(groups, dict):  # of several optimizers
+        groups = [group for own in groups.values() for group in own]
+    rate = max(group.get('initial_lr', group['lr']) for group in groups)
+    rows = dict(
+        model=' '.join([type(model).__name__, backbone_name(backbone)])
+        if backbone
+        else type(model).__name__,
+        images=f'{len(loader.dataset):,} of '
+        f'{getattr(dataset, "data_root", "") or "several data sets"}',
+        length=length,
+        batch=f'{batch} ({" x ".join(parts)})',
+        rate=f'at most {rate:.3g}',
+        precision=precision_of(runner),
+        device=f'{get_device()}, {processes} process' + 'es' * (processes > 1),
+        start=start,
+        log=str(MMLogger.get_current_instance().log_file),
+    )
+    lines = [f'  {name:<12} {text}' for name, text in rows.items()]
+    lines += [f'  {"warning":<12} {text}' for text in warnings]
+    return '\n'.join(['This run:', *lines])
+
+
+def precision_of(runner: Runner) -> str:
+    """Return what a step computes in: "fp32", "bf16", "fp16"."""
+    wrapper = runner.optim_wrapper
+    if hasattr(wrapper, 'precision'):
+        return str(wrapper.precision)
+    if not hasattr(wrapper, 'loss_scaler'):
+        return 'fp32'
+    dtype = getattr(wrapper, 'cast_dtype', None)
+    return str(dtype).removeprefix('torch.') if dtype else 'fp16'
+
+
+def following(runner: Runner) -> list[str]:
+    """Return the commands that use a finished run's checkpoint."""
+    config = runner.cfg.filename or 'CONFIG'
+    if isinstance(unwrapped_model(runner), BaseSelfSupervisor):
+        return [
+            f'python tools/analysis_tools/report.py {runner.work_dir}',
+            'python tools/train.py DETECTOR_CONFIG --pretrained CHECKPOINT',
+        ]
+    if runner.cfg.get('test_dataloader'):
+        return [f'python tools/test.py {config} CHECKPOINT']
+    return []
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner of a config, with a readable screen.
+
+    Args:
+        cfg (Config): With ``runner_type`` if it is not mmengine's Runner.
+
+    Returns:
+        Runner: Ready to train or test.
+
+    Raises:
+        ValueError: The model needs operators of mmcv that are not installed.
+
+    Example:
+        >>> runner = build_runner(Config.fromfile('configs/scfs_r50.py'))
+        >>> runner.train()
+    """
+    if 'runner_type' in cfg:
+        runner = RUNNERS.build(cfg)
+    else:
+        runner = ScreenRunner.from_cfg(cfg)
+    runner.logger.info(describe_operators())
+    check_operators(unwrapped_model(runner))
+    summary = SummaryHook()
+    runner.logger.addHandler(summary.warnings)
+    runner.register_hook(summary)
+    return runner

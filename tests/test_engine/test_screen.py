@@ -1,0 +1,81 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""What stands on the screen of a run, and what only in its log file."""
+
+import logging
+
+import pytest
+from mmengine.logging import MMLogger
+
+from mmscfs.engine import prepare_config
+from mmscfs.engine.screen import ScreenFilter, build_runner
+
+
+def shown(message, level=logging.INFO, **extra):
+    record = logging.LogRecord('a', level, 'f', 1, message, None, None)
+    vars(record).update(extra)
+    return ScreenFilter().filter(record)
+
+
+def test_what_the_screen_leaves_to_the_file():
+    assert shown('Epoch(train) [1][5/62]  loss: 3')
+    assert not shown('Config:\nmodel = dict()')
+    assert shown('This run:\n  images 3', screen=True)
+    assert shown('12 images\nwere skipped', logging.WARNING)
+    assert not shown('"FileClient" will be deprecated', logging.WARNING)
+
+
+@pytest.fixture
+def lines(tiny_run, capsys):
+    """Train two epochs; return the lines of the screen and of the file."""
+    tiny_run.log_level = 'INFO'
+    tiny_run.optim_wrapper.update(accumulative_counts=2, precision='fp32')
+    tiny_run.filename = 'configs/mine.py'
+    prepare_config(tiny_run)
+    runner = build_runner(tiny_run)
+    runner.logger.warning('too few images\nfor anything')
+    runner.train()
+    file = MMLogger.get_current_instance().log_file
+    with open(file) as text:
+        return capsys.readouterr().out.splitlines(), text.read().splitlines()
+
+
+def test_a_run_says_what_it_is_and_what_follows(lines, tiny_run):
+    screen, file = lines
+    first = next(i for i, line in enumerate(screen) if 'Epoch(train)' in line)
+    assert first <= 16
+    start = screen.index('This run:')
+    rows = [line.split(maxsplit=1) for line in screen[start + 1 : first]]
+    warnings = [text for name, text in rows if name == 'warning']
+    assert warnings[0] == 'too few images'
+    assert warnings[1].startswith('Gradient accumulative may')  # mmengine's
+    block = {name: text for name, text in rows if name != 'warning'}
+    work, folder = tiny_run.work_dir, tiny_run.train_dataloader.dataset
+    log = block.pop('log')
+    assert log.startswith(work)
+    assert block == dict(
+        model='SCFS ResNet-18-w8',
+        images=f'16 of {folder.data_root}',
+        length='2 epochs x 4 steps, 8 in all',
+        batch='8 (4 images x 2 accumulated)',
+        rate='at most 0.01',
+        precision='fp32',
+        device='cpu, 1 process',
+        start='random',
+    )
+    assert screen[-3:] == [
+        f'  checkpoint   {work}/epoch_2.pth',
+        f'  next         python tools/analysis_tools/report.py {work}',
+        '  next         python tools/train.py DETECTOR_CONFIG --pretrained '
+        f'{work}/epoch_2.pth',
+    ]
+    for part in ('Config:', 'System environment:', 'Hooks will be executed'):
+        assert not any(part in line for line in screen)
+        assert any(part in line for line in file)
+    assert all(line in '\n'.join(file) for line in screen[start + 1 : first])
+
+
+def test_one_learning_rate(lines):
+    for line in lines[0]:
+        if 'Epoch(train)' in line:
+            assert line.count('lr: ') == 1
+            assert 'lr: 1.0000e-02' in line
