@@ -156,6 +156,8 @@ def main() -> None:
         prepare_config,
         start_from,
     )
+    from mmscfs.engine.prepare import is_first_process
+    from mmscfs.engine.resume.files import lock_work_dir
 
     cfg = read_config(args.config)
     merge_args(cfg, args)
@@ -170,6 +172,8 @@ def main() -> None:
             resume_again(cfg)
         else:
             choose_checkpoint(cfg)
+        if is_first_process():
+            lock_work_dir(cfg.work_dir)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
     build_runner(cfg).train()

@@ -224,12 +224,12 @@ def test_c4_splits_a_resnet50(images, tmp_path):
 
     # Six tensors a convolution: 53 in all, 10 of them in layer4.
     assert load_backbone(backbone, path) == (
-        f'{path}: loaded 258 tensors into ResNet (layout: torchvision; not needed: '
-        'layer4, fc)'
+        f'{path}: loaded 258 tensors into ResNet (layout: torchvision; '
+        'not needed: layer4, fc)'
     )
     assert load_backbone(shared_head, path) == (
-        f'{path}: loaded 60 tensors into ResLayer (layout: torchvision; not needed: '
-        'bn1, conv1, layer1, layer2, layer3, fc)'
+        f'{path}: loaded 60 tensors into ResLayer (layout: torchvision; '
+        'not needed: bn1, conv1, layer1, layer2, layer3, fc)'
     )
     source = net.state_dict()
     own = shared_head.state_dict()

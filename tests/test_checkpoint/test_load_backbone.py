@@ -69,8 +69,8 @@ def test_init_cfg_of_a_resnet(resnet18, kind, scope, monkeypatch):
     assert_equal_state(backbone, wanted)
     assert backbone.layer1[0].bn2.weight.abs().min() > 0.4
     assert lines == [
-        f'{path}: loaded 120 tensors into ResNet (layout: torchvision; not needed: '
-        'fc)'
+        f'{path}: loaded 120 tensors into ResNet (layout: torchvision; '
+        'not needed: fc)'
     ]
 
 

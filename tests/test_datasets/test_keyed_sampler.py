@@ -3,16 +3,19 @@
 
 import copy
 import pickle
+from functools import partial
 
 import mmengine.dataset.sampler as mmengine_sampler
 import pytest
-from mmengine.dataset import DefaultSampler
+from mmengine.dataset import ConcatDataset, DefaultSampler, RepeatDataset
 from mmpretrain.registry import DATA_SAMPLERS
+from torch.utils.data import DataLoader
 
-from mmscfs.datasets import KeyedSampler
+from mmscfs.datasets import ImageFiles, KeyedSampler
 from mmscfs.datasets.samplers import SampleKey
 
 DATA = range(10)
+RepeatTwice = partial(RepeatDataset, times=2)
 
 
 @pytest.mark.parametrize(
@@ -98,3 +101,32 @@ def test_it_is_registered():
     )
     assert isinstance(sampler, KeyedSampler)
     assert isinstance(next(iter(sampler)), SampleKey)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize(
+    'wrap', [lambda part: ConcatDataset([part, part]), RepeatTwice]
+)
+def test_keys_reach_the_parts_of_wrapped_data_sets(
+    image_folder, wrap, workers
+):
+    """Views depend on the key alone, whoever loads them."""
+    part = ImageFiles(
+        data_root=str(image_folder),
+        pipeline=[
+            dict(type='mmpretrain.LoadImage'),
+            dict(type='mmpretrain.MultiCrop', num_local=0, global_size=32),
+        ],
+    )
+    data = wrap(part)
+    sampler = KeyedSampler(data, seed=3)
+    loader = DataLoader(
+        data, 4, sampler=sampler, num_workers=workers, collate_fn=list
+    )
+    found = [sample['crops'][0] for batch in loader for sample in batch]
+    crops = part.pipeline.transforms[1]
+    assert len(found) == 32  # of 16 images
+    for key, (left, top, right, bottom, _) in zip(sampler, found, strict=True):
+        box = crops.crop_boxes((72, 80, 3), crops.draw(key))[0]
+        assert box == (top, left, bottom - top, right - left)
+    assert len({tuple(crop) for crop in found}) == 32

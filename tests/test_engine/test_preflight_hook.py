@@ -14,6 +14,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmscfs.datasets import ImageFiles
 from mmscfs.engine.hooks import PreflightHook, preflight_hook
 
 BACKBONE = dict(type='ResNet', depth=18, stem_channels=8, base_channels=8)
@@ -243,3 +244,22 @@ def test_the_rate_is_that_of_the_optimizer_after_its_scaling():
     assert max(schedule.base_values) == 0.1
     (found,) = preflight_hook.rising_rates([schedule])
     assert '0.003125, which will rise' in found
+
+
+class Shuffled(ImageFiles):
+    """Gets its images by a list, as ClassBalancedDataset does."""
+
+    def __getitem__(self, idx):
+        return super().__getitem__([*range(len(self))][idx])
+
+
+@pytest.mark.parametrize('kind', [ImageFiles, Shuffled])
+def test_views_that_depend_on_the_workers_are_told(tiny_run, kind, caplog):
+    tiny_run.train_dataloader.dataset.type = kind
+    tiny_run.train_cfg.max_epochs = 1
+    runner = Runner.from_cfg(tiny_run)
+    caplog.set_level('WARNING')
+    runner.logger.addHandler(caplog.handler)
+    runner.train()
+    told = 'Shuffled hides from MultiCrop which image' in caplog.text
+    assert told == (kind is Shuffled)

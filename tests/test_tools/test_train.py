@@ -158,7 +158,7 @@ def test_restart_goes_on_from_the_newest_or_from_what_was_named(
     assert chosen('--resume', named) == (True, str(named))
     assert chosen('--resume', named, **restart) == (True, str(named))
     assert chosen('--resume', **restart) == (True, None)
-    work.mkdir()
+    work.mkdir(exist_ok=True)
     newest = shutil.copy(f'{whole.work_dir}/iter_8.pth', work)
     (work / 'last_checkpoint').write_text(str(newest))
     assert chosen('--resume', named) == (True, str(named))

@@ -10,7 +10,8 @@ class SampleKey(int):
     """A data set index that knows its run's seed and its epoch.
 
     It is an index to the data set, and reaches the transforms of any worker
-    process as ``results['sample_idx']``.
+    process as ``results['sample_idx']``, also from within mmengine's
+    ConcatDataset and RepeatDataset.
 
     Attributes:
         key (tuple[int, int, int]): (seed, epoch, index), all that the random
@@ -23,6 +24,19 @@ class SampleKey(int):
         self = super().__new__(cls, index)
         self.key = (seed, epoch, int(index))
         return self
+
+    def at(self, index: int) -> 'SampleKey':
+        """Return another index with this key."""
+        moved = SampleKey(index)
+        moved.key = self.key
+        return moved
+
+    # How ConcatDataset and RepeatDataset find the place in their parts.
+    def __sub__(self, other: int) -> 'SampleKey':
+        return self.at(int(self) - other)
+
+    def __mod__(self, other: int) -> 'SampleKey':
+        return self.at(int(self) % other)
 
     def __reduce__(self) -> tuple[type, tuple[int, int, int]]:
         # The key goes with the index to worker processes.

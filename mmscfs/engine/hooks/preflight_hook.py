@@ -3,6 +3,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
@@ -15,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from mmscfs.checkpoint import check_same_model
+from mmscfs.datasets import KeyedSampler
 from mmscfs.models.selfsup.moco_co2 import check_queue_length
 from mmscfs.models.utils import check_colors, outputs_of_blank
 
@@ -75,6 +77,23 @@ class PreflightHook(Hook):
                 check_neck(model, shapes)
         for warning in rising_rates(runner.param_schedulers):
             runner.logger.warning(warning)
+        if not is_keyed(loader, sample):
+            runner.logger.warning(
+                f'{type(loader.dataset).__name__} hides from MultiCrop which '
+                'image of which epoch it crops: the views depend on the '
+                'number of workers, and a resumed run sees others. Use '
+                'ConcatDataset, RepeatDataset or one ImageFiles'
+            )
+
+
+def is_keyed(loader: DataLoader, sample: dict) -> bool:
+    """Whether a key of ``KeyedSampler`` gives the same crops once more."""
+    sampler: Any = loader.sampler
+    crops = getattr(sample.get('data_samples'), 'crops', None)
+    if crops is None or not isinstance(sampler, KeyedSampler):
+        return True
+    again = loader.dataset[next(iter(sampler))]
+    return np.array_equal(crops, again['data_samples'].crops)
 
 
 def rising_rates(schedulers: Any) -> Iterator[str]:

@@ -1,12 +1,15 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Files of a run: whole or not there, and a full disk does not end it."""
 
+import fcntl
 import logging
+import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.logging import print_log
@@ -18,6 +21,8 @@ from mmscfs.checkpoint import write_atomically
 ATOMIC = 'mmscfs_atomic'
 LAST = 'last_checkpoint'  # names the newest, as mmengine has it
 INTERRUPTED = 'interrupted.pth'  # saved after a signal
+LOCK = '.lock'  # held by the training that writes to the folder
+LOCKS: dict[Path, IO[str]] = {}  # of this process, by folder
 
 
 class AtomicBackend(LocalBackend):
@@ -61,6 +66,48 @@ register_backend(ATOMIC, AtomicBackend, force=True)
 def is_local(folder: str) -> bool:
     """Whether mmengine takes a folder's name for one on this machine."""
     return isinstance(get_file_backend(folder), LocalBackend)
+
+
+def lock_work_dir(folder: str) -> None:
+    """Keep a second training out of a work directory, until this one ends.
+
+    The system frees the lock with the process, however that ends.
+
+    Raises:
+        ValueError: Another process that still runs has it, or the folder
+            cannot be written.
+    """
+    path = Path(folder, LOCK).resolve()
+    if not is_local(folder) or path in LOCKS:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, 'a+')  # noqa: SIM115 (open as long as it is locked)
+    except OSError as error:
+        raise ValueError(
+            f'--work-dir {folder!r} cannot be written ({error.strerror}): '
+            'name another folder'
+        ) from error
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.seek(0)
+        raise ValueError(
+            f'--work-dir {folder!r} is in use by a run that has not ended '
+            f'({file.read() or "unknown"}): wait for it, or name another '
+            'folder'
+        ) from error
+    except OSError as error:
+        print_log(
+            f'{folder}: this file system knows no locks ({error.strerror}), '
+            'so do not start a second run there.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    file.truncate(0)
+    file.write(f'process {os.getpid()} on {socket.gethostname()}')
+    file.flush()
+    LOCKS[path] = file
 
 
 @VISBACKENDS.register_module()

@@ -114,9 +114,17 @@ def saved_position(runner: Runner, batches: int) -> int:
         ValueError: It was saved within an epoch of another length.
     """
     position, length = runner.message_hub.runtime_info.get(POSITION, (0, 0))
-    if position == length:  # saved at its end
+    if position in (0, length):  # saved after an epoch
+        if length not in (0, batches):
+            runner.logger.warning(
+                f'An epoch has {batches} steps now; it had {length} when the '
+                'checkpoint was saved. Schedules go by steps: the learning '
+                f'rate goes on from step {runner.iter} of {runner.max_iters}. '
+                'To keep the planned schedule, resume with the same data, '
+                'batch size and number of processes'
+            )
         return batches if position else 0
-    if position and length != batches:
+    if length != batches:
         raise ValueError(
             f'the checkpoint was saved after batch {position} of {length} of '
             f'an epoch, but train_dataloader has {batches} batches now: '

@@ -2,6 +2,7 @@
 """Resuming at any iteration gives the run that never stopped."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -198,3 +199,26 @@ def test_random_states_of_other_processes_are_not_taken(cfg, tmp_path):
     resumed, losses = run(elsewhere(cfg, tmp_path), resume=path)
     assert len(losses.values) == 7
     assert resumed.iter == 15
+
+
+@pytest.mark.parametrize('name', ['iter_10', 'epoch_2'])
+@pytest.mark.parametrize(('batch', 'steps'), [(2, 5), (5, 2)])
+def test_another_batch_after_an_epoch_is_told(
+    cfg, tmp_path, batch, steps, name
+):
+    """Ten images; the schedule was made for three epochs of five steps."""
+    if name == 'epoch_2':
+        cfg.default_hooks.checkpoint.update(by_epoch=True, interval=1)
+    whole, _ = run(cfg)
+    cfg.train_dataloader.batch_size = batch
+    cfg.log_level = 'WARNING'
+    resumed, losses = run(
+        elsewhere(cfg, tmp_path), resume=f'{whole.work_dir}/{name}.pth'
+    )
+    assert len(losses.values) == steps
+    text = Path(resumed.logger.log_file).read_text()
+    message = (
+        'An epoch has 2 steps now; it had 5 when the checkpoint was saved. '
+        'Schedules go by steps: the learning rate goes on from step 10 of 6.'
+    )
+    assert (message in text) == (batch == 5)

@@ -1,6 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import json
 import logging
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -9,7 +12,7 @@ import pytest
 from mmengine.logging import MMLogger
 
 from mmscfs.engine.resume import SafeLocalVisBackend
-from mmscfs.engine.resume.files import AtomicBackend
+from mmscfs.engine.resume.files import AtomicBackend, lock_work_dir
 
 
 def test_lines_and_pictures_are_where_mmengine_puts_them(tmp_path):
@@ -68,3 +71,32 @@ def test_a_removed_file_stays_until_it_is_outdated_for_good(
     backend.put(b'two', Path(name))
     assert path.read_bytes() == b'two'
     assert backend.outdated == set()
+
+
+def test_a_second_run_is_kept_out_while_the_first_lives(tmp_path):
+    code = (
+        'import sys; from mmscfs.engine.resume.files import lock_work_dir\n'
+        'lock_work_dir(sys.argv[1]); print("locked", flush=True)\n'
+        'sys.stdin.read()'
+    )
+    first = subprocess.Popen(
+        [sys.executable, '-c', code, tmp_path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with first:
+        assert first.stdout.readline() == 'locked\n'
+        holder = f'process {first.pid} on {socket.gethostname()}'
+        with pytest.raises(ValueError, match=f'has not ended .{holder}'):
+            lock_work_dir(str(tmp_path))
+        first.kill()
+    lock_work_dir(str(tmp_path))
+    assert (tmp_path / '.lock').read_text().startswith('process ')
+    lock_work_dir(str(tmp_path))  # the same process may start once more
+
+
+def test_a_work_dir_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(ValueError, match=r"'.*file/run' cannot be written"):
+        lock_work_dir(str(tmp_path / 'file' / 'run'))
