@@ -6,6 +6,8 @@ default_hooks = dict(
     teacher=dict(type='MomentumTeacherHook', momentum=0.996),
     teacher_temp=dict(type='TeacherTemperatureHook'),
     frozen_prototypes=dict(type='FrozenPrototypesHook', epochs=1),
+    # Quality without labels: does a crop find the other crop of its image?
+    view_recall=dict(type='ViewRecallHook', interval=10),
     # Warns of a run that has collapsed.
     collapse_monitor=dict(type='CollapseMonitorHook'),
 )

@@ -79,7 +79,7 @@ class SummaryHook(Hook):
     """Say before the first step what is about to happen, and at the end
     what came of it."""
 
-    priority = 'LOWEST'  # after all checks, and after the last checkpoint
+    priority = 'LOW'  # after all checks, before what takes time
 
     def __init__(self) -> None:
         self.warnings = WarningCollector()

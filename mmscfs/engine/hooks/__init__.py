@@ -12,6 +12,7 @@ from .non_finite_loss_hook import NonFiniteLossHook
 from .pictures_hook import PicturesHook
 from .preflight_hook import PreflightHook
 from .result_file_hook import ResultFileHook
+from .view_recall_hook import ViewRecallHook
 
 __all__ = [
     'CollapseMonitorHook',
@@ -25,5 +26,6 @@ __all__ = [
     'PretrainedGuardHook',
     'ResultFileHook',
     'TeacherTemperatureHook',
+    'ViewRecallHook',
     'read_hub',
 ]

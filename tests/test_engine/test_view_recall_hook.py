@@ -1,0 +1,103 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.runner import Runner
+
+from mmscfs.datasets.samplers import SampleKey
+from mmscfs.engine.hooks import ViewRecallHook
+
+MEAN = torch.tensor([123.675, 116.28, 103.53])
+STD = torch.tensor([58.395, 57.12, 57.375])
+
+
+def recall_by_hand(runner, images, k):
+    """Rank by NumPy what the teacher makes of the crops of seed 2023."""
+    model = runner.model.eval()
+    load, crop = runner.train_dataloader.dataset.pipeline.transforms[:2]
+    crop.num_local = 0
+    pairs = []
+    for place in range(images):
+        info = runner.train_dataloader.dataset.get_data_info(place)
+        info['sample_idx'] = SampleKey(place, 2023)
+        pairs.append(crop(load(info))['img'])
+    features = []
+    for views in zip(*pairs, strict=True):
+        x = torch.stack(views).float()[:, [2, 1, 0]]  # to RGB
+        x = ((x.movedim(1, -1) - MEAN) / STD).movedim(-1, 1)
+        with torch.no_grad():
+            maps = model.teacher.backbone(x)[-1]
+        pooled = maps.double().numpy().mean((2, 3))
+        features.append(pooled / np.linalg.norm(pooled, axis=1, keepdims=True))
+    hits = 0
+    for queries, keys in (features, features[::-1]):
+        for i, query in enumerate(queries):
+            cosines = keys @ query
+            hits += sum(cosines >= cosines[i] - 1e-6) <= k
+    return 100 * hits / (2 * images)
+
+
+def logged(runner):
+    lines = (
+        Path(
+            runner.visualizer.get_backend(
+                'SafeLocalVisBackend'
+            )._scalar_save_file
+        )
+        .read_text()
+        .splitlines()
+    )
+    lines = map(json.loads, lines)
+    return [line for line in lines if 'view_recall/top1' in line]
+
+
+def test_recall_is_that_of_the_teacher_before_and_after(tiny_run):
+    tiny_run.default_hooks.view_recall.interval = 2
+    runner = Runner.from_cfg(tiny_run)
+    runner.train()
+    first, last = logged(runner)
+    assert (first['step'], last['step']) == (0, 2)
+    for k in (1, 5):
+        expected = recall_by_hand(runner, 16, k)
+        assert last[f'view_recall/top{k}'] == pytest.approx(expected)
+        assert first[f'view_recall/top{k}'] > 0
+
+
+def test_the_training_is_as_without_it(tiny_run, tmp_path):
+    states = []
+    for hooked in (True, False):
+        if not hooked:
+            tiny_run.default_hooks.pop('view_recall')
+        tiny_run.work_dir = str(tmp_path / str(hooked))
+        runner = Runner.from_cfg(tiny_run)
+        runner.train()
+        states.append(runner.model.state_dict())
+    assert all(torch.equal(states[0][k], v) for k, v in states[1].items())
+
+
+def test_bad_images_are_left_out_and_too_few_are_not_ranked(
+    tiny_run, image_folder
+):
+    for i, path in enumerate(sorted(image_folder.rglob('*.jpg'))):
+        if i < 12:
+            path.write_bytes(path.read_bytes()[:50])
+    tiny_run.train_dataloader.dataset.on_error = 'skip'
+    runner = Runner.from_cfg(tiny_run)
+    runner.train()
+    assert not logged(runner)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(interval=0), 'interval=0 must be a whole number >= 1'),
+        (dict(iter_interval=1.5), 'iter_interval=1.5 must be'),
+        (dict(num_images=4), 'num_images=4 must be a whole number >= 5'),
+    ],
+)
+def test_settings_are_checked(settings, message):
+    with pytest.raises(ValueError, match=f'ViewRecallHook: {message}'):
+        ViewRecallHook(**settings)
