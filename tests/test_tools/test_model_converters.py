@@ -123,6 +123,21 @@ def refused(capsys, folder, *words):
     return text.err
 
 
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        ([], ''),
+        (['--format', 'torchvision'], 'models of torchvision begin with 64'),
+        (['--format', 'timm'], 'begins with 8 channels'),
+    ],
+)
+def test_a_narrow_resnet_is_told(checkpoint, tmp_path, capsys, options, words):
+    assert run(checkpoint, tmp_path / 'narrow.pth', *options) == 0
+    out = capsys.readouterr().out
+    assert ('note: ' in out) == bool(words)
+    assert words in out
+
+
 def test_existing_file_needs_overwrite(checkpoint, tmp_path, capsys):
     out = tmp_path / 'backbone.pth'
     out.write_bytes(b'precious')

@@ -15,6 +15,7 @@ from pathlib import Path
 
 # Also the defaults of --format: the first that has OUT's suffix.
 FORMATS = ('openmmlab', 'torchvision', 'timm', 'detectron2')
+RESNET_WIDTH = 64  # channels of conv1, unless a ResNet was made narrow
 EPILOG = """
 formats:
   openmmlab    .pth or .safetensors: names of mmpretrain and mmdet; carries the
@@ -169,6 +170,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         f'{args.out}: {target} backbone from {found}, {len(state)} tensors, '
         f'{len(content) / 1e6:.1f} MB'
     )
+    width = len(found.state.get('conv1.weight', range(RESNET_WIDTH)))
+    if target != 'openmmlab' and width != RESNET_WIDTH:
+        print(
+            f'note: this ResNet begins with {width} channels. The models of '
+            f'{target} begin with {RESNET_WIDTH} and will not load it; build '
+            'one of the same width'
+        )
     return 0
 
 
