@@ -14,6 +14,8 @@ default_hooks = dict(
     preflight=dict(type='PreflightHook'),
     non_finite_loss=dict(type='NonFiniteLossHook'),
     plain_checkpoint=dict(type='PlainCheckpointHook'),
+    # Lists files that were skipped, and ends a run with too many.
+    unreadable_files=dict(type='UnreadableFilesHook'),
     # Saves and ends the run on SIGTERM and SIGUSR1.
     preemption=dict(type='PreemptionHook'),
     # Crops and search maps, for the eye.

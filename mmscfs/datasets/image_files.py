@@ -9,12 +9,11 @@ import torch
 from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
-from torch.utils.data import get_worker_info
 
 from .samplers import SampleKey
 from .transforms.loading import UnreadableImageError, check_regular
 
-MAX_WORKERS = 1024  # with a separate count
+MAX_IN_A_ROW = 100  # unreadable files, and no image is returned
 RUN_FOLDERS = {'work_dirs', 'vis_data'}  # whose pictures runs write
 # Those of mmpretrain, and the others that LoadImage reads.
 EXTENSIONS = (
@@ -41,10 +40,11 @@ class ImageFiles(CustomDataset):
         ann_file (str): List of files below the root, a name a line.
             Defaults to ''.
         on_error (str): What to do about an image that cannot be read:
-            "raise" stops the run; "skip" names it in the log, counts it and
-            takes the next image instead. Defaults to "raise".
-        max_errors (int): Skipped reads after which the run stops all the
-            same. Defaults to 1000.
+            "raise" stops the run; "skip" names it once in the log and takes
+            the next image instead. Defaults to "raise".
+        max_errors (float): Share of the files that may be unreadable; with
+            more of them ``UnreadableFilesHook`` saves and ends the run.
+            Defaults to 0.05.
         extensions (Sequence[str]): Endings of the files that a scan takes,
             in lower or upper case; it counts the others in the log. A list
             may name files of any ending. Defaults to ``EXTENSIONS``, the
@@ -63,7 +63,7 @@ class ImageFiles(CustomDataset):
         data_prefix: str = '',
         ann_file: str = '',
         on_error: str = 'raise',
-        max_errors: int = 1000,
+        max_errors: float = 0.05,
         extensions: Sequence[str] = EXTENSIONS,
         **kwargs: Any,
     ) -> None:
@@ -71,9 +71,10 @@ class ImageFiles(CustomDataset):
             raise ValueError(
                 f"ImageFiles: on_error={on_error!r} must be 'raise' or 'skip'"
             )
-        if max_errors < 0:
+        if not 0 <= max_errors <= 1:
             raise ValueError(
-                f'ImageFiles: max_errors={max_errors} must be >= 0'
+                f'ImageFiles: max_errors={max_errors} must be a share from 0 '
+                'to 1 of the files, e.g. 0.05'
             )
         if not (data_root or data_prefix or ann_file):
             raise ValueError(
@@ -88,9 +89,6 @@ class ImageFiles(CustomDataset):
             )
         self.on_error = on_error
         self.max_errors = max_errors
-        # In shared memory, one count a worker: none is lost between two.
-        counts = torch.zeros(MAX_WORKERS, dtype=torch.int64)
-        self._skipped = counts.share_memory_()
         self._passed_over: Counter[str] = Counter()
         if not ann_file and data_prefix:
             listed = osp.join('meta', f'{data_prefix.rstrip("/")}.txt')
@@ -105,10 +103,24 @@ class ImageFiles(CustomDataset):
             **kwargs,
         )
 
+    def full_init(self) -> None:
+        """Read the list of images, and note that none is unreadable yet."""
+        if self._fully_initialized:
+            return
+        super().full_init()
+        # In memory that workers share; 1 for a file that cannot be read.
+        marks = torch.zeros(len(self), dtype=torch.uint8)
+        self.unreadable = marks.share_memory_()
+
     @property
-    def num_skipped(self) -> int:
-        """Reads skipped so far, by this process and its workers."""
-        return int(self._skipped.sum())
+    def num_unreadable(self) -> int:
+        """Files found to be unreadable, by this process and its workers."""
+        return int(self.unreadable.sum(dtype=torch.int64))
+
+    def unreadable_names(self) -> list[str]:
+        """Return the paths of these files."""
+        places = self.unreadable.nonzero().flatten().tolist()
+        return [self.get_data_info(place)['img_path'] for place in places]
 
     def load_data_list(self) -> list[dict]:
         """List the images as ``dict(img_path=...)``."""
@@ -139,8 +151,8 @@ class ImageFiles(CustomDataset):
             if self._passed_over:
                 print_log(
                     f'ImageFiles: {len(data_list)} images in {folder!r}'
-                    f'{self._others()}; train_dataloader.dataset.extensions '
-                    'names those to take',
+                    f'{self._others()}. To read files of another ending, add '
+                    'it to train_dataloader.dataset.extensions',
                     logger='current',
                     level=logging.WARNING,
                 )
@@ -167,7 +179,7 @@ class ImageFiles(CustomDataset):
         return False
 
     def _others(self, number: int = 5) -> str:
-        """Say which files a scan passed over."""
+        """Say which files a scan ignored."""
         if not self._passed_over:
             return ''
         endings = ', '.join(
@@ -175,7 +187,8 @@ class ImageFiles(CustomDataset):
             for ending, count in self._passed_over.most_common(number)
         )
         more = ', ...' * (len(self._passed_over) > number)
-        return f'; passed over: {endings}{more}'
+        total = self._passed_over.total()
+        return f'; ignored {total} file{"s" * (total > 1)} ({endings}{more})'
 
     def _read_list(self) -> list[str]:
         """Read ``ann_file``: a name, and perhaps a label, on each line."""
@@ -207,37 +220,34 @@ class ImageFiles(CustomDataset):
 
         Raises:
             UnreadableImageError: The image cannot be read and ``on_error`` is
-                "raise", or more than ``max_errors`` reads were skipped.
+                "raise", or it and the next ``MAX_IN_A_ROW`` cannot.
         """
-        while True:
+        for _ in range(MAX_IN_A_ROW):
             try:
                 return super().__getitem__(idx)
             except UnreadableImageError as error:
                 if self.on_error == 'raise':
                     raise UnreadableImageError(
-                        f'{error}{self._gone()}; remove it, or set '
+                        f'{error}{self._gone()}; repair it, or set '
                         "train_dataloader.dataset.on_error='skip'"
                     ) from error
-                worker = get_worker_info()
-                self._skipped[worker.id % MAX_WORKERS if worker else 0] += 1
-                count = self.num_skipped
-                if count > self.max_errors:
-                    raise UnreadableImageError(
-                        f'{error}{self._gone()}; {count} images could not be '
-                        'read, over train_dataloader.dataset.max_errors='
-                        f'{self.max_errors}: repair or remove those that the '
-                        'log names, or raise max_errors, and continue '
-                        'with --resume'
-                    ) from error
-                print_log(
-                    f'{error}; skipped, {count} so far',
-                    logger='current',
-                    level=logging.WARNING,
-                )
+                problem = error
+                if not self.unreadable[int(idx)]:
+                    self.unreadable[int(idx)] = 1
+                    print_log(
+                        f'{error}; skipped ({self.num_unreadable} of '
+                        f'{len(self)} files so far)',
+                        logger='current',
+                        level=logging.WARNING,
+                    )
             following = (int(idx) + 1) % len(self)
             if isinstance(idx, SampleKey):
                 following = SampleKey(following, *idx.key[:2])
             idx = following
+        raise UnreadableImageError(
+            f'{problem}{self._gone()}; nor could {MAX_IN_A_ROW - 1} files '
+            'before it be read. Repair them and continue with --resume'
+        ) from problem
 
     def _gone(self) -> str:
         """Say so if the whole folder is no longer there."""

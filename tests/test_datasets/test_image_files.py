@@ -138,7 +138,7 @@ def test_names_in_a_list(tmp_path):
         (dict(data_root='nowhere'), ["no folder 'nowhere"]),
         (dict(data_prefix='val'), ['no folder ', "/val'"]),
         (dict(data_prefix='val', ann_file='list.txt'), ["/val'"]),
-        (dict(data_prefix='texts'), ["/texts'", '.jpg', 'over: 1 .txt']),
+        (dict(data_prefix='texts'), ["/texts'", '.jpg', '(1 .txt)']),
         (dict(data_prefix='train'), ['meta/train.txt', 'is empty']),
     ],
     ids=str,
@@ -184,7 +184,7 @@ def test_an_unreadable_file_is_named(tmp_path):
         dataset[2]
     assert str(tmp_path / 'train/2.jpg') in str(caught.value)
     assert "train_dataloader.dataset.on_error='skip'" in str(caught.value)
-    assert dataset.num_skipped == 0
+    assert dataset.num_unreadable == 0
 
 
 def test_files_of_other_endings_are_counted(tmp_path, log):
@@ -197,10 +197,13 @@ def test_files_of_other_endings_are_counted(tmp_path, log):
     (record,) = log.records
     assert record.levelname == 'WARNING'
     message = record.getMessage()
-    assert f"1 images in '{tmp_path}/train'; passed over: 2 .heic, " in message
+    assert (
+        f"1 images in '{tmp_path}/train'; ignored 7 files (2 .heic, "
+        in message
+    )
     assert message.count('1 .') == 3
     assert '1 without an ending' in message
-    assert '...; train_dataloader.dataset.extensions names' in message
+    assert ', ...). To read files of another ending, add it to' in message
     # Asked for, and the one that was there.
     endings = ('.jpg', '.heic', '.txt', '.1', '.2', '.3', 'readme')
     log.clear()
@@ -215,7 +218,7 @@ def test_pictures_of_runs_are_left_out(tmp_path, log):
     write_image(tmp_path / 'my run/20260101/vis_data/vis_image/crops_1.png')
     assert found(ImageFiles(data_root=str(tmp_path)), tmp_path) == ['a.jpg']
     (record,) = log.records
-    assert 'passed over: 2 in a folder of runs' in record.getMessage()
+    assert 'ignored 2 files (2 in a folder of runs)' in record.getMessage()
     # Named itself, a folder is taken.
     assert len(ImageFiles(data_root=str(tmp_path / 'work_dirs'))) == 1
 
@@ -235,11 +238,11 @@ def test_skipping_takes_the_next_image(tmp_path, log):
     assert abs(value_of(sample) - 80) <= 1
     assert sample['img_path'] == str(tmp_path / 'train/4.jpg')
     assert sample['sample_idx'] == 4
-    assert dataset.num_skipped == 2
+    assert dataset.num_unreadable == 2
     assert len(log.messages) == 2
     for i, message in enumerate(log.messages):
         assert str(tmp_path / 'train' / f'{2 + i}.jpg') in message
-        assert f'{1 + i} so far' in message
+        assert f'skipped ({1 + i} of 6 files so far)' in message
 
 
 def test_a_skipped_key_keeps_its_seed_and_epoch(tmp_path):
@@ -249,30 +252,23 @@ def test_a_skipped_key_keeps_its_seed_and_epoch(tmp_path):
     assert index.key == (8, 9, 3)
 
 
-@pytest.mark.parametrize(
-    ('broken', 'max_errors', 'first', 'value'),
-    [
-        ([1, 2, 3], 0, 1, '1.jpg'),
-        ([1, 2, 3], 2, 1, '3.jpg'),
-        ([1, 2, 3], 3, 1, 80),
-        ([5], 1, 5, 0),  # the last is followed by the first
-        (range(6), 20, 0, '2.jpg'),  # the fourth round
-    ],
-)
-def test_more_than_max_errors_stop(tmp_path, broken, max_errors, first, value):
-    dataset = make_dataset(
-        tmp_path, broken, on_error='skip', max_errors=max_errors
-    )
-    if not isinstance(value, str):
-        assert abs(value_of(dataset[first]) - value) <= 1
-        assert dataset.num_skipped == len(broken)
-        return
+def test_a_file_counts_once_however_often_it_is_read(tmp_path, log):
+    dataset = make_dataset(tmp_path, [5], on_error='skip')
+    for _ in range(3):  # the last is followed by the first
+        assert abs(value_of(dataset[5])) <= 1
+    assert dataset.num_unreadable == 1
+    assert dataset.unreadable_names() == [str(tmp_path / 'train/5.jpg')]
+    assert len(log.messages) == 1
+
+
+def test_no_readable_image_is_not_waited_for(tmp_path):
+    dataset = make_dataset(tmp_path, range(6), on_error='skip')
     with pytest.raises(UnreadableImageError) as caught:
-        dataset[first]
+        dataset[2]
     for part in (
-        str(tmp_path / 'train' / value),
-        f'{max_errors + 1} images could not be read',
-        f'train_dataloader.dataset.max_errors={max_errors}:',
+        str(tmp_path / 'train/5.jpg'),  # the hundredth from 2 on
+        'nor could 99 files before it be read',
+        '--resume',
     ):
         assert part in str(caught.value)
 
@@ -287,7 +283,7 @@ def test_other_errors_are_not_skipped(tmp_path):
     dataset.pipeline.transforms.append(fail)
     with pytest.raises(ValueError, match='a bug'):
         dataset[0]
-    assert dataset.num_skipped == 0
+    assert dataset.num_unreadable == 0
 
 
 def build_loader(root, num_workers, **settings):
@@ -310,7 +306,7 @@ def build_loader(root, num_workers, **settings):
 
 
 def test_skipping_is_the_same_in_workers(tmp_path):
-    """Counts come back from worker processes, one per read and epoch."""
+    """Marks come back from worker processes."""
     make_dataset(tmp_path, [0, 3, 4], count=8)
     epochs = {}
     for num_workers in (0, 2):
@@ -322,8 +318,8 @@ def test_skipping_is_the_same_in_workers(tmp_path):
                 names = [Path(s.img_path).name for s in batch['data_samples']]
                 views = [v for views in batch['inputs'] for v in views]
                 epochs[num_workers].append((names, views))
-            # 0 -> 1, 3 -> 4 -> 5 and 4 -> 5: four reads fail in an epoch.
-            assert loader.dataset.num_skipped == 4 * (epoch + 1)
+            # 0 -> 1, 3 -> 4 -> 5 and 4 -> 5.
+            assert loader.dataset.num_unreadable == 3
     for (names, views), (others, copies) in zip(*epochs.values(), strict=True):
         assert names == others
         assert len(views) == 2 * 3
@@ -335,15 +331,6 @@ def test_skipping_is_the_same_in_workers(tmp_path):
         assert read == [f'{i}.jpg' for i in (1, 1, 2, 5, 5, 5, 6, 7)]
 
 
-def test_workers_share_the_limit(tmp_path):
-    """The error arrives as what it is, and names the file."""
-    make_dataset(tmp_path, range(0, 8, 2), count=8)
-    settings = dict(on_error='skip', max_errors=3)
-    with pytest.raises(UnreadableImageError, match='max_errors=3') as caught:
-        list(build_loader(tmp_path, 2, **settings))
-    assert str(tmp_path / 'train') in str(caught.value)
-
-
 # Settings
 
 
@@ -352,7 +339,8 @@ def test_workers_share_the_limit(tmp_path):
     [
         ('on_error', 'ignore', "on_error='ignore'"),
         ('on_error', None, 'on_error=None'),
-        ('max_errors', -1, 'max_errors=-1'),
+        ('max_errors', -1, 'max_errors=-1 must be a share'),
+        ('max_errors', 1000, 'max_errors=1000 must be a share'),
         ('extensions', '.jpg', "extensions='.jpg' must be a list"),
         ('extensions', [1], 'extensions=[1] must be a list'),
     ],

@@ -284,7 +284,7 @@ def test_unreadable_files(tmp_path, how):
     dataset = ImageFiles(on_error='skip', **settings)
     views, others = (dataset[SampleKey(i)]['inputs'] for i in (1, 2))
     assert all(map(torch.equal, views, others))
-    assert dataset.num_skipped == 1
+    assert dataset.num_unreadable == 1
 
 
 # Settings

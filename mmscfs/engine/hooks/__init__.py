@@ -12,6 +12,7 @@ from .non_finite_loss_hook import NonFiniteLossHook
 from .pictures_hook import PicturesHook
 from .preflight_hook import PreflightHook
 from .result_file_hook import ResultFileHook
+from .unreadable_files_hook import UnreadableFilesHook
 from .view_recall_hook import ViewRecallHook
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     'PretrainedGuardHook',
     'ResultFileHook',
     'TeacherTemperatureHook',
+    'UnreadableFilesHook',
     'ViewRecallHook',
     'read_hub',
 ]
