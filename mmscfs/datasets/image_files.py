@@ -44,7 +44,7 @@ class ImageFiles(CustomDataset):
             the next image instead. Defaults to "raise".
         max_errors (float): Share of the files that may be unreadable; with
             more of them ``UnreadableFilesHook`` saves and ends the run.
-            Defaults to 0.05.
+            Defaults to 0.5.
         extensions (Sequence[str]): Endings of the files that a scan takes,
             in lower or upper case; it counts the others in the log. A list
             may name files of any ending. Defaults to ``EXTENSIONS``, the
@@ -63,7 +63,7 @@ class ImageFiles(CustomDataset):
         data_prefix: str = '',
         ann_file: str = '',
         on_error: str = 'raise',
-        max_errors: float = 0.05,
+        max_errors: float = 0.5,
         extensions: Sequence[str] = EXTENSIONS,
         **kwargs: Any,
     ) -> None:
@@ -74,7 +74,7 @@ class ImageFiles(CustomDataset):
         if not 0 <= max_errors <= 1:
             raise ValueError(
                 f'ImageFiles: max_errors={max_errors} must be a share from 0 '
-                'to 1 of the files, e.g. 0.05'
+                'to 1 of the files, e.g. 0.1'
             )
         if not (data_root or data_prefix or ann_file):
             raise ValueError(

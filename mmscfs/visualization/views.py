@@ -3,7 +3,8 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -14,7 +15,10 @@ from torch import Tensor
 
 from mmscfs.datasets.samplers import SampleKey
 from mmscfs.datasets.transforms import MultiCrop
-from mmscfs.datasets.transforms.loading import EncodedImage
+from mmscfs.datasets.transforms.loading import (
+    EncodedImage,
+    UnreadableImageError,
+)
 
 from .sheet import GRAY, HEAD, MARGIN, SMALL, Sheet, color_of, fit
 
@@ -84,16 +88,42 @@ def find_multi_crop(dataset: BaseDataset) -> tuple[Compose, MultiCrop] | None:
     is a copy that finishes the colors itself, with the values that it would
     leave to the device.
     """
-    while dataset is not None and not hasattr(dataset, 'pipeline'):
-        inner = next(iter(getattr(dataset, 'datasets', ())), None)
-        dataset = getattr(dataset, 'dataset', inner)
-    transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+    pipeline = getattr(innermost(dataset), 'pipeline', None)
+    transforms = getattr(pipeline, 'transforms', ())
     for i, transform in enumerate(transforms):
         if isinstance(transform, MultiCrop):
             transform = copy.copy(transform)
             transform.color_on_device = False
             return Compose(list(transforms[:i])), transform
     return None
+
+
+def innermost(dataset: Any) -> Any:
+    """Return the data set within wrappers, the first of several, or None."""
+    while dataset is not None and not hasattr(dataset, 'pipeline'):
+        inner = next(iter(getattr(dataset, 'datasets', ())), None)
+        dataset = getattr(dataset, 'dataset', inner)
+    return dataset
+
+
+def load_readable(
+    dataset: BaseDataset, load: Compose, place: int
+) -> tuple[int, dict]:
+    """Load an image, or as the training does the next one.
+
+    Returns:
+        tuple[int, dict]: Its place, and what ``load`` makes of it.
+
+    Raises:
+        UnreadableImageError: It cannot be read, and the data set does not
+            skip, or no other can be read.
+    """
+    skips = getattr(innermost(dataset), 'on_error', 'raise') == 'skip'
+    following = [(place + i) % len(dataset) for i in range(len(dataset))]
+    for other in following if skips else []:
+        with suppress(UnreadableImageError):
+            return other, load(dict(dataset.get_data_info(other)))
+    return place, load(dict(dataset.get_data_info(place)))
 
 
 def spread(total: int, count: int) -> list[int]:
@@ -133,8 +163,8 @@ def make_views(
     load, multi_crop = found
     made = []
     for place in places:
-        key = SampleKey(place, seed, epoch)
-        results = load(dict(dataset.get_data_info(place), sample_idx=key))
+        found_at, results = load_readable(dataset, load, place)
+        key = SampleKey(found_at, seed, epoch)
         made.append(keyed_views(results, multi_crop, key))
     return made
 

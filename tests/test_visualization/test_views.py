@@ -2,9 +2,11 @@
 import cv2
 import numpy as np
 import pytest
+from mmengine.dataset import ConcatDataset
 from mmpretrain.registry import DATASETS
 
 from mmscfs.datasets.samplers import SampleKey
+from mmscfs.datasets.transforms.loading import UnreadableImageError
 from mmscfs.visualization import (
     ImageViews,
     View,
@@ -45,6 +47,21 @@ def test_views_are_those_of_the_data_set(image_folder):
         assert np.array_equal(sample.source, cv2.imread(path)[..., ::-1])
     other = make_views(data, [3], seed=5, epoch=3)[0]
     assert not np.array_equal(other.views[0].image, made[0].views[0].image)
+
+
+@pytest.mark.parametrize('wrap', [False, True])
+def test_pictures_skip_what_the_run_skips(image_folder, wrap):
+    path = image_folder / 'train/class/03.jpg'
+    path.write_bytes(path.read_bytes()[:100])
+    data = build(image_folder, CROP)
+    whole = ConcatDataset([data]) if wrap else data
+    with pytest.raises(UnreadableImageError, match='03.jpg'):
+        make_views(whole, [3])
+    data.on_error = 'skip'
+    made = make_views(whole, [3, 5], seed=5)
+    assert [sample.name for sample in made] == ['class/04.jpg', 'class/05.jpg']
+    expected = data[SampleKey(4, 5)]['inputs'][0].permute(1, 2, 0).numpy()
+    assert np.array_equal(made[0].views[0].image, expected[..., ::-1])
 
 
 def test_boxes_and_changes_are_what_was_done(image_folder):

@@ -23,7 +23,12 @@ from mmscfs.visualization import (
     search_layers,
     spread,
 )
-from mmscfs.visualization.views import decoded, find_multi_crop, name_of
+from mmscfs.visualization.views import (
+    decoded,
+    find_multi_crop,
+    load_readable,
+    name_of,
+)
 
 from ..loops.features import (
     choose_backbone,
@@ -195,19 +200,18 @@ class PicturesHook(Hook):
                 model.teacher.backbone, search_layers(model), whole, tiles
             )
 
-        infos = map(
-            dataset.get_data_info, spread(len(dataset), self.num_images)
-        )
+        places = spread(len(dataset), self.num_images)
+        loaded = [load_readable(dataset, load, place)[1] for place in places]
         samples = [
             search_image(
                 search,
-                decoded(load(info)['img']),
+                decoded(results['img']),
                 jigsaw(),
                 crop.global_size,
                 crop.local_size,
-                name_of(info),
+                name_of(results),
             )
-            for info in infos
+            for results in loaded
         ]
         return draw_search_maps(
             samples,
