@@ -93,8 +93,8 @@ class UnreadableFilesHook(Hook):
         ]
         if len(names) > self.listed and is_main_process():
             path = Path(runner.work_dir, UNREADABLE)
-            lines = [os.fsencode(name) for name in names]
-            write_atomically(path, b'\n'.join(lines) + b'\n')
+            lines = [name.replace('\n', '\\n') + '\n' for name in names]
+            write_atomically(path, os.fsencode(''.join(lines)))
             runner.logger.warning(
                 f'{len(names)} files cannot be read; {path} lists them'
             )
