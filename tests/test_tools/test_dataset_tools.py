@@ -58,42 +58,31 @@ def tree(root):
 # check_dataset.py
 
 
+NAMES = OxfordIIITPet.METAINFO['classes'][:2]
+
+
 @pytest.fixture
 def small_pets(tmp_path, monkeypatch):
-    """Pets of two images and one, and totals to match."""
+    """Two pets in each split, and totals to match."""
     root = tmp_path / 'pets'
-    pets = published.find_dataset('pets')
-    splits = []
-    for split, files in (
-        (pets.splits[0], ('A_1', 'B_1')),
-        (pets.splits[1], ('A_2',)),
-    ):
-        lines = [f'{file} {i} 1 1\n' for i, file in enumerate(files, 1)]
-        write(root / f'annotations/{split.name}.txt', ''.join(lines))
-        for file in files:
-            write(root / f'images/{file}.jpg')
-        # Only these classes are known, so that none is missing.
-        names = OxfordIIITPet.METAINFO['classes'][: len(files)]
-        kind = f'Pets{len(files)}'
-        small = type(kind, (OxfordIIITPet,), {'METAINFO': {'classes': names}})
-        monkeypatch.setitem(DATASETS.module_dict, kind, small)
-        splits.append(
-            split._replace(
-                images=len(files),
-                classes=len(files),
-                settings=split.settings | dict(kind=kind),
-            )
-        )
-    pets = pets._replace(root=str(root), splits=tuple(splits))
-    monkeypatch.setattr(published, 'known_datasets', lambda: (pets,))
+    for i, split in enumerate(('trainval', 'test'), 1):
+        lines = ''.join(f'{c}_{i} {n} 1 1\n' for n, c in ((1, 'A'), (2, 'B')))
+        write(root / f'annotations/{split}.txt', lines)
+        for name in 'AB':
+            write(root / f'images/{name}_{i}.jpg')
+    small = type('Pets', (OxfordIIITPet,), dict(METAINFO=dict(classes=NAMES)))
+    monkeypatch.setitem(DATASETS.module_dict, 'OxfordIIITPet', small)
+    splits = dict.fromkeys(('trainval', 'test'), dict(images=2))
+    changes = dict(root=str(root), classes=2, splits=splits)
+    known = dict(pets=known_datasets()['pets'] | changes)
+    monkeypatch.setattr(published, 'known_datasets', lambda: known)
     return root
 
 
 def test_complete_and_incomplete_sets(small_pets, capsys):
     assert checker.main(['pets']) == 0
     output = capsys.readouterr().out
-    assert '2 of 2' in output
-    assert '1 of 1' in output
+    assert output.count('2 of 2') == 4
     assert output.count(' complete') == 2
     assert 'expected' not in output
     (small_pets / 'images/B_1.jpg').unlink()
@@ -102,8 +91,7 @@ def test_complete_and_incomplete_sets(small_pets, capsys):
     assert '1 of 2' in output
     assert output.count(' incomplete') == 1
     assert 'trainval: missing (1): images/B_1.jpg' in output
-    name = OxfordIIITPet.METAINFO['classes'][1]
-    assert f'trainval: classes without images (1): {name}' in output
+    assert f'trainval: classes without images (1): {NAMES[1]}' in output
     # The layout.
     assert 'images/Abyssinian_1.jpg' in output
 
@@ -117,13 +105,12 @@ def test_root_is_looked_at_instead(small_pets, tmp_path, capsys):
 
 
 def test_list_and_help_name_every_data_set(capsys):
-    names = [dataset.name for dataset in known_datasets()]
-    assert ', '.join(names) == checker.NAMES
+    assert ', '.join(known_datasets()) == checker.NAMES
     assert checker.main(['--list']) == 0
     output = capsys.readouterr().out
-    for dataset in known_datasets():
-        assert f'{dataset.name}: {dataset.title}' in output
-        assert f'{dataset.root}/' in output
+    for name, dataset in known_datasets().items():
+        assert f'{name}: {dataset["title"]}' in output
+        assert f'{dataset["root"]}/' in output
 
 
 @pytest.mark.parametrize('args', [[], ['birds'], ['pets', '--list']])
