@@ -115,8 +115,9 @@ def explained(where: str, settings: Mapping) -> Iterator[None]:
         ) from error
     except Exception as error:  # whatever a damaged file leads its parser to
         raise ValueError(
-            f'{where} cannot be read ({type(error).__name__}: {reason(error)}): '
-            f'correct its settings, or its list or annotations; {REMEDY}'
+            f'{where} cannot be read ({type(error).__name__}: '
+            f'{reason(error)}): correct its settings, or its list or '
+            f'annotations; {REMEDY}'
         ) from error
 
 

@@ -28,7 +28,7 @@ from .coco import read_coco
 from .common import reason
 from .voc import read_names, read_voc
 
-Images = list[tuple[str, Iterable[str]]]  # paths and classes of images
+Images = Sequence[tuple[str, Iterable[str]]]  # paths and classes of images
 Track = Callable[[Images, str], Iterable]
 
 

@@ -99,14 +99,14 @@ def read_voc(
     size = None
     if root.find('size') is not None:
         sides = ('width', 'height')
-        entry = {
+        given = {
             side: to(int, root.findtext(f'size/{side}')) for side in sides
         }
-        check_entry(entry, 'size', path)
-        size = entry['width'], entry['height']
+        check_entry(given, 'size', path)
+        size = given['width'], given['height']
     items = []
     for node in root.findall('object'):
-        entry = dict(name=node.findtext('name'))
+        entry: dict[str, Any] = dict(name=node.findtext('name'))
         is_read = entry['name'] in classes
         if is_read:
             entry['difficult'] = to(int, node.findtext('difficult', '0'))
