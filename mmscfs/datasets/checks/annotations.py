@@ -47,6 +47,7 @@ RULES = {
 NO_IMAGE = 'an image_id that the file lacks'
 NO_CATEGORY = 'a category_id that the file lacks'
 TINY = 'a box below 1 px'
+OTHER_CLASS = 'a class that is not in metainfo.classes'
 CROWD, DIFFICULT = 'iscrowd=1', 'difficult=1'
 
 
@@ -168,13 +169,11 @@ def check_objects(
     setting: str,
     steps: Sequence[Mapping],
 ) -> None:
-    """Check every box and mask, and that there is something to learn.
+    """Check every box and mask, and that some objects count.
 
-    COCO's boxes below a pixel, and polygons of fewer than three points, are
-    not refused: mmdet leaves them out. It also leaves out objects of images
-    or categories that a file lacks, of which this warns.
+    What mmdet leaves out is not refused, such as COCO's boxes below a pixel
+    and polygons of fewer than three points, unless nothing else is there.
     """
-    classes = dataset.metainfo['classes']
     by_reason: dict[str, list[Mapping]] = defaultdict(list)
     beyond, without_mask = [], []
     for image in images:
@@ -184,11 +183,7 @@ def check_objects(
                     f'{image.source}: {cut(item.entry)} of image '
                     f'{image.file!r} {problem}: correct or remove it'
                 )
-            reason = item.skipped
-            if item.label is None:
-                reason = NO_CATEGORY
-            elif item.label not in classes:
-                reason = 'a class that is not in metainfo.classes'
+            reason = reason_to_skip(item, image, dataset)
             by_reason[reason].append(item.entry)
             if reason in ('', CROWD, DIFFICULT) and not item.mask:
                 without_mask.append(item.entry)
@@ -200,19 +195,22 @@ def check_objects(
     if without_mask and any(step.get('with_mask') for step in steps):
         raise ValueError(
             f'{setting}: {len(without_mask)} of {total} annotations have no '
-            f'segmentation, which the pipeline loads, e.g. '
+            'segmentation, which the pipeline loads, e.g. '
             f'{cut(without_mask[0])}: add or remove them, or train a '
             'detector without masks (LoadAnnotations with_mask=False)'
         )
-    if not by_reason.pop('', None) and not dataset.test_mode:
-        found = ', '.join(f'{len(v)} with {k}' for k, v in by_reason.items())
+    counted = by_reason.pop('', [])
+    found = ', '.join(f'{len(v)} with {k}' for k, v in by_reason.items())
+    # Test images may have no annotations at all.
+    if not counted and (total or not dataset.test_mode):
         boxes = [item.box for image in images for item in image.items]
         if boxes and all(box and max(box) <= 1 for box in boxes):
             found += '; its boxes are fractions of the image, but must be px'
+        number = sum(bool(image.file) for image in images)
         raise ValueError(
-            f'{setting} has no object of its classes in any of its '
-            f'{sum(bool(image.file) for image in images)} images that can be '
-            f'learned from: there is nothing to learn '
+            f'{setting} has no object of its classes in any of its {number} '
+            'images that counts: there is nothing to '
+            f'{"evaluate" if dataset.test_mode else "learn"} '
             f'({found or "no annotations"})'
         )
     if beyond:
@@ -221,12 +219,30 @@ def check_objects(
             f'image (e.g. in {beyond[0]!r}): is bbox [left, top, width, '
             'height], and not [left, top, right, bottom]?'
         )
-    for reason in (NO_IMAGE, NO_CATEGORY):
-        if entries := by_reason.get(reason):
-            warn(
-                f'{setting}: {len(entries)} of {total} annotations are left '
-                f'out, with {reason}, e.g. {cut(entries[0])}'
-            )
+    by_reason.pop(OTHER_CLASS, None)  # which check_classes names
+    lost = [entry for entries in by_reason.values() for entry in entries]
+    if 2 * len(lost) > total or {NO_IMAGE, NO_CATEGORY} & {*by_reason}:
+        warn(
+            f'{setting}: {len(lost)} of {total} annotations are left out: '
+            f'{found}, e.g. {cut(lost[0])}'
+        )
+
+
+def reason_to_skip(item: Item, image: AnnotatedImage, dataset: Any) -> str:
+    """Say why mmdet does not learn an object; '' if it does."""
+    if item.label is None:
+        return NO_CATEGORY
+    if item.label not in dataset.metainfo['classes'] or item.box is None:
+        return OTHER_CLASS
+    filters = {} if dataset.test_mode else dataset.filter_cfg or {}
+    least = filters.get('min_size', 0)
+    if image.size and min(image.size) < least:
+        return f'an image below filter_cfg.min_size={least}'
+    left, top, right, bottom = item.box
+    least = getattr(dataset, 'bbox_min_size', None) or 0  # VOC's
+    if min(right - left, bottom - top) < least:
+        return f'a box below filter_cfg.bbox_min_size={least}'
+    return item.skipped
 
 
 def item_problem(item: Item, size: tuple[float, float] | None) -> str | None:

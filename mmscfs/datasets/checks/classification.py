@@ -2,6 +2,7 @@
 """Check the data sets of a classifier, and those of k-NN."""
 
 import os.path as osp
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -95,10 +96,7 @@ def check_loader(
         if kind is None or not issubclass(kind, KINDS):
             continue
         if is_on_disk(settings):
-            labels = read_labels(kind, settings, where)
-            found.append(labels)
-            if num_classes is not None:
-                check_num_classes(labels, num_classes)
+            found.append(read_labels(kind, settings, where, num_classes))
     return found
 
 
@@ -121,7 +119,9 @@ def explained(where: str, settings: Mapping) -> Iterator[None]:
         ) from error
 
 
-def read_labels(kind: type, settings: Mapping, where: str) -> Labels:
+def read_labels(
+    kind: type, settings: Mapping, where: str, num_classes: int | None
+) -> Labels:
     """Read a data set's labels, and check some of its images."""
     if issubclass(kind, CIFAR10) and settings.get('download', True):
         raise ValueError(
@@ -154,7 +154,11 @@ def read_labels(kind: type, settings: Mapping, where: str) -> Labels:
     check_names(dataset, images, where)
     paths = [image.get('img_path') for image in spread(images)]
     check_images([path for path in paths if path], where)
-    return labels_of(images, list(classes), where)
+    if num_classes is not None and classes:
+        check_count('model.head.num_classes', num_classes, where, classes)
+    # A list does not tell how many classes there are.
+    limit = len(classes) or num_classes or sys.maxsize
+    return Labels(where, labels_of(images, limit, where), list(classes))
 
 
 def reads_folders(dataset: Any) -> bool:
@@ -197,55 +201,25 @@ def check_names(dataset: Any, images: Sequence[dict], where: str) -> None:
             check_inside(name, f'{where}: the list of images', folder)
 
 
-def labels_of(
-    images: Sequence[Mapping], classes: list[str], where: str
-) -> Labels:
-    """Collect the labels of images, of which each has one or a list.
-
-    Raises:
-        ValueError: One is missing, negative, or beyond the classes.
-    """
+def labels_of(images: Sequence[Mapping], limit: int, where: str) -> list[int]:
+    """Return the labels of images, of which each has one or a list."""
     labels: set[Any] = set()
     for image in images:
         label = image.get('gt_label')
         labels |= {*label} if isinstance(label, list) else {label}
     for label in labels:
-        if not isinstance(label, int) or not (
-            0 <= label < (len(classes) or float('inf'))
-        ):
-            limits = f'from 0 to {len(classes) - 1}' if classes else '>= 0'
+        if not isinstance(label, int) or not 0 <= label < limit:
             raise ValueError(
                 f'{where} has an image with the label {label!r}, which must '
-                f'be a whole number {limits}: correct its list, ann_file'
+                f'be a whole number from 0 to {limit - 1}, by the classes of '
+                'the data set or model.head.num_classes: correct its list, '
+                'ann_file, or num_classes'
             )
-    return Labels(where, sorted(labels), classes)
-
-
-def check_num_classes(labels: Labels, num_classes: int) -> None:
-    """Check the number of classes of the model's head."""
-    where, largest = labels.where, max(labels.present, default=0)
-    if labels.classes:
-        check_count(
-            'model.head.num_classes', num_classes, where, labels.classes
-        )
-    elif largest >= num_classes:
-        raise ValueError(
-            f'model.head.num_classes={num_classes}, but {where} has the '
-            f'label {largest}: labels count from 0, so set '
-            f'model.head.num_classes={largest + 1} or more'
-        )
+    return sorted(labels)
 
 
 def compare(taught: Sequence[Labels], asked: Labels) -> None:
-    """Check that the classes of an evaluation are known, by the same labels.
-
-    Args:
-        taught (Sequence[Labels]): The data sets that are learned from.
-        asked (Labels): The one that is evaluated.
-
-    Raises:
-        ValueError: They lack a class, or number them differently.
-    """
+    """Check that what is taught has the classes asked for, by same labels."""
     for part in taught:
         moved = [
             asked.classes[i]

@@ -14,7 +14,7 @@ from .annotations import (
     Item,
     check_entry,
 )
-from .common import cut
+from .common import cut, warn
 from .masks import MAX_AREA
 
 
@@ -82,6 +82,11 @@ def read_coco(
         images[entry['id']] = AnnotatedImage(
             setting, entry['file_name'], (width, height), []
         )
+    if not is_training and any(a['id'] == 0 for a in coco['annotations']):
+        warn(
+            f'{setting} has an annotation with id=0, which pycocotools never '
+            'counts as found: number the annotations from 1'
+        )
     names = {c['id']: c['name'] for c in coco['categories']}
     strays = AnnotatedImage(setting, '', None, [])
     for entry in coco['annotations']:
@@ -91,7 +96,7 @@ def read_coco(
             entry=entry,
             label=names.get(entry['category_id']),
             box=(x, y, x + w, y + h),
-            skipped=reason_to_skip(entry, image is strays),
+            skipped=why_skipped(entry, image is strays),
             mask=entry.get('segmentation'),
         )
         image.items.append(item)
@@ -129,7 +134,7 @@ def check_unique(entries: Sequence[Mapping], key: str, what: str) -> None:
         seen.add(entry[key])
 
 
-def reason_to_skip(entry: Mapping, is_stray: bool) -> str:
+def why_skipped(entry: Mapping, is_stray: bool) -> str:
     """Say why mmdet does not learn an annotation; '' if it does."""
     if min(entry['bbox'][2:]) < 1:
         return TINY

@@ -194,7 +194,7 @@ def test_number_of_classes(cfg, root):
         use_list(cfg, root, loader, 'cat/0.jpg 0', 'dog/0.jpg 7')
     check_classification_data(cfg)
     cfg.model.head.num_classes = 7
-    refuse(cfg, 'model.head.num_classes=7', 'label 7')
+    refuse(cfg, 'model.head.num_classes', 'label 7', 'from 0 to 6')
     cfg.model.head.num_classes = 8
     check_classification_data(cfg)
 

@@ -210,20 +210,40 @@ def test_entries_that_pass(coco, change, values, count, warned, log):
 @pytest.mark.parametrize(
     ('values', 'reason'),
     [
-        (dict(image_id=99), '3 with an image_id that the file lacks'),
-        (dict(category_id=99), '3 with a category_id that the file lacks'),
-        (dict(area=0), '3 with area <= 0'),
-        (dict(iscrowd=1), '3 with iscrowd=1'),
-        (dict(ignore=1), '3 with ignore=1'),
+        (dict(image_id=99), 'with an image_id that the file lacks'),
+        (dict(category_id=99), 'with a category_id that the file lacks'),
+        (dict(area=0), 'with area <= 0'),
+        (dict(iscrowd=1), 'with iscrowd=1'),
+        (dict(ignore=1), 'with ignore=1'),
         (dict(bbox=[0.1, 0.1, 0.5, 0.2]), 'fractions of the image'),
-        (dict(bbox=[5, 6, 0, 4]), '3 with a box below 1 px'),
+        (dict(bbox=[5, 6, 0, 4]), 'with a box below 1 px'),
     ],
 )
-def test_nothing_to_learn(coco, change, values, reason, refuse):
-    """As mmdet itself finds."""
+def test_nothing_to_learn(coco, change, values, reason, refuse, log):
+    """As mmdet itself finds; most of the objects are worth a warning."""
+    change(values, which=slice(2))
+    check_detection_data(coco)
+    assert '2 of 3 annotations are left out: 2 with ' in log.messages[0]
     change(values, which=slice(3))
     refuse(coco, 'nothing to learn', 'any of its 3 images', reason)
     assert not any(loaded(coco))
+    refuse(coco, 'nothing to evaluate', reason, splits=['val'])
+
+
+def test_images_that_a_filter_leaves_out(coco, refuse):
+    settings = coco.train_dataloader.dataset
+    settings.filter_cfg = dict(filter_empty_gt=True, min_size=40)
+    check_detection_data(coco)
+    settings.filter_cfg.min_size = 41  # of 60x40 px
+    refuse(coco, '3 with an image below filter_cfg.min_size=41')
+
+
+def test_ids_from_0_are_not_counted_by_pycocotools(coco, change, log):
+    change(dict(id=0))
+    check_detection_data(coco, ['train'])
+    assert not log.messages
+    check_detection_data(coco, ['val'])
+    assert 'number the annotations from 1' in log.messages[0]
 
 
 @pytest.mark.parametrize('missing', [None, []])

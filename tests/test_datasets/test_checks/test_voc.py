@@ -153,6 +153,15 @@ def test_objects(cfg, root, old, new, words, refuse):
         refuse(cfg, *words, 'b2')
 
 
+def test_boxes_that_a_filter_leaves_out(cfg, refuse):
+    """Of 19 x 28 and 55 x 28 px."""
+    settings = cfg.train_dataloader.dataset.dataset.datasets[0]
+    settings.filter_cfg = dict(bbox_min_size=28)
+    check_detection_data(cfg)
+    settings.filter_cfg = dict(bbox_min_size=29)
+    refuse(cfg, '2 with a box below filter_cfg.bbox_min_size=29')
+
+
 def test_every_file_is_checked(cfg, write, refuse):
     """The last but one of many."""
     objects = {f'i{n:03d}': ('cat', 1, 20) for n in range(300)}
