@@ -7,7 +7,6 @@ import pickle
 import mmengine.dataset.sampler as mmengine_sampler
 import pytest
 from mmengine.dataset import DefaultSampler
-from mmpretrain.registry import DATA_SAMPLERS
 
 from mmscfs.datasets import KeyedSampler
 from mmscfs.datasets.samplers import SampleKey
@@ -90,11 +89,3 @@ def test_a_seed_is_drawn_where_none_is_given():
     sampler = KeyedSampler(DATA)
     assert isinstance(sampler.seed, int)
     assert {key.key[0] for key in sampler} == {sampler.seed}
-
-
-def test_it_is_registered():
-    sampler = DATA_SAMPLERS.build(
-        dict(type='KeyedSampler', dataset=DATA, seed=1)
-    )
-    assert isinstance(sampler, KeyedSampler)
-    assert isinstance(next(iter(sampler)), SampleKey)

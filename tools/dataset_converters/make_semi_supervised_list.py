@@ -23,9 +23,11 @@ EXAMPLES = """
 examples:
   # data/imagenet/meta/train_1percent.txt
   python tools/dataset_converters/make_semi_supervised_list.py 1percent.txt
-  # ImageNet is on another machine
+  # somewhere else
   python tools/dataset_converters/make_semi_supervised_list.py \\
-      10percent.txt --no-check-files --out train_10percent.txt
+      10percent.txt --out train_10percent.txt
+  # whether all its images are there
+  python tools/dataset_converters/check_dataset.py in1k-1percent
 """
 
 
@@ -44,8 +46,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         default=Path('data/imagenet'),
         metavar='FOLDER',
-        help='ImageNet, with the class folders in FOLDER/train (default: '
-        '%(default)s)',
+        help='ImageNet (default: %(default)s)',
     )
     parser.add_argument(
         '--out',
@@ -53,11 +54,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='FILE',
         help='what to write (default: meta/train_1percent.txt or '
         'meta/train_10percent.txt below --root, which the configs read)',
-    )
-    parser.add_argument(
-        '--no-check-files',
-        action='store_true',
-        help='do not look whether the images are there',
     )
     parser.add_argument(
         '--force', action='store_true', help='replace an existing file'
@@ -86,30 +82,10 @@ def annotate(path: Path) -> dict[str, int]:
     return {file: labels[name] for file, name in found.items()}
 
 
-def check_files(files: Sequence[str], train: Path) -> None:
-    """Check that all images are there, and not empty.
-
-    Raises:
-        ValueError: Some are not.
-    """
-    bad = [
-        file
-        for file in files
-        if not (train / file).is_file() or not (train / file).stat().st_size
-    ]
-    if bad:
-        raise ValueError(
-            f'{len(bad)} of {len(files)} images are missing or empty, e.g. '
-            f'{str(train / bad[0])!r}: complete ImageNet '
-            '(tools/dataset_converters/check_dataset.py in1k looks further), '
-            'correct --root, or pass --no-check-files'
-        )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code.
 
-    0: written, 1: writing failed, 2: a wrong list, or images are missing.
+    0: written, 1: writing failed, 2: a wrong list, or OUT exists.
     """
     args = parse_args(argv)
     try:
@@ -118,8 +94,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         out = args.out or args.root / name
         if out.exists() and not args.force:
             raise ValueError(f'{out} exists: pass --force to replace it')
-        if not args.no_check_files:
-            check_files([*labels], args.root / 'train')
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2

@@ -77,8 +77,6 @@ LAUGHS = (
     )
 )
 OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
-ELSEWHERE = '<!DOCTYPE a SYSTEM "http://127.0.0.1:9/a.dtd">'
-PARAMETER = '<!DOCTYPE a [<!ENTITY % x SYSTEM "file:///etc/passwd"> %x;]>'
 GOOD = XML.format(name='b2', kind='dog', x1=5, x2=60)
 FLAG = '<difficult>{}</difficult><bndbox>'
 
@@ -91,7 +89,7 @@ FLAG = '<difficult>{}</difficult><bndbox>'
         ('no annotation', ['not XML', 'line 1']),
         *(
             (head + GOOD.replace('dog', '&x;'), ['document type'])
-            for head in (LAUGHS, OUTSIDE, ELSEWHERE, PARAMETER)
+            for head in (LAUGHS, OUTSIDE)
         ),
         ('<?xml version="1.0" encoding="x-none"?>' + GOOD, ['encoding']),
         ('<a>' * 10**5, ['not XML']),
