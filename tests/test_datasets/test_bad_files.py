@@ -18,11 +18,9 @@ from bad_files import (
     sized_jpeg,
     spoiled,
 )
-from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmscfs.datasets import ImageFiles, LoadImage
-from mmscfs.datasets.checks.classification import check_classification_data
 from mmscfs.datasets.transforms.loading import (
     EncodedImage,
     UnreadableImageError,
@@ -260,70 +258,3 @@ def test_lists(tmp_path, content, words):
         ImageFiles(**settings)
     assert words in str(caught.value)
     assert str(path) in str(caught.value)
-
-
-# Evaluation
-
-
-@pytest.fixture
-def classes(tmp_path):
-    """A folder of two classes, and the config of a classifier on it."""
-    for name in 'ab':
-        folder = tmp_path / 'val' / name
-        folder.mkdir(parents=True)
-        for i in range(2):
-            assert cv2.imwrite(str(folder / f'{i}.jpg'), picture())
-    dataset = dict(
-        type='CustomDataset',
-        data_root=str(tmp_path),
-        data_prefix='val',
-        pipeline=[dict(type='LoadImage')],
-    )
-    return Config(
-        dict(
-            default_scope='mmpretrain',
-            model=dict(head=dict(num_classes=2)),
-            val_dataloader=dict(dataset=dataset),
-        )
-    )
-
-
-def test_before_an_evaluation(classes, tmp_path):
-    """One of the images looked at; and a list that leaves its folder."""
-    check = dict(splits=['val'])
-    check_classification_data(classes, **check)
-    path = tmp_path / 'val/b/0.jpg'
-    path.write_bytes(half(jpeg()))
-    with pytest.raises(ValueError, match='cut off') as caught:
-        check_classification_data(classes, **check)
-    assert str(path) in str(caught.value)
-    sibling = tmp_path / 'val_private/0.jpg'  # begins as the folder does
-    sibling.parent.mkdir()
-    sibling.write_bytes(jpeg())
-    names = ('/etc/passwd', '../secret.jpg', str(sibling), 'http://host/b.jpg')
-    for name in names:
-        (tmp_path / 'list.txt').write_text(f'a/0.jpg 0\n{name} 1\n')
-        classes.val_dataloader.dataset.ann_file = 'list.txt'
-        with pytest.raises(ValueError, match='not a path below') as caught:
-            check_classification_data(classes, **check)
-        assert name in str(caught.value)
-
-
-@pytest.mark.parametrize('slash', ['', '/'])
-def test_whole_paths_in_the_list_of_an_evaluation(classes, tmp_path, slash):
-    """Below the folder, or without one; an address neither way."""
-    settings = classes.val_dataloader.dataset
-    (tmp_path / 'list.txt').write_text(
-        f'{tmp_path}/val/a/0.jpg 0\n{tmp_path}/val/b/0.jpg 1\n'
-    )
-    settings.ann_file = str(tmp_path / 'list.txt')
-    settings.data_prefix = f'val{slash}'
-    check_classification_data(classes, ['val'])
-    settings.update(data_root='', data_prefix='')
-    check_classification_data(classes, ['val'])
-    lines = [f'{tmp_path}/val/a/0.jpg {i % 2}\n' for i in range(100)]
-    lines[1] = 'http://127.0.0.1:9/b.jpg 1\n'  # none of those looked at
-    (tmp_path / 'list.txt').write_text(''.join(lines))
-    with pytest.raises(ValueError, match='not a path below') as caught:
-        check_classification_data(classes, ['val'])
-    assert 'http://127.0.0.1:9/b.jpg' in str(caught.value)

@@ -173,6 +173,36 @@ def test_images_of_a_list_must_exist_and_be_images(cfg, root):
 
 
 @pytest.mark.parametrize(
+    'name',
+    # The third begins as the folder does.
+    ['/etc/passwd', '../a.jpg', '{}/val_private/0.jpg', 'http://host/b.jpg'],
+)
+def test_names_of_a_list_stay_in_its_folder(cfg, root, name):
+    write_image(root / 'val_private/0.jpg')
+    name = name.format(root)
+    # Not among the images that are opened.
+    lines = [f'cat/0.jpg {i % 3}' for i in range(100)]
+    use_list(cfg, root, 'val', lines[0], f'{name} 1', *lines[1:])
+    refuse(cfg, 'not a path below', name)
+
+
+def test_whole_paths_in_a_list(cfg, root):
+    """Below the folder, or without one; an address neither way."""
+    lines = [f'{root}/val/cat/0.jpg {i % 3}' for i in range(100)]
+    use_list(cfg, root, 'val', *lines)
+    dataset = cfg.val_dataloader.dataset
+    for prefix in ('val', 'val/'):
+        dataset.data_prefix = prefix
+        check_classification_data(cfg)
+    dataset.update(data_root='', data_prefix='')
+    dataset.ann_file = str(root / 'val.txt')
+    check_classification_data(cfg)
+    text = '\n'.join([lines[0], 'http://127.0.0.1:9/b.jpg 1', *lines[1:]])
+    (root / 'val.txt').write_text(text)
+    refuse(cfg, 'not a path below', 'http://127.0.0.1:9/b.jpg')
+
+
+@pytest.mark.parametrize(
     ('line', 'problem'),
     [
         ('dog/0.jpg -1', 'label -1'),
