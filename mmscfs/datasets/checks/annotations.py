@@ -5,6 +5,7 @@ The readers of COCO and VOC fill :class:`AnnotatedImage`. Rules say of which
 type and range each field is that mmdet and pycocotools read.
 """
 
+import math
 import os.path as osp
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -174,6 +175,7 @@ def check_objects(
     What mmdet leaves out is not refused, such as COCO's boxes below a pixel
     and polygons of fewer than three points, unless nothing else is there.
     """
+    classes = set(dataset.metainfo['classes'])  # of a copy, which is slow
     by_reason: dict[str, list[Mapping]] = defaultdict(list)
     beyond, without_mask = [], []
     for image in images:
@@ -184,6 +186,8 @@ def check_objects(
                     f'{image.file!r} {problem}: correct or remove it'
                 )
             reason = reason_to_skip(item, image, dataset)
+            if item.label not in classes:
+                reason = OTHER_CLASS if item.label else NO_CATEGORY
             by_reason[reason].append(item.entry)
             if reason in ('', CROWD, DIFFICULT) and not item.mask:
                 without_mask.append(item.entry)
@@ -229,16 +233,12 @@ def check_objects(
 
 
 def reason_to_skip(item: Item, image: AnnotatedImage, dataset: Any) -> str:
-    """Say why mmdet does not learn an object; '' if it does."""
-    if item.label is None:
-        return NO_CATEGORY
-    if item.label not in dataset.metainfo['classes'] or item.box is None:
-        return OTHER_CLASS
+    """Say why mmdet does not learn an object of its classes; '' if it does."""
     filters = {} if dataset.test_mode else dataset.filter_cfg or {}
     least = filters.get('min_size', 0)
     if image.size and min(image.size) < least:
         return f'an image below filter_cfg.min_size={least}'
-    left, top, right, bottom = item.box
+    left, top, right, bottom = item.box or (0, 0, 0, 0)
     least = getattr(dataset, 'bbox_min_size', None) or 0  # VOC's
     if min(right - left, bottom - top) < least:
         return f'a box below filter_cfg.bbox_min_size={least}'
@@ -247,18 +247,24 @@ def reason_to_skip(item: Item, image: AnnotatedImage, dataset: Any) -> str:
 
 def item_problem(item: Item, size: tuple[float, float] | None) -> str | None:
     """Say what is wrong with an object's box or mask."""
-    if item.box is not None:
-        left, top, right, bottom = item.box
-        box = f'has the box {item.box} (left, top, right, bottom), which'
-        if right < left or bottom < top:
-            return f'{box} has a negative size'
-        if (right == left or bottom == top) and item.skipped != TINY:
-            return f'{box} is empty'
-        if size is not None and (
-            left >= size[0] or top >= size[1] or right < 0 or bottom < 0
-        ):
-            return f'{box} lies outside of the image ({size[0]}x{size[1]})'
+    problem = box_problem(item, size) if item.box else None
+    if problem:
+        box = f'{item.box} (left, top, right, bottom)'
+        return f'has the box {box}, which {problem}'
     problem = mask_problem(item.mask, size) if item.mask and size else None
-    return problem and (
-        f'has the segmentation {cut(item.mask)}, which {problem}'
-    )
+    if problem:
+        return f'has the segmentation {cut(item.mask)}, which {problem}'
+    return None
+
+
+def box_problem(item: Item, size: tuple[float, float] | None) -> str | None:
+    """Say what is wrong with an object's box."""
+    left, top, right, bottom = item.box or (0, 0, 0, 0)
+    if right < left or bottom < top:
+        return 'has a negative size'
+    if (right == left or bottom == top) and item.skipped != TINY:
+        return 'is empty'
+    width, height = size or (math.inf, math.inf)
+    if left >= width or top >= height or right < 0 or bottom < 0:
+        return f'lies outside of the image ({width}x{height})'
+    return None

@@ -124,14 +124,15 @@ def check_published(
         find = FINDERS.get(settings['type'], find_images)
         try:
             images = find(report, **settings)
-        except FileNotFoundError as error:
-            report.has(error.filename)
-            continue
         except Exception as error:  # whatever a damaged file leads to
-            report.notes.append(
-                f'the images cannot be listed ({type(error).__name__}): '
-                f'{reason(error)}'
-            )
+            path = getattr(error, 'filename', None)
+            if path and isinstance(error, FileNotFoundError):
+                report.has(path)
+            else:
+                report.notes.append(
+                    f'the images cannot be listed ({type(error).__name__}): '
+                    f'{reason(error)}'
+                )
             continue
         paths = [path for path, _ in images if path]
         if twice := len(paths) - len(set(paths)):
