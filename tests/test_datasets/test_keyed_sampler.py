@@ -8,7 +8,6 @@ from functools import partial
 import mmengine.dataset.sampler as mmengine_sampler
 import pytest
 from mmengine.dataset import ConcatDataset, DefaultSampler, RepeatDataset
-from mmpretrain.registry import DATA_SAMPLERS
 from torch.utils.data import DataLoader
 
 from mmscfs.datasets import ImageFiles, KeyedSampler
@@ -93,14 +92,6 @@ def test_a_seed_is_drawn_where_none_is_given():
     sampler = KeyedSampler(DATA)
     assert isinstance(sampler.seed, int)
     assert {key.key[0] for key in sampler} == {sampler.seed}
-
-
-def test_it_is_registered():
-    sampler = DATA_SAMPLERS.build(
-        dict(type='KeyedSampler', dataset=DATA, seed=1)
-    )
-    assert isinstance(sampler, KeyedSampler)
-    assert isinstance(next(iter(sampler)), SampleKey)
 
 
 @pytest.mark.parametrize('workers', [0, 2])

@@ -2,15 +2,11 @@
 """Tests of what the configs promise of the loader's processes and memory."""
 
 import os
-from pathlib import Path
 
 import cv2
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.runner import Runner
-
-CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 def report(results):
@@ -57,19 +53,3 @@ def test_each_worker_has_one_thread(tiny_run, setting):
     assert seen['process'] == first
     assert seen['opencv'] == ({1} if setting == 'as configured' else {3})
     assert seen['torch'] == {1}
-
-
-@pytest.mark.parametrize(
-    'name',
-    [
-        'scfs_r50.py',
-        'scfs/scfs_resnet50_16xb32-mcrop-coslr-500e_coco.py',
-        'scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py',
-        'dino/dino_resnet50_8xb32-mcrop-coslr-200e_in100.py',
-    ],
-)
-def test_batches_are_pinned_and_sent_without_waiting(name):
-    cfg = Config.fromfile(CONFIGS / name)
-    assert cfg.train_dataloader.pin_memory is True
-    assert cfg.train_dataloader.persistent_workers is True
-    assert cfg.data_preprocessor.non_blocking is True

@@ -13,11 +13,11 @@ from PIL import Image
 from mmscfs.datasets import ImageFiles, LoadImage, MultiCrop
 from mmscfs.datasets.samplers import SampleKey
 from mmscfs.datasets.transforms import loading
+from mmscfs.datasets.transforms.headers import jpeg_shape, read_header
 from mmscfs.datasets.transforms.loading import (
     EncodedImage,
     UnreadableImageError,
     greatest_reduction,
-    jpeg_shape,
     reduced_box,
 )
 
@@ -177,19 +177,22 @@ def test_other_formats_are_decoded_in_full(tmp_path, reductions, ending):
     assert_same(*both(str(disguised), **SMALL))
 
 
-@pytest.mark.parametrize('kind', ['grey', 'cmyk', 'progressive', '4:2:0'])
-def test_kinds_of_jpeg(tmp_path, reductions, kind):
-    image = Image.fromarray(smooth(800, 900))
-    settings = dict(quality=95)
-    if kind == 'grey':
-        image = image.convert('L')
-    elif kind == 'cmyk':
-        image = image.convert('CMYK')
-    elif kind == 'progressive':
-        settings['progressive'] = True
-    else:
-        settings['subsampling'] = '4:2:0'
-    image.save(tmp_path / 'a.jpg', **settings)
+@pytest.mark.parametrize(
+    ('mode', 'settings'),
+    [
+        ('L', {}),
+        ('CMYK', {}),
+        ('RGB', dict(progressive=True)),
+        ('RGB', dict(subsampling='4:2:0')),
+        *(
+            ('RGB', dict(exif=b'Exif\0\0' + damaged))
+            for damaged in (b'', b'MM\0*\xff\xff', bytes(range(99)))
+        ),
+    ],
+)
+def test_kinds_of_jpeg(tmp_path, reductions, mode, settings):
+    image = Image.fromarray(smooth(800, 900)).convert(mode)
+    image.save(tmp_path / 'a.jpg', quality=95, **settings)
     assert_close(*both(str(tmp_path / 'a.jpg'), **SMALL))
     assert reductions[0] > 1
 
@@ -229,20 +232,11 @@ def test_readers_that_disagree_about_the_orientation(tmp_path):
     tiff = b'MM\0*' + struct.pack('>IH', 8, 1) + entry + struct.pack('>I', 0)
     path = write(tmp_path / 'a.jpg', smooth(600, 900), exif=b'Exif\0\0' + tiff)
     content = (tmp_path / 'a.jpg').read_bytes()
-    assert jpeg_shape(content) == (900, 600)
+    assert jpeg_shape(read_header(content)) == (900, 600)
     assert cv2.imread(path).shape == (600, 900, 3)
     ours, full = both(path, **SMALL)
     ours['ori_shape'] = full['ori_shape']
     assert_same(ours, full)
-
-
-@pytest.mark.parametrize(
-    'exif',
-    [b'Exif\0\0', b'Exif\0\0MM\0*\xff\xff', b'Exif\0\0' + bytes(range(99))],
-)
-def test_damaged_exif(tmp_path, exif):
-    path = write(tmp_path / 'a.jpg', smooth(600, 900), exif=exif)
-    assert_close(*both(path, **SMALL))
 
 
 # Unreadable files
@@ -254,29 +248,19 @@ PIPELINE = [
 ]
 
 
-@pytest.mark.parametrize('how', ['read', 'decoded'])
-def test_unreadable_files(tmp_path, how):
-    """They are named and can be skipped, wherever the error arises.
+def test_an_error_of_the_late_decode(tmp_path):
+    """It names the file, which can be skipped.
 
-    test_bad_files.py has all kinds of such files.
+    test_bad_files.py has what the header shows.
     """
     for i in range(3):
         write(tmp_path / f'{i}.jpg', smooth(600, 900))
     path = tmp_path / '1.jpg'
-    (tmp_path / 'list.txt').write_text('0.jpg\n1.jpg\n2.jpg')
-    if how == 'read':
-        path.write_bytes(b'')
-    else:  # its header is fine, but its tables are called comments
-        content = path.read_bytes()
-        path.write_bytes(content.replace(b'\xff\xdb', b'\xff\xfe'))
-        results = LoadImage(reduced=True)(dict(img_path=str(path)))
-        assert isinstance(results['img'], EncodedImage)
-    settings = dict(
-        data_root=str(tmp_path),
-        ann_file='list.txt',
-        pipeline=PIPELINE,
-        serialize_data=False,
-    )
+    # Its header is fine, but its tables are called comments.
+    path.write_bytes(path.read_bytes().replace(b'\xff\xdb', b'\xff\xfe'))
+    results = LoadImage(reduced=True)(dict(img_path=str(path)))
+    assert isinstance(results['img'], EncodedImage)
+    settings = dict(data_root=str(tmp_path), pipeline=PIPELINE)
     with pytest.raises(UnreadableImageError) as caught:
         ImageFiles(**settings)[1]
     assert str(path) in str(caught.value)

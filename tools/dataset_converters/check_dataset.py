@@ -9,17 +9,14 @@ images are not decoded.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-
-if TYPE_CHECKING:
-    from mmscfs.datasets.checks.published import KnownDataset
 
 NAMES = (
     'in1k, in100, in1k-1percent, in1k-10percent, coco, voc0712, voc07, '
@@ -67,41 +64,39 @@ def parse_args(
 
 
 def print_layout(
-    console: Console, dataset: 'KnownDataset', root: Path
+    console: Console, name: str, dataset: Mapping[str, Any], root: Path
 ) -> None:
     """Print which files belong below the root."""
-    console.print(f'[bold]{dataset.name}[/bold]: {dataset.title}')
+    console.print(f'[bold]{name}[/bold]: {dataset["title"]}')
     console.print(f'{root}/', style='cyan', highlight=False)
-    for line in dataset.layout.splitlines():
+    for line in dataset['layout'].splitlines():
         # Not folded: these are paths.
         console.print(f'    {line}', highlight=False, soft_wrap=True)
 
 
-def check(console: Console, dataset: 'KnownDataset', root: Path) -> bool:
+def check(
+    console: Console, name: str, dataset: Mapping[str, Any], root: Path
+) -> bool:
     """Check a data set, print what was found, return if it is complete."""
-    from mmscfs.datasets.checks.published import check_split, problems
+    from mmscfs.datasets.checks.published import check_published
 
     bars = Console(stderr=True)
     show = partial(
         track, console=bars, transient=True, disable=not bars.is_terminal
     )
-    table = Table(title=f'{dataset.title}: {root}')
+    table = Table(title=f'{dataset["title"]}: {root}')
     table.add_column('split', no_wrap=True)
-    for name in ('images', 'classes', 'missing', 'empty or damaged'):
-        table.add_column(name, justify='right')
+    for column in ('images', 'classes', 'missing', 'empty or damaged'):
+        table.add_column(column, justify='right')
     table.add_column('')
     found = []
-    for split in dataset.splits:
-        report = check_split(split, root, show)
-        wrong = problems(split, report)
-        found += [f'{split.name}: {problem}' for problem in wrong]
-        images = f'{report.images:,}'
-        if split.images is not None:
-            images += f' of {split.images:,}'
+    for report in check_published(dataset, root, show):
+        wrong, known = report.problems(), report.known_images
+        found += [f'{report.name}: {problem}' for problem in wrong]
         table.add_row(
-            split.name,
-            images,
-            f'{len(report.per_class):,} of {split.classes:,}',
+            report.name,
+            f'{report.images:,}' + ('' if known is None else f' of {known:,}'),
+            f'{len(report.counts):,} of {report.known_classes:,}',
             f'{len(report.missing):,}',
             f'{len(report.damaged):,}',
             '[red]incomplete[/red]' if wrong else '[green]complete[/green]',
@@ -111,7 +106,7 @@ def check(console: Console, dataset: 'KnownDataset', root: Path) -> bool:
         console.print(problem, markup=False, highlight=False, soft_wrap=True)
     if found:
         console.print('\nThe layout expected:')
-        print_layout(console, dataset, root)
+        print_layout(console, name, dataset, root)
     return not found
 
 
@@ -120,23 +115,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, parser = parse_args(argv)
 
     # After parsing, so that --help and a wrong option answer at once.
-    from mmscfs.datasets.checks.published import (
-        find_dataset,
-        known_datasets,
-    )
+    from mmscfs.datasets.checks.published import known_datasets
 
     # A pipe or a file would get 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 120)
+    known = known_datasets()
     if args.list:
-        for dataset in known_datasets():
-            print_layout(console, dataset, Path(dataset.root))
+        for name, dataset in known.items():
+            print_layout(console, name, dataset, Path(dataset['root']))
         return 0
+    if args.name not in known:
+        parser.error(
+            f'unknown data set {args.name!r}: choose one of {", ".join(known)}'
+        )
+    dataset = known[args.name]
+    root = args.root or Path(dataset['root'])
     try:
-        dataset = find_dataset(args.name)
-    except ValueError as error:
-        parser.error(str(error))
-    try:
-        complete = check(console, dataset, args.root or Path(dataset.root))
+        complete = check(console, args.name, dataset, root)
     except OSError as error:  # e.g. a folder that may not be read
         print(f'error: {error}', file=sys.stderr)
         return 1

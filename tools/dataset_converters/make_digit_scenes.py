@@ -42,6 +42,7 @@ from digit_scenes import (
     load_sources,
     mask_to_polygons,
 )
+from making import holds_anything, made_whole
 from rich.console import Console
 from rich.progress import track
 
@@ -178,7 +179,7 @@ def is_made(out: Path, meta: dict[str, Any], overwrite: bool) -> bool:
 
     Raises ValueError if it holds something else that must stay.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not holds_anything(out):
         return False
     try:
         found = dict(json.loads((out / 'meta.json').read_text()))
@@ -253,27 +254,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    out = args.out.resolve()
-    new = out.with_name(f'{out.name}.tmp-{os.getpid()}')
-    old = out.with_name(f'{new.name}-old')
     try:
-        replace = out.exists()
-        new.mkdir(parents=True)
-        build(new, meta, args.workers)
-        if replace:
-            out.rename(old)
-        new.rename(out)
+        with made_whole(args.out) as new:
+            build(new, meta, args.workers)
     except (OSError, BrokenExecutor) as error:
         print(f'error: cannot make {args.out}: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f'interrupted: {args.out} is unchanged', file=sys.stderr)
         return 130
-    finally:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
     return 0
 
 

@@ -17,15 +17,9 @@ NUM_IMAGES = 20  # opened of each data set, spread over it
 def leaf_datasets(
     settings: Mapping | None, path: str
 ) -> Iterator[tuple[str, Mapping]]:
-    """Yield the data sets inside wrappers.
+    """Yield the data sets inside wrappers, such as ConcatDataset.
 
-    Args:
-        settings (Mapping, optional): Config of a data set, or of a wrapper
-            such as ConcatDataset or RepeatDataset.
-        path (str): Its setting, e.g. "train_dataloader.dataset".
-
-    Yields:
-        tuple[str, Mapping]: Path of the setting, and config.
+    With the path of each, e.g. "train_dataloader.dataset.datasets[0]".
     """
     if not settings:
         return
@@ -65,6 +59,19 @@ def is_on_disk(settings: Mapping) -> bool:
     return is_local and not any('://' in str(path) for path in paths)
 
 
+def check_count(
+    setting: str, count: int, where: str, classes: Sequence[str]
+) -> None:
+    """Check that a head has as many classes as a data set."""
+    if count != len(classes):
+        raise ValueError(
+            f'{setting}={count}, but {where} has {len(classes)} classes '
+            f'({short(classes)}): set {setting}={len(classes)}, or correct '
+            f'the classes of {where} (its data_root, or metainfo=dict('
+            'classes=...))'
+        )
+
+
 def check_images(
     paths: Sequence[str],
     setting: str,
@@ -77,9 +84,8 @@ def check_images(
         paths (Sequence[str]): The images.
         setting (str): The setting that leads to them, for errors.
         sizes (Sequence[tuple | None]): (width, height) by the annotations, px.
-            Defaults to none.
         steps (Sequence[Mapping]): The pipeline, whose ``color_type`` says
-            how the run decodes. Defaults to none.
+            how the run decodes.
 
     Raises:
         FileNotFoundError: An image does not exist.
@@ -93,11 +99,8 @@ def check_images(
             f'not exist, e.g. {missing[0]!r}: correct the folder, or put the '
             'images there'
         )
-    load = LoadImage(
-        color_type=next(
-            (s['color_type'] for s in steps if 'color_type' in s), 'color'
-        )
-    )
+    colors = [step['color_type'] for step in steps if 'color_type' in step]
+    load = LoadImage(color_type=colors[0] if colors else 'color')
     odd = []
     for path, size in zip_longest(paths, sizes):
         try:
@@ -108,12 +111,11 @@ def check_images(
                 f'({error.__cause__})'
             ) from error
         if size and tuple(size) != (width, height):
-            turned = tuple(size) == (height, width)
+            turned = ' (its EXIF orientation turns it)'
             odd.append(
                 f'{path!r} is {width}x{height} px, its annotation says '
                 f'{size[0]}x{size[1]}'
-                + ' (its EXIF orientation turns it)'
-                * turned
+                f'{turned if tuple(size) == (height, width) else ""}'
             )
     if odd:
         text = (
@@ -155,6 +157,12 @@ def cut(value: Any) -> str:
     """Return the beginning of a value, for an error."""
     text = short([value])
     return text if len(text) <= 300 else f'{text[:300]}...'
+
+
+def reason(error: Exception) -> str:
+    """Return an error's text in a line, without CIFAR's advice: a download."""
+    text = ' '.join(str(error).split())
+    return text.partition(', you can specify `download')[0].rstrip('.')
 
 
 def warn(text: str) -> None:

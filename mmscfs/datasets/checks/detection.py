@@ -8,9 +8,10 @@ from mmengine.config import Config
 
 from mmscfs.compatibility import check_package
 
-from .coco import check_coco
-from .common import build, is_on_disk, loader_datasets, short
-from .voc import check_voc
+from .annotations import check_annotations
+from .coco import find_coco
+from .common import build, check_count, is_on_disk, loader_datasets, need
+from .voc import find_voc
 
 # Heads that count the classes of the data set, and the part of HTC's that
 # counts those of COCO-stuff.
@@ -23,21 +24,10 @@ def check_detection_data(
 ) -> None:
     """Check the data sets of a detection config against disk and model.
 
-    Looks at mmdet's CocoDataset, XMLDataset, VOCDataset and the subclasses
-    that read their files in the same way, inside any wrapper; other data
-    sets, and files that are not on a disk, are left to themselves. Checks
-    that annotations, images and classes are there and fit each other, and
-    that the model's heads have as many classes.
-
-    Args:
-        cfg (Config): Any config; nothing is changed.
-        splits (Sequence[str]): The data loaders that the run will use, of
-            "train", "val" and "test". Defaults to ("train", "val").
-
-    Raises:
-        FileNotFoundError: Annotations or images are missing.
-        ValueError: They are damaged, or do not fit the classes. Both name
-            the setting, its value and the remedy.
+    Arguments and errors are those of :func:`check_data`. Looks at mmdet's
+    CocoDataset, XMLDataset, VOCDataset and the subclasses that read their
+    files in the same way: that annotations, images and classes fit each
+    other, and the model's heads have as many classes.
     """
     leaves = [
         leaf
@@ -51,8 +41,8 @@ def check_detection_data(
         return  # mmdet is slow to import, and pre-training does without
     check_package('mmdet')
     for where, settings in leaves:
-        kind, check = find_check(settings.get('type'))
-        if check is None:
+        kind, read = find_reader(settings.get('type'))
+        if read is None:
             continue
         if not isinstance(settings.get('ann_file', ''), str):
             raise ValueError(
@@ -68,45 +58,34 @@ def check_detection_data(
                 "needs its comma, ('cat',)"
             )
         if not dataset.return_classes:  # else the model reads the names
-            check_num_classes(cfg.get('model', {}), classes, where)
+            heads = head_classes(cfg.get('model', {}), 'model', False)
+            for setting, count in heads:
+                check_count(setting, count, where, classes)
         if is_on_disk(settings):
-            check(dataset, where, settings.get('pipeline') or ())
+            need(dataset.ann_file, f'{where}.ann_file', dataset)
+            steps = settings.get('pipeline') or ()
+            check_annotations(read(dataset, where), dataset, where, steps)
 
 
-def find_check(
-    kind: str | type | None,
-) -> tuple[Any, Callable[[Any, str, Sequence[Mapping]], None] | None]:
-    """Return a data set's class, and the check of its files.
+def find_reader(kind: Any) -> tuple[Any, Callable | None]:
+    """Return a data set's class, and the reader of its files.
 
-    The check is None for a class that finds or parses its files in another
+    The reader is None for a class that finds or parses its files in another
     way than mmdet's CocoDataset and XMLDataset.
     """
     from mmdet.datasets import CocoDataset, XMLDataset
     from mmdet.registry import DATASETS
 
     found: Any = DATASETS.get(kind) if isinstance(kind, str) else kind
-    for base, check in ((CocoDataset, check_coco), (XMLDataset, check_voc)):
+    for base, reader in ((CocoDataset, find_coco), (XMLDataset, find_voc)):
         if (
             found is not None
             and issubclass(found, base)
             and found.load_data_list is base.load_data_list
             and found.parse_data_info is base.parse_data_info
         ):
-            return found, check
+            return found, reader
     return found, None
-
-
-def check_num_classes(
-    model: Mapping, classes: Sequence[str], where: str
-) -> None:
-    """Check the number of classes of a model's heads."""
-    for setting, count in head_classes(model, 'model', False):
-        if count != len(classes):
-            raise ValueError(
-                f'{setting}={count}, but {where} has {len(classes)} classes '
-                f'({short(classes)}): set {setting}={len(classes)}, or '
-                f'{where}.metainfo=dict(classes=...)'
-            )
 
 
 def head_classes(

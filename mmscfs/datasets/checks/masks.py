@@ -7,25 +7,29 @@ memory, loops for ever, or returns memory that was never set.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from .common import cut
 
 MAX_AREA = 2**29  # px of an image
-MAX_BOUNDARY = 2**28  # px of a polygon
 REACH = 10  # sides of an image that a polygon may lie outside of it
 RUN = r'[P-o]{0,5}[0-O]'  # a packed run length: five bits a character
 
 
-def mask_problem(mask: Any, image: Mapping) -> str | None:
-    """Say what is wrong with a mask: polygons, or runs of pixels."""
+def mask_problem(mask: Any, image: Sequence[float]) -> str | None:
+    """Say what is wrong with a mask: polygons, or runs of pixels.
+
+    Args:
+        mask (Any): As the file has it.
+        image (Sequence[float]): Width and height of the image, px.
+    """
     if isinstance(mask, list):
         return polygons_problem(mask, image)
     if not isinstance(mask, dict):
         return 'is neither polygons nor run lengths'
     size, counts = mask.get('size'), mask.get('counts')
-    expected = [image['height'], image['width']]
+    expected = [*image][::-1]
     if size != expected:
         return (
             f'has size={cut(size)} instead of [height, width] of the image, '
@@ -63,9 +67,9 @@ def packed_total(counts: str) -> float:
     return float(left + width) - int(mask.area(added)) + foreground
 
 
-def polygons_problem(polygons: list, image: Mapping) -> str | None:
+def polygons_problem(polygons: list, image: Sequence[float]) -> str | None:
     """Say what is wrong with polygons [x, y, x, y, ...]."""
-    reach = REACH * max(image['width'], image['height'])
+    reach = REACH * max(image)
     for polygon in polygons:
         if not isinstance(polygon, list):
             return 'is not a list of polygons [[x, y, x, y, ...], ...]'
@@ -84,8 +88,6 @@ def polygons_problem(polygons: list, image: Mapping) -> str | None:
             return (
                 f'has a polygon with the coordinate '
                 f'{high if high > reach else low}, far outside of the image '
-                f'({image["width"]}x{image["height"]})'
+                f'({image[0]}x{image[1]})'
             )
-        if len(polygon) / 2 * (high - low) > MAX_BOUNDARY:
-            return f'has a polygon of {len(polygon) // 2} points, too many'
     return None

@@ -13,7 +13,7 @@ from mmengine import fileio
 from mmpretrain.registry import TRANSFORMS
 from PIL.Image import DecompressionBombError
 
-from .headers import check_jpeg_end, check_pixels, jpeg_shape
+from .headers import check_jpeg_end, check_pixels, jpeg_shape, read_header
 
 DECODE_FLAGS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
@@ -256,9 +256,10 @@ class LoadImage(LoadImageFromFile):
         path = results['img_path']
         with named(path):
             content = read(path, self.backend_args)
-            check_pixels(content, self.max_pixels)
-            check_jpeg_end(content)
-            shape = jpeg_shape(content) if self.reduced else None
+            header = read_header(content)
+            check_pixels(header, self.max_pixels)
+            check_jpeg_end(content, header)
+            shape = jpeg_shape(header) if self.reduced else None
             if shape is not None:
                 image = EncodedImage(content, path, shape)
             elif self.reduced:

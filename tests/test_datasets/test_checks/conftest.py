@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""A data set of COCO's format, and what the checks of detectors say."""
+"""A detector's data sets in COCO's format, and what the checks say."""
 
 import copy
 import json
@@ -28,26 +28,16 @@ def write_image():
 @pytest.fixture
 def content():
     """Three images of 60x40 with one box each, of one class each."""
-    return dict(
-        images=[
-            dict(id=i, file_name=f'{i}.jpg', width=60, height=40)
-            for i in range(3)
-        ],
-        annotations=[
-            dict(
-                id=i + 1,
-                image_id=i,
-                category_id=10 * i,
-                bbox=[5.0, 6.0, 20.0, 10.5],
-                area=210.0,
-                iscrowd=0,
-            )
-            for i in range(3)
-        ],
-        categories=[
-            dict(id=10 * i, name=name) for i, name in enumerate(CLASSES)
-        ],
-    )
+    images = [
+        dict(id=i, file_name=f'{i}.jpg', width=60, height=40) for i in range(3)
+    ]
+    box = dict(bbox=[5.0, 6.0, 20.0, 10.5], area=210.0, iscrowd=0)
+    annotations = [
+        dict(id=i + 1, image_id=i, category_id=10 * i) | copy.deepcopy(box)
+        for i in range(3)
+    ]
+    names = [dict(id=10 * i, name=name) for i, name in enumerate(CLASSES)]
+    return dict(images=images, annotations=annotations, categories=names)
 
 
 @pytest.fixture
@@ -65,17 +55,15 @@ def coco(tmp_path, content, write_image):
         pipeline=[dict(type='NoSuchTransform')],
     )
     head = dict(num_classes=3, loss_cls=dict(type='CrossEntropyLoss'))
+    heads = dict(
+        bbox_head=[copy.deepcopy(head), copy.deepcopy(head)],
+        mask_head=dict(num_classes=3),
+        semantic_head=dict(num_classes=183),
+    )
     return Config(
         dict(
             default_scope='mmdet',
-            model=dict(
-                rpn_head=dict(num_classes=1),
-                roi_head=dict(
-                    bbox_head=[copy.deepcopy(head), copy.deepcopy(head)],
-                    mask_head=dict(num_classes=3),
-                    semantic_head=dict(num_classes=183),
-                ),
-            ),
+            model=dict(rpn_head=dict(num_classes=1), roi_head=heads),
             train_dataloader=dict(dataset=copy.deepcopy(dataset)),
             val_dataloader=dict(dataset=dict(dataset, test_mode=True)),
         )

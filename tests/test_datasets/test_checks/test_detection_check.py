@@ -15,6 +15,8 @@ from mmengine.registry import init_default_scope
 
 from mmscfs.datasets.checks.detection import check_detection_data
 
+DETECTION = 'mmscfs.datasets.checks.detection'
+
 
 def test_good_data(coco, log):
     before = coco.pretty_text
@@ -23,7 +25,7 @@ def test_good_data(coco, log):
     assert not log.messages
 
 
-def test_some_classes_of_the_file_are_enough(coco):
+def test_some_classes_of_the_file_are_enough(coco, log):
     for split in ('train', 'val'):
         loader = coco[f'{split}_dataloader']
         loader.dataset.metainfo.classes = ('cat', 'owl')
@@ -31,6 +33,7 @@ def test_some_classes_of_the_file_are_enough(coco):
     for head in (*heads.bbox_head, heads.mask_head):
         head.num_classes = 2
     check_detection_data(coco)
+    assert "objects called 'dog' are left out" in log.messages[0]
 
 
 @pytest.mark.parametrize(
@@ -44,11 +47,12 @@ def test_stock_paths_are_mmdets(config, tmp_path, monkeypatch):
     cfg = Config.fromfile(stock / f'{config}.py')
     cfg.default_scope = 'mmdet'
     seen = []
-    for check in ('check_coco', 'check_voc'):
-        monkeypatch.setattr(
-            f'mmscfs.datasets.checks.detection.{check}',
-            lambda dataset, where, steps: seen.append((dataset, where)),
-        )
+    for name in ('find_coco', 'find_voc', 'need'):
+        monkeypatch.setattr(f'{DETECTION}.{name}', lambda *_: None)
+    monkeypatch.setattr(
+        f'{DETECTION}.check_annotations',
+        lambda found, dataset, where, steps: seen.append((dataset, where)),
+    )
     check_detection_data(cfg, ('train', 'val', 'test'))
     assert len(seen) == (4 if 'voc' in config else 3)
     for dataset, where in seen:
