@@ -15,10 +15,8 @@ from functools import partial
 from pathlib import Path
 
 from picture_command import (
-    add_config_options,
     at_least,
-    new_parser,
-    parse,
+    picture_parser,
     read_config,
     write_pictures,
 )
@@ -39,9 +37,10 @@ examples:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a wrong option exits with code 2."""
-    parser = new_parser(__doc__, EXAMPLES)
-    add_config_options(
-        parser,
+    parser = picture_parser(
+        __doc__,
+        EXAMPLES,
+        'views.png',
         'config of a pre-training',
         'train_dataloader.dataset.data_root=my/images',
     )
@@ -61,7 +60,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='N',
         help='epoch of the run, from 1 on (default: %(default)s)',
     )
-    return parse(parser, argv, 'views.png')
+    return parser.parse_args(argv)
 
 
 def draw(args: argparse.Namespace) -> list[partial]:

@@ -30,15 +30,6 @@ TRUSTED = {
     *('BN', 'BN1d', 'BN2d', 'SyncBN', 'LN', 'LN2d', 'GN'),
     *('ReLU', 'GELU', 'Conv', 'Conv2d'),
 }
-# What settings that fit no class raise, by their kind.
-UNBUILDABLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-)
 SIZES = dict(global_size=224, local_size=96)  # of a config without MultiCrop
 
 
@@ -128,7 +119,9 @@ def load_network(path: str, config: str | None, which: str | None) -> Network:
         if not model.get('search_neck') and 'depth' in backbone:
             backbone['out_indices'] = (1, 2, 3)
         backbone = MODELS.build(backbone)
-    except UNBUILDABLE as error:
+    except (ValueError, OSError):
+        raise  # they say it
+    except Exception as error:  # settings that fit no class raise anything
         raise ValueError(
             f'its config has no backbone that can be built ({error!r}): name '
             'that of its pre-training by --config'

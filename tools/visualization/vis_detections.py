@@ -13,10 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from picture_command import (
-    add_config_options,
     at_least,
-    new_parser,
-    parse,
+    picture_parser,
     read_config,
     write_pictures,
 )
@@ -37,9 +35,10 @@ examples:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a wrong option exits with code 2."""
-    parser = new_parser(__doc__, EXAMPLES)
-    add_config_options(
-        parser,
+    parser = picture_parser(
+        __doc__,
+        EXAMPLES,
+        'detections.png',
         "the detector's config",
         'val_dataloader.dataset.data_root=data/my',
     )
@@ -62,9 +61,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=0.3,
         help='least score of what is drawn (default: %(default)s)',
     )
-    args = parse(parser, argv, 'detections.png')
-    if not 0 <= args.min_score <= 1:
-        parser.error(f'--min-score {args.min_score}: must lie in [0, 1]')
+    args = parser.parse_args(argv)
     pairs = [text.partition('=')[::2] for text in args.checkpoints]
     for text, (name, path) in zip(args.checkpoints, pairs, strict=True):
         if not name or not path:

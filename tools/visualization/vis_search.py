@@ -17,8 +17,7 @@ from pathlib import Path
 from picture_command import (
     add_network_option,
     naming,
-    new_parser,
-    parse,
+    picture_parser,
     write_pictures,
 )
 
@@ -46,7 +45,7 @@ checkpoints, the last three stages of the ResNet are searched.
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a wrong option exits with code 2."""
-    parser = new_parser(__doc__, EXAMPLES)
+    parser = picture_parser(__doc__, EXAMPLES, 'search_maps.png')
     parser.add_argument(
         'images', nargs='+', metavar='IMAGE', help='image file to search in'
     )
@@ -78,7 +77,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='shorter side of the image for the network; local views scale '
         "with it (default: the config's global_size)",
     )
-    args = parse(parser, argv, 'search_maps.png')
+    args = parser.parse_args(argv)
     if len(args.checkpoint) > 2:
         parser.error(
             f'--checkpoint: {len(args.checkpoint)} are too many to stand side '

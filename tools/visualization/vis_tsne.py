@@ -15,12 +15,10 @@ from functools import partial
 from pathlib import Path
 
 from picture_command import (
-    add_config_options,
     add_network_option,
     at_least,
     naming,
-    new_parser,
-    parse,
+    picture_parser,
     read_config,
     write_pictures,
 )
@@ -48,9 +46,10 @@ examples:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a wrong option exits with code 2."""
-    parser = new_parser(__doc__, EXAMPLES)
-    add_config_options(
-        parser,
+    parser = picture_parser(
+        __doc__,
+        EXAMPLES,
+        'embedding.png',  # the CSV has its name
         'config with images to test on, e.g. one below '
         'configs/classification/knn',
         'test_dataloader.dataset.data_root=my/images',
@@ -81,13 +80,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='images at most, evenly spread over the data set; t-SNE takes '
         'half a minute for 2000 (default: %(default)s)',
     )
-    parser.add_argument(
-        '--seed',
-        type=int,
-        default=0,
-        help='seed of t-SNE (default: %(default)s)',
-    )
-    return parse(parser, argv, 'embedding.png')  # the CSV has its name
+    return parser.parse_args(argv)
 
 
 def label_or_none(image: Mapping, what: str) -> int:
@@ -172,7 +165,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
         )
     ((layer, features),) = found.layers.items()
     with Console().status(f'{args.method} of {len(features)} features'):
-        points = embed(features.numpy(), args.method, args.seed)
+        points = embed(features.numpy(), args.method, seed=0)
     labels = found.labels.numpy()
     if np.all(labels < 0):
         labels = None
