@@ -266,8 +266,7 @@ def merge_common(cfg: 'Config', args: argparse.Namespace) -> None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    change(cfg, args.cfg_options or {})
 
 
 def build_runner(cfg: 'Config') -> 'Runner':

@@ -91,12 +91,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_run_options(parser, 'grid_<config>')
     args = parser.parse_args(argv)
-    for name in (args.config, args.pretrained):
-        if name and not Path(name).is_file():
-            parser.error(
-                f'no file {name!r}: name a config below configs, and a '
-                'checkpoint after --pretrained'
-            )
+    if args.pretrained and not Path(args.pretrained).is_file():
+        parser.error(f'--pretrained: no file {args.pretrained!r}')
     if args.network and not args.pretrained:
         parser.error('--network requires --pretrained')
     for lr in args.lr:

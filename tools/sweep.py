@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from command_line import (
     CONFIGS,
     add_run_options,
+    at_least,
     change,
     commanded,
     make_parser,
@@ -78,7 +79,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--seeds',
-        type=int,
+        type=at_least(0),
         nargs='+',
         default=[0],
         metavar='N',
@@ -106,9 +107,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(
             f'no list {args.list!r}: name one, e.g. of configs/sweeps'
         )
-    for seed in args.seeds:
-        if seed < 0:
-            parser.error(f'--seeds {seed} must be 0 or more')
     args.work_dir = args.work_dir or Path(
         'work_dirs', f'sweep_{Path(args.list).stem}'
     )
@@ -127,17 +125,10 @@ class Variant(NamedTuple):
 
 
 def read_list(path: str) -> tuple[dict[str, Variant], str | None]:
-    """Read a list: a Python config with ``variants``.
+    """Read a list; return its variants by name, and the paper's table.
 
-    Each is a dict of ``name``, ``config`` and, if needed, dicts of settings
-    by dotted key: ``cfg_options``, and ``defaults`` that the command may
-    change. ``evaluations``, ``detection`` (configs) stand beside
-    ``variants``, or in a variant that has its own. Configs that the current
-    folder lacks are those of this repository.
-
-    Returns:
-        tuple[dict[str, Variant], str | None]: The variants by name, and which
-        ``table`` of the paper they belong beside.
+    ``evaluations`` and ``detection`` stand beside ``variants``, or in one that
+    has its own. Configs that the current folder lacks are this repository's.
 
     Raises:
         ValueError: Something is missing, unknown, or there twice.

@@ -157,9 +157,9 @@ def main() -> None:
         start_from,
     )
 
-    cfg = read_config(args.config)
-    merge_args(cfg, args)
     try:  # before the runner touches the work directory
+        cfg = read_config(args.config)
+        merge_args(cfg, args)
         if not args.overwrite:
             check_work_dir(cfg)
         prepare_config(cfg)

@@ -82,7 +82,11 @@ class Commands:
         self.calls.append((name, how))
         self.commands.append(command)
         if name in self.failing:
-            log_file.write('Traceback\nValueError: no such luck\n')
+            # Of two processes, below their launcher's own.
+            log_file.write(
+                'Traceback\n[rank1]: ValueError: no such luck\n'
+                'torch.distributed.ChildFailedError: \n  error_file: -\n==\n'
+            )
             log_file.flush()
             return 1
         stem = next(

@@ -96,7 +96,7 @@ def test_a_terminated_tool_ends_its_command(tmp_path):
         ('grid', '--gpus 0', '--gpus: 0 must be a whole number >= 1'),
         ('sweep', '--cfg-options a', "'a' is not KEY=VALUE, e.g. "),
         ('grid', '--cfg-options a', "'a' is not KEY=VALUE, e.g. "),
-        ('sweep', '--seeds -1', '--seeds -1 must be 0 or more'),
+        ('sweep', '--seeds a', '--seeds: a must be a whole number >= 0'),
         ('sweep', '--eval-cfg-options a', "'a' is not KEY=VALUE, e.g. "),
         ('grid', '--lr 0', '--lr 0 must be above 0'),
         ('grid', '--lr nan', '--lr nan must be above 0'),
@@ -106,7 +106,7 @@ def test_a_terminated_tool_ends_its_command(tmp_path):
             '--weight-decay -0.1 must be 0 or more',
         ),
         ('grid', '--network student', '--network requires --pretrained'),
-        ('grid', '--pretrained no.pth', "no file 'no.pth'"),
+        ('grid', '--pretrained no.pth', "--pretrained: no file 'no.pth'"),
     ],
     indirect=['start'],
 )

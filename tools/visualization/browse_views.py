@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from picture_command import (
+    add_number_option,
     at_least,
     picture_parser,
     read_config,
@@ -44,12 +45,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'config of a pre-training',
         'train_dataloader.dataset.data_root=my/images',
     )
-    parser.add_argument(
-        '--number',
-        type=at_least(1),
-        default=6,
-        help='images, evenly spread over the data set (default: %(default)s)',
-    )
+    add_number_option(parser, 6)
     parser.add_argument(
         '--seed', type=int, help="seed of the run (default: the config's)"
     )

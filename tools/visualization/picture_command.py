@@ -16,7 +16,7 @@ from command_line import (
     read_config,
 )
 
-__all__ = ['add_network_option', 'at_least', 'read_config']
+__all__ = ['add_network_option', 'at_least', 'read_config']  # for commands
 
 
 def picture_parser(
@@ -47,6 +47,19 @@ def picture_parser(
         help='PNG to write (default: %(default)s)',
     )
     return parser
+
+
+def add_number_option(
+    parser: argparse.ArgumentParser, default: int, least: int = 1
+) -> None:
+    """Add how many images are drawn."""
+    parser.add_argument(
+        '--number',
+        type=at_least(least),
+        default=default,
+        help='images at most, evenly spread over the data set (default: '
+        '%(default)s)',
+    )
 
 
 def png(text: str) -> Path:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from picture_command import (
-    at_least,
+    add_number_option,
     picture_parser,
     read_config,
     write_pictures,
@@ -45,16 +45,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--checkpoints',
         nargs='+',
+        type=named,
         required=True,
         metavar='NAME=CHECKPOINT',
         help='what to draw in a column, and its title',
     )
-    parser.add_argument(
-        '--number',
-        type=at_least(1),
-        default=4,
-        help='images, evenly spread over the data set (default: %(default)s)',
-    )
+    add_number_option(parser, 4)
     parser.add_argument(
         '--min-score',
         type=float,
@@ -62,17 +58,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='least score of what is drawn (default: %(default)s)',
     )
     args = parser.parse_args(argv)
-    pairs = [text.partition('=')[::2] for text in args.checkpoints]
-    for text, (name, path) in zip(args.checkpoints, pairs, strict=True):
-        if not name or not path:
-            parser.error(
-                f'--checkpoints {text!r}: give name=checkpoint, e.g. '
-                'random=work_dirs/random/epoch_12.pth'
-            )
-    if len({name for name, _ in pairs} | {'annotated'}) <= len(pairs):
-        parser.error('--checkpoints: every name once, and none "annotated"')
+    pairs = args.checkpoints
     args.checkpoints = dict(pairs)
+    if len({*args.checkpoints, 'annotated'}) <= len(pairs):
+        parser.error('--checkpoints: every name once, and none "annotated"')
     return args
+
+
+def named(text: str) -> tuple[str, str]:
+    """Return a name and a checkpoint; a type of argparse."""
+    name, _, path = text.partition('=')
+    if not name or not path:
+        raise argparse.ArgumentTypeError(
+            f'{text!r}: give name=checkpoint, e.g. '
+            'random=work_dirs/random/epoch_12.pth'
+        )
+    return name, path
 
 
 def draw(args: argparse.Namespace) -> list[partial]:

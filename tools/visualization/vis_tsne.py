@@ -16,7 +16,7 @@ from pathlib import Path
 
 from picture_command import (
     add_network_option,
-    at_least,
+    add_number_option,
     naming,
     picture_parser,
     read_config,
@@ -73,13 +73,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default='tsne',
         help='how features become points (default: %(default)s)',
     )
-    parser.add_argument(
-        '--number',
-        type=at_least(3),
-        default=2000,
-        help='images at most, evenly spread over the data set; t-SNE takes '
-        'half a minute for 2000 (default: %(default)s)',
-    )
+    # t-SNE takes half a minute for these.
+    add_number_option(parser, 2000, least=3)
     return parser.parse_args(argv)
 
 
