@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from command_line import CONFIGS, PREFIX, add_cfg_options, make_parser
+from command_line import add_cfg_options, make_parser
 from doctor_environment import (
     MISSING,
     NOTE,
@@ -48,28 +48,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         'config',
         nargs='?',
-        help='check that this config would run here; a file, or mmscfs:: and '
-        'a name below configs',
+        help='check that this config would run here; a file or mmscfs::NAME',
     )
     parser.add_argument(
         '--json', type=Path, metavar='FILE', help='write all findings here too'
     )
     add_cfg_options(parser, 'train_dataloader.batch_size=64')
     args = parser.parse_args(argv)
-    name = args.config
-    if name and name.startswith(PREFIX):
-        args.config = str(CONFIGS / name.removeprefix(PREFIX))
-    if name and not Path(args.config).is_file():
-        parser.error(
-            f'no config file {name!r}: name one, e.g. configs/scfs_r50.py or '
-            f'{PREFIX}scfs_r50.py'
-        )
     if args.cfg_options and not args.config:
         parser.error('--cfg-options change a config: name it first')
-    if args.json and not args.json.absolute().parent.is_dir():
-        parser.error(
-            f'--json: no folder {args.json.absolute().parent}: make it first'
-        )
     return args
 
 

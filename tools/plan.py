@@ -127,10 +127,11 @@ class Step:
         return saved.iteration / length
 
     def is_outdated(self, path: Path) -> bool:
-        """Whether a file is older than the checkpoint that it starts from."""
-        start = self.pretrained
-        is_there = start is not None and start.is_file()
-        return is_there and path.stat().st_mtime < start.stat().st_mtime
+        """Whether a file is older than what the step it starts from made."""
+        if not isinstance(self.start, Step) or self.is_waiting:
+            return False
+        start = self.start.checkpoint
+        return path.stat().st_mtime < start.stat().st_mtime
 
     def look(self) -> None:
         """Set ``metrics`` and ``problem``."""
@@ -145,6 +146,8 @@ class Step:
 
     def reached(self) -> tuple[Metrics, str]:
         """Return its metrics, and what is missing, or ""; may raise."""
+        if isinstance(self.start, Step) and self.is_waiting:
+            return {}, f'waits for {self.start.name}'
         if self.goal == 'validation' and (starts := read_starts(self.folder)):
             run = RunLog(self.folder, starts)
             if not self.is_outdated(run.last_start.folder):
@@ -222,8 +225,7 @@ class Plan:
 
     Args:
         path (Path): The record, a JSON file. Tables are written beside it.
-        settings (dict): What all calls in this folder must agree in, where
-            they name it; as JSON gives it back.
+        settings (dict): What all calls in this folder must agree in.
         steps (Sequence[Step]): What this call is about, each behind the one
             that it starts from.
         arrange (Callable): Makes tables of all steps, and facts for the
@@ -276,10 +278,9 @@ class Plan:
                 step.look()
 
     def carry_out(self, gpus: int | None, is_dry: bool = False) -> int:
-        """Run the steps that are not done, or in a dry run print them.
+        """Run the steps that are not done; return a command's exit code.
 
-        Returns:
-            int: The exit code of a command.
+        A dry run only prints them.
         """
         pending = [step for step in self.wanted if step.problem]
         if is_dry:
@@ -311,15 +312,14 @@ class Plan:
     def write(self, is_last: bool = False) -> int:
         """Write the record and the tables; print them the last time.
 
-        Returns:
-            int: The exit code of a command: 1 if a step is not done, or the
-            last writing failed.
+        Then the exit code is 1 if a step is not done, or writing failed.
         """
         summary, facts = self.arrange([*self.steps.values()])
         entries = {name: step.entry() for name, step in self.steps.items()}
-        # Other calls at the same time may have more.
-        entries = read_record(self.path).get('steps', {}) | entries
-        record = facts | dict(settings=self.settings, steps=entries)
+        more = read_record(self.path)  # of other calls at the same time
+        settings = more.get('settings', {}) | self.settings
+        steps = more.get('steps', {}) | entries
+        record = facts | dict(settings=settings, steps=steps)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(record, indent=2)
         write_atomically(self.path, f'{text}\n'.encode())

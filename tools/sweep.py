@@ -369,12 +369,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     heading = f'Sweep: {Path(args.list).stem}'
     tables = partial(arrange, heading=heading, table=table)
     if args.table_only:
-        if not path.is_file():
+        plan = Plan(path, settings, [], tables)
+        if not plan.steps:
             raise ValueError(
-                f'--table-only: --work-dir {args.work_dir} has no sweep.json: '
-                'name the folder of the sweep'
+                f'--table-only: --work-dir {args.work_dir} has no sweep.json '
+                'with steps: name the folder of the sweep'
             )
-        return Plan(path, settings, [], tables).write(is_last=True)
+        return plan.write(is_last=True)
     settings |= dict(cfg_options=args.cfg_options, gpus=args.gpus or 1)
     if not args.skip_evaluations:
         settings['eval_cfg_options'] = args.eval_cfg_options

@@ -11,7 +11,6 @@ epoch. Of pipelines without MultiCrop the crops are drawn without boxes.
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from picture_command import (
@@ -59,8 +58,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def draw(args: argparse.Namespace) -> list[partial]:
-    """Make the views, return what writes the picture.
+def draw(args: argparse.Namespace) -> list:
+    """Make the views, return the picture.
 
     Raises:
         OSError, ValueError, KeyError: The config or an image is not usable.
@@ -70,7 +69,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
     from mmengine.runner import set_random_seed
     from rich.progress import track
 
-    from mmscfs.visualization import draw_views, make_views, spread, write_png
+    from mmscfs.visualization import draw_views, make_views, spread
 
     cfg = read_config(args.config, args.cfg_options)
     if not cfg.get('train_dataloader'):
@@ -95,7 +94,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
         f'as the network gets them in epoch {args.epoch} of seed {seed}; '
         'percent: share of the image',
     )
-    return [partial(write_png, picture)]
+    return [picture]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,18 +5,26 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from command_line import (
     add_cfg_options,
     add_network_option,
+    add_pretrained_options,
     at_least,
     make_parser,
     read_config,
 )
 
-__all__ = ['add_network_option', 'at_least', 'read_config']  # for commands
+__all__ = [  # for the commands
+    'add_network_option',
+    'add_pretrained_options',
+    'at_least',
+    'read_config',
+]
 
 
 def picture_parser(
@@ -89,14 +97,15 @@ def naming(checkpoint: str) -> Iterator[None]:
 
 def write_pictures(
     args: argparse.Namespace,
-    draw: Callable[[argparse.Namespace], Sequence[Callable[[Path], None]]],
+    draw: Callable[[argparse.Namespace], Sequence[Any]],
     *others: Path,
 ) -> int:
     """Draw, and write what was drawn; say what went wrong.
 
     Args:
         args (Namespace): Has ``out``, the file to write.
-        draw (Callable): Takes long, and returns for each file what writes it.
+        draw (Callable): Takes long, and returns the picture, and what writes
+            each of the others.
         *others (Path): More files to write.
 
     Returns:
@@ -104,16 +113,18 @@ def write_pictures(
         input.
     """
     from mmscfs.checkpoint import check_writable
+    from mmscfs.visualization import write_png
 
     paths = [args.out, *others]
     try:
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
             check_writable(path)
-        writers = draw(args)
+        picture, *writers = draw(args)
     except (OSError, ValueError, KeyError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    writers.insert(0, partial(write_png, picture))
     for path, write in zip(paths, writers, strict=True):
         try:
             write(path)

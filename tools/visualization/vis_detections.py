@@ -9,7 +9,6 @@ from an SCFS teacher.
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from picture_command import (
@@ -76,8 +75,8 @@ def named(text: str) -> tuple[str, str]:
     return name, path
 
 
-def draw(args: argparse.Namespace) -> list[partial]:
-    """Detect, return what writes the picture.
+def draw(args: argparse.Namespace) -> list:
+    """Detect, return the picture.
 
     Raises:
         OSError, ValueError: The config or a checkpoint is not usable.
@@ -85,7 +84,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
     # Here, so that --help and a wrong option answer at once.
     from mmscfs.checkpoint import read_checkpoint
     from mmscfs.engine import prepare_config
-    from mmscfs.visualization import draw_detections, write_png
+    from mmscfs.visualization import draw_detections
     from mmscfs.visualization.detections import detect
 
     cfg = read_config(args.config, args.cfg_options)
@@ -107,7 +106,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
         f'{Path(cfg.filename).stem}; class and score in percent, from '
         f'{100 * args.min_score:.0f} on',
     )
-    return [partial(write_png, picture)]
+    return [picture]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,12 +11,11 @@ alike.
 
 import argparse
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from picture_command import (
-    add_network_option,
     add_number_option,
+    add_pretrained_options,
     naming,
     picture_parser,
     read_config,
@@ -54,14 +53,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'configs/classification/knn',
         'test_dataloader.dataset.data_root=my/images',
     )
-    parser.add_argument(
-        '--pretrained',
-        required=True,
-        metavar='CHECKPOINT',
-        help='pre-training checkpoint: of mmscfs, mmpretrain, mmselfsup, '
-        'torchvision, timm, or the releases of SCFS, DINO and MoCo',
-    )
-    add_network_option(parser)
+    add_pretrained_options(parser)
     parser.add_argument(
         '--layer',
         default='last',
@@ -75,7 +67,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     # t-SNE takes half a minute for these.
     add_number_option(parser, 2000, least=3)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if not args.pretrained:
+        parser.error('--pretrained is missing: name a checkpoint')
+    return args
 
 
 def label_or_none(image: Mapping, what: str) -> int:
@@ -126,8 +121,8 @@ def load(args: argparse.Namespace):
     return cfg, model.to(get_device()), loader
 
 
-def draw(args: argparse.Namespace) -> list[partial]:
-    """Make the points, return what writes the picture and their table.
+def draw(args: argparse.Namespace) -> list:
+    """Make the points, return the picture and what writes their table.
 
     Raises:
         OSError, ValueError: The config, the checkpoint or the data are not
@@ -140,12 +135,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
     from rich.console import Console
 
     from mmscfs.engine.loops import extract_features
-    from mmscfs.visualization import (
-        draw_embedding,
-        embed,
-        write_png,
-        write_points,
-    )
+    from mmscfs.visualization import draw_embedding, embed, write_points
 
     cfg, model, loader = load(args)
     layers = args.layer if args.layer == 'last' else [args.layer]
@@ -179,10 +169,8 @@ def draw(args: argparse.Namespace) -> list[partial]:
         f'{dict(tsne="t-SNE", pca="principal components")[args.method]} of '
         f'{len(points)} images, {Path(cfg.filename).stem}',
     )
-    return [
-        partial(write_png, picture),
-        lambda path: write_points(path, points, paths, labels, classes),
-    ]
+    table = (points, paths, labels, classes)
+    return [picture, lambda path: write_points(path, *table)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
