@@ -116,6 +116,8 @@ def estimate(cfg: 'Config', model: Any) -> str:
         precision = 'amp'
     try:
         fixed, image = count_memory(model, cfg, precision != 'fp32')
+    except FileNotFoundError:  # the line of the data says it
+        return ''
     except Exception as error:  # of any algorithm: it is an estimate alone
         raise Note(f'not estimated: {first_line(error)}') from error
     batch, free = cfg.train_dataloader.batch_size, free_memory()

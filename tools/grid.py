@@ -162,17 +162,14 @@ def arrange(
     from mmscfs.results.tables import Row, Summary, Table
 
     names = [metric] if metric else SCORES
-    scores = {}
-    for step in steps:
-        if step.problem:
-            continue
-        if (found := step.score(names)) is None:
+    done = [step for step in steps if not step.problem]
+    scores = {step.name: step.score(names) for step in done}
+    for step in done:
+        if scores[step.name] is None:
             raise ValueError(
                 f'{step.folder} has no {" or ".join(names)} in its log: set '
                 f'--metric to one of {", ".join(step.metrics)}'
             )
-        scores[step.name] = found
-    done = [step for step in steps if step.name in scores]
     best = max(done, key=lambda step: scores[step.name][1], default=None)
     if steps[0].start:
         keep_results(steps, best)

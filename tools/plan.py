@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -209,11 +209,10 @@ class Step:
 
     def entry(self) -> dict[str, Any]:
         """Return what the record of a plan has of it."""
-        entry = {f.name: getattr(self, f.name) for f in fields(self)}
+        start = self.start.name if isinstance(self.start, Step) else self.start
+        entry = vars(self) | dict(start=start)
         for name in ('name', 'failure', 'folder'):
             del entry[name]
-        if isinstance(self.start, Step):
-            entry['start'] = self.start.name
         return entry
 
 

@@ -64,7 +64,7 @@ NOTE = (
     'Scores in percent; of trainings those of the last validation, not the '
     'best.'
 )
-NAME = r'[\w.+-]+'  # of a folder, without a space or a slash
+NAME = r'(?!.*_seed-)[\w.+-]+'  # of a folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -177,10 +177,9 @@ def make_variant(settings: Mapping[str, Any]) -> Variant:
             )
     name = settings.get('name')
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
-        raise ValueError(f'name={name!r} must be a word that names a folder')
-    if '_seed-' in name:
         raise ValueError(
-            f'name={name!r} must not have "_seed-", which names seeds'
+            f'name={name!r} must be a word that names a folder, without '
+            '"_seed-", which names seeds'
         )
     evaluations, detection = (
         [find_config(config) for config in settings.get(key, ())]

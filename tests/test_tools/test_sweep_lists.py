@@ -117,7 +117,7 @@ def test_lists_are_the_papers(lists):
         ("'scfs.py'", "'knn.py'", 'knn.py has no train_cfg'),
         ("name='scfs'", "name='dino'", 'two variants have name=dino'),
         ("name='scfs'", "name='a/b'", "name='a/b' must be a word"),
-        ("name='scfs'", "name='a_seed-1'", '"_seed-", which names seeds'),
+        ("name='scfs'", "name='a_seed-1'", "name='a_seed-1' must be a word"),
         ('cfg_options', 'options', 'options is unknown: use name, config, '),
         ("'linear.py'", "'./knn.py'", 'two evaluations have the same name'),
         (': 8', ": '8'", "num_local='8' cannot be given to"),
