@@ -99,6 +99,7 @@ def load_tool(name):
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(path.parent))
+        patch.setitem(sys.modules, path.stem, module)  # for dataclasses
         spec.loader.exec_module(module)
     return module
 

@@ -2,9 +2,11 @@
 """What the commands have in common."""
 
 import argparse
+import functools
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:  # else --help would wait for torch
 PREFIX = 'mmscfs::'
 # Beside the tools, in a checkout and where they are installed.
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+Main = Callable[[Sequence[str] | None], int]
 
 
 def make_parser(description: str, examples: str) -> argparse.ArgumentParser:
@@ -33,6 +36,19 @@ def setting(text: str) -> str:
             f'{text!r} is not KEY=VALUE, e.g. train_cfg.max_epochs=100'
         )
     return text
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return the type of an option that counts."""
+
+    def read(text: str) -> int:
+        if text.isdecimal() and int(text) >= least:
+            return int(text)
+        raise argparse.ArgumentTypeError(
+            f'{text} must be a whole number >= {least}'
+        )
+
+    return read
 
 
 def read_settings(words: Sequence[str]) -> dict[str, Any]:
@@ -102,12 +118,79 @@ def add_pretrained_options(parser: argparse.ArgumentParser) -> None:
         'mmselfsup, torchvision, timm, or the releases of SCFS, DINO and '
         'MoCo; all of it is loaded, or the command stops',
     )
+    add_network_option(parser, 'which network of --pretrained')
+
+
+def add_network_option(
+    parser: argparse.ArgumentParser, text: str = 'which network'
+) -> None:
+    """Add the choice between the two networks of a checkpoint."""
     parser.add_argument(
         '--network',
         choices=['teacher', 'student'],
-        help='which network of --pretrained (default: the teacher where '
-        'there is one)',
+        help=f'{text} (default: the teacher where there is one)',
     )
+
+
+def add_run_options(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the options of a command that runs many others (plan.py).
+
+    Args:
+        parser (argparse.ArgumentParser): The command's.
+        name (str): Of its default work directory.
+    """
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        metavar='FOLDER',
+        help=f'for the runs and the table (default: work_dirs/{name})',
+    )
+    parser.add_argument(
+        '--gpus',
+        type=at_least(1),
+        metavar='N',
+        help='run tools/dist_*.sh with this many processes, each with the '
+        "config's batch size",
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        type=setting,
+        action='extend',
+        default=[],
+        metavar='KEY=VALUE',
+        help='more settings of every training. What the runs differ in has '
+        'the last word',
+    )
+    parser.add_argument(
+        '--dry-run',
+        action='store_true',
+        help='only print the commands that are left to run',
+    )
+
+
+def commanded(main: Main) -> Main:
+    """Let a command of many runs end well: a decorator of its ``main``.
+
+    ValueError and OSError become a line and exit code 2. Ctrl-C and SIGTERM
+    end the run that is under way too, with exit code 130.
+    """
+
+    @functools.wraps(main)
+    def run(argv: Sequence[str] | None = None) -> int:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            return main(argv)
+        except (ValueError, OSError) as error:
+            print(f'error: {error}', file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print('stopped: the same command resumes', file=sys.stderr)
+            return 130
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    return run
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -133,13 +216,47 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
-def read_config(path: str) -> 'Config':
-    """Read a config, which may inherit from one named ``mmscfs::...``."""
+def read_config(path: str, settings: Mapping | None = None) -> 'Config':
+    """Read a config, a file or one named ``mmscfs::...``, and change it.
+
+    Raises:
+        ValueError: It cannot be read, or does not take the settings.
+    """
     from mmengine.config import Config
 
-    import mmscfs  # noqa: F401  (makes the names known)
+    from mmscfs.hub import find_config
 
-    return Config.fromfile(path)
+    try:
+        is_name = path.startswith(PREFIX)
+        cfg = Config.fromfile(find_config(path) if is_name else path)
+    except Exception as error:  # a config is code, which raises anything
+        raise ValueError(
+            f'config {path} cannot be read ({type(error).__name__}: {error}): '
+            'correct what this names'
+        ) from error
+    change(cfg, settings or {})
+    return cfg
+
+
+def change(cfg: 'Config', settings: Mapping) -> None:
+    """Change settings of a config, by dotted key.
+
+    Raises:
+        ValueError: It does not take them.
+    """
+    if not settings:
+        return
+    from mmscfs.engine import apply_multi_crop
+
+    try:
+        cfg.merge_from_dict(dict(settings))
+        apply_multi_crop(cfg)
+    except (KeyError, TypeError) as error:
+        words = ' '.join(f'{key}={value}' for key, value in settings.items())
+        raise ValueError(
+            f'{cfg.filename} does not take --cfg-options {words} ({error}): '
+            'name settings that it has'
+        ) from error
 
 
 def merge_common(cfg: 'Config', args: argparse.Namespace) -> None:
@@ -149,8 +266,7 @@ def merge_common(cfg: 'Config', args: argparse.Namespace) -> None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    change(cfg, args.cfg_options or {})
 
 
 def build_runner(cfg: 'Config') -> 'Runner':

@@ -15,15 +15,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from command_line import CONFIGS, PREFIX, add_cfg_options, make_parser
+from command_line import add_cfg_options, make_parser
 from doctor_environment import (
     MISSING,
     NOTE,
     OK,
     ROOT,
     Finding,
-    check_machine,
-    check_packages,
+    examine,
+    machine_checks,
+    package_checks,
 )
 
 EXAMPLES = """
@@ -47,89 +48,58 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         'config',
         nargs='?',
-        help='check that this config would run here; a file, or mmscfs:: and '
-        'a name below configs',
+        help='check that this config would run here; a file or mmscfs::NAME',
     )
     parser.add_argument(
         '--json', type=Path, metavar='FILE', help='write all findings here too'
     )
     add_cfg_options(parser, 'train_dataloader.batch_size=64')
     args = parser.parse_args(argv)
-    name = args.config
-    if name and name.startswith(PREFIX):
-        args.config = str(CONFIGS / name.removeprefix(PREFIX))
-    if name and not Path(args.config).is_file():
-        parser.error(
-            f'no config file {name!r}: name one, e.g. configs/scfs_r50.py or '
-            f'{PREFIX}scfs_r50.py'
-        )
     if args.cfg_options and not args.config:
         parser.error('--cfg-options change a config: name it first')
-    if args.json and not args.json.absolute().parent.is_dir():
-        parser.error(
-            f'--json: no folder {args.json.absolute().parent}: make it first'
-        )
     return args
-
-
-def look(args: argparse.Namespace) -> dict[str, list[Finding]]:
-    """Run the checks; print each finding as it comes, and return them all."""
-    checks = {'packages': check_packages, 'machine': check_machine}
-    if args.config:
-        from doctor_config import check_config
-
-        checks['config'] = lambda: check_config(args)
-    found: dict[str, list[Finding]] = {}
-    for section, check in checks.items():
-        print(section)
-        found[section] = []
-        for finding in check():
-            found[section].append(finding)
-            state = '' if finding.state == OK else f' [{finding.state}]'
-            print(f'  {finding.name:18} {finding.value}{state}', flush=True)
-    return found
-
-
-def remedies(found: dict[str, list[Finding]]) -> list[str]:
-    """Return what is missing, then what to note, each with its remedy."""
-    every = [finding for findings in found.values() for finding in findings]
-    lines = []
-    for state in (MISSING, NOTE):
-        for name, value, its_state, remedy in every:
-            if its_state == state:
-                lines.append(f'{state}: {name}: {value}')
-                lines += [f'    {remedy}'] * bool(remedy)
-    is_broken = any(f.state == MISSING for f in found['packages'])
-    if is_broken and (ROOT / 'Makefile').is_file():
-        stamp = ROOT / '.venv/.installed'
-        lines += [
-            'all packages at once, the tested versions into .venv:',
-            f'    rm -f {stamp} && make -C {ROOT} install',
-        ]
-    return lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the checks, return the exit code."""
     args = parse_args(argv)
-    found = look(args)
-    lines = remedies(found)
-    print('', *lines, sep='\n')
-    missing = any(line.startswith(f'{MISSING}: ') for line in lines)
+    sections = {'packages': package_checks(), 'machine': machine_checks()}
+    if args.config:
+        from doctor_config import config_checks
+
+        sections['config'] = config_checks(args)
+    found: dict[str, list[Finding]] = {}
+    for section, checks in sections.items():
+        print(section)
+        found[section] = []
+        for finding in examine(checks):
+            found[section].append(finding)
+            state = '' if finding.state == OK else f' [{finding.state}]'
+            print(f'  {finding.name:18} {finding.value}{state}', flush=True)
+    print()
+    every = [finding for findings in found.values() for finding in findings]
+    for wanted in (MISSING, NOTE):
+        for name, value, state, remedy in every:
+            if state == wanted:
+                print(f'{state}: {name}: {value}')
+                print(f'    {remedy}\n' * bool(remedy), end='')
+    is_broken = any(f.state == MISSING for f in found['packages'])
+    if is_broken and (ROOT / 'Makefile').is_file():
+        print('all packages at once, the tested versions into .venv:')
+        stamp = ROOT / '.venv/.installed'
+        print(f'    rm -f {stamp} && make -C {ROOT} install')
     if args.json:
         # Not by write_atomically, which needs torch.
-        data = {
-            section: [finding._asdict() for finding in findings]
-            for section, findings in found.items()
-        }
+        data = {k: [f._asdict() for f in part] for k, part in found.items()}
         try:
             args.json.write_text(json.dumps(data, indent=2) + '\n')
         except OSError as error:
             print(f'error: --json {args.json}: {error}', file=sys.stderr)
             return 2
-    if not missing:
-        print('All that is needed is there.')
-    return int(missing)
+    if any(finding.state == MISSING for finding in every):
+        return 1
+    print('All that is needed is there.')
+    return 0
 
 
 if __name__ == '__main__':

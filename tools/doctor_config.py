@@ -2,16 +2,15 @@
 """Would a config run here, and how large a batch fits?"""
 
 import argparse
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from command_line import read_config
 from doctor_environment import (
     GIB,
-    MISSING,
-    NOTE,
-    Finding,
+    Check,
+    Note,
     first_line,
     free_memory,
     gib,
@@ -27,168 +26,134 @@ if TYPE_CHECKING:
 MARGIN = 1.2
 SHARE = 0.85  # of what is free; the rest is for workers and workspaces
 OPTIMIZER_STATES = {'SGD': 1, 'LARS': 1}  # copies of the weights; else 2
-SIZE = (500, 375)  # of the made image
 
 
-class Memory(NamedTuple):
-    """What a training step takes, in bytes: fixed + batch x an image."""
+def config_checks(args: argparse.Namespace) -> Iterator[Check]:
+    """Yield what could keep a config from running here, without training it.
 
-    fixed: float
-    image: float
-
-    def batch(self, free: float) -> int:
-        """Return the images that fit."""
-        return max(int((SHARE * free - self.fixed) // self.image), 0)
-
-
-def check_config(args: argparse.Namespace) -> Iterator[Finding]:
-    """Yield what keeps a config from running here, without training it.
+    A check returns a text or raises, see doctor_environment.py. Those that
+    build on another one's work are not yielded where it failed.
 
     Args:
         args (argparse.Namespace): ``config`` and ``cfg_options``.
     """
-    module, problem = load('mmscfs')
-    if problem:
-        yield Finding('config', problem, MISSING, 'the commands above')
-        return
-    from mmengine.config import Config
+    read: list[Config] = []
+    built: list[Any] = []
+    yield 'config', partial(read_it, args, read), 'correct what it names'
+    for cfg in read:
+        remedy = 'see docs/en/data_preparation.md'
+        yield 'data', partial(count_images, cfg), remedy
+        remedy = 'correct the setting of model that it names'
+        yield 'model', partial(build_it, cfg, built), remedy
+        for model in built:
+            remedy = 'try one iteration'
+            yield 'batch size', partial(estimate, cfg, model), remedy
+        yield 'workers', partial(choose_workers, cfg), ''
+
+
+def read_it(args: argparse.Namespace, read: list['Config']) -> str:
+    """Read the config as tools/train.py does."""
+    load('mmscfs')
     from mmengine.registry import init_default_scope
 
     from mmscfs.engine import prepare_config
 
-    try:
-        cfg = Config.fromfile(args.config)
-        cfg.merge_from_dict(args.cfg_options or {})
-        prepare_config(cfg)
-    except Exception as error:  # a config is code, which raises anything
-        remedy = 'correct what the message names'
-        yield Finding('config', first_line(error), MISSING, remedy)
-        return
-    yield Finding('file', args.config)
+    cfg = read_config(args.config, args.cfg_options)
+    prepare_config(cfg)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    yield check_data(cfg)
-    yield from check_model(cfg)
-    loader = cfg.get('train_dataloader') or {}
-    if 'num_workers' in loader:
-        yield check_workers(loader.num_workers)
+    read.append(cfg)
+    return args.config
 
 
-def check_data(cfg: 'Config') -> Finding:
+def count_images(cfg: 'Config') -> str:
     """Check the data sets as tools/train.py does before it starts."""
     from mmengine.registry import DATASETS
 
     from mmscfs.datasets.checks import check_data
 
-    try:
-        check_data(cfg)
-        found = []
-        for split in ('train', 'val'):
-            loader = cfg.get(f'{split}_dataloader') or {}
-            if not loader.get('dataset'):
-                continue
-            images = len(DATASETS.build(loader['dataset']))
-            found.append(f'{images:,} images to {split}')
-            batch = loader.get('batch_size', 1)
-            if split == 'train' and loader.get('drop_last') and images < batch:
-                raise ValueError(
-                    f'train_dataloader.batch_size={batch}: the data set has '
-                    f'only {images} images, and each process needs a whole '
-                    'batch'
-                )
-    except Exception as error:  # of any data set
-        remedy = 'the message names it; docs/en/data_preparation.md'
-        return Finding('data', first_line(error), MISSING, remedy)
-    return Finding('data', ', '.join(found) or 'the config trains on none')
+    check_data(cfg)
+    found = []
+    for split in ('train', 'val'):
+        loader = cfg.get(f'{split}_dataloader') or {}
+        if not loader.get('dataset'):
+            continue
+        images = len(DATASETS.build(loader['dataset']))
+        found.append(f'{images:,} images to {split}')
+        batch = loader.get('batch_size', 1)
+        if split == 'train' and loader.get('drop_last') and images < batch:
+            raise ValueError(
+                f'train_dataloader.batch_size={batch}: the data set has '
+                f'only {images} images, and each process needs a whole batch'
+            )
+    return ', '.join(found) or 'the config trains on none'
 
 
-def check_model(cfg: 'Config') -> Iterator[Finding]:
-    """Build the model, and count what a step of it takes."""
+def build_it(cfg: 'Config', built: list) -> str:
+    """Build the model, and say how large it is."""
     from mmengine.registry import MODELS
+
+    settings = dict(cfg.model)
+    if cfg.get('data_preprocessor'):
+        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
+    model = MODELS.build(settings)
+    built.append(model)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return f'{type(model).__name__}, {count:,} parameters'
+
+
+def estimate(cfg: 'Config', model: Any) -> str:
+    """Say how many images of a pre-training fit; raise if they are few."""
     from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 
-    try:
-        settings = dict(cfg.model)
-        if cfg.get('data_preprocessor'):
-            settings.setdefault('data_preprocessor', cfg.data_preprocessor)
-        model = MODELS.build(settings)
-    except Exception as error:  # of any model
-        remedy = 'correct the setting of model that the message names'
-        yield Finding('model', first_line(error), MISSING, remedy)
-        return
-    count = sum(parameter.numel() for parameter in model.parameters())
-    yield Finding('model', f'{type(model).__name__}, {count:,} parameters')
+    from mmscfs.engine.optimizers import default_precision
+
     if not isinstance(model, BaseSelfSupervisor):
-        return
-    precision = precision_of(cfg.optim_wrapper)
+        return ''
+    precision = cfg.optim_wrapper.get('precision', 'fp32')
+    if precision == 'auto':
+        precision = default_precision()
+    if cfg.optim_wrapper.type == 'AmpOptimWrapper':
+        precision = 'amp'
     try:
-        rule = count_memory(model, cfg, precision != 'fp32')
+        fixed, image = count_memory(model, cfg, precision != 'fp32')
+    except FileNotFoundError:  # the line of the data says it
+        return ''
     except Exception as error:  # of any algorithm: it is an estimate alone
-        text = f'not estimated: {first_line(error)}'
-        yield Finding('batch size', text, NOTE, 'try one iteration')
-        return
-    yield check_fit(rule, precision, cfg.train_dataloader.batch_size)
-
-
-def precision_of(wrapper: 'Config') -> str:
-    """Return the precision in which a config trains here."""
-    from mmscfs.engine.optimizers import (
-        default_precision,
-    )
-
-    if wrapper.type == 'AmpOptimWrapper':
-        return 'amp'
-    precision = wrapper.get('precision', 'fp32')
-    return default_precision() if precision == 'auto' else precision
-
-
-def check_fit(rule: Memory, precision: str, batch: int) -> Finding:
-    """Say how many images a process can train on at a time.
-
-    Args:
-        rule (Memory): The memory of a step.
-        precision (str): Its precision.
-        batch (int): The config's batch size.
-    """
-    free = free_memory()
-    fits = rule.batch(free)
+        raise Note(f'not estimated: {first_line(error)}') from error
+    batch, free = cfg.train_dataloader.batch_size, free_memory()
+    fits = max(int((SHARE * free - fixed) // image), 0)
     text = (
         f'up to {fits} images fit, the config has {batch} ({precision}: '
-        f'{gib(rule.fixed)} and {rule.image / GIB:.2f} GiB an image, counted '
-        f'in forward passes; {gib(free)} free, {1 - SHARE:.0%} left for '
-        'others)'
+        f'{gib(fixed)} and {image / GIB:.2f} GiB an image, counted in forward '
+        f'passes; {gib(free)} free, {1 - SHARE:.0%} left for others)'
     )
     if fits >= batch:
-        return Finding('batch size', text)
+        return text
     options = f'train_dataloader.batch_size={max(fits, 2)}'
     if fits < 2:
         options += (
             ' model.checkpoint_activations=True, or fewer local views, '
-            'train_dataloader.dataset.pipeline.1.num_local'
+            'multi_crop.num_local'
         )
-    remedy = f'--auto-scale-lr --cfg-options {options}'
-    return Finding('batch size', text, NOTE, remedy)
+    raise Note(text, f'--auto-scale-lr --cfg-options {options}')
 
 
-def check_workers(settings: int) -> Finding:
-    """Say how many workers load best.
-
-    Args:
-        settings (int): The config's number.
-    """
-    torch, _ = load('torch')
-    cores = num_cores()
-    wanted, why = 1, 'a CPU loads 100 times faster than it trains'
-    if torch is not None and torch.cuda.is_available():
-        each = max(cores // torch.cuda.device_count() - 1, 1)
-        wanted, why = min(each, settings), f'{cores} cores for the GPUs'
-    text = f'{wanted}, the config has {settings} ({why})'
-    if wanted >= settings:
-        return Finding('workers', text)
-    remedy = f'--cfg-options train_dataloader.num_workers={wanted}'
-    return Finding('workers', text, NOTE, remedy)
+def choose_workers(cfg: 'Config') -> str:
+    """Say how many workers load best; raise if the config has more."""
+    given = (cfg.get('train_dataloader') or {}).get('num_workers', 0)
+    cores, gpus = num_cores(), load('torch').cuda.device_count()
+    # A CPU loads 100 times faster than it trains.
+    wanted = max(cores // gpus - 1, 1) if gpus else 1
+    text = f'{given} to load, for {cores} cores and {gpus} GPUs'
+    if given > wanted:
+        options = f'--cfg-options train_dataloader.num_workers={wanted}'
+        raise Note(f'{text}: {wanted} are enough', options)
+    return text
 
 
-def count_memory(model: Any, cfg: 'Config', is_half: bool) -> Memory:
+def count_memory(
+    model: Any, cfg: 'Config', is_half: bool
+) -> tuple[float, float]:
     """Count what a training step allocates, from two forward passes.
 
     Weights, gradients, the optimizer's states, and what autograd keeps for
@@ -199,37 +164,26 @@ def count_memory(model: Any, cfg: 'Config', is_half: bool) -> Memory:
         model (BaseSelfSupervisor): The algorithm.
         cfg (Config): Its config.
         is_half (bool): Whether it trains in half precision.
+
+    Returns:
+        tuple[float, float]: Bytes, and bytes for each image.
     """
-    optimizer = cfg.optim_wrapper.optimizer
-    states = OPTIMIZER_STATES.get(str(optimizer.type), 2)
+    from mmengine.registry import DATASETS
+
+    from mmscfs.datasets.samplers import SampleKey
+
+    states = OPTIMIZER_STATES.get(str(cfg.optim_wrapper.optimizer.type), 2)
     fixed = sum(p.nbytes for p in model.parameters())
     fixed += (1 + states) * sum(
         p.nbytes for p in model.parameters() if p.requires_grad
     )
     fixed += sum(buffer.nbytes for buffer in model.buffers())
-    sample = make_sample(cfg)
+    sample = DATASETS.build(cfg.train_dataloader.dataset)[SampleKey(0)]
     two, three = (kept_bytes(model, [sample] * n, is_half) for n in (2, 3))
     image = three - two
     # Copies of the weights in half precision are kept once for all images.
     fixed += max(two - 2 * image, 0)
-    return Memory(MARGIN * fixed, MARGIN * image)
-
-
-def make_sample(cfg: 'Config') -> dict:
-    """Send a made image through the config's own pipeline."""
-    import cv2
-    import numpy as np
-    from mmengine.dataset import Compose
-
-    from mmscfs.datasets.samplers import SampleKey
-
-    width, height = SIZE
-    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3))
-    pipeline = Compose(cfg.train_dataloader.dataset.pipeline)
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder, 'made.png'))
-        cv2.imwrite(path, noise.astype(np.uint8))
-        return pipeline(dict(img_path=path, sample_idx=SampleKey(0, 0)))
+    return MARGIN * fixed, MARGIN * image
 
 
 def kept_bytes(model: Any, samples: list[dict], is_half: bool) -> int:

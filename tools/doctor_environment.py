@@ -4,19 +4,19 @@
 Nothing that may be missing is imported by this file itself.
 """
 
-import importlib.metadata
-import importlib.util
 import os
+import re
 import runpy
 import shlex
 import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
-from importlib import import_module
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from importlib import import_module, metadata, util
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,22 +27,27 @@ SHARED = 8 * 2 * 32 * 3 * (2 * 224**2 + 8 * 96**2)
 # Of mmengine's collect_env; the rest is versions, which packages have, and
 # how torch was compiled.
 FACTS = ('sys.platform', 'CUDA', 'GPU', 'NVCC', 'GCC')
-# The lowest versions, as in requirements/build.txt, and what is tested.
-LOWEST = {'torch': '2.6', 'torchvision': '0.21'}
+# As in requirements/build.txt, and what is tested.
+BUILD = ('torch>=2.6', 'torchvision>=0.21')
 TESTED = ('torch==2.14.1', 'torchvision==0.29.1')
-# As in requirements/runtime.txt: import name -> package.
-RUNTIME = {
-    'cv2': 'opencv-python',
-    'jinja2': 'jinja2',
-    'matplotlib': 'matplotlib',
-    'numpy': 'numpy',
-    'PIL': 'pillow',
-    'plotly': 'plotly',
-    'rich': 'rich',
-    'safetensors': 'safetensors',
-    'sklearn': 'scikit-learn',
-    'pkg_resources': 'setuptools<80.9',  # mmengine needs it
-}
+# A name, what returns a value ("" for nothing to say) or raises, and the
+# command or setting that then helps.
+Check = tuple[str, Callable[[], str], str]
+
+
+class Problem(Exception):
+    """What keeps a run from working, and what helps: a text each.
+
+    Without the second the check's remedy helps.
+    """
+
+    state = MISSING
+
+
+class Note(Problem):
+    """What can stay as it is."""
+
+    state = NOTE
 
 
 class Finding(NamedTuple):
@@ -50,26 +55,21 @@ class Finding(NamedTuple):
 
     name: str
     value: str
-    state: str = OK  # MISSING: needed, and not there
-    remedy: str = ''  # the command or setting that fixes it
+    state: str = OK
+    remedy: str = ''
 
 
-def pip_command() -> str:
-    """Return how to call this Python's pip from here."""
-    here = os.path.relpath(sys.executable)
-    python = sys.executable if here.startswith('..') else here
-    return f'{shlex.quote(python)} -m pip'
-
-
-def pip_install(*words: str) -> str:
-    """Return the command that installs into this Python."""
-    quoted = ' '.join(shlex.quote(word) for word in words)
-    return f'{pip_command()} install {quoted}'
-
-
-def gib(number: float) -> str:
-    """Say a number of bytes."""
-    return f'{number / GIB:.1f} GiB'
+def examine(checks: Iterable[Check]) -> Iterator[Finding]:
+    """Run checks, and yield what they find."""
+    for name, test, remedy in checks:
+        try:
+            if value := test():
+                yield Finding(name, value)
+        except Problem as problem:
+            text, *better = problem.args
+            yield Finding(name, text, problem.state, *(better or [remedy]))
+        except Exception as error:  # of any package, config or data set
+            yield Finding(name, first_line(error), MISSING, remedy)
 
 
 def first_line(error: BaseException) -> str:
@@ -78,222 +78,180 @@ def first_line(error: BaseException) -> str:
     return f'{type(error).__name__}: {text}' if text else type(error).__name__
 
 
+def gib(number: float) -> str:
+    """Say a number of bytes."""
+    return f'{number / GIB:.1f} GiB'
+
+
+def pip(*words: str) -> str:
+    """Return the command that calls this Python's pip from here."""
+    here = os.path.relpath(sys.executable)
+    python = sys.executable if here.startswith('..') else here
+    return shlex.join([python, '-m', 'pip', *words])
+
+
+def load(name: str) -> Any:
+    """Import a package, which may be missing or broken."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            return import_module(name)
+    except Exception as error:  # a damaged package raises anything
+        if not isinstance(error, ModuleNotFoundError):
+            raise Problem(f'broken: {first_line(error)}') from error
+        if error.name != name:
+            raise Problem(f'broken: it needs {error.name}') from error
+        raise Problem('not installed') from error
+
+
+def has_cuda() -> bool:
+    """Whether torch works, and sees a GPU."""
+    try:
+        return load('torch').cuda.is_available()
+    except Problem:  # which is found of torch itself
+        return False
+
+
+def version(requirement: str, is_imported: bool = False) -> str:
+    """Return the version of a package, e.g. of "numpy>=2.1,<3"."""
+    name, limits = re.fullmatch(r'([\w-]+)(.*)', requirement).groups()
+    try:
+        found = (
+            load(name).__version__ if is_imported else metadata.version(name)
+        )
+    except metadata.PackageNotFoundError as error:
+        raise Problem('not installed') from error
+    for sign, limit in re.findall('([<>]=?)([^,]+)', limits):
+        if (numbers(found) >= numbers(limit)) == (sign == '<'):
+            raise Problem(f'{found}: mmscfs needs {limits}')
+    return found
+
+
+def numbers(text: str) -> list[int]:
+    """Return the numbers of a version, to compare it."""
+    return [int(digits) for digits in re.findall(r'\d+', text.split('+')[0])]
+
+
 def compatibility() -> SimpleNamespace:
     """Return mmscfs/compatibility.py without the package.
 
     ``import mmscfs`` needs all of what may be missing.
     """
-    spec = importlib.util.find_spec('mmscfs')
-    folders = spec.submodule_search_locations if spec else None
-    folder = folders[0] if folders else ROOT / 'mmscfs'
-    return SimpleNamespace(**runpy.run_path(f'{folder}/compatibility.py'))
+    folders = (ROOT / 'mmscfs', ROOT.parent)  # of a checkout, or installed
+    files = [folder / 'compatibility.py' for folder in folders]
+    path = next(file for file in files if file.is_file())
+    return SimpleNamespace(**runpy.run_path(str(path)))
 
 
-def load(name: str) -> tuple[ModuleType | None, str]:
-    """Import a package; return it, or None and why it does not work."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            return import_module(name), ''
-    except ModuleNotFoundError as error:
-        if error.name == name:
-            return None, 'not installed'
-        return None, f'broken: it needs {error.name}'
-    except Exception as error:  # a damaged package raises anything
-        return None, f'broken: {first_line(error)}'
-
-
-def version_of(module: Any, package: str) -> str:
-    """Return a package's version, "?" if it does not say."""
-    if version := getattr(module, '__version__', ''):
-        return version
-    try:
-        return importlib.metadata.version(package.partition('<')[0])
-    except importlib.metadata.PackageNotFoundError:
-        return '?'
-
-
-def check_packages() -> Iterator[Finding]:
-    """Yield a finding for Python and each package, in order of need."""
+def package_checks() -> list[Check]:
+    """Return a check of Python and of each package, in order of need."""
     python = '.'.join(map(str, sys.version_info[:3]))
-    yield Finding('Python', f'{python} ({sys.executable})')
-    yield from check_torch()
-    for name, package in RUNTIME.items():
-        module, problem = load(name)
-        if problem:
-            flags = ['--force-reinstall'] * problem.startswith('broken')
-            remedy = pip_install(*flags, package)
-            yield Finding(package, problem, MISSING, remedy)
-        else:
-            yield Finding(package, version_of(module, package))
-    yield from check_openmmlab()
-    yield check_mmscfs()
+    stack, file = compatibility(), ROOT / 'requirements' / 'runtime.txt'
+    if file.is_file():  # a checkout
+        own = ['--no-build-isolation', '--no-deps', '-e', str(ROOT)]
+        runtime = file.read_text().split()
+    else:
+        own, lines = ['mmscfs'], metadata.requires('mmscfs') or ()
+        runtime = [line for line in lines if ';' not in line]
+    runtime.append('setuptools<80.9')  # mmengine needs its pkg_resources
+    # Builds of torch of different kinds break each other: replace both.
+    both = pip('install', '--force-reinstall', *TESTED)
+    packages = [(line, True, both) for line in BUILD]
+    packages += [(line, False, pip('install', line)) for line in runtime]
+    packages += [
+        (
+            f'{name}>={lowest},<{limit}',
+            True,
+            stack.replace(name, wanted, pip()),
+        )
+        for name, (lowest, limit, wanted) in stack.SUPPORTED.items()
+    ]
+    packages.append(('mmscfs', True, pip('install', *own)))
+    return [
+        ('Python', f'{python} ({sys.executable})'.__str__, ''),
+        *(
+            (re.split('[<>]', line)[0], partial(version, line, how), remedy)
+            for line, how, remedy in packages
+        ),
+        ("mmcv's operators", operators, stack.compile_mmcv(pip())),
+    ]
 
 
-def check_torch() -> Iterator[Finding]:
-    """Yield torch and torchvision, which must fit each other."""
-    for name, lowest in LOWEST.items():
-        module, problem = load(name)
-        if problem:
-            # Builds of different kinds break each other: replace both.
-            flags = ['--force-reinstall'] * problem.startswith('broken')
-            remedy = pip_install(*flags, *TESTED)
-            yield Finding(name, problem, MISSING, remedy)
-            continue
-        version = version_of(module, name)
-        if numbers(version) >= numbers(lowest):
-            yield Finding(name, version)
-        else:
-            text = f'{version}: mmscfs needs >= {lowest}'
-            yield Finding(name, text, MISSING, pip_install(*TESTED))
+def operators() -> str:
+    """Say whose operators detectors call: compiled, or torchvision's."""
+    if util.find_spec('mmcv._ext') is None:
+        return "torchvision's: NMS, RoIAlign and focal loss"
+    cuda = load('mmcv.ops').get_compiling_cuda_version()
+    if has_cuda() and cuda == 'not available':
+        raise Problem(
+            'compiled without CUDA: detectors cannot use the GPU',
+            f'export FORCE_CUDA=1; {compatibility().compile_mmcv(pip())}',
+        )
+    return f'compiled, CUDA {cuda}'
 
 
-def numbers(version: str) -> tuple[int, ...]:
-    """Return the first two numbers of a version, to compare it."""
-    return tuple(int(number) for number in version.split('.')[:2])
-
-
-def check_openmmlab() -> Iterator[Finding]:
-    """Yield the mm* packages against the range of mmscfs/compatibility.py."""
-    stack = compatibility()
-    for name, (lowest, limit, requirement) in stack.SUPPORTED.items():
-        module, problem = load(name)
-        if problem:
-            remedy = pip_install(requirement)
-            yield Finding(name, problem, MISSING, remedy)
-            continue
-        version = version_of(module, name)
-        digits, problem = load('mmengine.utils')
-        if digits is None:  # mmengine's own line says it
-            yield Finding(name, version)
-            continue
-        low, found, high = map(digits.digit_version, (lowest, version, limit))
-        if low <= found < high:
-            yield Finding(name, version)
-        else:
-            text = f'{version}: mmscfs needs >= {lowest}, < {limit}'
-            remedy = stack.replace(name, requirement, pip_command())
-            yield Finding(name, text, MISSING, remedy)
-        if name == 'mmcv':
-            yield check_operators()
-
-
-def check_operators() -> Finding:
-    """Check mmcv's operators, which detectors call.
-
-    Without compiled ones mmscfs takes torchvision's.
-    """
-    name = "mmcv's operators"
-    if importlib.util.find_spec('mmcv._ext') is None:
-        return Finding(name, "torchvision's: NMS, RoIAlign and focal loss")
-    remedy = compatibility().compile_mmcv(pip_command())
-    ops, problem = load('mmcv.ops')
-    if ops is None:
-        return Finding(name, problem, MISSING, remedy)
-    cuda = ops.get_compiling_cuda_version()
-    torch, _ = load('torch')
-    if torch and torch.cuda.is_available() and cuda == 'not available':
-        text = 'compiled without CUDA: detectors cannot use the GPU'
-        return Finding(name, text, MISSING, f'export FORCE_CUDA=1; {remedy}')
-    return Finding(name, f'compiled, CUDA {cuda}')
-
-
-def check_mmscfs() -> Finding:
-    """Check that this package is installed and imports."""
-    module, problem = load('mmscfs')
-    if not problem:
-        return Finding('mmscfs', version_of(module, 'mmscfs'))
-    if problem == 'not installed':
-        remedy = pip_install('mmscfs')
-        if (ROOT / 'setup.py').is_file():
-            words = ('--no-build-isolation', '--no-deps', '-e', str(ROOT))
-            remedy = pip_install(*words)
-        return Finding('mmscfs', problem, MISSING, remedy)
-    return Finding('mmscfs', problem, MISSING, 'the commands above')
-
-
-def check_machine() -> Iterator[Finding]:
+def machine_checks() -> Iterator[Check]:
     """Yield what mmengine says of the machine, and what a run needs of it."""
-    module, _ = load('mmengine.utils.dl_utils')
-    if module is not None:  # else the packages say why
-        for name, value in module.collect_env().items():
-            if name.startswith(FACTS):
-                yield Finding(name, str(value))
-    yield from check_gpu()
-    yield Finding('cores', str(num_cores()))
-    yield Finding('memory', f'{gib(free_memory())} free')
-    yield from check_shared_memory()
+    try:
+        facts = load('mmengine.utils.dl_utils').collect_env()
+    except Problem:  # which is found of mmengine itself
+        facts = {}
+    for name, value in facts.items():
+        if name.startswith(FACTS):
+            yield name, str(value).__str__, ''
+    remedy = (
+        'unset CUDA_VISIBLE_DEVICES; install a torch that is built for CUDA; '
+        'update the driver; start the container with --gpus all'
+    )
+    yield 'GPU', unused_gpu, remedy
+    yield 'cores', str(num_cores()).__str__, ''
+    yield 'memory', f'{gib(free_memory())} free'.__str__, ''
+    remedy = (
+        'docker run --shm-size=8g (or --ipc=host); else --cfg-options '
+        'train_dataloader.num_workers=1'
+    )
+    yield '/dev/shm', shared_memory, remedy
 
 
 def num_cores() -> int:
     """Return how many cores this process may use."""
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0))
 
 
 def free_memory() -> int:
     """Return the free bytes of the fullest GPU, without one of the machine."""
-    torch, _ = load('torch')
-    if torch is not None and torch.cuda.is_available():
-        gpus = range(torch.cuda.device_count())
-        return min(torch.cuda.mem_get_info(i)[0] for i in gpus)
-    path = Path('/proc/meminfo')
-    words = path.read_text().split() if path.is_file() else []
-    if 'MemAvailable:' in words:
-        return 1024 * int(words[words.index('MemAvailable:') + 1])
-    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    if has_cuda():
+        cuda = load('torch').cuda
+        return min(cuda.mem_get_info(i)[0] for i in range(cuda.device_count()))
+    memory = Path('/proc/meminfo').read_text()
+    return 1024 * int(re.search(r'MemAvailable: *(\d+)', memory)[1])
 
 
-def check_gpu() -> Iterator[Finding]:
-    """Yield why torch does not see a GPU that the driver has."""
-    torch, _ = load('torch')
-    if torch is None or torch.cuda.is_available() or not (gpu := find_gpu()):
-        return
-    if os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1'):
-        remedy = 'unset CUDA_VISIBLE_DEVICES'
-        yield Finding('GPU', f'{gpu}, hidden', NOTE, remedy)
-    elif torch.version.cuda is None:
-        text = f'{gpu}, but torch {torch.__version__} is built without CUDA'
-        words = ('--force-reinstall', '--no-deps', *TESTED)
-        yield Finding('GPU', text, MISSING, pip_install(*words))
-    else:
-        yield Finding(
-            'GPU',
-            f'{gpu}, but torch cannot use it: its CUDA {torch.version.cuda} '
-            'needs a newer driver, or the container lacks the GPU',
-            MISSING,
-            'update the driver (nvidia-smi says what it allows), or start '
-            'the container with --gpus all',
-        )
-
-
-def find_gpu() -> str:
-    """Return the first GPU that the driver knows, "" without one."""
-    tool = shutil.which('nvidia-smi')
-    if not tool:
-        return ''
-    query = [tool, '--query-gpu=name,driver_version', '--format=csv,noheader']
+def unused_gpu() -> str:
+    """Return "", or raise that torch does not see the driver's GPU."""
+    query = 'nvidia-smi --query-gpu=name,driver_version --format=csv,noheader'
     try:
         done = subprocess.run(
-            query, capture_output=True, text=True, timeout=20
+            query.split(), capture_output=True, text=True, timeout=20
         )
-    except (OSError, subprocess.TimeoutExpired):  # a driver that hangs
+    except (OSError, subprocess.TimeoutExpired):  # no driver, or it hangs
         return ''
-    return '' if done.returncode else done.stdout.partition('\n')[0]
+    if done.returncode or has_cuda():
+        return ''
+    gpu, torch = done.stdout.partition('\n')[0], load('torch')
+    raise Note(
+        f'{gpu}: torch {torch.__version__} does not see it (built for CUDA '
+        f'{torch.version.cuda})'
+    )
 
 
-def check_shared_memory(folder: str = '/dev/shm') -> Iterator[Finding]:
-    """Yield the room in which loaders put the workers' batches."""
+def shared_memory(folder: str = '/dev/shm') -> str:
+    """Say what room loaders have for the workers' batches."""
     if not Path(folder).is_dir():
-        return
+        return ''
     size = shutil.disk_usage(folder).total
     if size < SHARED:
-        text = f"{gib(size)}: the recipe's 8 workers fill {gib(SHARED)}"
-        remedy = (
-            'docker run --shm-size=8g (or --ipc=host); else --cfg-options '
-            'train_dataloader.num_workers=1'
+        raise Problem(
+            f"{gib(size)}: the recipe's 8 workers fill {gib(SHARED)}"
         )
-        yield Finding(folder, text, MISSING, remedy)
-    else:
-        yield Finding(folder, f'{gib(size)}, for the loaders')
+    return f'{gib(size)}, for the loaders'

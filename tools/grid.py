@@ -4,7 +4,7 @@
 
 Runs tools/train.py once for each pair, one after another, each in a folder
 below the work directory, and shows what the pairs reached. Run the same
-command again to continue: finished runs are not repeated. Without --lr and
+command again to resume: finished runs are not repeated. Without --lr and
 --weight-decay it is the grid of SimCLR and BYOL for small data sets: 7
 learning rates, and 7 weight decays or none, 56 runs. As there, the weight
 decay is divided by the learning rate before the optimizer gets it.
@@ -19,31 +19,29 @@ checkpoint, and every run's in its folder.
 
 import argparse
 import json
-import os
-import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from command_line import add_pretrained_options, make_parser
-from launch import (
-    Step,
+from command_line import (
+    add_pretrained_options,
     add_run_options,
-    check_settings,
     commanded,
-    read_report,
-    run_steps,
-    show_tables,
-    write_report,
+    make_parser,
+    read_config,
+    read_settings,
 )
+
+if TYPE_CHECKING:
+    from plan import Step
+
+    from mmscfs.results.tables import Summary
 
 RATES = (0.0001, 0.0003162, 0.001, 0.003162, 0.01, 0.03162, 0.1)
 DECAYS = (0.0, 1e-6, 3.162e-6, 1e-5, 3.162e-5, 1e-4, 3.162e-4, 1e-3)
-# The first that is logged: the mean over classes where a data set's scores
-# are reported so.
-METRICS = ('single-label/recall', 'accuracy/top1')
 NOTE = (
     'Scores in percent: the last validation, on the val split of the config. '
     'The optimizer gets the weight decay divided by the learning rate.'
@@ -93,12 +91,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_run_options(parser, 'grid_<config>')
     args = parser.parse_args(argv)
-    for name in (args.config, args.pretrained):
-        if name and not Path(name).is_file():
-            parser.error(
-                f'no file {name!r}: name a config below configs, and a '
-                'checkpoint after --pretrained'
-            )
+    if args.pretrained and not Path(args.pretrained).is_file():
+        parser.error(f'--pretrained: no file {args.pretrained!r}')
     if args.network and not args.pretrained:
         parser.error('--network requires --pretrained')
     for lr in args.lr:
@@ -113,187 +107,108 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-@dataclass(kw_only=True, eq=False)
-class FineTuning(Step):
-    """The run of a pair.
-
-    Attributes:
-        lr (float): The learning rate.
-        weight_decay (float): Before it is divided by the learning rate.
-        wanted (str, optional): The metric to choose by; None takes the first
-            of ``METRICS`` that is logged.
-        result (Path, optional): The result file beside the checkpoint.
-        metric (str): The metric that was found.
-        score (float, optional): Its value in percent.
-    """
-
-    lr: float
-    weight_decay: float
-    wanted: str | None
-    result: Path | None
-    metric: str = ''
-    score: float | None = None
-
-    def missing(self) -> str:
-        """Read the score; say why there is none, "" if there is one.
-
-        Raises:
-            ValueError: A file is damaged, or the metric is not logged.
-        """
-        from mmscfs.results import last_validation, read_starts
-
-        starts = read_starts(self.folder)
-        if not starts:
-            return 'not started'
-        scores, problem = last_validation(starts[-1].cfg, starts[-1].lines)
-        if problem:
-            return problem
-        names = [self.wanted] if self.wanted else METRICS
-        for name in names:
-            if name in scores:
-                self.metric, self.score = name, scores[name]
-                return ''
-        logged = ', '.join(name for name in scores if '/' in name)
-        raise ValueError(
-            f'{self.folder} has no {" or ".join(names)} in its log: set '
-            f'--metric to one of {logged}'
-        )
-
-    def reached(self) -> str:
-        """Say the score."""
-        return f'{self.score:.2f}'
-
-    def run(self, gpus: int | None) -> None:
-        """Run it, and take its result file into its folder."""
-        super().run(gpus)
-        if self.problem or self.result is None or not self.result.is_file():
-            return
-        content = json.loads(self.result.read_text(encoding='utf-8'))
-        if content['work_dir'] == os.path.abspath(self.folder):
-            # The next run would replace it.
-            shutil.move(self.result, self.folder / self.result.name)
-
-
-class Grid:
-    """A fine-tuning with each pair of learning rate and weight decay.
-
-    Args:
-        args (argparse.Namespace): Those of tools/grid.py.
+def make_steps(args: argparse.Namespace) -> list['Step']:
+    """Return a fine-tuning for each pair.
 
     Raises:
-        ValueError: The work directory holds another grid, or the config does
-            not train and validate.
-        OSError: A file cannot be read.
+        ValueError: The config does not train and validate.
     """
+    from plan import Step
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        from mmengine.config import Config
+    from mmscfs.results import schedule
 
-        from mmscfs.results import result_path
-
-        names = ('config', 'pretrained', 'network', 'cfg_options')
-        self.settings = {name: getattr(args, name) for name in names}
-        self.path = args.work_dir / 'grid.json'
-        check_settings(self.path, read_report(self.path), self.settings)
-        cfg = Config.fromfile(args.config)
-        optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
-        if 'lr' not in optimizer or not cfg.get('val_evaluator'):
-            raise ValueError(
-                f'{args.config} has no {OPTIMIZER}.lr or no val_evaluator: '
-                'name a config that trains and validates, e.g. one below '
-                'configs/classification/finetune'
-            )
-        stem, start = Path(args.config).stem, args.pretrained
-        self.title = f'{stem} from {start or "random weights"}'
-        self.result = start and result_path(start, stem, args.network)
-        self.runs = []
+    cfg = read_config(args.config, read_settings(args.cfg_options))
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    if 'lr' not in optimizer or not cfg.get('val_evaluator'):
+        raise ValueError(
+            f'{args.config} has no {OPTIMIZER}.lr or no val_evaluator: '
+            'name a config that trains and validates, e.g. one below '
+            'configs/classification/finetune'
+        )
+    length, unit = schedule(cfg)
+    return [
+        Step(
+            name=f'lr-{lr:g}_wd-{decay:g}',
+            config=args.config,
+            settings=[
+                # Of two with the same key the last one counts.
+                *args.cfg_options,
+                f'{OPTIMIZER}.lr={lr:g}',
+                f'{OPTIMIZER}.weight_decay={decay / lr:g}',
+            ],
+            goal='validation',
+            length=length,
+            unit=unit,
+            start=args.pretrained,
+            network=args.network,
+            facts=dict(lr=lr, weight_decay=decay),
+        )
         for lr, decay in product(
             sorted({*args.lr}), sorted({*args.weight_decay})
-        ):
-            name = f'lr-{lr:g}_wd-{decay:g}'
-            run = FineTuning(
-                name=name,
-                config=args.config,
-                folder=args.work_dir / name,
-                # Of two with the same key the last one counts.
-                settings=[
-                    *args.cfg_options,
-                    f'{OPTIMIZER}.lr={lr:g}',
-                    f'{OPTIMIZER}.weight_decay={decay / lr:g}',
-                ],
-                start=start and Path(start),
-                network=args.network,
-                lr=lr,
-                weight_decay=decay,
-                wanted=args.metric,
-                result=self.result,
+        )
+    ]
+
+
+def arrange(
+    steps: Sequence['Step'], title: str, metric: str | None
+) -> tuple['Summary', dict[str, Any]]:
+    """Return the table of all pairs, and the best pair for the record.
+
+    Raises:
+        ValueError: The metric was not logged.
+    """
+    from plan import SCORES, unscored
+
+    from mmscfs.results.tables import Row, Summary, Table
+
+    names = [metric] if metric else SCORES
+    done = [step for step in steps if not step.problem]
+    scores = {step.name: step.score(names) for step in done}
+    for step in done:
+        if scores[step.name] is None:
+            raise ValueError(
+                f'{step.folder} has no {" or ".join(names)} in its log: set '
+                f'--metric to one of {", ".join(step.metrics)}'
             )
-            self.runs.append(run)
-        self.pending = [run for run in self.runs if run.missing()]
-
-    def report(self, is_last: bool = False) -> int:
-        """Write grid.json, .md and .csv; the best run's result is the grid's.
-
-        Args:
-            is_last (bool): Print the table too. Defaults to False.
-
-        Returns:
-            int: The exit code of a command: 1 if the last writing failed.
-
-        Raises:
-            OSError: Writing failed before.
-        """
-        from mmscfs.results.tables import Row, Table
-
-        scored = [run for run in self.runs if run.score is not None]
-        best = max(scored, key=lambda run: run.score, default=None)
-        problems = {
-            run.name: run.problem or run.missing()
-            for run in self.runs
-            if run.score is None
-        }
-        content = dict(self.settings, best=None)
-        note = 'no score yet'
-        if best is not None:
-            pair = dict(lr=best.lr, weight_decay=best.weight_decay)
-            content['best'] = pair
-            note = f'best: {best.name}, {best.metric} {best.score:.2f}'
-            if self.result and (best.folder / self.result.name).is_file():
-                shutil.copyfile(best.folder / self.result.name, self.result)
-        content['runs'] = [
-            dict(
-                lr=run.lr,
-                weight_decay=run.weight_decay,
-                score=run.score,
-                metric=run.metric,
-                problem=problems.get(run.name, ''),
-                work_dir=run.name,
-            )
-            for run in self.runs
-        ]
-        write_report(self.path, content)
-        rows: dict[float, dict[str, float | None]] = {}
-        for run in self.runs:
-            column = f'decay {run.weight_decay:g}'
-            rows.setdefault(run.lr, {})[column] = run.score
+    best = max(done, key=lambda step: scores[step.name][1], default=None)
+    if steps[0].start:
+        keep_results(steps, best)
+    rows: dict[float, dict[str, float | None]] = {}
+    for step in sorted(steps, key=lambda step: [*step.facts.values()]):
+        lr, decay = step.facts.values()
+        _, score = scores.get(step.name, ('', None))
+        rows.setdefault(lr, {})[f'decay {decay:g}'] = score
+    tables = []
+    if best is not None:
+        name, score = scores[best.name]
         table = Table(
-            self.title,
-            note,
+            title,
+            f'best: {best.name}, {name} {score:.2f}',
             ('lr',),
-            tuple(rows[self.runs[0].lr]),
+            tuple(dict.fromkeys(c for row in rows.values() for c in row)),
             [
-                Row((f'{lr:g}',), scores, f'lr-{lr:g}_wd-*', True)
-                for lr, scores in rows.items()
+                Row((f'{lr:g}',), row, f'lr-{lr:g}_wd-*', True)
+                for lr, row in rows.items()
             ],
         )
-        return show_tables(
-            self.path.with_suffix('.md'),
-            f'Grid: {self.title}',
-            NOTE,
-            [table] if best else [],
-            problems,
-            is_last,
-        )
+        tables.append(table)
+    summary = Summary(f'Grid: {title}', NOTE, tables, unscored({}))
+    return summary, dict(best=best and best.facts)
+
+
+def keep_results(steps: Sequence['Step'], best: 'Step | None') -> None:
+    """Keep each pair's result file, and put the best one's at its place.
+
+    They all write to the same place, beside the checkpoint.
+    """
+    shared = steps[0].result
+    if shared.is_file():
+        owner = json.loads(shared.read_text(encoding='utf-8'))['work_dir']
+        for step in steps:
+            if owner == str(step.folder.absolute()):
+                shutil.copyfile(shared, step.folder / shared.name)
+    if best and (own := best.folder / shared.name).is_file():
+        shutil.copyfile(own, shared)
 
 
 @commanded
@@ -304,16 +219,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopped.
     """
     args = parse_args(argv)
-    grid = Grid(args)
-    if args.dry_run:
-        for run in grid.pending:
-            print(shlex.join(run.command(args.gpus)))
-        return 0
+    # After parsing, so that --help and a wrong option answer at once.
+    from plan import Plan
 
-    grid.report()
-    run_steps(grid.pending, args.gpus, grid.report)
-    code = grid.report(is_last=True)
-    return code or int(any(run.score is None for run in grid.runs))
+    names = ('config', 'pretrained', 'network', 'cfg_options')
+    start = args.pretrained or 'random weights'
+    title = f'{Path(args.config).stem} from {start}'
+    plan = Plan(
+        args.work_dir / 'grid.json',
+        {name: getattr(args, name) for name in names},
+        make_steps(args),
+        partial(arrange, title=title, metric=args.metric),
+    )
+    return plan.carry_out(args.gpus, args.dry_run)
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ Runs tools/train.py for each variant of a list (see configs/sweeps) and each
 seed, in a folder below the work directory, then the evaluations on its last
 checkpoint. All scores go into one table (sweep.md, .csv and .json), with the
 paper's rows where the data are the paper's. Run the same command again to
-continue: what is done is not repeated, what was interrupted is resumed. A
+resume: what is done is not repeated, what was interrupted is resumed. A
 variant that fails is named with its log, and the others continue.
 
 A list is a Python file with ``variants``, each a dict of name, config and
@@ -15,22 +15,35 @@ configs of their ``evaluations`` and ``detection``, and the paper's ``table``.
 Of --cfg-options, a setting below a part that only some configs have goes to
 these alone: model.search_neck.mid_channels to SCFS, not to DINO.
 
-With --slurm every variant is a job that runs this tool on one node; run it
-again with --table-only for the table. sbatch reads SBATCH_ACCOUNT, _TIMELIMIT,
-_QOS and the like from the environment, and CPUS_PER_TASK (default: 9) is the
-number of cores for each GPU.
+On a cluster each variant can be a job, see docs/en/ablations.md; --table-only
+then writes the table.
 """
 
 import argparse
-import os
-import shlex
-import subprocess
-import sys
+import copy
+import re
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from command_line import make_parser, setting
-from launch import TOOLS, add_run_options, commanded, run_steps
+from command_line import (
+    CONFIGS,
+    add_run_options,
+    at_least,
+    change,
+    commanded,
+    make_parser,
+    read_config,
+    read_settings,
+    setting,
+)
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from plan import Step
+
+    from mmscfs.results.tables import Summary
 
 EXAMPLES = """
 examples:
@@ -39,9 +52,6 @@ examples:
   python tools/sweep.py configs/sweeps/contrast-modes_in100.py --gpus 8
   # two of them with three seeds: the table has their mean as well
   ... --variants dino scfs --seeds 0 1 2
-  # as Slurm jobs, then the table
-  ... --gpus 8 --slurm gpu
-  python tools/sweep.py configs/sweeps/contrast-modes_in100.py --table-only
   # small, on the demo's scenes: minutes a variant on a CPU
   python tools/sweep.py configs/sweeps/contrast-modes_digits.py
   # your own images; k-NN has a bank that linear probing lacks
@@ -50,6 +60,11 @@ examples:
       test_dataloader.dataset.data_root=my/images \\
       test_cfg.bank_dataloader.dataset.data_root=my/images
 """  # noqa: E501
+NOTE = (
+    'Scores in percent; of trainings those of the last validation, not the '
+    'best.'
+)
+NAME = r'(?!.*_seed-)[\w.+-]+'  # of a folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -64,16 +79,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--seeds',
-        type=int,
+        type=at_least(0),
         nargs='+',
         default=[0],
         metavar='N',
         help='run each variant with each of these seeds (default: 0)',
-    )
-    parser.add_argument(
-        '--slurm',
-        metavar='PARTITION',
-        help='submit one job for each variant; needs --gpus',
     )
     parser.add_argument(
         '--eval-cfg-options',
@@ -97,133 +107,279 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(
             f'no list {args.list!r}: name one, e.g. of configs/sweeps'
         )
-    for seed in args.seeds:
-        if seed < 0:
-            parser.error(f'--seeds {seed} must be 0 or more')
-    if args.slurm and not args.gpus:
-        parser.error('--slurm needs --gpus: the number of GPUs of a job')
-    if args.slurm and args.table_only:
-        parser.error('--table-only runs nothing: leave out --slurm')
     args.work_dir = args.work_dir or Path(
         'work_dirs', f'sweep_{Path(args.list).stem}'
     )
     return args
 
 
-def make_jobs(
-    args: argparse.Namespace, variants: Sequence[str]
-) -> dict[str, list[str]]:
-    """Return the sbatch command of every variant, which runs this tool.
+class Variant(NamedTuple):
+    """A pre-training of a list, and what it is evaluated by."""
 
-    Args:
-        args (argparse.Namespace): Those of the sweep.
-        variants (Sequence[str]): Names of those that are not done.
-    """
-    cores = int(os.environ.get('CPUS_PER_TASK', 9)) * args.gpus
-    jobs = {}
-    for name in variants:
-        job = [sys.executable, str(TOOLS / 'sweep.py'), args.list]
-        job += ['--work-dir', str(args.work_dir), '--variants', name]
-        job += ['--seeds', *map(str, args.seeds), '--gpus', str(args.gpus)]
-        if args.skip_evaluations:
-            job.append('--skip-evaluations')
-        if args.cfg_options:
-            job += ['--cfg-options', *args.cfg_options]
-        if args.eval_cfg_options:
-            job += ['--eval-cfg-options', *args.eval_cfg_options]
-        jobs[name] = [
-            'sbatch',
-            '--parsable',
-            f'--partition={args.slurm}',
-            f'--job-name={Path(args.list).stem}_{name}',
-            '--nodes=1',
-            '--ntasks=1',
-            f'--gres=gpu:{args.gpus}',
-            f'--cpus-per-task={cores}',
-            f'--output={args.work_dir}/slurm_{name}_%j.log',
-            f'--wrap=exec {shlex.join(job)}',
-        ]
-    return jobs
+    name: str  # of its folder
+    config: str
+    defaults: list[str]  # KEY=VALUE, unless the command says otherwise
+    cfg_options: list[str]  # what it is about, whatever the command says
+    evaluations: list[str]  # configs that write a result file
+    detection: list[str]  # configs of detectors
 
 
-def submit(jobs: Mapping[str, Sequence[str]]) -> int:
-    """Submit jobs; return 0, or 1 if Slurm refused one.
+def read_list(path: str) -> tuple[dict[str, Variant], str | None]:
+    """Read a list; return its variants by name, and the paper's table.
+
+    ``evaluations`` and ``detection`` stand beside ``variants``, or in one that
+    has its own. Configs that the current folder lacks are this repository's.
 
     Raises:
-        ValueError: sbatch is missing.
+        ValueError: Something is missing, unknown, or there twice.
     """
-    refused = 0
-    for name, command in jobs.items():
+    from mmscfs.results.classification import PAPER_TABLES
+
+    content = read_config(path).to_dict()
+    table, given = content.get('table'), content.get('variants')
+    if table not in (None, *PAPER_TABLES):
+        raise ValueError(
+            f'{path}: table={table!r} must be one of '
+            f'{", ".join(map(repr, PAPER_TABLES))}, or left out'
+        )
+    if not isinstance(given, list) or not given:
+        raise ValueError(
+            f'{path}: variants={given!r} must be a list, e.g. '
+            "[dict(name='scfs', config='configs/scfs_r50.py')]"
+        )
+    shared = {
+        name: content[name]
+        for name in ('evaluations', 'detection')
+        if name in content
+    }
+    variants: dict[str, Variant] = {}
+    for settings in given:
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, check=False
-            )
-        except FileNotFoundError as error:
+            variant = make_variant(shared | dict(settings))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f'{path}: variant {settings}: {error}') from error
+        if variant.name in variants:
+            raise ValueError(f'{path}: two variants have name={variant.name}')
+        variants[variant.name] = variant
+    return variants, table
+
+
+def make_variant(settings: Mapping[str, Any]) -> Variant:
+    """Return a variant of a list.
+
+    Raises:
+        ValueError: A setting is missing, unknown, or no config is there.
+    """
+    for name in settings:
+        if name not in Variant._fields:
             raise ValueError(
-                '--slurm: no sbatch on the PATH: run this on a login node'
-            ) from error
-        if done.returncode:
-            refused = 1
-            print(f'{name}: {done.stderr.strip()}', file=sys.stderr)
-        else:
-            print(f'{name}: job {done.stdout.strip()}')
-    if not jobs:
-        print('nothing to submit: everything is done')
-    return refused
+                f'{name} is unknown: use {", ".join(Variant._fields)}'
+            )
+    name = settings.get('name')
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        raise ValueError(
+            f'name={name!r} must be a word that names a folder, without '
+            '"_seed-", which names seeds'
+        )
+    evaluations, detection = (
+        [find_config(config) for config in settings.get(key, ())]
+        for key in ('evaluations', 'detection')
+    )
+    stems = [Path(config).stem for config in (*evaluations, *detection)]
+    if len(set(stems)) < len(stems):
+        raise ValueError(f'two evaluations have the same name: {stems}')
+    defaults, options = (
+        to_words(settings.get(key, {})) for key in ('defaults', 'cfg_options')
+    )
+    config = find_config(settings.get('config'))
+    if not merged(config, [*defaults, *options]).get('train_cfg'):
+        raise ValueError(f'{config} has no train_cfg: it does not train')
+    return Variant(name, config, defaults, options, evaluations, detection)
+
+
+def find_config(name: Any) -> str:
+    """Return the path of a config, or raise a ValueError."""
+    for path in (Path(str(name)), CONFIGS.parent / str(name)):
+        if path.is_file():
+            return str(path)
+    raise ValueError(
+        f'no config {name!r}: give a path from here or from {CONFIGS.parent}'
+    )
+
+
+def to_words(options: Mapping[str, Any]) -> list[str]:
+    """Return settings as --cfg-options takes them, KEY=VALUE each.
+
+    Raises:
+        ValueError: A value would come back as another one.
+    """
+    from mmscfs.checkpoint import flatten
+
+    words = []
+    for key, value in flatten(options) if options else ():
+        text = value if isinstance(value, str) else str(value).replace(' ', '')
+        words.append(f'{key}={text}')
+        if read_settings(words[-1:]) != {key: value}:
+            raise ValueError(
+                f'cfg_options: {key}={value!r} cannot be given to '
+                'tools/train.py --cfg-options: write a config for it'
+            )
+    return words
+
+
+load = cache(read_config)  # variants share configs; not to be changed
+
+
+def merged(path: str, words: Sequence[str]) -> 'Config':
+    """Return a config with settings changed, which must fit it."""
+    cfg = copy.deepcopy(load(path))
+    change(cfg, read_settings(words))
+    return cfg
+
+
+def share_out(
+    words: Sequence[str], configs: Sequence[str]
+) -> dict[str, list[str]]:
+    """Return which of some settings, KEY=VALUE each, each config gets.
+
+    One below a part that only some configs have goes to these alone: the
+    search's to SCFS and not to DINO, a bank's to k-NN. What none of them has
+    goes to all.
+    """
+    from mmscfs.checkpoint import flatten
+
+    keys = {
+        c: [f'.{key}.' for key, _ in flatten(load(c).to_dict())]
+        for c in configs
+    }
+    shares: dict[str, list[str]] = {config: [] for config in keys}
+    for word in words:
+        part = f'.{word.split("=")[0]}'.rpartition('.')[0] + '.'
+        takers = [c for c in keys if any(k.startswith(part) for k in keys[c])]
+        for config in takers or keys:
+            shares[config].append(word)
+    return shares
+
+
+def make_steps(
+    variants: Mapping[str, Variant], args: argparse.Namespace
+) -> list['Step']:
+    """Return the steps of the variants and seeds that the command names.
+
+    Raises:
+        ValueError: A setting does not fit a config.
+    """
+    from plan import Step
+
+    from mmscfs.results import schedule
+
+    first = share_out(args.cfg_options, [v.config for v in variants.values()])
+    later = share_out(
+        args.eval_cfg_options,
+        [c for v in variants.values() for c in (*v.evaluations, *v.detection)],
+    )
+    steps: list[Step] = []
+
+    def add(name: str, config: str, settings: list[str], **more: Any) -> Step:
+        more['length'], more['unit'] = schedule(merged(config, settings))
+        step = Step(name=name, config=config, settings=settings, **more)
+        steps.append(step)
+        return step
+
+    for seed in args.seeds:
+        for name in args.variants or variants:
+            variant = variants[name]
+            run = f'{name}_seed-{seed}' if seed else name
+            facts = dict(variant=name, seed=seed)
+            settings = [
+                # Of two with the same key the last one counts.
+                *variant.defaults,
+                *first[variant.config],
+                *variant.cfg_options,
+                f'randomness.seed={seed}',
+            ]
+            start = add(
+                run, variant.config, settings, goal='checkpoint', facts=facts
+            )
+            for goal, configs in (
+                ('result', variant.evaluations),
+                ('validation', variant.detection),
+            ):
+                for config in () if args.skip_evaluations else configs:
+                    folder = f'{run}/{Path(config).stem}'
+                    more = dict(goal=goal, facts=facts, start=start)
+                    add(folder, config, later[config], **more)
+    return steps
+
+
+def arrange(
+    steps: Sequence['Step'], heading: str, table: str | None
+) -> tuple['Summary', dict]:
+    """Return the tables of what is done, beside those of the paper."""
+    from plan import unscored
+
+    from mmscfs.results import classification, detection, read_result
+    from mmscfs.results.classification import scores_in
+    from mmscfs.results.entries import Entry
+    from mmscfs.results.tables import Summary
+
+    entries, detectors = [], []
+    for step in steps:
+        if not step.problem and step.goal == 'result':
+            result = read_result(step.result)
+            entries.append(Entry(step.result, result, **step.facts))
+        elif not step.problem and step.goal == 'validation':
+            detectors.append(detection.read_run(step.folder))
+    problems = {run.source: run.problem for run in detectors if run.problem}
+    # The paper's scores are of its data, which may be replaced by other data.
+    fitting = [e for e in entries if table and scores_in(e, table)]
+    others = [entry for entry in entries if entry not in fitting]
+    tables = []
+    for part, number in ((fitting, table), (others, None)):
+        arranged, left_out = classification.arrange(part, number)
+        tables += arranged
+        problems |= {str(entry.path): why for entry, why in left_out}
+    tables += detection.arrange(detectors)
+    return Summary(heading, NOTE, tables, unscored(problems)), {}
 
 
 @commanded
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code.
 
-    0: everything is done (or submitted), 1: something failed, 2: the sweep
+    0: everything is done, 1: something failed, 2: the sweep
     cannot start, 130: stopped.
     """
     args = parse_args(argv)
-
     # After parsing, so that --help and a wrong option answer at once.
-    from sweep_list import read_list
-    from sweep_report import recall, report
-    from sweep_steps import make_steps
+    from plan import Plan
 
-    sweep = read_list(args.list)
-    names = [variant.name for variant in sweep.variants]
+    variants, table = read_list(args.list)
     for name in args.variants or ():
-        if name not in names:
+        if name not in variants:
             raise ValueError(
-                f'--variants {name}: {args.list} has {", ".join(names)}'
+                f'--variants {name}: {args.list} has {", ".join(variants)}'
             )
-    recall(sweep, args)
-    steps = make_steps(sweep, args)
-    wanted = [
-        step
-        for step in steps
-        if step.origin.seed in args.seeds
-        and step.origin.variant.name in (args.variants or names)
-    ]
-    pending = [step for step in wanted if step.missing()]
-    commands = [step.command(args.gpus) for step in pending]
-    if args.slurm:
-        left = dict.fromkeys(step.origin.variant.name for step in pending)
-        jobs = make_jobs(args, [*left])
-        if not args.dry_run:
-            return submit(jobs)
-        commands = [*jobs.values()]
-    if args.dry_run:
-        for command in commands:
-            print(shlex.join(command))
-        return 0
-
-    def write(is_last: bool = False) -> int:
-        # Other calls may have started more.
-        shown = [s for s in steps if s in wanted or s.origin.folder.is_dir()]
-        return report(sweep, shown, args.work_dir, is_last)
-
-    if not args.table_only:
-        write()
-        run_steps(pending, args.gpus, write)
-    code = write(is_last=True)
-    return code or int(any(step.missing() for step in wanted))
+    path = args.work_dir / 'sweep.json'
+    settings: dict[str, Any] = {
+        name: [Path(v.config).stem, *v.defaults, *v.cfg_options]
+        for name, v in variants.items()
+    }
+    heading = f'Sweep: {Path(args.list).stem}'
+    tables = partial(arrange, heading=heading, table=table)
+    if args.table_only:
+        plan = Plan(path, settings, [], tables)
+        if not plan.steps:
+            raise ValueError(
+                f'--table-only: --work-dir {args.work_dir} has no sweep.json '
+                'with steps: name the folder of the sweep'
+            )
+        return plan.write(is_last=True)
+    settings |= dict(cfg_options=args.cfg_options, gpus=args.gpus or 1)
+    if not args.skip_evaluations:
+        settings['eval_cfg_options'] = args.eval_cfg_options
+    plan = Plan(path, settings, make_steps(variants, args), tables)
+    return plan.carry_out(args.gpus, args.dry_run)
 
 
 if __name__ == '__main__':

@@ -145,8 +145,8 @@ def main() -> None:
     from mmscfs.engine import prepare_config, start_from
     from mmscfs.engine.runner_access import unwrapped_model
 
-    cfg = read_config(args.config)
     try:  # before the runner touches the work directory
+        cfg = read_config(args.config)
         merge_args(cfg, args)
         prepare_config(cfg)
         if args.pretrained:

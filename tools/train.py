@@ -159,9 +159,9 @@ def main() -> None:
     from mmscfs.engine.prepare import is_first_process
     from mmscfs.engine.resume.files import lock_work_dir
 
-    cfg = read_config(args.config)
-    merge_args(cfg, args)
     try:  # before the runner touches the work directory
+        cfg = read_config(args.config)
+        merge_args(cfg, args)
         if not args.overwrite:
             check_work_dir(cfg)
         prepare_config(cfg)

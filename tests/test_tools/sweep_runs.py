@@ -3,6 +3,7 @@
 
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from report_runs import write_start
 
@@ -51,6 +52,7 @@ val_evaluator = dict(type='CocoMetric')
 SCORES = dict(dino=dict(knn=80.0, linear=86.0), scfs=dict(knn=84.0, linear=89))
 PRETRAIN = ('dino', 'scfs')
 STARTS = ('--resume', '--overwrite')
+LENGTH = 10  # iterations of an epoch
 
 
 class Commands:
@@ -60,8 +62,10 @@ class Commands:
         calls (list): Work directory and how it starts, of each.
         commands (list): Their words.
         failing (set): Work directories of those that fail.
-        killed (dict): Of those that are killed, the epochs they have saved.
+        killed (dict): Of those that are killed, what they have saved: a name
+            and a number of iterations.
         dataset (str): What the evaluations say they are of.
+        saved_as (str): What checkpoints are named by.
     """
 
     def __init__(self):
@@ -69,20 +73,20 @@ class Commands:
         self.commands = []
         self.failing = set()
         self.killed = {}
-        self.dataset = 'in100'
+        self.dataset, self.saved_as = 'in100', 'epoch'
 
     def __call__(self, command, log_file):
         folder = Path(command[command.index('--work-dir') + 1])
         name = str(folder.relative_to('work'))
         how = next((w for w in command if w in STARTS), None)
-        following = command[command.index(how) + 1 :] if how else []
-        if following and following[0].endswith('.pth'):
-            assert Path(following[0]).is_file()
-            how = Path(following[0]).name
         self.calls.append((name, how))
         self.commands.append(command)
         if name in self.failing:
-            log_file.write('Traceback\nValueError: no such luck\n')
+            # Of two processes, below their launcher's own.
+            log_file.write(
+                'Traceback\n[rank1]: ValueError: no such luck\n'
+                'torch.distributed.ChildFailedError: \n  error_file: -\n==\n'
+            )
             log_file.flush()
             return 1
         stem = next(
@@ -91,14 +95,15 @@ class Commands:
             if w.endswith('.py') and (Path(w).stem in CONFIGS)
         )
         options = dict(w.split('=', 1) for w in command if '=' in w)
-        total = options.get(
-            'train_cfg.max_epochs', 3 if stem in PRETRAIN else 2
+        total = int(
+            options.get('train_cfg.max_epochs', 3 if stem in PRETRAIN else 2)
         )
         if name in self.killed:
-            save(folder, self.killed.pop(name))
+            save(folder, *self.killed.pop(name), total)
             raise KeyboardInterrupt
         if stem != 'knn':
-            save(folder, int(total))
+            count = total * (LENGTH if self.saved_as == 'iter' else 1)
+            save(folder, f'{self.saved_as}_{count}', total * LENGTH, total)
         if stem in ('knn', 'linear'):
             evaluate(command, stem, folder, self.dataset)
         elif stem == 'mask_rcnn':
@@ -106,12 +111,18 @@ class Commands:
         return 0
 
 
-def save(folder, epoch):
-    """Save as mmengine's CheckpointHook does."""
-    for number in range(1, epoch + 1):
-        (folder / f'epoch_{number}.pth').touch()
-    text = f'/elsewhere/epoch_{epoch}.pth'
-    (folder / 'last_checkpoint').write_text(text)
+def save(folder, name, count, total):
+    """Save after some iterations of a run of some epochs, as mmengine does."""
+    info = dict(max_epochs=total, max_iters=total * LENGTH)
+    parts = dict(
+        # An epoch that is saved by its last iteration is counted later.
+        meta=dict(iter=count, epoch=count // LENGTH - ('iter' in name)),
+        message_hub=dict(log_scalars={}, runtime_info=info),
+        state_dict={},
+        optimizer={},
+    )
+    torch.save(parts, folder / f'{name}.pth')
+    (folder / 'last_checkpoint').write_text(f'/elsewhere/{name}.pth')
 
 
 def evaluate(command, protocol, folder, dataset):

@@ -112,7 +112,7 @@ def test_deep_json_is_refused_by_name(tmp_path, depth):
     report = tmp_path / 'deep.json'
     report.write_text('{"format": "mmscfs-result-1", "a": ' + '[' * depth)
     with pytest.raises(ValueError, match='deep.json is damaged'):
-        load_tool('launch').read_report(report)
+        load_tool('plan').Plan(report, {}, [], None)
     error = refusal('tools/analysis_tools/results_table.py', report)
     assert 'deep.json' in error
 

@@ -4,15 +4,12 @@
 import csv
 import importlib
 import json
-import os
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from commands import ROOT
-from sweep_runs import CONFIGS, LIST, Commands
+from sweep_runs import CONFIGS, LIST, Commands, save
 
 from mmscfs.results import read_result, write_result
 
@@ -29,15 +26,11 @@ def commands(tool, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, text in CONFIGS.items():
         Path(f'{name}.py').write_text(text)
-    write_list(LIST)
+    Path('list.py').write_text(LIST)
+    tool.load.cache_clear()
     fake = Commands()
-    monkeypatch.setattr('launch.call', fake)
+    monkeypatch.setattr('plan.call', fake)
     return fake
-
-
-def write_list(text):
-    Path('list.py').write_text(text)
-    importlib.import_module('sweep_list').load_config.cache_clear()
 
 
 def sweep(tool, *words):
@@ -54,14 +47,8 @@ def read_csv():
         ]
 
 
-ALL = [
-    ('dino', '--resume'),
-    ('dino/knn', None),
-    ('dino/linear', '--overwrite'),
-    ('scfs', '--resume'),
-    ('scfs/knn', None),
-    ('scfs/linear', '--overwrite'),
-]
+DINO = [('dino', '--resume'), ('dino/knn', None), ('dino/linear', '--resume')]
+SCFS = [('scfs', '--resume'), ('scfs/knn', None), ('scfs/linear', '--resume')]
 TABLE = [
     ('DINO (imagenet100)', '80.0', '86.0', 'this run (dino)'),
     ('SCFS (imagenet100)', '84.0', '89.0', 'this run (scfs)'),
@@ -70,27 +57,21 @@ TABLE = [
 
 def test_a_sweep_ends_with_the_papers_table(tool, commands, capsys):
     assert sweep(tool) == 0
-    assert commands.calls == ALL
+    assert commands.calls == DINO + SCFS
     assert read_csv() == TABLE
     text = Path('work/sweep.md').read_text()
     assert '| DINO w ML | 256 | 200 | 82.2 | 87.4 | paper (Table 7) |' in text
     assert '| **SCFS (imagenet100)** | **256** | **3** | **84.0** |' in text
     assert 'Not scored' not in text
     printed = capsys.readouterr().out
-    assert 'scfs, knn: 84.00' in printed
+    assert 'scfs/knn: knn/top1 84.00' in printed
     assert 'SCFS (imagenet100)' in printed
     content = json.loads(Path('work/sweep.json').read_text())
-    assert content['variants']['scfs'] == dict(
-        config='scfs', cfg_options=['data.pipeline.1.num_local=8']
-    )
-    assert content['runs'][1] == dict(
-        variant='scfs',
-        seed=0,
-        work_dir='scfs',
-        checkpoint='epoch_3.pth',
-        scores=dict(knn=84.0, linear=89.0),
-        problems={},
-    )
+    options = ['scfs', 'data.pipeline.1.num_local=8']
+    assert content['settings']['scfs'] == options
+    step = content['steps']['scfs/linear']
+    assert step['facts'] == dict(variant='scfs', seed=0)
+    assert (step['metrics'], step['problem']) == ({'accuracy/top1': 89.0}, '')
     # A second call has nothing to do, wherever the folder has gone.
     commands.calls.clear()
     Path('work').rename('moved')
@@ -114,7 +95,7 @@ def test_commands(tool, commands, capsys):
         f'{python}/train.py scfs.py --work-dir {work} --resume {settings}',
         f'{python}/test.py knn.py --pretrained {start} --work-dir {work}/knn',
         f'{python}/train.py linear.py --pretrained {start} '
-        f'--work-dir {work}/linear --overwrite',
+        f'--work-dir {work}/linear --resume',
     ]
     assert sweep(tool, *one, '--gpus', 4) == 0
     tools = f'{ROOT}/tools'
@@ -123,7 +104,7 @@ def test_commands(tool, commands, capsys):
         f'{settings}',
         f'{tools}/dist_test.sh knn.py {start} 4 --work-dir {work}/knn',
         f'{tools}/dist_train.sh linear.py 4 --pretrained {start} '
-        f'--work-dir {work}/linear --overwrite',
+        f'--work-dir {work}/linear --resume',
     ]
     assert commands.calls == []
     assert not Path('work').exists()
@@ -134,49 +115,46 @@ def test_commands(tool, commands, capsys):
     assert 'dino.py' not in capsys.readouterr().out
 
 
-def test_a_killed_sweep_continues(tool, commands, capsys):
-    commands.killed = {'scfs': 2}
+def test_a_killed_sweep_resumes(tool, commands, capsys):
+    """Also from what a signal saves, newer than the last epoch."""
+    commands.killed = {
+        'dino': ('interrupted', 21),
+        'scfs': ('epoch_2', 20),
+        'scfs/linear': ('interrupted', 11),
+    }
     assert sweep(tool) == 130
-    assert 'the same command continues' in capsys.readouterr().err
+    assert 'the same command resumes' in capsys.readouterr().err
+    assert sweep(tool) == 130
     Path('work/scfs/epoch_3.pth').write_text('torn')
-    commands.killed = {'scfs/linear': 1}
-    commands.calls.clear()
     assert sweep(tool) == 130
-    assert commands.calls == ALL[3:]
-    commands.calls.clear()
     assert sweep(tool) == 0
-    assert commands.calls == [('scfs/linear', '--resume')]
+    again = [DINO[0], *DINO, SCFS[0], *SCFS, SCFS[2]]
+    assert commands.calls == again
     assert read_csv() == TABLE
 
 
-def test_a_run_that_saved_itself_is_resumed(tool, commands):
-    """A signal leaves interrupted.pth, newer than the last epoch."""
-    commands.killed = {'dino': 2, 'dino/linear': 1}
-    for folder in ('dino', 'dino/linear'):
-        assert sweep(tool, '--variants', 'dino') == 130
-        work = Path('work', folder)
-        (work / 'interrupted.pth').touch()
-        (work / 'last_checkpoint').write_text('/elsewhere/interrupted.pth')
+def test_epochs_may_be_saved_by_iterations(tool, commands):
+    """The checkpoint tells that it is at the end, not its name."""
+    commands.saved_as = 'iter'
+    commands.killed = {'dino': ('iter_29', 29)}
+    assert sweep(tool, '--variants', 'dino') == 130
     assert sweep(tool, '--variants', 'dino') == 0
-    assert commands.calls == [
-        ('dino', '--resume'),
-        ('dino', '--resume'),
-        ('dino/knn', None),
-        ('dino/linear', '--overwrite'),
-        ('dino/linear', '--resume'),
-    ]
+    assert commands.calls == [DINO[0], *DINO]
+    assert Path('work/dino/iter_30.knn.json').is_file()
+    assert read_csv()[0] == TABLE[0]
+    assert sweep(tool, '--variants', 'dino') == 0
+    assert len(commands.calls) == 4
 
 
 def test_a_failed_variant_is_named_and_the_others_run(tool, commands, capsys):
     commands.failing = {'dino', 'scfs/knn'}
     assert sweep(tool) == 1
-    names = [name for name, _ in commands.calls]
-    assert names == ['dino', 'scfs', 'scfs/knn', 'scfs/linear']
+    assert commands.calls == [DINO[0], *SCFS]
     problems = [
         f'{step}: exit code 1: ValueError: no such luck (full log: {log})'
         for step, log in (
-            ('dino, pre-training', 'work/dino/train.log'),
-            ('scfs, knn', 'work/scfs/knn/test.log'),
+            ('dino', 'work/dino/train.log'),
+            ('scfs/knn', 'work/scfs/knn/test.log'),
         )
     ]
     printed = capsys.readouterr().out
@@ -187,26 +165,21 @@ def test_a_failed_variant_is_named_and_the_others_run(tool, commands, capsys):
     # Another call that runs nothing knows them from the logs.
     assert sweep(tool, '--table-only') == 1
     text = Path('work/sweep.md').read_text()
-    assert '- dino, pre-training: not started' not in text
-    assert 'ValueError: no such luck (full log: work/dino/train.log)' in text
+    assert '- dino: no result: ValueError: no such luck (full log: ' in text
+    assert 'dino/knn' not in text
     commands.failing = set()
     commands.calls.clear()
     assert sweep(tool) == 0
-    names = [name for name, _ in commands.calls]
-    assert names == ['dino', 'dino/knn', 'dino/linear', 'scfs/knn']
+    assert commands.calls == [*DINO, SCFS[1]]
 
 
 def test_evaluations_are_repeated_for_another_checkpoint(tool, commands):
     assert sweep(tool, '--variants', 'scfs') == 0
-    for path in (
-        *Path('work/scfs').glob('*.json'),
-        *Path('work/scfs/linear').iterdir(),
-    ):
-        os.utime(path, (1e9, 1e9))
+    save(Path('work/scfs'), 'epoch_1', 10, 3)  # as if it had begun again
     commands.calls.clear()
     assert sweep(tool, '--variants', 'scfs') == 0
     # And from the beginning.
-    assert commands.calls == ALL[4:]
+    assert commands.calls == [*SCFS[:2], ('scfs/linear', '--overwrite')]
 
 
 @pytest.mark.parametrize('kind', ['absent', 'damaged', 'of another run'])
@@ -223,7 +196,7 @@ def test_a_result_is_made_again(tool, commands, kind):
     commands.calls.clear()
     assert sweep(tool, '--variants', 'scfs') == 0
     # The last checkpoint would train no more, and so evaluate nothing.
-    assert commands.calls == [('scfs/linear', 'epoch_1.pth')]
+    assert commands.calls == [('scfs/linear', '--overwrite')]
 
 
 def test_seeds_have_folders_rows_and_a_mean(tool, commands):
@@ -239,12 +212,11 @@ def test_seeds_have_folders_rows_and_a_mean(tool, commands):
         ),
     ]
     assert [row[1:] for row in read_csv()] == expected
-    # Gathering finds the seeds that there are.
+    # Later calls, and the table alone, have what there is.
+    assert sweep(tool, '--variants', 'dino') == 0
     Path('work/sweep.csv').unlink()
-    assert sweep(tool, '--table-only') == 1
-    assert [row[1:] for row in read_csv()[:3]] == expected
-    text = Path('work/sweep.md').read_text()
-    assert '- dino, pre-training: not started' in text
+    assert sweep(tool, '--table-only') == 0
+    assert [row[1:] for row in read_csv()] == [TABLE[0][1:], *expected]
 
 
 def test_other_data_have_their_own_table(tool, commands):
@@ -256,9 +228,10 @@ def test_other_data_have_their_own_table(tool, commands):
 
 
 def test_detection_stands_beside(tool, commands):
-    write_list(LIST + "detection = ['mask_rcnn.py']\n")
+    Path('list.py').write_text(LIST + "detection = ['mask_rcnn.py']\n")
+    tool.load.cache_clear()
     assert sweep(tool, '--variants', 'dino') == 0
-    assert commands.calls[-1] == ('dino/mask_rcnn', '--overwrite')
+    assert commands.calls == [*DINO, ('dino/mask_rcnn', '--resume')]
     command = commands.commands[-1]
     assert command[3:5] == ['--pretrained', 'work/dino/epoch_3.pth']
     text = Path('work/sweep.md').read_text()
@@ -273,11 +246,10 @@ def test_detection_stands_beside(tool, commands):
 def test_settings_do_not_mix_in_a_folder(tool, commands, capsys):
     one = ('--variants', 'dino')
     assert sweep(tool, *one, '--skip-evaluations') == 0
-    assert commands.calls == ALL[:1]
+    assert commands.calls == DINO[:1]
     # Those of the evaluations may still be chosen.
     options = ('--eval-cfg-options', 'test_cfg.ks=[1]')
     assert sweep(tool, *one, *options) == 0
-    count = len(commands.calls)
     for words, problem in (
         (
             one,
@@ -289,13 +261,15 @@ def test_settings_do_not_mix_in_a_folder(tool, commands, capsys):
         assert sweep(tool, *words) == 2
         assert problem in capsys.readouterr().err
     text = LIST.replace("name='scfs'", "name='dino-8'")
-    write_list(text.replace("config='dino.py'", "config='scfs.py'"))
+    changed = text.replace("config='dino.py'", "config='scfs.py'")
+    Path('list.py').write_text(changed)
+    tool.load.cache_clear()
     assert sweep(tool, *one, *options) == 2
-    error = capsys.readouterr().err
-    assert "holds the sweep of dino={'config': 'dino', 'cfg_options'" in error
-    assert len(commands.calls) == count
+    assert "of dino=['dino'], not ['scfs']" in capsys.readouterr().err
+    assert commands.calls == DINO
     # One more variant changes nothing for them.
-    write_list(text)
+    Path('list.py').write_text(text)
+    tool.load.cache_clear()
     assert sweep(tool, '--variants', 'dino-8', *options, '--dry-run') == 0
 
 
@@ -328,64 +302,15 @@ def test_settings_go_to_the_configs_that_have_their_part(tool, commands):
     assert Path('work/scfs/epoch_4.knn.json').is_file()
 
 
-def test_slurm_has_a_job_for_each_variant(tool, commands, monkeypatch, capsys):
-    words = ('--gpus', 2, '--slurm', 'gpu', '--seeds', 0, 1)
-    # Nothing of them may reach the shell that sbatch hands --wrap to.
-    options = ('--cfg-options', 'a=[1,2]', 'b=c d', "c='$(touch x)'", 'd=;e*')
-    assert sweep(tool, *words, *options, '--dry-run') == 0
-    expected = capsys.readouterr().out
-    assert not Path('work').exists()
-    Path('bin').mkdir()
-    script = Path('bin/sbatch')
-    script.write_text(
-        '#!/bin/sh\nprintf "%s\\n" "$@" >> calls\ncase "$*" in *_dino*) '
-        'echo "no such partition" >&2; exit 1;; esac\necho 17\n'
-    )
-    script.chmod(0o755)
-    monkeypatch.setenv('PATH', f'bin:{os.environ["PATH"]}')
-    assert sweep(tool, *words, *options) == 1
-    printed = capsys.readouterr()
-    assert printed.out == 'scfs: job 17\n'
-    assert printed.err == 'dino: no such partition\n'
-    lines = Path('calls').read_text().splitlines()
-    given = [line for line in lines if line.startswith('--')]
-    assert [['sbatch', *given[:9]], ['sbatch', *given[9:]]] == [
-        shlex.split(line) for line in expected.splitlines()
-    ]
-    assert ' '.join(given[9:17]) == (
-        '--parsable --partition=gpu --job-name=list_scfs --nodes=1 --ntasks=1 '
-        '--gres=gpu:2 --cpus-per-task=18 --output=work/slurm_scfs_%j.log'
-    )
-    wrapped = given[17].removeprefix('--wrap=exec ')
-    print_words = ['sh', '-c', f'printf "%s\\n" {wrapped}']
-    job = subprocess.check_output(print_words, text=True).splitlines()
-    assert job[:2] == [sys.executable, str(ROOT / 'tools/sweep.py')]
-    assert job[-4:] == [*options[1:]]
-    assert tool.main(job[2:]) == 0
-    names = [name for name, _ in commands.calls]
-    assert names[::3] == ['scfs', 'scfs_seed-1']
-    capsys.readouterr()
-    assert sweep(tool, *words, *options, '--variants', 'scfs') == 0
-    assert 'everything is done' in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ('words', 'problem'),
-    [
-        (['--gpus', 2, '--slurm', 'gpu'], '--slurm: no sbatch on the PATH'),
+def test_refusals(tool, commands, capsys):
+    for words, problem in (
         (['--variants', 'moco'], '--variants moco: list.py has dino, scfs'),
         (['--table-only'], '--work-dir work has no sweep.json'),
-    ],
-)
-def test_refusals(tool, commands, monkeypatch, capsys, words, problem):
-    monkeypatch.setenv('PATH', '')
-    assert sweep(tool, *words) == 2
-    error = capsys.readouterr().err
-    assert error.startswith('error: ')
-    assert problem in error
-
-
-def test_a_table_that_cannot_be_written(tool, commands, capsys):
+    ):
+        assert sweep(tool, *words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith('error: ')
+        assert problem in error
     assert sweep(tool, '--variants', 'dino', '--skip-evaluations') == 0
     Path('work/sweep.md').unlink()
     Path('work/sweep.md').mkdir()

@@ -11,14 +11,12 @@ epoch. Of pipelines without MultiCrop the crops are drawn without boxes.
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from picture_command import (
-    add_config_options,
+    add_number_option,
     at_least,
-    new_parser,
-    parse,
+    picture_parser,
     read_config,
     write_pictures,
 )
@@ -39,18 +37,14 @@ examples:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a wrong option exits with code 2."""
-    parser = new_parser(__doc__, EXAMPLES)
-    add_config_options(
-        parser,
+    parser = picture_parser(
+        __doc__,
+        EXAMPLES,
+        'views.png',
         'config of a pre-training',
         'train_dataloader.dataset.data_root=my/images',
     )
-    parser.add_argument(
-        '--number',
-        type=at_least(1),
-        default=6,
-        help='images, evenly spread over the data set (default: %(default)s)',
-    )
+    add_number_option(parser, 6)
     parser.add_argument(
         '--seed', type=int, help="seed of the run (default: the config's)"
     )
@@ -61,11 +55,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='N',
         help='epoch of the run, from 1 on (default: %(default)s)',
     )
-    return parse(parser, argv, 'views.png')
+    return parser.parse_args(argv)
 
 
-def draw(args: argparse.Namespace) -> list[partial]:
-    """Make the views, return what writes the picture.
+def draw(args: argparse.Namespace) -> list:
+    """Make the views, return the picture.
 
     Raises:
         OSError, ValueError, KeyError: The config or an image is not usable.
@@ -75,7 +69,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
     from mmengine.runner import set_random_seed
     from rich.progress import track
 
-    from mmscfs.visualization import draw_views, make_views, spread, write_png
+    from mmscfs.visualization import draw_views, make_views, spread
 
     cfg = read_config(args.config, args.cfg_options)
     if not cfg.get('train_dataloader'):
@@ -100,7 +94,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
         f'as the network gets them in epoch {args.epoch} of seed {seed}; '
         'percent: share of the image',
     )
-    return [partial(write_png, picture)]
+    return [picture]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,82 +5,48 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:  # else --help would wait for torch
-    from mmengine.config import Config
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from command_line import (
+    add_cfg_options,
+    add_network_option,
+    add_pretrained_options,
+    at_least,
+    make_parser,
+    read_config,
+)
 
-
-def new_parser(description: str, examples: str) -> argparse.ArgumentParser:
-    """Return the parser of a command that teaches by examples."""
-    return argparse.ArgumentParser(
-        description=description,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
-def add_config_options(
-    parser: argparse.ArgumentParser, what: str, example: str
-) -> None:
-    """Add the config, and what overrides it."""
-    from mmengine.config import DictAction
-
-    parser.add_argument('config', help=f'{what}, a file or mmscfs::NAME')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help=f'override settings of the config, e.g. {example}',
-    )
+__all__ = [  # for the commands
+    'add_network_option',
+    'add_pretrained_options',
+    'at_least',
+    'read_config',
+]
 
 
-def add_network_option(parser: argparse.ArgumentParser) -> None:
-    """Add the choice between the two networks of a checkpoint."""
-    parser.add_argument(
-        '--network',
-        choices=['teacher', 'student'],
-        help='which network (default: the teacher where there is one)',
-    )
+def picture_parser(
+    description: str,
+    examples: str,
+    out: str,
+    what: str = '',
+    example: str = '',
+) -> argparse.ArgumentParser:
+    """Return the parser of a command that draws.
 
-
-def at_least(least: int) -> Callable[[str], int]:
-    """Return the type of an option that counts."""
-
-    def read(text: str) -> int:
-        try:
-            if (number := int(text)) >= least:
-                return number
-        except ValueError:
-            pass
-        raise argparse.ArgumentTypeError(
-            f'{text} must be a whole number >= {least}'
-        )
-
-    return read
-
-
-def png(text: str) -> Path:
-    """Return the file that is named by ``--out``.
-
-    Raises:
-        argparse.ArgumentTypeError: Its name is not that of a PNG.
+    Args:
+        description (str): What the command does.
+        examples (str): How it is called.
+        out (str): The file that it writes if ``--out`` names none.
+        what (str): What config it takes. Defaults to none.
+        example (str): A setting of it.
     """
-    path = Path(text)
-    if path.suffix.lower() != '.png':
-        raise argparse.ArgumentTypeError(
-            f'{text!r} must end in .png, not to replace another file by '
-            'mistake'
-        )
-    return path
-
-
-def parse(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None, out: str
-) -> argparse.Namespace:
-    """Add ``--out``, by default a file named ``out``, and parse."""
+    parser = make_parser(description, examples)
+    if what:
+        parser.add_argument('config', help=f'{what}, a file or mmscfs::NAME')
+        add_cfg_options(parser, example)
     parser.add_argument(
         '--out',
         type=png,
@@ -88,38 +54,30 @@ def parse(
         metavar='FILE',
         help='PNG to write (default: %(default)s)',
     )
-    return parser.parse_args(argv)
+    return parser
 
 
-def read_config(path: str, overrides: dict | None = None) -> 'Config':
-    """Read a config, which may be named ``mmscfs::...``.
+def add_number_option(
+    parser: argparse.ArgumentParser, default: int, least: int = 1
+) -> None:
+    """Add how many images are drawn."""
+    parser.add_argument(
+        '--number',
+        type=at_least(least),
+        default=default,
+        help='images at most, evenly spread over the data set (default: '
+        '%(default)s)',
+    )
 
-    Raises:
-        ValueError: It cannot be read, or lacks what ``overrides`` set.
-    """
-    from mmengine.config import Config
 
-    from mmscfs.engine import apply_multi_crop
-    from mmscfs.hub import PREFIX, find_config
-
-    try:
-        is_name = path.startswith(PREFIX)
-        cfg = Config.fromfile(find_config(path) if is_name else path)
-    except Exception as error:  # a config is code, which raises anything
-        raise ValueError(
-            f'config {path} cannot be read ({type(error).__name__}: {error}): '
-            'correct what this names'
-        ) from error
-    if overrides:
-        try:
-            cfg.merge_from_dict(overrides)
-            apply_multi_crop(cfg)
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f'--cfg-options do not fit {path} ({error}): name settings '
-                'that it has'
-            ) from error
-    return cfg
+def png(text: str) -> Path:
+    """Return the file that is named by ``--out``; a type of argparse."""
+    if not text.lower().endswith('.png'):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} must end in .png, not to replace another file by '
+            'mistake'
+        )
+    return Path(text)
 
 
 @contextmanager
@@ -139,14 +97,15 @@ def naming(checkpoint: str) -> Iterator[None]:
 
 def write_pictures(
     args: argparse.Namespace,
-    draw: Callable[[argparse.Namespace], Sequence[Callable[[Path], None]]],
+    draw: Callable[[argparse.Namespace], Sequence[Any]],
     *others: Path,
 ) -> int:
     """Draw, and write what was drawn; say what went wrong.
 
     Args:
         args (Namespace): Has ``out``, the file to write.
-        draw (Callable): Takes long, and returns for each file what writes it.
+        draw (Callable): Takes long, and returns the picture, and what writes
+            each of the others.
         *others (Path): More files to write.
 
     Returns:
@@ -154,16 +113,18 @@ def write_pictures(
         input.
     """
     from mmscfs.checkpoint import check_writable
+    from mmscfs.visualization import write_png
 
     paths = [args.out, *others]
     try:
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
             check_writable(path)
-        writers = draw(args)
+        picture, *writers = draw(args)
     except (OSError, ValueError, KeyError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    writers.insert(0, partial(write_png, picture))
     for path, write in zip(paths, writers, strict=True):
         try:
             write(path)

@@ -1,9 +1,10 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Backbones of pre-training checkpoints that search images."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmengine.registry import init_default_scope
@@ -30,75 +31,24 @@ TRUSTED = {
     *('BN', 'BN1d', 'BN2d', 'SyncBN', 'LN', 'LN2d', 'GN'),
     *('ReLU', 'GELU', 'Conv', 'Conv2d'),
 }
-# What settings that fit no class raise, by their kind.
-UNBUILDABLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-)
 SIZES = dict(global_size=224, local_size=96)  # of a config without MultiCrop
 
 
-class Network(NamedTuple):
-    """A backbone that searches.
-
-    Attributes:
-        name (str): Of its checkpoint.
-        backbone (nn.Module): In eval mode, on the CPU.
-        layers (dict[str, int]): Its outputs that are searched, by name.
-        input (dict): ``mean``, ``std`` and ``channel_order``.
-        global_size (int): Side of its global views, px.
-        local_size (int): Side of its local views, px.
-    """
-
-    name: str
-    backbone: nn.Module
-    layers: dict[str, int]
-    input: dict
-    global_size: int
-    local_size: int
-
-    def view_sizes(self, size: int | None) -> tuple[int, int]:
-        """Return the sides of the views, px, if the global one is ``size``.
-
-        None stands for that of the pre-training.
-        """
-        if size is None:
-            return self.global_size, self.local_size
-        local_size = round(self.local_size * size / self.global_size)
-        return size, max(16, local_size)
-
-    def search(
-        self, global_view: Tensor, local_views: list[Tensor]
-    ) -> dict[str, SearchMaps]:
-        """Return where the local views are found in the global one.
-
-        Args:
-            global_view (Tensor): BGR uint8 (3, H, W).
-            local_views (list[Tensor]): The same, each of another size.
-
-        Raises:
-            ValueError: The network has diverged.
-        """
-        mean, std = (
-            torch.tensor(self.input[name]).view(3, 1, 1)
-            for name in ('mean', 'std')
-        )
-        is_rgb = self.input['channel_order'] == 'RGB'
-        global_view, *local_views = (
-            ((view.flip(0) if is_rgb else view) - mean) / std
-            for view in (global_view, *local_views)
-        )
-        return compute_search_maps(
-            self.backbone, self.layers, global_view, local_views
-        )
-
-
-def load_network(path: str, config: str | None, which: str | None) -> Network:
+def load_network(
+    path: str, config: str | None, which: str | None, size: int | None
+) -> tuple[str, Callable, tuple[int, int]]:
     """Build the backbone of a checkpoint.
+
+    Args:
+        path (str): The checkpoint.
+        config (str, optional): That of its pre-training, else its own.
+        which (str, optional): "teacher" or "student".
+        size (int, optional): Side of the global view, px; None for that of
+            the pre-training. Local views scale with it.
+
+    Returns:
+        tuple[str, Callable, tuple[int, int]]: A name, what searches as
+        ``search_image`` wants it, and the sides of global and local views.
 
     Raises:
         OSError: A file cannot be read.
@@ -128,7 +78,9 @@ def load_network(path: str, config: str | None, which: str | None) -> Network:
         if not model.get('search_neck') and 'depth' in backbone:
             backbone['out_indices'] = (1, 2, 3)
         backbone = MODELS.build(backbone)
-    except UNBUILDABLE as error:
+    except (ValueError, OSError):
+        raise  # they say it
+    except Exception as error:  # settings that fit no class raise anything
         raise ValueError(
             f'its config has no backbone that can be built ({error!r}): name '
             'that of its pre-training by --config'
@@ -140,15 +92,35 @@ def load_network(path: str, config: str | None, which: str | None) -> Network:
         key = name.rpartition('.')[2]
         if key in sizes and type(value) is int:
             sizes[key] = value
+    whole, local = sizes.values()
+    if size is not None:
+        whole, local = size, max(16, round(local * size / whole))
     place = Path(path).absolute()
     words = [place.parent.name, place.stem, found.network]
-    return Network(
-        ' · '.join(filter(None, words)),
-        backbone,
-        layers,
-        pretraining_input(checkpoint),
-        *sizes.values(),
+    search_it = partial(
+        search, backbone, layers, pretraining_input(checkpoint)
     )
+    return ' · '.join(filter(None, words)), search_it, (whole, local)
+
+
+def search(
+    backbone: nn.Module,
+    layers: Mapping[str, int],
+    views_input: Mapping,
+    whole: Tensor,
+    tiles: list[Tensor],
+) -> dict[str, SearchMaps]:
+    """Search views, BGR uint8 (3, H, W), normalized as in ``views_input``."""
+    mean, std = (
+        torch.tensor(views_input[name]).view(3, 1, 1)
+        for name in ('mean', 'std')
+    )
+    is_rgb = views_input['channel_order'] == 'RGB'
+    whole, *tiles = (
+        ((view.flip(0) if is_rgb else view) - mean) / std
+        for view in (whole, *tiles)
+    )
+    return compute_search_maps(backbone, layers, whole, tiles)
 
 
 def check_trusted(settings: Any) -> None:

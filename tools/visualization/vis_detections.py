@@ -9,14 +9,11 @@ from an SCFS teacher.
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from picture_command import (
-    add_config_options,
-    at_least,
-    new_parser,
-    parse,
+    add_number_option,
+    picture_parser,
     read_config,
     write_pictures,
 )
@@ -37,49 +34,49 @@ examples:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a wrong option exits with code 2."""
-    parser = new_parser(__doc__, EXAMPLES)
-    add_config_options(
-        parser,
+    parser = picture_parser(
+        __doc__,
+        EXAMPLES,
+        'detections.png',
         "the detector's config",
         'val_dataloader.dataset.data_root=data/my',
     )
     parser.add_argument(
         '--checkpoints',
         nargs='+',
+        type=named,
         required=True,
         metavar='NAME=CHECKPOINT',
         help='what to draw in a column, and its title',
     )
-    parser.add_argument(
-        '--number',
-        type=at_least(1),
-        default=4,
-        help='images, evenly spread over the data set (default: %(default)s)',
-    )
+    add_number_option(parser, 4)
     parser.add_argument(
         '--min-score',
         type=float,
         default=0.3,
         help='least score of what is drawn (default: %(default)s)',
     )
-    args = parse(parser, argv, 'detections.png')
-    if not 0 <= args.min_score <= 1:
-        parser.error(f'--min-score {args.min_score}: must lie in [0, 1]')
-    pairs = [text.partition('=')[::2] for text in args.checkpoints]
-    for text, (name, path) in zip(args.checkpoints, pairs, strict=True):
-        if not name or not path:
-            parser.error(
-                f'--checkpoints {text!r}: give name=checkpoint, e.g. '
-                'random=work_dirs/random/epoch_12.pth'
-            )
-    if len({name for name, _ in pairs} | {'annotated'}) <= len(pairs):
-        parser.error('--checkpoints: every name once, and none "annotated"')
+    args = parser.parse_args(argv)
+    pairs = args.checkpoints
     args.checkpoints = dict(pairs)
+    if len({*args.checkpoints, 'annotated'}) <= len(pairs):
+        parser.error('--checkpoints: every name once, and none "annotated"')
     return args
 
 
-def draw(args: argparse.Namespace) -> list[partial]:
-    """Detect, return what writes the picture.
+def named(text: str) -> tuple[str, str]:
+    """Return a name and a checkpoint; a type of argparse."""
+    name, _, path = text.partition('=')
+    if not name or not path:
+        raise argparse.ArgumentTypeError(
+            f'{text!r}: give name=checkpoint, e.g. '
+            'random=work_dirs/random/epoch_12.pth'
+        )
+    return name, path
+
+
+def draw(args: argparse.Namespace) -> list:
+    """Detect, return the picture.
 
     Raises:
         OSError, ValueError: The config or a checkpoint is not usable.
@@ -87,7 +84,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
     # Here, so that --help and a wrong option answer at once.
     from mmscfs.checkpoint import read_checkpoint
     from mmscfs.engine import prepare_config
-    from mmscfs.visualization import draw_detections, write_png
+    from mmscfs.visualization import draw_detections
     from mmscfs.visualization.detections import detect
 
     cfg = read_config(args.config, args.cfg_options)
@@ -109,7 +106,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
         f'{Path(cfg.filename).stem}; class and score in percent, from '
         f'{100 * args.min_score:.0f} on',
     )
-    return [partial(write_png, picture)]
+    return [picture]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

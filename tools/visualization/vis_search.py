@@ -11,14 +11,12 @@ knows it. Two checkpoints stand side by side.
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from picture_command import (
     add_network_option,
     naming,
-    new_parser,
-    parse,
+    picture_parser,
     write_pictures,
 )
 
@@ -46,7 +44,7 @@ checkpoints, the last three stages of the ResNet are searched.
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a wrong option exits with code 2."""
-    parser = new_parser(__doc__, EXAMPLES)
+    parser = picture_parser(__doc__, EXAMPLES, 'search_maps.png')
     parser.add_argument(
         'images', nargs='+', metavar='IMAGE', help='image file to search in'
     )
@@ -78,7 +76,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='shorter side of the image for the network; local views scale '
         "with it (default: the config's global_size)",
     )
-    args = parse(parser, argv, 'search_maps.png')
+    args = parser.parse_args(argv)
     if len(args.checkpoint) > 2:
         parser.error(
             f'--checkpoint: {len(args.checkpoint)} are too many to stand side '
@@ -128,8 +126,8 @@ def box_shares(boxes: Sequence | None, image, path: str):
     return np.array(boxes) / [width, height, width, height]
 
 
-def draw(args: argparse.Namespace) -> list[partial]:
-    """Search, return what writes the picture.
+def draw(args: argparse.Namespace) -> list:
+    """Search, return the picture.
 
     Raises:
         OSError, ValueError: An image or a checkpoint is not usable.
@@ -139,11 +137,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
     from search_networks import load_network
 
     from mmscfs.datasets import LoadImage
-    from mmscfs.visualization import (
-        draw_search_maps,
-        search_image,
-        write_png,
-    )
+    from mmscfs.visualization import draw_search_maps, search_image
 
     load = LoadImage()
     images = [load(dict(img_path=path))['img'] for path in args.images]
@@ -154,19 +148,18 @@ def draw(args: argparse.Namespace) -> list[partial]:
     networks = []
     for path in args.checkpoint:
         with naming(path):
-            networks.append(load_network(path, args.config, args.network))
+            network = load_network(path, args.config, args.network, args.size)
+            networks.append((path, *network))
     samples = []
     for path, image, shares in track(
         list(zip(args.images, images, boxes, strict=True)), 'searching'
     ):
         found = {}
-        for checkpoint, network in zip(args.checkpoint, networks, strict=True):
-            sizes = network.view_sizes(args.size)
+        for checkpoint, name, search, sizes in networks:
             with naming(checkpoint):
-                sample = search_image(network.search, image, shares, *sizes)
+                sample = search_image(search, image, shares, *sizes)
             # The same checkpoint twice is a pair, too.
-            name = network.name + ' ' * (network.name in found)
-            found[name] = sample.found['']
+            found[name + ' ' * (name in found)] = sample.found['']
         samples.append(sample._replace(found=found, name=Path(path).name))
     picture = draw_search_maps(
         samples,
@@ -174,7 +167,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
         'each map compares a local view with every place; left, the mean of '
         'all views',
     )
-    return [partial(write_png, picture)]
+    return [picture]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

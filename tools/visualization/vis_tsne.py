@@ -11,16 +11,13 @@ alike.
 
 import argparse
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from picture_command import (
-    add_config_options,
-    add_network_option,
-    at_least,
+    add_number_option,
+    add_pretrained_options,
     naming,
-    new_parser,
-    parse,
+    picture_parser,
     read_config,
     write_pictures,
 )
@@ -48,21 +45,15 @@ examples:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a wrong option exits with code 2."""
-    parser = new_parser(__doc__, EXAMPLES)
-    add_config_options(
-        parser,
+    parser = picture_parser(
+        __doc__,
+        EXAMPLES,
+        'embedding.png',  # the CSV has its name
         'config with images to test on, e.g. one below '
         'configs/classification/knn',
         'test_dataloader.dataset.data_root=my/images',
     )
-    parser.add_argument(
-        '--pretrained',
-        required=True,
-        metavar='CHECKPOINT',
-        help='pre-training checkpoint: of mmscfs, mmpretrain, mmselfsup, '
-        'torchvision, timm, or the releases of SCFS, DINO and MoCo',
-    )
-    add_network_option(parser)
+    add_pretrained_options(parser)
     parser.add_argument(
         '--layer',
         default='last',
@@ -74,20 +65,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default='tsne',
         help='how features become points (default: %(default)s)',
     )
-    parser.add_argument(
-        '--number',
-        type=at_least(3),
-        default=2000,
-        help='images at most, evenly spread over the data set; t-SNE takes '
-        'half a minute for 2000 (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--seed',
-        type=int,
-        default=0,
-        help='seed of t-SNE (default: %(default)s)',
-    )
-    return parse(parser, argv, 'embedding.png')  # the CSV has its name
+    # t-SNE takes half a minute for these.
+    add_number_option(parser, 2000, least=3)
+    args = parser.parse_args(argv)
+    if not args.pretrained:
+        parser.error('--pretrained is missing: name a checkpoint')
+    return args
 
 
 def label_or_none(image: Mapping, what: str) -> int:
@@ -138,8 +121,8 @@ def load(args: argparse.Namespace):
     return cfg, model.to(get_device()), loader
 
 
-def draw(args: argparse.Namespace) -> list[partial]:
-    """Make the points, return what writes the picture and their table.
+def draw(args: argparse.Namespace) -> list:
+    """Make the points, return the picture and what writes their table.
 
     Raises:
         OSError, ValueError: The config, the checkpoint or the data are not
@@ -152,12 +135,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
     from rich.console import Console
 
     from mmscfs.engine.loops import extract_features
-    from mmscfs.visualization import (
-        draw_embedding,
-        embed,
-        write_png,
-        write_points,
-    )
+    from mmscfs.visualization import draw_embedding, embed, write_points
 
     cfg, model, loader = load(args)
     layers = args.layer if args.layer == 'last' else [args.layer]
@@ -172,7 +150,7 @@ def draw(args: argparse.Namespace) -> list[partial]:
         )
     ((layer, features),) = found.layers.items()
     with Console().status(f'{args.method} of {len(features)} features'):
-        points = embed(features.numpy(), args.method, args.seed)
+        points = embed(features.numpy(), args.method, seed=0)
     labels = found.labels.numpy()
     if np.all(labels < 0):
         labels = None
@@ -191,10 +169,8 @@ def draw(args: argparse.Namespace) -> list[partial]:
         f'{dict(tsne="t-SNE", pca="principal components")[args.method]} of '
         f'{len(points)} images, {Path(cfg.filename).stem}',
     )
-    return [
-        partial(write_png, picture),
-        lambda path: write_points(path, points, paths, labels, classes),
-    ]
+    table = (points, paths, labels, classes)
+    return [picture, lambda path: write_points(path, *table)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,9 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import errno
 import json
-import multiprocessing
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ import torch
 from mmengine.dataset import DefaultSampler, pseudo_collate
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from processes_that_meet import become_rank, free_port
+from processes_that_meet import become_rank, run_pair
 from toy_runs import ToyData, ToyModel, assert_same_state, run, toy_cfg
 
 import mmscfs.engine.resume.files as files
@@ -374,24 +372,7 @@ def member(rank, port, folder, fails, scores):
 
 def test_two_processes_continue_alike(tmp_path):
     fails = ['epoch_1.pth', 'best_acc_epoch_2.pth', 'best_acc_epoch_3.pth']
-    port = free_port()
-    context = multiprocessing.get_context('fork')
-    processes = [
-        context.Process(
-            target=member, args=(rank, port, tmp_path, fails, [1.0, 2.0, 3.0])
-        )
-        for rank in (0, 1)
-    ]
-    for process in processes:
-        process.start()
-    end = time.monotonic() + 60
-    for process in processes:
-        process.join(max(0, end - time.monotonic()))
-    codes = [process.exitcode for process in processes]
-    for process in processes:  # those that wait for each other
-        process.kill()
-        process.join()
-    assert codes == [0, 0]
+    assert run_pair(member, tmp_path, fails, [1.0, 2.0, 3.0]) == [0, 0]
     one, other = (
         json.loads((tmp_path / f'{rank}.json').read_text()) for rank in (0, 1)
     )

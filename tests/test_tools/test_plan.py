@@ -1,8 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""What tools/sweep.py and grid.py share, and both through the real tools."""
+"""What tools/sweep.py and grid.py share, and a sweep of real trainings."""
 
 import importlib
 import json
+import multiprocessing
 import os
 import runpy
 import signal
@@ -15,7 +16,7 @@ import pytest
 from classification_data import draw
 from commands import ROOT, load_tool
 
-launch = load_tool('launch')
+plan = load_tool('plan')
 GRID = """
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
 train_cfg = dict(max_epochs=2)
@@ -49,9 +50,9 @@ def test_sigterm_ends_the_tool(start, monkeypatch, capsys):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
 
-    monkeypatch.setattr('launch.call', call)
+    monkeypatch.setattr('plan.call', call)
     assert start('--work-dir', 'work') == 130
-    assert 'the same command continues' in capsys.readouterr().err
+    assert 'the same command resumes' in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -59,47 +60,43 @@ def test_a_log_in_use_is_not_started_twice(tmp_path):
     """Nor after a kill that left the process running."""
     log = tmp_path / 'train.log'
     with open(log, 'a') as file:
-        launch.fcntl.flock(file, launch.fcntl.LOCK_EX)
+        plan.fcntl.flock(file, plan.fcntl.LOCK_EX)
         process = subprocess.Popen(['sleep', '60'], stdout=file)
-    problem = launch.run_logged(['true'], log)
+    problem = plan.run_logged(['true'], log)
     assert problem == f'it is running already, and writes to {log}'
     process.kill()
     process.wait()
-    assert launch.run_logged(['true'], log) == ''
+    assert plan.run_logged(['true'], log) == ''
 
 
 def test_a_terminated_tool_ends_its_command(tmp_path):
     """As on a cluster whose time is up, and waits for it: it saves first."""
     log = tmp_path / 'train.log'
-    code = (
-        'import signal, launch\nfrom pathlib import Path\n'
-        'signal.signal(signal.SIGTERM, signal.default_int_handler)\n'
-        f'launch.run_logged(["sh", "-c", {SAVES!r}], Path({str(log)!r}))\n'
-    )
-    process = subprocess.Popen(
-        [sys.executable, '-c', code],
-        env=dict(os.environ, PYTHONPATH=str(ROOT / 'tools')),
-        stderr=subprocess.DEVNULL,
-    )
+
+    def run():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        plan.run_logged(['sh', '-c', SAVES], log)
+
+    process = multiprocessing.get_context('fork').Process(target=run)
+    process.start()
     deadline = time.monotonic() + 60
     while not (log.is_file() and log.read_text().endswith('\n')):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) != 0
+    process.terminate()
+    process.join(60)
+    assert process.exitcode
     assert log.read_text().endswith('saved\n')
 
 
 @pytest.mark.parametrize(
     ('start', 'words', 'error'),
     [
-        ('sweep', '--gpus 0', '--gpus: 0 must be 1 or more'),
-        ('grid', '--gpus 0', '--gpus: 0 must be 1 or more'),
+        ('sweep', '--gpus 0', '--gpus: 0 must be a whole number >= 1'),
+        ('grid', '--gpus 0', '--gpus: 0 must be a whole number >= 1'),
         ('sweep', '--cfg-options a', "'a' is not KEY=VALUE, e.g. "),
         ('grid', '--cfg-options a', "'a' is not KEY=VALUE, e.g. "),
-        ('sweep', '--seeds -1', '--seeds -1 must be 0 or more'),
-        ('sweep', '--slurm gpu', '--slurm needs --gpus'),
-        ('sweep', '--slurm gpu --gpus 2 --table-only', 'leave out --slurm'),
+        ('sweep', '--seeds a', '--seeds: a must be a whole number >= 0'),
         ('sweep', '--eval-cfg-options a', "'a' is not KEY=VALUE, e.g. "),
         ('grid', '--lr 0', '--lr 0 must be above 0'),
         ('grid', '--lr nan', '--lr nan must be above 0'),
@@ -109,7 +106,7 @@ def test_a_terminated_tool_ends_its_command(tmp_path):
             '--weight-decay -0.1 must be 0 or more',
         ),
         ('grid', '--network student', '--network requires --pretrained'),
-        ('grid', '--pretrained no.pth', "no file 'no.pth'"),
+        ('grid', '--pretrained no.pth', "--pretrained: no file 'no.pth'"),
     ],
     indirect=['start'],
 )
@@ -139,7 +136,7 @@ def test_two_variants_through_k_nn(tmp_path, monkeypatch):
 
     monkeypatch.syspath_prepend(str(ROOT / 'tools'))
     tool = importlib.import_module('sweep')
-    monkeypatch.setattr('launch.call', run)
+    monkeypatch.setattr('plan.call', run)
     words = [str(ROOT / 'configs/sweeps/contrast-modes_digits.py')]
     words += ['--work-dir', str(tmp_path / 'work'), '--variants']
     words += ['dino', 'scfs-wo-mc-alone', '--cfg-options']
@@ -168,9 +165,10 @@ def test_two_variants_through_k_nn(tmp_path, monkeypatch):
     # By layer, and of the last one.
     assert [line.split('**')[0] for line in ours] == [*modes, *modes]
     content = json.loads((tmp_path / 'work/sweep.json').read_text())
-    for run_ in content['runs']:
-        assert run_['checkpoint'] == 'epoch_1.pth'
-        assert 0 <= run_['scores']['knn_resnet18-w16_digits'] <= 100
+    for name in ('dino', 'scfs-wo-mc-alone'):
+        step = content['steps'][f'{name}/knn_resnet18-w16_digits']
+        assert 0 <= step['metrics']['knn/top1'] <= 100
+        assert (tmp_path / 'work' / name / 'epoch_1.pth').is_file()
     # The search between global views is all that moved the student.
     dumped = tmp_path / 'work/scfs-wo-mc-alone'
     (log,) = dumped.glob('*/vis_data/scalars.json')
