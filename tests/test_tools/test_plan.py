@@ -172,7 +172,8 @@ def test_two_variants_through_k_nn(tmp_path, monkeypatch):
     # The search between global views is all that moved the student.
     dumped = tmp_path / 'work/scfs-wo-mc-alone'
     (log,) = dumped.glob('*/vis_data/scalars.json')
-    losses = json.loads(log.read_text().splitlines()[0])
+    lines = map(json.loads, log.read_text().splitlines())
+    losses = next(line for line in lines if 'loss' in line)
     terms = {k: v for k, v in losses.items() if k.startswith('loss_')}
     assert {k for k, v in terms.items() if v} == {
         f'loss_layer{i}_search' for i in (2, 3, 4)
