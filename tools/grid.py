@@ -140,12 +140,11 @@ class FineTuning(Step):
         Raises:
             ValueError: A file is damaged, or the metric is not logged.
         """
-        from mmscfs.results import last_validation, read_starts
+        from mmscfs.results import read_log, read_starts
 
-        starts = read_starts(self.folder)
-        if not starts:
+        if not read_starts(self.folder):
             return 'not started'
-        scores, problem = last_validation(starts[-1].cfg, starts[-1].lines)
+        scores, problem = read_log(self.folder).last_validation()
         if problem:
             return problem
         names = [self.wanted] if self.wanted else METRICS

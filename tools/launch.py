@@ -340,14 +340,10 @@ def show_tables(
     Raises:
         OSError: Writing failed before.
     """
-    from mmscfs.results.tables import Row, Summary, Table
+    from mmscfs.results.tables import Summary
 
-    rows = [
-        Row((name,), {}, f'{name}: {why}', True)
-        for name, why in problems.items()
-    ]
-    unscored = Table('not scored', '', ('step',), (), rows)
-    summary = Summary(title, note, tables, unscored)
+    unscored = [f'{name}: {why}' for name, why in problems.items()]
+    summary = Summary(title, note, [*tables], unscored)
     if is_last:
         return summary.publish(path, '--work-dir')
     summary.write(path)

@@ -57,14 +57,14 @@ def read_list(path: str) -> SweepList:
         ValueError: Something is missing, unknown, or there twice.
         OSError: The list cannot be read.
     """
-    from mmscfs.results.classification import PAPER_TABLES
+    from mmscfs.results.paper import PAPER
 
     content = load_config(path).to_dict()
     table = content.get('table')
-    if table not in (None, *PAPER_TABLES):
+    if table not in (None, *PAPER):
         raise ValueError(
             f'{path}: table={table!r} must be one of '
-            f'{", ".join(map(repr, PAPER_TABLES))}, or left out'
+            f'{", ".join(map(repr, PAPER))}, or left out'
         )
     given = content.get('variants')
     if not isinstance(given, list) or not given:

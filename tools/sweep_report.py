@@ -10,8 +10,7 @@ from launch import check_settings, read_report, show_tables, write_report
 from sweep_list import SweepList
 from sweep_steps import Detection, Evaluation, Pretraining, SweepStep
 
-from mmscfs.results import detection
-from mmscfs.results.classification import arrange, scores_in
+from mmscfs.results.paper import PAPER, arrange
 
 NOTE = (
     'Scores in percent; of trainings those of the last validation, not the '
@@ -79,7 +78,7 @@ def report(
         OSError: Writing failed before.
     """
     runs: dict[Path, dict[str, Any]] = {}
-    problems, entries, detectors = {}, [], []
+    problems, entries = {}, []
     for step in steps:
         run = runs.setdefault(
             step.origin.folder,
@@ -100,20 +99,17 @@ def report(
             run['checkpoint'] = step.end
         elif isinstance(step, Evaluation):
             entries.append(step.entry())
-            run['scores'][step.stem] = entries[-1].score
+            run['scores'][step.stem] = entries[-1].scores.get('score')
         elif isinstance(step, Detection):
-            detectors.append(detection.read_run(step.folder))
+            entries.append(step.entry())
     path = folder / 'sweep.json'
     write_report(path, read_report(path) | dict(runs=[*runs.values()]))
-    # The paper's scores are of its data, which may be replaced by other data.
-    fitting = [e for e in entries if sweep.table and scores_in(e, sweep.table)]
-    others = [entry for entry in entries if entry not in fitting]
-    tables = []
-    for part, number in ((fitting, sweep.table), (others, None)):
-        arranged, left_out = arrange(part, number)
-        tables += arranged
-        problems |= {str(entry.path): why for entry, why in left_out}
-    tables += detection.arrange(detectors)
+    # Its data may be replaced by other data.
+    fitting = [
+        e for e in entries if sweep.table and PAPER[sweep.table].scores_of(e)
+    ]
+    tables = arrange(entries, sweep.table if fitting else None)
+    problems |= {e.path: e.problem for e in entries if e.problem}
     return show_tables(
         folder / 'sweep.md',
         f'Sweep: {Path(sweep.path).stem}',

@@ -17,7 +17,8 @@ from mmscfs.results import (
     schedule,
 )
 from mmscfs.results.detection import read_run
-from mmscfs.results.entries import Entry
+from mmscfs.results.evaluations import read_entry
+from mmscfs.results.paper import Entry
 
 
 class Run(NamedTuple):
@@ -126,11 +127,11 @@ class Evaluation(SweepStep):
         """Return the result for the tables."""
         result = read_result(self.result)
         variant, seed, _ = self.origin
-        return Entry(self.result, result, variant.name, seed)
+        return read_entry(self.result, result, variant.name, seed)
 
     def reached(self) -> str:
         """Say the score."""
-        score = self.entry().score
+        score = self.entry().scores.get('score')
         return 'done' if score is None else f'{score:.2f}'
 
 
@@ -144,6 +145,12 @@ class Detection(SweepStep):
         except ValueError:  # it has not started
             return False
         return not problem and self.is_newer(self.folder / 'last_checkpoint')
+
+    def entry(self) -> Entry:
+        """Return the result for the tables."""
+        variant, seed, _ = self.origin
+        run = read_run(self.folder)
+        return run._replace(variant=variant.name, seed=seed)
 
 
 def make_step(

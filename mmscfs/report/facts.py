@@ -7,14 +7,13 @@ from typing import Any
 
 from mmscfs.checkpoint import flatten
 from mmscfs.results import (
-    UNUSABLE,
     RunLog,
     backbone_name,
     find_results,
     get_mapping,
     is_result,
 )
-from mmscfs.results.detection import COCO_SCORES, VOC_SCORES, describe_run
+from mmscfs.results.detection import COCO_SCORES, VOC_SCORES, read_run
 
 from .charts import KINDS
 from .verdict import find_part
@@ -168,11 +167,11 @@ def detections(run: RunLog, name: str) -> list[str] | None:
     if run.kind != 'detection':
         return None
     try:
-        found = describe_run(run)
-    except UNUSABLE as error:
+        found = read_run(run.folder)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         return [name, '–', *['–'] * len(COCO_SCORES), str(error)]
     # VOC has the first three.
     columns = dict(COCO_SCORES, **VOC_SCORES)
     scores = [found.scores.get(column) for column in columns]
     texts = ['–' if s is None else f'{s:.1f}' for s in scores]
-    return [name, found.start.label, *texts, found.problem]
+    return [name, found.origin.label, *texts, found.problem]

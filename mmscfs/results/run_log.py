@@ -6,25 +6,21 @@ As mmengine writes it: for each start ``<timestamp>/<timestamp>.log`` and
 ``<timestamp>/<timestamp>.json``. Nothing in it is executed.
 """
 
+import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmscfs.checkpoint import parse_config
 
-from .log_lines import (
-    Line,
-    iterations_per_epoch,
-    read_scalars,
-    schedule,
-    stitch,
-)
 from .origin import Origin, find_start, origin_of
 
+Line = dict[str, float]
+POSITIONS = ('iter', 'step', 'epoch')
 LOG_PART = 2**16  # bytes of a log: its environment, or its latest lines
-LONGEST = 10**12  # epochs or iterations; more is not a training's length
 # What reading settings of the wrong kind raises.
 UNUSABLE = (AttributeError, LookupError, TypeError, ValueError)
 QUIET = 600  # seconds without a sign of life of a run that has stopped
@@ -133,9 +129,7 @@ class RunLog:
     @property
     def planned(self) -> tuple[int, str]:
         """Length of the training, 0 if unknown; "epochs" or "iterations"."""
-        total, unit = schedule(self.cfg)
-        usable = type(total) is int and 0 <= total < LONGEST
-        return (total if usable else 0), unit
+        return schedule(self.cfg)
 
     @property
     def reached(self) -> float:
@@ -146,8 +140,6 @@ class RunLog:
         total, unit = self.planned
         length = 1 if unit == 'iterations' else self.epoch_length or 1
         interval = self._logger.get('interval', 10)
-        if type(interval) is not int or interval < 1:
-            interval = 10
         if unit == 'epochs':
             # mmengine logs the end of a shorter epoch.
             interval = min(interval, length)
@@ -155,6 +147,22 @@ class RunLog:
         if total and total * length - iteration < interval:
             return float(total)
         return iteration / length
+
+    def last_validation(self) -> tuple[Line, str]:
+        """Find the validation at the end of the training.
+
+        Returns:
+            tuple[Line, str]: Its line and ""; or an empty line, and how far
+            the training is.
+        """
+        total, unit = self.planned
+        reached = self.reached
+        if reached == total and self.lines and 'iter' not in self.lines[-1]:
+            return self.lines[-1], ''
+        problem = f'unfinished: {reached:.0f} of {total} {unit}'
+        if reached == total:
+            problem += ', not yet evaluated'
+        return {}, problem
 
     @property
     def _logger(self) -> Mapping:
@@ -271,6 +279,91 @@ def watched_files(folder: Path) -> list[tuple[Path, int, int]]:
         if path.suffix in ('.py', '.json', '.png')
     ]
     return [(path, s.st_size, s.st_mtime_ns) for path, s in states]
+
+
+def read_scalars(path: Path) -> tuple[list[Line], int]:
+    """Read the numbers of a file with a JSON object on each line.
+
+    A line may be torn: the run is writing it, was killed, or went on after
+    its disk was full. Such a line is left out.
+
+    Returns:
+        tuple[list[Line], int]: The lines, and how many were damaged; an
+        unfinished last line does not count. A missing file has no lines.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    if not path.is_file():
+        return [], 0
+    *texts, rest = path.read_bytes().decode(errors='replace').split('\n')
+    lines, damaged = [], 0
+    for text in texts + [rest] * bool(rest):
+        try:
+            # A whole number that is larger than any float becomes infinite.
+            content = json.loads(text, parse_int=float).items()
+        except (ValueError, AttributeError, RecursionError):
+            damaged += text is not rest
+            continue
+        line = {k: v for k, v in content if isinstance(v, float)}
+        # No position is negative, infinite or NaN.
+        if all(0 <= line.get(k, 0) < math.inf for k in POSITIONS):
+            lines.append(line)
+        else:
+            damaged += text is not rest
+    return lines, damaged
+
+
+def stitch(starts: Sequence[Sequence[Line]]) -> list[Line]:
+    """Join the lines of all starts of a run into one history.
+
+    Where a start begins before the end of an earlier one, as after a kill,
+    the lines that the earlier one logged from there on are dropped.
+
+    Args:
+        starts (Sequence[Sequence[Line]]): The lines of each start, oldest
+            first. Lines of a training, and only those, have "iter".
+
+    Returns:
+        list[Line]: The lines, with their iteration as "at" (that of a
+        validation is the last one logged before it) and the number of their
+        start as "start".
+    """
+    kept: list[Line] = []
+    for number, lines in enumerate(starts):
+        first = next((v['iter'] for v in lines if 'iter' in v), math.inf)
+        kept = [line for line in kept if line['at'] < first]
+        at = kept[-1]['at'] if kept else 0.0
+        for line in lines:
+            at = line.get('iter', at)
+            kept.append(line | {'at': at, 'start': number})
+    return kept
+
+
+def iterations_per_epoch(lines: Sequence[Line]) -> int | None:
+    """Return the length of an epoch, None if the run does not count epochs.
+
+    Epoch e ends at iteration e times that length, so none of its lines is
+    beyond it; the last lines of a long run give the exact length.
+    """
+    counted = [line for line in lines if 'iter' in line and line.get('epoch')]
+    return max(
+        (math.ceil(line['iter'] / line['epoch']) for line in counted),
+        default=None,
+    )
+
+
+def schedule(cfg: Mapping) -> tuple[Any, str]:
+    """Return a training's length, 0 if unknown, in "epochs" or "iterations".
+
+    A length that a damaged config has may be anything.
+    """
+    train_cfg = cfg.get('train_cfg')
+    if not isinstance(train_cfg, Mapping):
+        return 0, 'iterations'
+    if 'max_epochs' in train_cfg:
+        return train_cfg['max_epochs'], 'epochs'
+    return train_cfg.get('max_iters', 0), 'iterations'
 
 
 def get_mapping(cfg: Any, *names: str) -> Mapping:

@@ -49,9 +49,6 @@ HOSTILE = {
     'loader': dict(train_dataloader=[1]),
     'parts': dict(model=dict(type='SCFS', head=[1], neck=[2])),
     'hooks': dict(default_hooks=[1]),
-    'interval': dict(default_hooks=dict(logger=dict(interval=None))),
-    'word': dict(default_hooks=dict(logger=dict(interval='x'))),
-    'endless': dict(train_cfg=dict(max_epochs=10**400)),
     'negative': dict(train_cfg=dict(max_epochs=-1)),
     'wrapper': dict(optim_wrapper=[1], param_scheduler='x', auto_scale_lr=7),
     'load_from': dict(

@@ -172,7 +172,6 @@ def test_backbones_from_addresses(checkpoint, label):
     for backbone in (
         dict(init_cfg=init_cfg),
         dict(init_cfg=[dict(type='Constant'), init_cfg]),
-        dict(pretrained=checkpoint),  # mmdet's older setting
     ):
         origin = backbone_origin(backbone)
         assert (origin.label, origin.checkpoint) == (label, None)

@@ -55,7 +55,7 @@ def save(name, good=True):
             'compare_transfer',
             '50.0',
             'of runs are those of their',
-            'initialisation',
+            'initialization',
         ),
     ],
 )

@@ -67,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
 
     # After parsing, so that --help and a wrong option answer at once.
-    from mmscfs.results.detection import arrange, make_unscored, read_run
+    from mmscfs.results.detection import read_run
+    from mmscfs.results.paper import arrange
     from mmscfs.results.tables import Summary
 
     number = None if args.table == 'auto' else args.table
@@ -77,8 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    heading, unscored = 'Transfer to detection', make_unscored(runs)
-    summary = Summary(heading, FOOTER, tables, unscored)
+    problems = [f'{run.path}: {run.problem}' for run in runs if run.problem]
+    summary = Summary('Transfer to detection', FOOTER, tables, problems)
     return summary.publish(args.out / 'transfer.md')
 
 
