@@ -156,6 +156,31 @@ def criteria_of(run: RunLog) -> CollapseCriteria | None:
         return None
 
 
+def collapse_ranges(run: RunLog, name: str) -> list[tuple[float, float, str]]:
+    """Return the ranges of a logged figure that are taken for collapse.
+
+    Returns:
+        list[tuple[float, float, str]]: Low end, high end, and what stands
+        there, e.g. "ln K = 11.09".
+    """
+    criteria, prototypes = criteria_of(run), num_prototypes(run)
+    weight = loss_weight(run)
+    if criteria is None or prototypes is None:
+        return []
+    top = math.log(prototypes)
+    near = criteria.tolerance * top
+    if name == 'teacher_entropy':
+        # An entropy cannot be above ln K; a loss can, and has a weight.
+        return [(top - near, top, f'ln K = {top:.2f}'), (0.0, near, '')]
+    if name == 'teacher_student_kl':
+        return [(0.0, criteria.min_divergence * top, '')]
+    if name == 'loss_dino' and weight > 0:  # not NaN either
+        words = 'ln K' if weight == 1 else f'{weight:g} ln K'
+        low, high = weight * (top - near), weight * (top + near)
+        return [(low, high, f'{words} = {weight * top:.2f}')]
+    return []
+
+
 def find_part(cfg: Mapping, kind: str, below: str = '') -> dict[str, Any]:
     """Return the settings, by dotted name, of the first part of a type.
 
