@@ -36,11 +36,10 @@ class Variant(NamedTuple):
 
 
 class SweepList(NamedTuple):
-    """Variants, and the paper's table that they belong beside, if any."""
+    """The path of a list, and its variants."""
 
     path: str
     variants: tuple[Variant, ...]
-    table: str | None
 
 
 def read_list(path: str) -> SweepList:
@@ -49,23 +48,14 @@ def read_list(path: str) -> SweepList:
     Each is a dict of ``name``, ``config`` and, if needed, dicts of settings
     by dotted key: ``cfg_options``, and ``defaults`` that the command may
     change. ``evaluations``, ``detection`` (configs) stand beside
-    ``variants``, or in a variant that has its own; ``table`` names one of the
-    paper's. Configs that the current folder lacks are those of this
-    repository.
+    ``variants``, or in a variant that has its own. Configs that the current
+    folder lacks are those of this repository.
 
     Raises:
         ValueError: Something is missing, unknown, or there twice.
         OSError: The list cannot be read.
     """
-    from mmscfs.results.paper import PAPER
-
     content = load_config(path).to_dict()
-    table = content.get('table')
-    if table not in (None, *PAPER):
-        raise ValueError(
-            f'{path}: table={table!r} must be one of '
-            f'{", ".join(map(repr, PAPER))}, or left out'
-        )
     given = content.get('variants')
     if not isinstance(given, list) or not given:
         raise ValueError(
@@ -86,7 +76,7 @@ def read_list(path: str) -> SweepList:
         if variant.name in variants:
             raise ValueError(f'{path}: two variants have name={variant.name}')
         variants[variant.name] = variant
-    return SweepList(path, tuple(variants.values()), table)
+    return SweepList(path, tuple(variants.values()))
 
 
 def make_variant(settings: Mapping[str, Any]) -> Variant:

@@ -10,7 +10,7 @@ from launch import check_settings, read_report, show_tables, write_report
 from sweep_list import SweepList
 from sweep_steps import Detection, Evaluation, Pretraining, SweepStep
 
-from mmscfs.results.paper import PAPER, arrange
+from mmscfs.results.paper import arrange
 
 NOTE = (
     'Scores in percent; of trainings those of the last validation, not the '
@@ -104,17 +104,12 @@ def report(
             entries.append(step.entry())
     path = folder / 'sweep.json'
     write_report(path, read_report(path) | dict(runs=[*runs.values()]))
-    # Its data may be replaced by other data.
-    fitting = [
-        e for e in entries if sweep.table and PAPER[sweep.table].scores_of(e)
-    ]
-    tables = arrange(entries, sweep.table if fitting else None)
     problems |= {e.path: e.problem for e in entries if e.problem}
     return show_tables(
         folder / 'sweep.md',
         f'Sweep: {Path(sweep.path).stem}',
         NOTE,
-        tables,
+        arrange(entries),
         problems,
         is_last,
     )

@@ -52,29 +52,29 @@ class PaperTable(NamedTuple):
     Attributes:
         table (Table): Its rows. A title with facts in braces makes one table
             for each of their values.
-        needs (Mapping): Facts that an entry must have.
-        beside (Mapping): Facts that the rows can be compared with.
+        of (Mapping): Facts of all that stands in it.
         columns (Mapping): Facts of each column, and ``score``, the name of
             its score if that is not "score".
         across (str): The setting that tells the columns apart, or "".
     """
 
     table: Table
-    needs: Mapping[str, Any]
-    beside: Mapping[str, Any]
+    of: Mapping[str, Any]
     columns: Mapping[str, Mapping[str, Any]]
     across: str
 
     def scores_of(self, entry: Entry) -> dict[str, float]:
         """Return an entry's scores by column; {} if it has others."""
-        found = {}
-        for column, facts in self.columns.items():
-            name = facts.get('score', 'score')
-            wanted = {**self.needs, **facts, 'score': name}
-            known = dict(entry.facts, score=name)
-            if name in entry.scores and not differing(known, wanted):
-                found[column] = entry.scores[name]
-        return found
+        names = {c: f.get('score', 'score') for c, f in self.columns.items()}
+        return {
+            column: entry.scores[name]
+            for column, name in names.items()
+            if name in entry.scores
+            and fits(
+                dict(entry.facts, score=name),
+                {**self.of, **self.columns[column]},
+            )
+        }
 
     def place(self, labels: Mapping[str, str]) -> float:
         """Return where a row stands: behind the last row of its kind.
@@ -99,19 +99,12 @@ class PaperTable(NamedTuple):
         return place
 
 
-def differing(facts: Mapping, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts that are none of the values that are wanted."""
-    return {
-        name: facts.get(name)
+def fits(facts: Mapping, wanted: Mapping[str, Any]) -> bool:
+    """Tell whether all facts are among the values that are wanted."""
+    return all(
+        facts.get(name) in (values if isinstance(values, list) else [values])
         for name, values in wanted.items()
-        if facts.get(name)
-        not in (values if isinstance(values, list) else [values])
-    }
-
-
-def describe(facts: Mapping[str, Any]) -> str:
-    """Return facts in words."""
-    return ', '.join(f'{name}={value}' for name, value in facts.items())
+    )
 
 
 def read_paper() -> tuple[dict[str, PaperTable], dict[str, list]]:
@@ -127,10 +120,10 @@ def read_paper() -> tuple[dict[str, PaperTable], dict[str, list]]:
         labels, columns = tuple(given['labels']), given['columns']
         if isinstance(columns, list):
             columns = {name: dict(score=name) for name in columns}
-        beside, varies = given.get('beside', {}), given.get('varies', ())
+        of, varies = given.get('of', {}), given.get('varies', ())
         if 'varies' in given:
             recipe = content['recipe'].items()
-            beside = {k: v for k, v in recipe if k not in varies} | beside
+            of = {k: v for k, v in recipe if k not in varies} | of
         rows = [
             Row(
                 tuple(map(str, row[: len(labels)])),
@@ -142,8 +135,7 @@ def read_paper() -> tuple[dict[str, PaperTable], dict[str, list]]:
         ]
         tables[number] = PaperTable(
             Table(given['title'], given['note'], labels, tuple(columns), rows),
-            given.get('needs', {}),
-            beside,
+            of,
             columns,
             # All columns have facts of the same names.
             next(
@@ -157,22 +149,12 @@ def read_paper() -> tuple[dict[str, PaperTable], dict[str, list]]:
 PAPER, IMAGES = read_paper()
 
 
-def arrange(
-    entries: Sequence[Entry], number: str | None = None
-) -> list[Table]:
+def arrange(entries: Sequence[Entry]) -> list[Table]:
     """Put entries into tables, beside the paper's rows where they belong.
 
     An entry stands in every table that it belongs to, or else in a table of
     its data. A table is left out if an earlier one has all of its entries.
-
-    Args:
-        entries (Sequence[Entry]): The entries; those with a problem are left
-            out.
-        number (str, optional): The paper's table for all entries with the
-            facts that it needs. Defaults to None.
-
-    Raises:
-        ValueError: No entry has the facts that table ``number`` needs.
+    Entries with a problem are left out.
 
     Example:
         >>> for table in arrange([read_run('work_dirs/mask-rcnn_scfs')]):
@@ -180,27 +162,13 @@ def arrange(
         COCO, Mask R-CNN R50-FPN, 1x schedule
     """
     scored = [entry for entry in entries if not entry.problem]
-    forced = [name for name in PAPER if name.split()[0] == number]
     groups: dict[tuple[str, str], list[int]] = {}
     for i, entry in enumerate(scored):
-        fitting = {n: p for n, p in PAPER.items() if p.scores_of(entry)}
-        belonging = [
-            name
-            for name, paper in fitting.items()
-            if not differing(entry.facts, paper.beside)
-        ]
-        papers = [name for name in belonging if 'other' not in name]
-        chosen = [name for name in fitting if name in forced]
-        for name in chosen or papers or belonging:
+        fitting = [name for name, p in PAPER.items() if p.scores_of(entry)]
+        papers = [name for name in fitting if 'other' not in name]
+        for name in papers or fitting:
             title = PAPER[name].table.title.format_map(entry.facts)
             groups.setdefault((name, title), []).append(i)
-    if forced and scored and not {name for name, _ in groups} & {*forced}:
-        needs = [PAPER[name].needs for name in forced]
-        found = {name: scored[0].facts.get(name) for name in needs[0]}
-        raise ValueError(
-            f'--table {number} needs {" or ".join(map(describe, needs))}; '
-            f'{scored[0].path} has {describe(found)}'
-        )
     order = [*PAPER]
     keys = sorted(groups, key=lambda key: (order.index(key[0]), key[1]))
     members = [{*groups[key]} for key in keys]
@@ -253,8 +221,6 @@ def make_table(
             again = own[0].seed in [e[0].seed for r, e in rows[: len(group)]]
             sources = [entry.path if again else entry.source for entry in own]
             source = f'this run ({", ".join(dict.fromkeys(sources))})'
-            if unlike := differing(own[0].facts, paper.beside):
-                source += f', {describe(unlike)}'
             group.append(row._replace(source=source))
         seeds = [own[0].seed for _, own in rows]
         if None not in seeds and len({*seeds}) == len(seeds) > 1:

@@ -94,9 +94,9 @@ def pretrained(name, kind, data, epochs, network=None):
     return start | (dict(network=network) if network else {})
 
 
-def compare(*folders, number=None):
+def compare(*folders):
     """The rows of the tables: labels, scores and sources."""
-    tables = arrange([read_run(folder) for folder in folders], number)
+    tables = arrange([read_run(folder) for folder in folders])
     return {
         table.title: [
             (*row.labels, row.cells(table.columns)[2:-1], row.source)
@@ -111,8 +111,8 @@ def only(tables):
     return next(iter(tables.values()))
 
 
-def ours(*folders, number=None):
-    rows = only(compare(*folders, number=number))
+def ours(*folders):
+    rows = only(compare(*folders))
     return [row for row in rows if row[-1].startswith('this run')]
 
 
@@ -200,23 +200,6 @@ def test_the_paper_stands_beside_its_protocol_alone(config, changes):
     scores = VOC_SCORES if config == VOC else SCORES
     rows = only(compare(run('a', config, None, scores, **changes)))
     assert [row[3] for row in rows] == ['this run (a)']
-
-
-def test_forced_tables():
-    """They take any detector, on their data and schedules."""
-    c4 = run('a', C4)
-    assert sorted(map(len, compare(c4, run('b', FPN)).values())) == [1, 15]
-    (own,) = ours(c4, number='4')
-    assert own[3] == 'this run (a), detector=MaskRCNN ResNet-50 C4'
-    six = run('six', FPN, None, **{'train_cfg.max_epochs': 6})
-    for name, number, message in (
-        (run('v', VOC, None, VOC_SCORES), '4', '--table 4 needs .*train2017'),
-        (c4, '3', 'needs .*; a has .*data=instances_train2017'),
-        (six, '4', "'12 epochs'.*; six has .*, length=6 epochs"),
-        (run('two', FPN_2X), '6', 'two has .*, length=24 epochs'),
-    ):
-        with pytest.raises(ValueError, match=message):
-            compare(name, number=number)
 
 
 # Work directories

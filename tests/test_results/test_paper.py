@@ -78,8 +78,8 @@ def in100(protocol, score, run='scfs', method='SCFS', recipe=None, **kwargs):
     return entry(protocol, 'in100', score, path, **data, **kwargs)
 
 
-def gather(*entries, number=None):
-    return {table.title: table for table in arrange(entries, number)}
+def gather(*entries):
+    return {table.title: table for table in arrange(entries)}
 
 
 def ours(table, *columns):
@@ -282,17 +282,13 @@ def test_figure_5_by_number_of_local_views():
         in100('linear', 85.0, 'd2', 'DINO', recipe=dict(num_local=2)),
         in100('linear', 70.0, 'd0', 'DINO', recipe=dict(num_local=0)),
     )
-    title = 'Number of local views, top-1, in100'
-    assert [*tables] == [TITLES['7'], title, 'in100']
+    assert [*tables] == [TITLES['7'], TITLES['fig5'], 'in100']
     names = ('method', 'protocol', '0', '2', '4', '8')
-    assert ours(tables[title], *names) == [
+    assert ours(tables[TITLES['fig5']], *names) == [
         ('SCFS (imagenet100)', 'linear', '-', '-', '-', '89.0'),
         ('SCFS (imagenet100)', 'knn', '-', '-', '83.0', '84.0'),
         ('DINO (imagenet100)', 'linear', '70.0', '85.0', '-', '-'),
     ]
-    digits = entry('knn', 'digits', 60.0, recipe=dict(num_local=2))
-    (table,) = gather(digits, number='fig5').values()
-    assert table.title == 'Number of local views, top-1, digits'
 
 
 def test_table_10_by_backbone():
@@ -325,7 +321,6 @@ def test_seeds_of_a_variant_have_a_mean():
         swept('dino', 0, 80.0, method='DINO'),
         swept('dino', 1, 80.5, method='DINO'),
         swept('dino', 4, 82.5, method='DINO'),
-        number='7',
     ).values()
     mean = 'this run: mean and standard deviation of seeds'
     # Deviations of 80, 80.5 and 82.5: (1, .5, 1.5) around 81, over 2.
@@ -342,7 +337,7 @@ def test_seeds_of_a_variant_have_a_mean():
 
 
 def test_a_series_of_a_sweep_is_a_row():
-    (table,) = gather(
+    table = gather(
         *(
             swept(
                 f'scfs-{scale[0]}',
@@ -354,8 +349,7 @@ def test_a_series_of_a_sweep_is_a_row():
             for seed in (0, 2)
             for scale in ([0.05, 0.14], [0.4, 0.6])
         ),
-        number='9',
-    ).values()
+    )[TITLES['9']]
     mean = 'this run: mean and standard deviation of seeds 0, 2'
     assert ours(table, '0.05-0.14', '0.4-0.6', 'source') == [
         ('85.0', '85.0', 'this run (scfs-0.05, scfs-0.4)'),
@@ -412,23 +406,6 @@ def test_the_paper_stands_beside_its_protocols_alone(protocol, changes, title):
     ]
     small = entry(protocol, 'in1k', 65.0, backbone='ResNet-18')
     assert [*gather(small)] == ['in1k']
-
-
-def test_a_forced_table_names_how_a_run_differs():
-    """What it has no place for gets its own."""
-    settings = dict(val_images=100)
-    own = entry('knn', 'in1k', 5.0, backbone='ResNet-18', settings=settings)
-    tables = gather(own, random('linear', 'digits', 10.0), number='1')
-    assert [*tables] == [TITLES['1'], 'digits']
-    assert ours(tables[TITLES['1']], 'source') == [
-        (
-            'this run (scfs/epoch_200.pth), backbone=ResNet-18, '
-            'part=100 of 50000 validation images',
-        )
-    ]
-    message = '--table 5 needs protocol=finetune, .*json has protocol=knn, da'
-    with pytest.raises(ValueError, match=message):
-        arrange([own], '5')
 
 
 @pytest.mark.parametrize(

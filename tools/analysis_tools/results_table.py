@@ -5,10 +5,9 @@
 Reads the JSON files that evaluations write beside the checkpoint given with
 --pretrained (or else into their work directory), and sets their scores beside
 the paper's (Tables 1, 2, 5 and 7 to 10; Fig. 5 prints none), each row marked
-by its source. Results of one checkpoint share a row. The paper's rows
-stand only beside results of its data sets, all of their images, and its
-backbones; other results get a table of their data set. --table allows any
-backbone, recipe and part of the data.
+by its source. Results of one checkpoint share a row. The paper's rows stand
+only beside results of its data sets, all of their images, and its backbones;
+other results get a table of their data set.
 """
 
 import argparse
@@ -31,8 +30,6 @@ examples:
   python tools/analysis_tools/results_table.py work_dirs/scfs_r50
   # all results
   python tools/analysis_tools/results_table.py work_dirs
-  # beside Table 1, although the backbone is another one
-  python tools/analysis_tools/results_table.py work_dirs/scfs_r18 --table 1
 """  # noqa: E501
 
 
@@ -56,13 +53,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='FOLDER',
         help='where to write results.md and .csv (default: %(default)s)',
     )
-    parser.add_argument(
-        '--table',
-        choices=['auto', '1', '2', '5', '7', '8', '9', '10', 'fig5'],
-        default='auto',
-        help="the paper's table, or that of the local views (default: the "
-        "tables of the results' protocols, data sets and backbones)",
-    )
     return parser.parse_args(argv)
 
 
@@ -79,11 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mmscfs.results.paper import arrange
     from mmscfs.results.tables import Summary
 
-    number = None if args.table == 'auto' else args.table
     try:
         found = find_results(args.results)
         entries = [read_entry(*item) for item in found.items()]
-        tables = arrange(entries, number)
+        tables = arrange(entries)
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
