@@ -41,7 +41,7 @@ def make_page(logs: Sequence[RunLog], now: float | None = None) -> str:
     runs, evaluations = [], []
     for number, (name, log) in enumerate(zip(names, logs, strict=True)):
         color, dash = style_of(number)
-        known = log.last_start.environment
+        known = log.trained[-1].environment
         run = dict(
             name=name,
             log=log,
@@ -58,11 +58,12 @@ def make_page(logs: Sequence[RunLog], now: float | None = None) -> str:
         notes += [f'{name}: {note}' for note in damages(log)]
         evaluations += results(log, name, notes)
     # The charts of each section, by the kind of their runs.
-    sections: dict[str, dict[str, list]] = {s: {} for s in SECTIONS}
+    sections: dict[str, dict[str, list]] = {}
     for kind in dict.fromkeys(log.kind for log in logs):
         members = {i: log for i, log in enumerate(logs) if log.kind == kind}
         for chart in make_charts(members, names):
-            sections[chart.kind.section].setdefault(kind, []).append(chart)
+            section = sections.setdefault(chart.kind.section, {})
+            section.setdefault(kind, []).append(chart)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -75,7 +76,7 @@ def make_page(logs: Sequence[RunLog], now: float | None = None) -> str:
         written=time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(now)),
         runs=runs,
         names=names,
-        sections=sections,
+        sections={s: sections[s] for s in SECTIONS if s in sections},
         pictures=make_pictures(logs),
         evaluations=evaluations,
         changed=differences(logs),

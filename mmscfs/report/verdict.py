@@ -2,12 +2,11 @@
 """Say whether a run learns, by the criteria of its collapse monitor."""
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
-from mmscfs.checkpoint import flatten
 from mmscfs.evaluation import CollapseCriteria
 from mmscfs.results import Line, RunLog, get_mapping
 
@@ -148,7 +147,13 @@ def criteria_of(run: RunLog) -> CollapseCriteria | None:
         CollapseCriteria | None: The defaults if its config has no monitor;
         None if the monitor would refuse its settings.
     """
-    found = find_part(run.cfg, MONITOR)
+    hooks = [
+        *get_mapping(run.cfg, 'default_hooks').values(),
+        *(run.cfg.get('custom_hooks') or ()),
+    ]
+    found = next(
+        (h for h in hooks if h and str(h.get('type')).endswith(MONITOR)), {}
+    )
     names = CollapseCriteria.__dataclass_fields__
     try:
         return CollapseCriteria(**{n: found[n] for n in names if n in found})
@@ -179,31 +184,6 @@ def collapse_ranges(run: RunLog, name: str) -> list[tuple[float, float, str]]:
         low, high = weight * (top - near), weight * (top + near)
         return [(low, high, f'{words} = {weight * top:.2f}')]
     return []
-
-
-def find_part(cfg: Mapping, kind: str, below: str = '') -> dict[str, Any]:
-    """Return the settings, by dotted name, of the first part of a type.
-
-    Args:
-        cfg (Mapping): A config.
-        kind (str): The type, without its scope.
-        below (str): Where to look, e.g. "train_dataloader." Defaults to
-            anywhere.
-    """
-    flat = dict(flatten(cfg))
-    for name, value in flat.items():
-        if (
-            name.startswith(below)
-            and name.endswith('.type')
-            and str(value).split('.')[-1] == kind
-        ):
-            part = name.removesuffix('type')
-            return {
-                key.removeprefix(part): value
-                for key, value in flat.items()
-                if key.startswith(part)
-            }
-    return {}
 
 
 def num_prototypes(run: RunLog) -> int | None:

@@ -2,7 +2,6 @@
 """Tell how a checkpoint was pre-trained, by what it holds."""
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,17 +155,7 @@ def _describe(checkpoint: Mapping[str, Any]) -> Origin:
     if isinstance(meta.get('cfg'), str):
         origin = origin_of(parse_config(meta['cfg']), meta.get('world_size'))
     elif found.layout.endswith(' release'):
-        # Those of DINO and SCFS store what they were started with.
-        args = checkpoint.get('args')
-        sizes: list[Any] = [
-            getattr(args, name, None)
-            for name in ('batch_size_per_gpu', 'world_size')
-        ]
-        known = all(isinstance(size, int) for size in sizes)
-        origin = Origin(
-            found.layout.removesuffix(' release'),
-            batch_size=math.prod(sizes) if known else None,
-        )
+        origin = Origin(found.layout.removesuffix(' release'))
     else:
         # torchvision's files are tensors alone; a classifier is among them.
         is_bare = all(isinstance(v, Tensor) for v in checkpoint.values())

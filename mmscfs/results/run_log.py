@@ -19,10 +19,7 @@ from mmscfs.checkpoint import parse_config
 from .origin import Origin, find_start, origin_of
 
 Line = dict[str, float]
-POSITIONS = ('iter', 'step', 'epoch')
 LOG_PART = 2**16  # bytes of a log: its environment, or its latest lines
-# What reading settings of the wrong kind raises.
-UNUSABLE = (AttributeError, LookupError, TypeError, ValueError)
 QUIET = 600  # seconds without a sign of life of a run that has stopped
 
 
@@ -71,7 +68,6 @@ class RunLog:
         val (list[dict[str, float]]): Those of validations.
         epoch_length (int | None): Iterations of an epoch, None of a run that
             does not count epochs.
-        last_start (Start): The last start that trained, not a test after it.
 
     Example:
         >>> log = read_log('work_dirs/scfs_r50')
@@ -94,8 +90,6 @@ class RunLog:
             line = r'Epoch\(train\) +\[\d+\]\[ *\d+/(\d{1,12})\]'
             if found := re.findall(line, tail):
                 self.epoch_length = int(found[-1]) or self.epoch_length
-        number = int(self.train[-1]['start']) if self.train else -1
-        self.last_start = starts[number]
 
     @cached_property
     def kind(self) -> str:
@@ -109,22 +103,13 @@ class RunLog:
 
     @cached_property
     def origin(self) -> Origin:
-        """How the run itself trains; unknown of an unusable config."""
-        try:
-            return origin_of(self.cfg, self.last_start.world_size)
-        except UNUSABLE:
-            return Origin()
+        """How the run itself trains."""
+        return origin_of(self.cfg, self.trained[-1].world_size)
 
     @cached_property
     def started_from(self) -> Origin:
-        """What its backbone started from; unknown of an unusable config.
-
-        A test in the same folder does not count.
-        """
-        try:
-            return find_start([start.cfg for start in self.trained])
-        except UNUSABLE:
-            return Origin()
+        """What its backbone started from; a test does not count."""
+        return find_start([start.cfg for start in self.trained])
 
     @property
     def planned(self) -> tuple[int, str]:
@@ -139,7 +124,8 @@ class RunLog:
         iteration = self.train[-1]['at']
         total, unit = self.planned
         length = 1 if unit == 'iterations' else self.epoch_length or 1
-        interval = self._logger.get('interval', 10)
+        logger = get_mapping(self.cfg, 'default_hooks', 'logger')
+        interval = logger.get('interval', 10)
         if unit == 'epochs':
             # mmengine logs the end of a shorter epoch.
             interval = min(interval, length)
@@ -163,10 +149,6 @@ class RunLog:
         if reached == total:
             problem += ', not yet evaluated'
         return {}, problem
-
-    @property
-    def _logger(self) -> Mapping:
-        return get_mapping(self.cfg, 'default_hooks', 'logger')
 
     @property
     def written(self) -> float:
@@ -194,15 +176,12 @@ class RunLog:
 
     def position(self, line: Line, by_epoch: bool) -> float:
         """Return where in a chart a line belongs, in epochs or iterations."""
-        length = self.epoch_length
-        if 'iter' in line:
-            return line['at'] / length if by_epoch and length else line['at']
-        steps = self._logger.get('log_metric_by_epoch', True)
-        step = line.get('step', 0)
-        if length is None:  # then mmengine logs step 0, or the iteration
-            return step or line['at']
-        epoch = step if steps else step / length
-        return epoch if by_epoch else epoch * length
+        length, at = self.epoch_length, line['at']
+        if length is None:
+            return at
+        if 'iter' not in line:  # it is at the end of an epoch
+            at = math.ceil(at / length) * length
+        return at / length if by_epoch else at
 
 
 def read_starts(folder: str | Path) -> list[Start]:
@@ -305,12 +284,7 @@ def read_scalars(path: Path) -> tuple[list[Line], int]:
         except (ValueError, AttributeError, RecursionError):
             damaged += text is not rest
             continue
-        line = {k: v for k, v in content if isinstance(v, float)}
-        # No position is negative, infinite or NaN.
-        if all(0 <= line.get(k, 0) < math.inf for k in POSITIONS):
-            lines.append(line)
-        else:
-            damaged += text is not rest
+        lines.append({k: v for k, v in content if isinstance(v, float)})
     return lines, damaged
 
 
@@ -353,14 +327,9 @@ def iterations_per_epoch(lines: Sequence[Line]) -> int | None:
     )
 
 
-def schedule(cfg: Mapping) -> tuple[Any, str]:
-    """Return a training's length, 0 if unknown, in "epochs" or "iterations".
-
-    A length that a damaged config has may be anything.
-    """
-    train_cfg = cfg.get('train_cfg')
-    if not isinstance(train_cfg, Mapping):
-        return 0, 'iterations'
+def schedule(cfg: Mapping) -> tuple[int, str]:
+    """Return a training's length, 0 if unknown, and its unit."""
+    train_cfg = get_mapping(cfg, 'train_cfg')
     if 'max_epochs' in train_cfg:
         return train_cfg['max_epochs'], 'epochs'
     return train_cfg.get('max_iters', 0), 'iterations'
@@ -385,12 +354,6 @@ def _read_log_part(start: Path, at_end: bool) -> str:
 
 def _logged_environment(start: Path) -> dict[str, str]:
     """Return what a start logged about its machine and libraries."""
-    head = _read_log_part(start, at_end=False)
-    found = re.search(
-        r'^System environment:$(.*?)^-{20,}$', head, re.DOTALL | re.M
-    )
+    head, _, _ = _read_log_part(start, at_end=False).partition('Config:')
     # Indented by four; the lists below some of them are left out.
-    pairs = re.findall(
-        r'^    (\S[^:\n]*): (.*\S)', found[1] if found else '', re.M
-    )
-    return dict(pairs)
+    return dict(re.findall(r'^    (\S[^:\n]*): (.*\S)', head, re.M))

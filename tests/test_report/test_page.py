@@ -62,7 +62,6 @@ def test_a_run_that_has_only_begun(tmp_path):
     for words in (
         'Running, nothing is logged yet',
         'nothing is logged of its training yet',
-        'Nothing is logged yet.',
         'There are no pictures yet.',
         'No evaluation has written a result here yet.',
     ):
