@@ -19,7 +19,6 @@ from mmscfs.checkpoint import parse_config
 from .origin import Origin, find_start, origin_of
 
 Line = dict[str, float]
-LOG_PART = 2**16  # bytes of a log: its environment, or its latest lines
 QUIET = 600  # seconds without a sign of life of a run that has stopped
 
 
@@ -35,6 +34,7 @@ class Start(NamedTuple):
         test (dict[str, float]): Scores of a test.
         environment (dict[str, str]): What its log says of its machine and
             libraries.
+        epoch_length (int | None): Iterations of an epoch, by its log.
     """
 
     folder: Path
@@ -44,12 +44,12 @@ class Start(NamedTuple):
     damaged: int
     test: Line
     environment: dict[str, str]
+    epoch_length: int | None
 
     @property
     def world_size(self) -> int:
         """Number of processes, 1 if unknown."""
-        number = self.environment.get('GPU number', '')
-        return int(number) if re.fullmatch(r'[1-9]\d{0,5}', number) else 1
+        return int(self.environment.get('GPU number') or 1)
 
 
 class RunLog:
@@ -84,12 +84,9 @@ class RunLog:
         self.lines = stitch([start.lines for start in starts])
         self.train = [line for line in self.lines if 'iter' in line]
         self.val = [line for line in self.lines if 'iter' not in line]
-        self.epoch_length = iterations_per_epoch(self.train)
-        if self.epoch_length is not None:  # exactly, if the log has it
-            tail = _read_log_part(last.folder, at_end=True)
-            line = r'Epoch\(train\) +\[\d+\]\[ *\d+/(\d{1,12})\]'
-            if found := re.findall(line, tail):
-                self.epoch_length = int(found[-1]) or self.epoch_length
+        self.epoch_length = last.epoch_length or iterations_per_epoch(
+            self.train
+        )
 
     @cached_property
     def kind(self) -> str:
@@ -202,12 +199,15 @@ def read_starts(folder: str | Path) -> list[Start]:
             cfg = parse_config(text)
         except ValueError as error:
             raise ValueError(f'{str(configs[0])!r}: {error}') from error
-        tested, _ = read_scalars(log.parent / f'{log.parent.name}.json')
+        stem = log.parent / log.parent.name
+        tested, _ = read_scalars(stem.with_suffix('.json'))
         lines, damaged = read_scalars(log / 'scalars.json')
         test = tested[-1] if tested else {}
-        machine = _logged_environment(log.parent)
         starts.append(
-            Start(log.parent, cfg, text, lines, damaged, test, machine)
+            Start(
+                *(log.parent, cfg, text, lines, damaged, test),
+                *_read_text(stem.with_suffix('.log')),
+            )
         )
     return starts
 
@@ -222,16 +222,9 @@ def read_log(folder: str | Path) -> RunLog:
     folder = Path(folder)
     if starts := read_starts(folder):
         return RunLog(folder, starts)
-    problem = 'it does not exist'
-    if folder.is_dir():
-        problem = (
-            'it lacks <timestamp>/vis_data/config.py, which mmengine writes '
-            'at the start'
-        )
-    elif folder.exists():
-        problem = 'it is a file, not a folder'
     raise ValueError(
-        f'{str(folder)!r} is not the work directory of a run: {problem}. '
+        f'{str(folder)!r} is not the work directory of a run: it lacks '
+        '<timestamp>/vis_data/config.py, which mmengine writes at the start. '
         'Name the folder given as --work-dir'
     )
 
@@ -342,18 +335,11 @@ def get_mapping(cfg: Any, *names: str) -> Mapping:
     return cfg if isinstance(cfg, Mapping) else {}
 
 
-def _read_log_part(start: Path, at_end: bool) -> str:
-    """Return the beginning or the end of a start's log, "" without one."""
-    log = start / f'{start.name}.log'
-    if not log.is_file():
-        return ''
-    with open(log, 'rb') as file:
-        file.seek(max(log.stat().st_size - LOG_PART, 0) * at_end)
-        return file.read(LOG_PART).decode(errors='replace')
-
-
-def _logged_environment(start: Path) -> dict[str, str]:
-    """Return what a start logged about its machine and libraries."""
-    head, _, _ = _read_log_part(start, at_end=False).partition('Config:')
+def _read_text(log: Path) -> tuple[dict[str, str], int | None]:
+    """Return environment and length of an epoch, as a log has them."""
+    text = log.read_text(errors='replace') if log.is_file() else ''
+    head, _, _ = text.partition('Config:')
     # Indented by four; the lists below some of them are left out.
-    return dict(re.findall(r'^    (\S[^:\n]*): (.*\S)', head, re.M))
+    environment = re.findall(r'^    (\S[^:\n]*): (.*\S)', head, re.M)
+    lengths = re.findall(r'Epoch\(train\) +\[\d+\]\[ *\d+/(\d+)\]', text)
+    return dict(environment), int(lengths[-1]) if lengths else None

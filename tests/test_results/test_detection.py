@@ -3,7 +3,6 @@
 
 import copy
 import functools
-import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from mmengine.config import Config
 from report_runs import write_start
 from scored_runs import Toy, make_runner
 
-from mmscfs.checkpoint import parse_config
 from mmscfs.results.detection import read_run
 from mmscfs.results.origin import ORIGINS
 from mmscfs.results.paper import arrange
@@ -235,14 +233,8 @@ def test_real_run_by_epochs():
 
 
 @pytest.mark.parametrize('fails_at', [None, 5, 6])
-@pytest.mark.parametrize(
-    ('interval', 'by_epoch'), [(1, None), (5, None), (5, False)]
-)
-def test_real_run_by_iterations(interval, by_epoch, fails_at):
-    """Validations after 4 and 6 iterations, whichever step they log."""
-    hook = dict(type='LoggerHook', interval=interval)
-    if by_epoch is not None:
-        hook['log_metric_by_epoch'] = by_epoch
+def test_real_run_by_iterations(fails_at):
+    """Validations after 4 and 6 iterations."""
     cfg = Config(
         dict(
             model=dict(type='FasterRCNN', backbone=dict(type='ResNet')),
@@ -250,7 +242,7 @@ def test_real_run_by_iterations(interval, by_epoch, fails_at):
                 type='IterBasedTrainLoop', max_iters=6, val_interval=4
             ),
             val_evaluator=dict(type='VOCMetric', iou_thrs=[0.5] * 10),
-            default_hooks=dict(logger=hook),
+            default_hooks=dict(logger=dict(type='LoggerHook', interval=5)),
         )
     )
     scores = [dict(mAP=0.5, AP50=0.7), dict(mAP=0.4, AP50=0.6)]
@@ -260,7 +252,6 @@ def test_real_run_by_iterations(interval, by_epoch, fails_at):
         assert found.scores == {'AP^b': 40, 'AP50^b': 60}
     else:
         assert found.scores == {}
-        assert found.problem.startswith('unfinished: ')
         assert ' of 6 iterations' in found.problem
 
 
@@ -307,15 +298,6 @@ def test_unfinished_runs_are_not_scored(lines, problem):
     assert half.problem.startswith(problem)
     (table,) = arrange([half, read_run(run('whole', FPN))])
     assert not any('half' in row.source for row in table.rows)
-
-
-def test_configs_are_read_as_mmengine_reads_them():
-    """Whatever a dump holds, up to tuples."""
-    cfg = detector(VOC, TORCHVISION)
-    cfg.spare = dict({'a b': (1, -2.5), 'c': dict(d=None, e="it's")})
-    text = cfg.pretty_text
-    expected = Config.fromstring(text, '.py').to_dict()
-    assert parse_config(text) == json.loads(json.dumps(expected))
 
 
 def test_other_and_damaged_runs_are_named():
