@@ -2,7 +2,7 @@
 """Say whether a run learns, by the criteria of its collapse monitor."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -151,7 +151,7 @@ def criteria_of(run: RunLog) -> CollapseCriteria | None:
         *get_mapping(run.cfg, 'default_hooks').values(),
         *(run.cfg.get('custom_hooks') or ()),
     ]
-    found = next(
+    found: Mapping = next(
         (h for h in hooks if h and str(h.get('type')).endswith(MONITOR)), {}
     )
     names = CollapseCriteria.__dataclass_fields__

@@ -4,7 +4,7 @@
 ``paper.yml`` has the rows, and says what belongs beside them.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
@@ -215,22 +215,23 @@ def make_table(
             rows.append((Row(labels, scores, '', True), [entry]))
     placed: list[tuple[float, Row]] = [*enumerate(paper.table.rows)]
     for key, rows in groups.items():
-        group = []
+        group: list[Row] = []
         for row, own in rows:
             # A score that the network has twice is told apart by its file.
             again = own[0].seed in [e[0].seed for r, e in rows[: len(group)]]
             sources = [entry.path if again else entry.source for entry in own]
             source = f'this run ({", ".join(dict.fromkeys(sources))})'
             group.append(row._replace(source=source))
-        seeds = [own[0].seed for _, own in rows]
-        if None not in seeds and len({*seeds}) == len(seeds) > 1:
+        found = (own[0].seed for _, own in rows)
+        seeds = {seed for seed in found if seed is not None}
+        if len(seeds) == len(rows) > 1:
             group.append(mean_row(group, seeds))
         placed += [(places[key], row) for row in group]
     placed.sort(key=lambda item: item[0])
     return paper.table._replace(title=title, rows=[row for _, row in placed])
 
 
-def mean_row(rows: Sequence[Row], seeds: Sequence[int | None]) -> Row:
+def mean_row(rows: Sequence[Row], seeds: Iterable[int]) -> Row:
     """Average the scores that all rows have."""
     columns = {
         name: [float(row.scores[name]) for row in rows]
