@@ -161,18 +161,6 @@ def test_the_last_validation_counts(pretrained):
     assert found() == [str(Path(BESIDE).resolve())]
 
 
-def test_the_student_has_a_file_of_its_own(pretrained):
-    for network in ('student', 'teacher'):
-        backbone = starting_from(pretrained, network=network)
-        make_runner(backbone=backbone, folder=network).train()
-    assert [Path(name).name for name in found()] == [
-        f'epoch_200.{STEM}.json',
-        f'epoch_200.student.{STEM}.json',
-    ]
-    result = read_result(f'scfs_r50/epoch_200.student.{STEM}.json')
-    assert result.network == 'student'
-
-
 @pytest.mark.parametrize(
     ('interval', 'scores', 'best'),
     [(4, (50.0, 40.0), 50.0), (9, (40.0,), 40.0)],

@@ -1,5 +1,4 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-import json
 import math
 
 import numpy as np
@@ -11,7 +10,6 @@ from report_runs import (
     healthy_lines,
     scfs_cfg,
     train_line,
-    val_line,
     write_start,
 )
 
@@ -197,33 +195,3 @@ def test_curve_of_many_values_has_their_means():
     _, mean, per_point = thin(np.arange(3.0), np.array([1, math.inf, 3]))
     assert per_point == 1
     np.testing.assert_equal(mean, [1, math.nan, 3])
-
-
-def test_a_long_log_stays_small(run):
-    """50,000 lines of three figures: means of 100, in some kilobytes."""
-    lines = [
-        dict(loss=i % 7, lr=0.1, epoch=-(-i // 50), iter=10 * i, step=10 * i)
-        for i in range(1, 50001)
-    ]
-    found = charts_of(run(lines))
-    chart = found['Total loss']
-    assert 'means of 100 logged values' in chart.caption
-    assert curve(chart).y == pytest.approx(3, abs=0.05)
-    assert sum(len(c.figure.to_json()) for c in found.values()) < 100_000
-
-
-@pytest.mark.parametrize(
-    'lines', [[train_line(20)], [train_line(20), val_line(1, 30)]]
-)
-def test_a_single_value_is_a_dot(run, lines):
-    for chart in charts_of(run(lines)).values():
-        assert curve(chart).mode == 'lines+markers'
-
-
-def test_names_have_no_tags_for_plotly(run):
-    logs = {0: run(healthy_lines())}
-    names = ['<a href="javascript:1">&%{y}</a>']
-    for chart in make_charts(logs, names):
-        text = json.dumps(json.loads(chart.figure.to_json()))
-        assert '<a' not in text
-        assert '&lt;a href=' in text

@@ -219,19 +219,6 @@ def real_run(folder, cfg, scores, fails_at=None, test=False):
         assert fails_at
 
 
-def coco_scores(*boxes):
-    return [dict(bbox_mAP=box, bbox_mAP_50=box) for box in boxes]
-
-
-def test_real_run_by_epochs():
-    """The last validation counts, though an earlier one was better."""
-    cfg = detector(FPN, None, **{'train_cfg.val_interval': 5})
-    real_run('a', cfg, coco_scores(0.2, 0.5, 0.4))
-    assert ours('a') == [
-        ('random', '-', ['40.0', '40.0', *'----'], 'this run (a)')
-    ]
-
-
 @pytest.mark.parametrize('fails_at', [None, 5, 6])
 def test_real_run_by_iterations(fails_at):
     """Validations after 4 and 6 iterations."""
@@ -263,7 +250,7 @@ def test_real_test_of_a_checkpoint():
     cfg = detector(FPN, TORCHVISION)
     cfg.load_from = 'trained/epoch_12.pth'
     torch.save(dict(state_dict=Toy().state_dict()), cfg.load_from)
-    real_run('tested', cfg, coco_scores(0.33), test=True)
+    real_run('tested', cfg, [dict(bbox_mAP=0.33, bbox_mAP_50=0.33)], test=True)
     source = 'this run (tested, test of epoch_12.pth)'
     scores = ['33.0', '33.0', *'----']
     assert ours('tested') == [('SCFS (in1k)', '9', scores, source)]
