@@ -25,6 +25,7 @@ from .result_files import (
 from .run_log import (
     Line,
     RunLog,
+    Start,
     get_mapping,
     newest_checkpoint,
     read_log,
@@ -41,6 +42,7 @@ __all__ = [
     'PROTOCOLS',
     'Result',
     'RunLog',
+    'Start',
     'backbone_name',
     'backbone_origin',
     'find_results',
