@@ -322,7 +322,7 @@ def iterations_per_epoch(lines: Sequence[Line]) -> int | None:
 
 def schedule(cfg: Mapping) -> tuple[int, str]:
     """Return a training's length, 0 if unknown, and its unit."""
-    train_cfg = get_mapping(cfg, 'train_cfg')
+    train_cfg = cfg.get('train_cfg') or {}
     if 'max_epochs' in train_cfg:
         return train_cfg['max_epochs'], 'epochs'
     return train_cfg.get('max_iters', 0), 'iterations'
