@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from mmengine.config import Config
 
-from mmscfs.results.origin import leaf_datasets
+from mmscfs.datasets.checks.common import leaf_datasets
 
 HEIGHT, WIDTH = 64, 96
 XML = (
@@ -95,7 +95,9 @@ def make_voc(
 def make_data(cfg: Config, root: Path, classes: Sequence[str]) -> None:
     """Make the files that a config names, below ``root``; point it there."""
     for split in ('train', 'val', 'test'):
-        for dataset in leaf_datasets(cfg[f'{split}_dataloader'].dataset):
+        for _, dataset in leaf_datasets(
+            cfg[f'{split}_dataloader'].dataset, ''
+        ):
             dataset.data_root = str(root)
             ann_file = root / dataset.ann_file
             if ann_file.suffix == '.json':
@@ -117,7 +119,7 @@ def shrink(cfg: Config) -> None:
     for split in ('train', 'val', 'test'):
         loader = cfg[f'{split}_dataloader']
         loader.update(batch_size=2, num_workers=0, persistent_workers=False)
-        for dataset in leaf_datasets(loader.dataset):
+        for _, dataset in leaf_datasets(loader.dataset, ''):
             for transform in dataset.pipeline:
                 if 'scale' in transform:
                     transform.scale = (WIDTH, HEIGHT)

@@ -18,8 +18,8 @@ from mmengine.hub import get_config
 from mmengine.runner import Runner
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmscfs.datasets.checks.common import leaf_datasets
 from mmscfs.engine import adapt_to_cpu
-from mmscfs.results.origin import leaf_datasets
 
 ROOT = Path(__file__).parents[1] / 'configs' / 'detection'
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob('*.py'))
@@ -166,7 +166,7 @@ def test_scales_are_drawn_up_to_that_of_the_test(name, shortest):
     cfg = load(name)
     drawn = [
         transform.scales
-        for dataset in leaf_datasets(cfg.train_dataloader.dataset)
+        for _, dataset in leaf_datasets(cfg.train_dataloader.dataset, '')
         for transform in dataset.pipeline
         if transform.type == 'RandomChoiceResize'
     ]
@@ -185,7 +185,9 @@ def test_voc_is_trained_on_two_years_and_tested_on_one():
     files = {
         split: [
             dataset.ann_file
-            for dataset in leaf_datasets(cfg[f'{split}_dataloader'].dataset)
+            for _, dataset in leaf_datasets(
+                cfg[f'{split}_dataloader'].dataset, ''
+            )
         ]
         for split in ('train', 'test')
     }

@@ -157,7 +157,7 @@ def arrange(
     Raises:
         ValueError: The metric was not logged.
     """
-    from plan import SCORES, unscored
+    from plan import SCORES
 
     from mmscfs.results.tables import Row, Summary, Table
 
@@ -192,7 +192,7 @@ def arrange(
             ],
         )
         tables.append(table)
-    summary = Summary(f'Grid: {title}', NOTE, tables, unscored({}))
+    summary = Summary(f'Grid: {title}', NOTE, tables, [])
     return summary, dict(best=best and best.facts)
 
 

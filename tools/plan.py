@@ -15,7 +15,7 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,17 +25,17 @@ from rich.progress import Progress, TimeElapsedColumn
 from mmscfs.checkpoint import write_atomically
 from mmscfs.engine.resume.chooser import read_saved_run
 from mmscfs.results import (
-    UNUSABLE,
     RunLog,
-    last_validation,
     newest_checkpoint,
     read_result,
     read_starts,
     result_path,
 )
-from mmscfs.results.tables import Row, Summary, Table
+from mmscfs.results.tables import Summary
 
 TOOLS = Path(__file__).resolve().parent
+# What a record of other code, or a damaged one, raises.
+UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 # What a log of one or several processes says of a failure.
 REASON = re.compile(r'^(?:\[rank\d+\]: )?((?:error|[\w.]+Error): .+)', re.M)
 # What an evaluation is known by: the first of these that it logs. The mean
@@ -150,8 +150,8 @@ class Step:
             return {}, f'waits for {self.start.name}'
         if self.goal == 'validation' and (starts := read_starts(self.folder)):
             run = RunLog(self.folder, starts)
-            if not self.is_outdated(run.last_start.folder):
-                found, problem = last_validation(run.cfg, run.lines)
+            if not self.is_outdated(run.trained[-1].folder):
+                found, problem = run.last_validation()
                 # "/": neither times nor positions.
                 return {k: v for k, v in found.items() if '/' in k}, problem
         elif self.goal == 'result' and self.result.is_file():
@@ -252,7 +252,7 @@ class Plan:
                 start = self.steps.get(entry['start'], entry['start'])
                 old = entry | dict(start=start, problem='not started')
                 self.steps[name] = new.get(name) or Step(name=name, **old)
-        except (*UNUSABLE, RecursionError) as error:
+        except UNUSABLE as error:
             raise ValueError(
                 f'{path} is damaged ({error}): remove it, or name another '
                 '--work-dir'
@@ -327,7 +327,7 @@ class Plan:
             for step in self.steps.values()
             if step.problem and not step.is_waiting
         }
-        summary.unscored.rows.extend(unscored(problems).rows)
+        summary.problems.extend(f'{k}: {v}' for k, v in problems.items())
         path = self.path.with_suffix('.md')
         if is_last:
             code = summary.publish(path, '--work-dir')
@@ -335,15 +335,6 @@ class Plan:
             return code or int(any(step.problem for step in wanted))
         summary.write(path)
         return 0
-
-
-def unscored(problems: Mapping[str, str]) -> Table:
-    """Return the table of what has no score, with the reasons by name."""
-    rows = [
-        Row((name,), {}, f'{name}: {why}', True)
-        for name, why in problems.items()
-    ]
-    return Table('not scored', '', ('step',), (), rows)
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -10,10 +10,10 @@ resume: what is done is not repeated, what was interrupted is resumed. A
 variant that fails is named with its log, and the others continue.
 
 A list is a Python file with ``variants``, each a dict of name, config and
-cfg_options (what the variant is about: no --cfg-options change it), the
-configs of their ``evaluations`` and ``detection``, and the paper's ``table``.
-Of --cfg-options, a setting below a part that only some configs have goes to
-these alone: model.search_neck.mid_channels to SCFS, not to DINO.
+cfg_options (what the variant is about: no --cfg-options change it), and the
+configs of their ``evaluations`` and ``detection``. Of --cfg-options, a setting
+below a part that only some configs have goes to these alone:
+model.search_neck.mid_channels to SCFS, not to DINO.
 
 On a cluster each variant can be a job, see docs/en/ablations.md; --table-only
 then writes the table.
@@ -124,8 +124,8 @@ class Variant(NamedTuple):
     detection: list[str]  # configs of detectors
 
 
-def read_list(path: str) -> tuple[dict[str, Variant], str | None]:
-    """Read a list; return its variants by name, and the paper's table.
+def read_list(path: str) -> dict[str, Variant]:
+    """Read a list; return its variants by name.
 
     ``evaluations`` and ``detection`` stand beside ``variants``, or in one that
     has its own. Configs that the current folder lacks are this repository's.
@@ -133,15 +133,8 @@ def read_list(path: str) -> tuple[dict[str, Variant], str | None]:
     Raises:
         ValueError: Something is missing, unknown, or there twice.
     """
-    from mmscfs.results.classification import PAPER_TABLES
-
     content = read_config(path).to_dict()
-    table, given = content.get('table'), content.get('variants')
-    if table not in (None, *PAPER_TABLES):
-        raise ValueError(
-            f'{path}: table={table!r} must be one of '
-            f'{", ".join(map(repr, PAPER_TABLES))}, or left out'
-        )
+    given = content.get('variants')
     if not isinstance(given, list) or not given:
         raise ValueError(
             f'{path}: variants={given!r} must be a list, e.g. '
@@ -161,7 +154,7 @@ def read_list(path: str) -> tuple[dict[str, Variant], str | None]:
         if variant.name in variants:
             raise ValueError(f'{path}: two variants have name={variant.name}')
         variants[variant.name] = variant
-    return variants, table
+    return variants
 
 
 def make_variant(settings: Mapping[str, Any]) -> Variant:
@@ -312,35 +305,22 @@ def make_steps(
     return steps
 
 
-def arrange(
-    steps: Sequence['Step'], heading: str, table: str | None
-) -> tuple['Summary', dict]:
+def arrange(steps: Sequence['Step'], heading: str) -> tuple['Summary', dict]:
     """Return the tables of what is done, beside those of the paper."""
-    from plan import unscored
-
-    from mmscfs.results import classification, detection, read_result
-    from mmscfs.results.classification import scores_in
-    from mmscfs.results.entries import Entry
+    from mmscfs.results import paper, read_result
+    from mmscfs.results.detection import read_run
+    from mmscfs.results.evaluations import read_entry
     from mmscfs.results.tables import Summary
 
-    entries, detectors = [], []
+    entries = []
     for step in steps:
         if not step.problem and step.goal == 'result':
             result = read_result(step.result)
-            entries.append(Entry(step.result, result, **step.facts))
+            entries.append(read_entry(step.result, result, **step.facts))
         elif not step.problem and step.goal == 'validation':
-            detectors.append(detection.read_run(step.folder))
-    problems = {run.source: run.problem for run in detectors if run.problem}
-    # The paper's scores are of its data, which may be replaced by other data.
-    fitting = [e for e in entries if table and scores_in(e, table)]
-    others = [entry for entry in entries if entry not in fitting]
-    tables = []
-    for part, number in ((fitting, table), (others, None)):
-        arranged, left_out = classification.arrange(part, number)
-        tables += arranged
-        problems |= {str(entry.path): why for entry, why in left_out}
-    tables += detection.arrange(detectors)
-    return Summary(heading, NOTE, tables, unscored(problems)), {}
+            entries.append(read_run(step.folder)._replace(**step.facts))
+    problems = [f'{e.path}: {e.problem}' for e in entries if e.problem]
+    return Summary(heading, NOTE, paper.arrange(entries), problems), {}
 
 
 @commanded
@@ -354,7 +334,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # After parsing, so that --help and a wrong option answer at once.
     from plan import Plan
 
-    variants, table = read_list(args.list)
+    variants = read_list(args.list)
     for name in args.variants or ():
         if name not in variants:
             raise ValueError(
@@ -366,7 +346,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, v in variants.items()
     }
     heading = f'Sweep: {Path(args.list).stem}'
-    tables = partial(arrange, heading=heading, table=table)
+    tables = partial(arrange, heading=heading)
     if args.table_only:
         plan = Plan(path, settings, [], tables)
         if not plan.steps:

@@ -1,5 +1,4 @@
 # Other backbones (Table 10).
-table = '10'
 variants = [
     dict(
         name=f'{method}-{backbone}',

@@ -1,6 +1,5 @@
 # The contrast modes of Table 7. Of "SCFS w/o MC" it ticks the search between
 # the global views alone, where other rows keep DINO's terms: here are both.
-table = '7'
 evaluations = [
     'configs/classification/knn/knn_resnet50_in100.py',
     'configs/classification/linear/resnet50_8xb32-linear-coslr-100e_in100.py',

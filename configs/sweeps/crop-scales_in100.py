@@ -1,6 +1,5 @@
 # The scale of the local crops (Table 9), which the paper measures by linear
 # probing.
-table = '9'
 evaluations = [
     'configs/classification/linear/resnet50_8xb32-linear-coslr-100e_in100.py',
 ]

@@ -1,5 +1,4 @@
 # The number of local views, 0 to 10 (Fig. 5, which prints no figures).
-table = 'fig5'
 evaluations = [
     'configs/classification/knn/knn_resnet50_in100.py',
     'configs/classification/linear/resnet50_8xb32-linear-coslr-100e_in100.py',

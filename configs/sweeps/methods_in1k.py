@@ -1,6 +1,5 @@
 # The methods of Tables 1 and 4 that are here, and CO2. The recipes of Barlow
 # Twins, BYOL and MoCo v3 have more than 32 images a GPU.
-table = '1'
 detection = [
     'configs/detection/coco/mask-rcnn_r50-fpn_1x_coco.py',
     'configs/detection/coco/mask-rcnn_r50-fpn_2x_coco.py',

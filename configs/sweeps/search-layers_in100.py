@@ -1,5 +1,4 @@
 # The search layers of Table 8.
-table = '8'
 evaluations = [
     'configs/classification/knn/knn_resnet50_in100.py',
     'configs/classification/linear/resnet50_8xb32-linear-coslr-100e_in100.py',

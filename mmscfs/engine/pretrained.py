@@ -19,8 +19,8 @@ from mmscfs.checkpoint import (
     read_data_preprocessor,
 )
 from mmscfs.checkpoint.pretrained import KEPT
+from mmscfs.datasets.checks.common import leaf_datasets
 from mmscfs.results import read_origin
-from mmscfs.results.origin import leaf_datasets
 
 from .runner_access import unwrapped_model
 
@@ -255,7 +255,7 @@ def normalization(cfg: Config) -> Mapping | None:
                 return part
             parts += part.values()
     loader = cfg.get('train_dataloader') or cfg.get('test_dataloader') or {}
-    for leaf in leaf_datasets(loader.get('dataset')):
+    for _, leaf in leaf_datasets(loader.get('dataset')):
         for transform in leaf.get('pipeline') or ():
             if str(transform.get('type')).split('.')[-1] == 'Normalize':
                 return None

@@ -1,29 +1,26 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Put the report of runs into one HTML page."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from mmscfs.results import RunLog
+from mmscfs.checkpoint import flatten
+from mmscfs.results import RunLog, find_results, is_result
 from mmscfs.version import __version__
 
-from .charts import DASHES, SECTIONS, make_charts, style_of
-from .facts import (
-    compare,
-    describe,
-    detections,
-    differences,
-    last_score,
-    results,
-)
+from .charts import DASHES, KINDS, SECTIONS, make_charts, style_of
 from .pictures import make_pictures
 from .verdict import judge
+
+LONGEST = 160  # characters of a setting in a table
+MOST = 150  # differences
+MACHINE = ('GPU 0', 'GPU number', 'Python', 'PyTorch', 'MMEngine')
 
 
 def make_page(logs: Sequence[RunLog], now: float | None = None) -> str:
@@ -40,34 +37,33 @@ def make_page(logs: Sequence[RunLog], now: float | None = None) -> str:
     """
     now = time.time() if now is None else now
     names = name_runs(logs)
-    runs: list[dict[str, Any]] = []
     notes: list[str] = []
-    evaluations: list[list[str]] = []
-    detectors: list[list[str]] = []
-    # The charts of each section, by the kind of their runs.
-    sections: dict[str, dict[str, list]] = {s: {} for s in SECTIONS}
+    runs, evaluations = [], []
     for number, (name, log) in enumerate(zip(names, logs, strict=True)):
         color, dash = style_of(number)
+        known = log.trained[-1].environment
         run = dict(
-            number=number,
             name=name,
             log=log,
             verdict=judge(log),
             state=describe_state(log, now),
             last_score=last_score(log),
-            color=f'rgb({color})',
+            machine=', '.join(
+                f'{k}: {known[k]}' for k in MACHINE if k in known
+            ),
+            color=color,
             line=DASHES[dash],
         )
         runs.append(run)
         notes += [f'{name}: {note}' for note in damages(log)]
         evaluations += results(log, name, notes)
-        if row := detections(log, name):
-            detectors.append(row)
+    # The charts of each section, by the kind of their runs.
+    sections: dict[str, dict[str, list]] = {}
     for kind in dict.fromkeys(log.kind for log in logs):
         members = {i: log for i, log in enumerate(logs) if log.kind == kind}
         for chart in make_charts(members, names):
-            sections[chart.kind.section].setdefault(kind, []).append(chart)
-    changed, more = differences(logs)
+            section = sections.setdefault(chart.kind.section, {})
+            section.setdefault(kind, []).append(chart)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -80,14 +76,10 @@ def make_page(logs: Sequence[RunLog], now: float | None = None) -> str:
         written=time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(now)),
         runs=runs,
         names=names,
-        sections=sections,
+        sections={s: sections[s] for s in SECTIONS if s in sections},
         pictures=make_pictures(logs),
         evaluations=evaluations,
-        detectors=detectors,
-        settings=compare([describe(log) for log in logs]),
-        changed=changed,
-        more=more,
-        machines=compare([log.last_start.environment for log in logs]),
+        changed=differences(logs),
         notes=notes,
         plotly=Markup(get_plotlyjs()),
     )
@@ -148,3 +140,82 @@ def damages(log: RunLog) -> list[str]:
             'after default_hooks.logger.interval iterations.'
         )
     return notes
+
+
+def differences(runs: Sequence[RunLog]) -> list[list[str]]:
+    """Return the settings that runs do not have in common, "–" of none.
+
+    Returns:
+        list[list[str]]: Rows of a name, and the value of each run. The last
+        one may say how many more there are.
+    """
+    settings = [dict(flatten(run.cfg)) for run in runs]
+    rows = []
+    for name in dict.fromkeys(name for part in settings for name in part):
+        values = [str(part.get(name, '–')) for part in settings]
+        if len(set(values)) > 1 and name != 'work_dir':
+            rows.append([name, *(value[:LONGEST] for value in values)])
+    if len(rows) > MOST:
+        more = [f'and {len(rows) - MOST} more', *['…'] * len(runs)]
+        return [*rows[:MOST], more]
+    return rows
+
+
+def score_of(metrics: Mapping[str, float | None], digits: str) -> str | None:
+    """Return the score that metrics are known for, in words."""
+    for kind in KINDS:
+        for name in kind.names.split('|') if kind.section == 'Scores' else ():
+            value = metrics.get(name)
+            if value is not None and math.isfinite(value):
+                value *= float(kind.scale)
+                return f'{kind.title} {value:{digits}} {kind.unit}'
+    return None
+
+
+def last_score(run: RunLog) -> str | None:
+    """Return the last validation's score, in words."""
+    for line in reversed(run.val):
+        if text := score_of(line, '.3g'):
+            if 'knn/top1' in line and 'knn/k' in line:
+                text += f' (k = {line["knn/k"]:.0f})'
+            by_epoch = run.epoch_length is not None
+            at = run.position(line, by_epoch)
+            return f'{text} at {"epoch" if by_epoch else "iteration"} {at:g}'
+    return None
+
+
+def results(run: RunLog, name: str, notes: list[str]) -> list[list[str]]:
+    """Return what evaluations, tests and the last validation reached.
+
+    Returns:
+        list[list[str]]: Rows of the run, the protocol, what it is of, its
+        score, and all scores. What cannot be read is noted.
+    """
+    rows: dict[str, list[str]] = {}  # by their scores: a test's may be there
+
+    def add(what: str, of: str, metrics: Mapping[str, float | None]) -> None:
+        scores = ', '.join(
+            f'{k} {v:.4g}'
+            for k, v in metrics.items()
+            if v is not None and k not in ('time', 'data_time', 'step')
+        )
+        score = score_of(metrics, '.4g') or '–'
+        rows.setdefault(scores, [name, what, of, score, scores])
+
+    for path in sorted(run.folder.rglob('*.json')):
+        try:
+            found = find_results([path]) if is_result(path) else {}
+        except (ValueError, OSError) as error:
+            notes.append(f'{name}: {error}')
+            continue
+        for r in found.values():
+            of = ', '.join(filter(None, (r.dataset, r.checkpoint, r.network)))
+            add(r.protocol, of, r.metrics)
+    data = run.origin.data or '–'
+    for start in run.starts:
+        if start.test:
+            add('test', data, start.test)
+    if run.val:
+        line = {k: v for k, v in run.val[-1].items() if '/' in k}
+        add('last validation', data, line)
+    return [*rows.values()]

@@ -34,67 +34,68 @@ SERIES = {
         'one color per class. Healthy: colors part during the training.',
     ),
 }
-
-
 # A picture, after how many iterations it was drawn: None if its name lacks it.
 Picture = tuple[int | None, Path]
 
 
 class Series(NamedTuple):
-    """The pictures of one name, the newest first.
+    """The pictures of one name and run, the newest first.
 
     Attributes:
+        run (int): Number of the run.
         title (str): Heading.
         caption (str): How they are read, or "".
-        runs (dict[int, list[tuple[str, str]]]): For the number of each run
-            its pictures: when each was drawn, and its data; "" if it cannot
-            be read.
+        pictures (list[tuple[str, str]]): When each was drawn, and its data;
+            "" if it cannot be read.
     """
 
+    run: int
     title: str
     caption: str
-    runs: dict[int, list[tuple[str, str]]]
+    pictures: list[tuple[str, str]]
 
 
 def make_pictures(logs: Sequence[RunLog]) -> list[Series]:
     """Choose pictures that fit the page, those of known series first."""
     found = [find_pictures(log) for log in logs]
-    count = sum(map(len, found))
-    most = min(max(SHOWN // max(count, 1), 2), 8)
-    others = sorted({name for pictures in found for name in pictures})
-    chosen = []
-    for name in dict.fromkeys([*SERIES, *others]):
-        title, caption = SERIES.get(name, (name.replace('_', ' '), ''))
-        series = Series(title.capitalize(), caption, {})
-        for number, pictures in enumerate(found):
-            for step, path in reversed(choose(pictures.get(name, []), most)):
-                when, length = '', logs[number].epoch_length
-                if step is not None:
-                    when = f'Iteration {step}'
-                    when += f', epoch {step / length:.3g}' if length else ''
-                shown = series.runs.setdefault(number, [])
-                shown.append((when, encode(path)))
-        if series.runs:
-            chosen.append(series)
-    return chosen
+    most = min(max(SHOWN // max(sum(map(len, found)), 1), 2), 8)
+    names = [*SERIES, *sorted({name for series in found for name in series})]
+    return [
+        Series(
+            number,
+            *SERIES.get(name, (name.replace('_', ' ').capitalize(), '')),
+            [
+                (when(step, logs[number].epoch_length), encode(path))
+                for step, path in reversed(choose(series[name], most))
+            ],
+        )
+        for name in dict.fromkeys(names)
+        for number, series in enumerate(found)
+        if name in series
+    ]
+
+
+def when(step: int | None, length: int | None) -> str:
+    """Say when a picture was drawn, "" if that is unknown."""
+    if step is None:
+        return ''
+    epoch = f', epoch {step / length:.3g}' if length else ''
+    return f'Iteration {step}{epoch}'
 
 
 def find_pictures(run: RunLog) -> dict[str, list[Picture]]:
     """Return a run's pictures by series, in the order of their steps.
 
-    Those of a later start replace those of an earlier one from its first
-    step on, as its lines do.
+    Of two of a step that of the later start counts.
     """
-    found: dict[str, list[Picture]] = {}
+    drawn: dict[str, dict[int, Path]] = {}
     for start in run.starts:
-        drawn: dict[str, list[tuple[int, Path]]] = {}
-        for path in start.folder.glob('vis_data/vis_image/*.png'):
+        for path in sorted(start.folder.glob('vis_data/vis_image/*.png')):
             if match := re.fullmatch(r'(.+)_(\d{1,12})', path.stem):
-                drawn.setdefault(match[1], []).append((int(match[2]), path))
-        for name, pictures in drawn.items():
-            first, _ = min(pictures)
-            kept = [p for p in found.get(name, []) if (p[0] or 0) < first]
-            found[name] = [*kept, *sorted(pictures)]
+                drawn.setdefault(match[1], {})[int(match[2])] = path
+    found: dict[str, list[Picture]] = {
+        name: [*sorted(pictures.items())] for name, pictures in drawn.items()
+    }
     for path in sorted(run.folder.glob('*.png')):
         if path.stem != 'knn':  # the report has a chart of the same
             found.setdefault(path.stem, []).append((None, path))

@@ -3,11 +3,10 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from mmscfs.checkpoint import flatten
 from mmscfs.evaluation import CollapseCriteria
 from mmscfs.results import Line, RunLog, get_mapping
 
@@ -148,7 +147,13 @@ def criteria_of(run: RunLog) -> CollapseCriteria | None:
         CollapseCriteria | None: The defaults if its config has no monitor;
         None if the monitor would refuse its settings.
     """
-    found = find_part(run.cfg, MONITOR)
+    hooks = [
+        *get_mapping(run.cfg, 'default_hooks').values(),
+        *(run.cfg.get('custom_hooks') or ()),
+    ]
+    found: Mapping = next(
+        (h for h in hooks if h and str(h.get('type')).endswith(MONITOR)), {}
+    )
     names = CollapseCriteria.__dataclass_fields__
     try:
         return CollapseCriteria(**{n: found[n] for n in names if n in found})
@@ -156,29 +161,29 @@ def criteria_of(run: RunLog) -> CollapseCriteria | None:
         return None
 
 
-def find_part(cfg: Mapping, kind: str, below: str = '') -> dict[str, Any]:
-    """Return the settings, by dotted name, of the first part of a type.
+def collapse_ranges(run: RunLog, name: str) -> list[tuple[float, float, str]]:
+    """Return the ranges of a logged figure that are taken for collapse.
 
-    Args:
-        cfg (Mapping): A config.
-        kind (str): The type, without its scope.
-        below (str): Where to look, e.g. "train_dataloader." Defaults to
-            anywhere.
+    Returns:
+        list[tuple[float, float, str]]: Low end, high end, and what stands
+        there, e.g. "ln K = 11.09".
     """
-    flat = dict(flatten(cfg))
-    for name, value in flat.items():
-        if (
-            name.startswith(below)
-            and name.endswith('.type')
-            and str(value).split('.')[-1] == kind
-        ):
-            part = name.removesuffix('type')
-            return {
-                key.removeprefix(part): value
-                for key, value in flat.items()
-                if key.startswith(part)
-            }
-    return {}
+    criteria, prototypes = criteria_of(run), num_prototypes(run)
+    weight = loss_weight(run)
+    if criteria is None or prototypes is None:
+        return []
+    top = math.log(prototypes)
+    near = criteria.tolerance * top
+    if name == 'teacher_entropy':
+        # An entropy cannot be above ln K; a loss can, and has a weight.
+        return [(top - near, top, f'ln K = {top:.2f}'), (0.0, near, '')]
+    if name == 'teacher_student_kl':
+        return [(0.0, criteria.min_divergence * top, '')]
+    if name == 'loss_dino' and weight > 0:  # not NaN either
+        words = 'ln K' if weight == 1 else f'{weight:g} ln K'
+        low, high = weight * (top - near), weight * (top + near)
+        return [(low, high, f'{words} = {weight * top:.2f}')]
+    return []
 
 
 def num_prototypes(run: RunLog) -> int | None:

@@ -1,17 +1,10 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """What runs and evaluations reached: one reader of a run's folder.
 
-Tables (``tables``, ``classification``, ``detection``) are not
-imported here: ``import mmscfs`` needs none of them.
+Tables (``tables``, ``paper``, ``evaluations``, ``detection``) are not imported
+here: ``import mmscfs`` needs none of them.
 """
 
-from .log_lines import (
-    Line,
-    last_validation,
-    read_scalars,
-    schedule,
-    stitch,
-)
 from .origin import (
     Origin,
     backbone_name,
@@ -30,13 +23,16 @@ from .result_files import (
     write_result,
 )
 from .run_log import (
-    UNUSABLE,
+    Line,
     RunLog,
     Start,
     get_mapping,
     newest_checkpoint,
     read_log,
+    read_scalars,
     read_starts,
+    schedule,
+    stitch,
     watched_files,
 )
 
@@ -47,14 +43,12 @@ __all__ = [
     'Result',
     'RunLog',
     'Start',
-    'UNUSABLE',
     'backbone_name',
     'backbone_origin',
     'find_results',
     'find_start',
     'get_mapping',
     'is_result',
-    'last_validation',
     'newest_checkpoint',
     'origin_of',
     'read_log',

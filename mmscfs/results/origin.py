@@ -2,8 +2,7 @@
 """Tell how a checkpoint was pre-trained, by what it holds."""
 
 import logging
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from mmscfs.checkpoint import (
     read_checkpoint,
 )
 from mmscfs.checkpoint.plain import to_count
+from mmscfs.datasets.checks.common import leaf_datasets
 
 # The paper's names of methods by the types in configs, in lower case.
 ALGORITHMS = {
@@ -34,6 +34,7 @@ ALGORITHMS = {
     'densecl': 'DenseCL',
     'imageclassifier': 'supervised',
 }
+ABLATED = ('DINO', 'SCFS')  # by the paper
 # The sizes that all projects agree on, by mmpretrain's names.
 VIT_SIZES = {
     'deit-tiny': 'Ti',
@@ -73,19 +74,31 @@ class Origin(NamedTuple):
     checkpoint: str | None = None
 
     @property
+    def mode(self) -> str:
+        """The method, DINO and SCFS as the paper's Table 7 names them."""
+        mode = self.method or '-'
+        if mode not in ABLATED:
+            return mode
+        if self.recipe.get('search_views') == 'none':
+            mode = 'DINO w ML'
+        elif 'RoI' in str(self.recipe.get('search')):
+            mode = 'ROI Crop'
+        if self.recipe.get('num_local') == 0:
+            mode += ' w/o MC'
+        if self.recipe.get('search_alone'):
+            mode += ', search alone'
+        return mode
+
+    @property
     def label(self) -> str:
         """Method, data and network in words, e.g. "SCFS (coco), student"."""
-        name = self.name or self.method or '-'
-        return make_label(name, self.data, self.network)
+        text = self.name or self.mode
+        if self.data:
+            text += f' ({self.data})'
+        return f'{text}, student' if self.network == 'student' else text
 
 
 ORIGINS: dict[str, Origin] = {}  # of the files that were read, by path
-
-
-def make_label(name: str, data: str | None, network: str | None) -> str:
-    """Return what tables call a pre-training."""
-    text = f'{name} ({data})' if data else name
-    return f'{text}, student' if network == 'student' else text
 
 
 def read_origin(
@@ -142,17 +155,7 @@ def _describe(checkpoint: Mapping[str, Any]) -> Origin:
     if isinstance(meta.get('cfg'), str):
         origin = origin_of(parse_config(meta['cfg']), meta.get('world_size'))
     elif found.layout.endswith(' release'):
-        # Those of DINO and SCFS store what they were started with.
-        args = checkpoint.get('args')
-        sizes: list[Any] = [
-            getattr(args, name, None)
-            for name in ('batch_size_per_gpu', 'world_size')
-        ]
-        known = all(isinstance(size, int) for size in sizes)
-        origin = Origin(
-            found.layout.removesuffix(' release'),
-            batch_size=math.prod(sizes) if known else None,
-        )
+        origin = Origin(found.layout.removesuffix(' release'))
     else:
         # torchvision's files are tensors alone; a classifier is among them.
         is_bare = all(isinstance(v, Tensor) for v in checkpoint.values())
@@ -187,7 +190,7 @@ def origin_of(cfg: Mapping, world_size: int | str | None = None) -> Origin:
         batch_size = int(world_size) * loader['batch_size'] * steps
     roots = [
         Path(str(leaf.get('data_root', ''))).name
-        for leaf in leaf_datasets(loader.get('dataset'))
+        for _, leaf in leaf_datasets(loader.get('dataset'), 'dataset')
     ]
     return Origin(
         ALGORITHMS.get(name, model.get('type')),
@@ -224,8 +227,6 @@ def backbone_origin(backbone: Mapping) -> Origin:
     ``network`` is the one that is taken. An address has no ``checkpoint``.
     """
     settings = backbone.get('init_cfg') or []
-    if backbone.get('pretrained'):  # mmdet's older setting
-        settings = dict(type='Pretrained', checkpoint=backbone['pretrained'])
     for item in [settings] if isinstance(settings, Mapping) else settings:
         if str(item.get('type')).split('.')[-1] == 'Pretrained':
             break
@@ -254,17 +255,6 @@ def backbone_name(backbone: Mapping) -> str:
             return f'ViT-{size}-{patch}'
         name += f'-{backbone["arch"]}'
     return name
-
-
-def leaf_datasets(settings: Mapping | None) -> Iterator[Mapping]:
-    """Yield the configs of the data sets inside wrappers."""
-    if not settings:
-        return
-    inner = settings.get('dataset') or settings.get('datasets')
-    if not inner:
-        yield settings
-    for part in [inner] if isinstance(inner, Mapping) else inner or ():
-        yield from leaf_datasets(part)
 
 
 def _recipe(model: Mapping, dataset: Mapping | None) -> dict[str, Any]:

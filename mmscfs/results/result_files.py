@@ -5,29 +5,24 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, NamedTuple
 
 from mmscfs.checkpoint import write_atomically
 
 FORMAT = 'mmscfs-result-1'
 
 
-class Protocol(NamedTuple):
-    """How tables call an evaluation, and the score that it is known by."""
-
-    column: str
-    score: str
-
-
+# Evaluation -> the score that it is known by.
 PROTOCOLS = {
-    'knn': Protocol('k-NN', 'knn/top1'),
-    'linear': Protocol('linear', 'accuracy/top1'),
-    'linear-sweep': Protocol('linear sweep', 'linear/top1'),
-    'semi-1%': Protocol('1% labels', 'accuracy/top1'),
-    'semi-10%': Protocol('10% labels', 'accuracy/top1'),
-    'finetune': Protocol('fine-tuning', 'accuracy/top1'),
-    'svm': Protocol('SVM mAP', 'svm/mAP'),
+    'knn': 'knn/top1',
+    'linear': 'accuracy/top1',
+    'linear-sweep': 'linear/top1',
+    'semi-1%': 'accuracy/top1',
+    'semi-10%': 'accuracy/top1',
+    'finetune': 'accuracy/top1',
+    'svm': 'svm/mAP',
 }
+FACTS = ('method', 'epochs', 'batch_size', 'dataset')  # of a pre-training
 
 
 class Result(NamedTuple):
@@ -61,15 +56,6 @@ class Result(NamedTuple):
     settings: dict
     work_dir: str
     epoch: int | None
-
-
-# What a result must have, and of which kind.
-KINDS = get_type_hints(Result) | {
-    'pretraining.method': str | None,
-    'pretraining.epochs': int | None,
-    'pretraining.batch_size': int | None,
-    'pretraining.dataset': str | None,
-}
 
 
 def result_path(
@@ -166,40 +152,33 @@ def is_result(path: Path) -> bool:
 
 
 def _check(content: Any) -> Result:
-    """Check every entry of a result.
+    """Return a result from what a file has.
 
     Raises:
-        ValueError: One is missing, unknown, or of another kind.
+        ValueError: It is not a result, or it is damaged.
     """
     if not isinstance(content, dict) or content.pop('format', None) != FORMAT:
         raise ValueError(
             f'it lacks "format": {FORMAT!r}, so this version of mmscfs did '
             'not write it'
         )
-    entries = dict(content)
-    if isinstance(facts := content.get('pretraining'), dict):
-        entries |= {f'pretraining.{k}': v for k, v in facts.items()}
-    missing = [name for name in KINDS if name not in entries]
-    unknown = [name for name in content if name not in Result._fields]
-    if missing or unknown:
+    if content.keys() != {*Result._fields}:
+        odd = content.keys() ^ {*Result._fields}
+        raise ValueError(f'missing or unknown: {", ".join(sorted(odd))}')
+    result = Result(**content)
+    if result.protocol not in PROTOCOLS:
         raise ValueError(
-            f'entries missing: {", ".join(missing) or "none"}; unknown: '
-            f'{", ".join(unknown) or "none"}'
-        )
-    words = {dict: 'an object', str: 'text', int: 'a whole number'}
-    for name, kind in KINDS.items():
-        kinds = get_args(kind) or (kind,)
-        if type(entries[name]) not in kinds:
-            expected = ' or '.join(words.get(kind, 'null') for kind in kinds)
-            raise ValueError(f'"{name}" is {entries[name]!r}, not {expected}')
-    if content['protocol'] not in PROTOCOLS:
-        raise ValueError(
-            f'"protocol" is {content["protocol"]!r}, not one of '
+            f'"protocol" is {result.protocol!r}, not one of '
             f'{", ".join(PROTOCOLS)}'
         )
-    for name, value in content['metrics'].items():
+    for name in ('pretraining', 'metrics', 'settings'):
+        if not isinstance(content[name], dict):
+            raise ValueError(f'"{name}" is {content[name]!r}, not an object')
+    if missing := [name for name in FACTS if name not in result.pretraining]:
+        raise ValueError(f'"pretraining" lacks {", ".join(missing)}')
+    for name, value in result.metrics.items():
         if value is not None and (
             type(value) not in (int, float) or not math.isfinite(value)
         ):
             raise ValueError(f'"metrics" has {name}={value!r}, not a number')
-    return Result(**content)
+    return result

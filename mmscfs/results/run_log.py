@@ -6,27 +6,19 @@ As mmengine writes it: for each start ``<timestamp>/<timestamp>.log`` and
 ``<timestamp>/<timestamp>.json``. Nothing in it is executed.
 """
 
+import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmscfs.checkpoint import parse_config
 
-from .log_lines import (
-    Line,
-    iterations_per_epoch,
-    read_scalars,
-    schedule,
-    stitch,
-)
 from .origin import Origin, find_start, origin_of
 
-LOG_PART = 2**16  # bytes of a log: its environment, or its latest lines
-LONGEST = 10**12  # epochs or iterations; more is not a training's length
-# What reading settings of the wrong kind raises.
-UNUSABLE = (AttributeError, LookupError, TypeError, ValueError)
+Line = dict[str, float]
 QUIET = 600  # seconds without a sign of life of a run that has stopped
 
 
@@ -42,6 +34,7 @@ class Start(NamedTuple):
         test (dict[str, float]): Scores of a test.
         environment (dict[str, str]): What its log says of its machine and
             libraries.
+        epoch_length (int | None): Iterations of an epoch, by its log.
     """
 
     folder: Path
@@ -51,12 +44,12 @@ class Start(NamedTuple):
     damaged: int
     test: Line
     environment: dict[str, str]
+    epoch_length: int | None
 
     @property
     def world_size(self) -> int:
         """Number of processes, 1 if unknown."""
-        number = self.environment.get('GPU number', '')
-        return int(number) if re.fullmatch(r'[1-9]\d{0,5}', number) else 1
+        return int(self.environment.get('GPU number') or 1)
 
 
 class RunLog:
@@ -75,7 +68,6 @@ class RunLog:
         val (list[dict[str, float]]): Those of validations.
         epoch_length (int | None): Iterations of an epoch, None of a run that
             does not count epochs.
-        last_start (Start): The last start that trained, not a test after it.
 
     Example:
         >>> log = read_log('work_dirs/scfs_r50')
@@ -92,14 +84,9 @@ class RunLog:
         self.lines = stitch([start.lines for start in starts])
         self.train = [line for line in self.lines if 'iter' in line]
         self.val = [line for line in self.lines if 'iter' not in line]
-        self.epoch_length = iterations_per_epoch(self.train)
-        if self.epoch_length is not None:  # exactly, if the log has it
-            tail = _read_log_part(last.folder, at_end=True)
-            line = r'Epoch\(train\) +\[\d+\]\[ *\d+/(\d{1,12})\]'
-            if found := re.findall(line, tail):
-                self.epoch_length = int(found[-1]) or self.epoch_length
-        number = int(self.train[-1]['start']) if self.train else -1
-        self.last_start = starts[number]
+        self.epoch_length = last.epoch_length or iterations_per_epoch(
+            self.train
+        )
 
     @cached_property
     def kind(self) -> str:
@@ -113,29 +100,18 @@ class RunLog:
 
     @cached_property
     def origin(self) -> Origin:
-        """How the run itself trains; unknown of an unusable config."""
-        try:
-            return origin_of(self.cfg, self.last_start.world_size)
-        except UNUSABLE:
-            return Origin()
+        """How the run itself trains."""
+        return origin_of(self.cfg, self.trained[-1].world_size)
 
     @cached_property
     def started_from(self) -> Origin:
-        """What its backbone started from; unknown of an unusable config.
-
-        A test in the same folder does not count.
-        """
-        try:
-            return find_start([start.cfg for start in self.trained])
-        except UNUSABLE:
-            return Origin()
+        """What its backbone started from; a test does not count."""
+        return find_start([start.cfg for start in self.trained])
 
     @property
     def planned(self) -> tuple[int, str]:
         """Length of the training, 0 if unknown; "epochs" or "iterations"."""
-        total, unit = schedule(self.cfg)
-        usable = type(total) is int and 0 <= total < LONGEST
-        return (total if usable else 0), unit
+        return schedule(self.cfg)
 
     @property
     def reached(self) -> float:
@@ -145,9 +121,8 @@ class RunLog:
         iteration = self.train[-1]['at']
         total, unit = self.planned
         length = 1 if unit == 'iterations' else self.epoch_length or 1
-        interval = self._logger.get('interval', 10)
-        if type(interval) is not int or interval < 1:
-            interval = 10
+        logger = get_mapping(self.cfg, 'default_hooks', 'logger')
+        interval = logger.get('interval', 10)
         if unit == 'epochs':
             # mmengine logs the end of a shorter epoch.
             interval = min(interval, length)
@@ -156,9 +131,21 @@ class RunLog:
             return float(total)
         return iteration / length
 
-    @property
-    def _logger(self) -> Mapping:
-        return get_mapping(self.cfg, 'default_hooks', 'logger')
+    def last_validation(self) -> tuple[Line, str]:
+        """Find the validation at the end of the training.
+
+        Returns:
+            tuple[Line, str]: Its line and ""; or an empty line, and how far
+            the training is.
+        """
+        total, unit = self.planned
+        reached = self.reached
+        if reached == total and self.lines and 'iter' not in self.lines[-1]:
+            return self.lines[-1], ''
+        problem = f'unfinished: {reached:.0f} of {total} {unit}'
+        if reached == total:
+            problem += ', not yet evaluated'
+        return {}, problem
 
     @property
     def written(self) -> float:
@@ -186,15 +173,12 @@ class RunLog:
 
     def position(self, line: Line, by_epoch: bool) -> float:
         """Return where in a chart a line belongs, in epochs or iterations."""
-        length = self.epoch_length
-        if 'iter' in line:
-            return line['at'] / length if by_epoch and length else line['at']
-        steps = self._logger.get('log_metric_by_epoch', True)
-        step = line.get('step', 0)
-        if length is None:  # then mmengine logs step 0, or the iteration
-            return step or line['at']
-        epoch = step if steps else step / length
-        return epoch if by_epoch else epoch * length
+        length, at = self.epoch_length, line['at']
+        if length is None:
+            return at
+        if 'iter' not in line:  # it is at the end of an epoch
+            at = math.ceil(at / length) * length
+        return at / length if by_epoch else at
 
 
 def read_starts(folder: str | Path) -> list[Start]:
@@ -215,12 +199,15 @@ def read_starts(folder: str | Path) -> list[Start]:
             cfg = parse_config(text)
         except ValueError as error:
             raise ValueError(f'{str(configs[0])!r}: {error}') from error
-        tested, _ = read_scalars(log.parent / f'{log.parent.name}.json')
+        stem = log.parent / log.parent.name
+        tested, _ = read_scalars(stem.with_suffix('.json'))
         lines, damaged = read_scalars(log / 'scalars.json')
         test = tested[-1] if tested else {}
-        machine = _logged_environment(log.parent)
         starts.append(
-            Start(log.parent, cfg, text, lines, damaged, test, machine)
+            Start(
+                *(log.parent, cfg, text, lines, damaged, test),
+                *_read_text(stem.with_suffix('.log')),
+            )
         )
     return starts
 
@@ -235,16 +222,9 @@ def read_log(folder: str | Path) -> RunLog:
     folder = Path(folder)
     if starts := read_starts(folder):
         return RunLog(folder, starts)
-    problem = 'it does not exist'
-    if folder.is_dir():
-        problem = (
-            'it lacks <timestamp>/vis_data/config.py, which mmengine writes '
-            'at the start'
-        )
-    elif folder.exists():
-        problem = 'it is a file, not a folder'
     raise ValueError(
-        f'{str(folder)!r} is not the work directory of a run: {problem}. '
+        f'{str(folder)!r} is not the work directory of a run: it lacks '
+        '<timestamp>/vis_data/config.py, which mmengine writes at the start. '
         'Name the folder given as --work-dir'
     )
 
@@ -273,6 +253,81 @@ def watched_files(folder: Path) -> list[tuple[Path, int, int]]:
     return [(path, s.st_size, s.st_mtime_ns) for path, s in states]
 
 
+def read_scalars(path: Path) -> tuple[list[Line], int]:
+    """Read the numbers of a file with a JSON object on each line.
+
+    A line may be torn: the run is writing it, was killed, or went on after
+    its disk was full. Such a line is left out.
+
+    Returns:
+        tuple[list[Line], int]: The lines, and how many were damaged; an
+        unfinished last line does not count. A missing file has no lines.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    if not path.is_file():
+        return [], 0
+    *texts, rest = path.read_bytes().decode(errors='replace').split('\n')
+    lines, damaged = [], 0
+    for text in texts + [rest] * bool(rest):
+        try:
+            # A whole number that is larger than any float becomes infinite.
+            content = json.loads(text, parse_int=float).items()
+        except (ValueError, AttributeError, RecursionError):
+            damaged += text is not rest
+            continue
+        lines.append({k: v for k, v in content if isinstance(v, float)})
+    return lines, damaged
+
+
+def stitch(starts: Sequence[Sequence[Line]]) -> list[Line]:
+    """Join the lines of all starts of a run into one history.
+
+    Where a start begins before the end of an earlier one, as after a kill,
+    the lines that the earlier one logged from there on are dropped.
+
+    Args:
+        starts (Sequence[Sequence[Line]]): The lines of each start, oldest
+            first. Lines of a training, and only those, have "iter".
+
+    Returns:
+        list[Line]: The lines, with their iteration as "at" (that of a
+        validation is the last one logged before it) and the number of their
+        start as "start".
+    """
+    kept: list[Line] = []
+    for number, lines in enumerate(starts):
+        first = next((v['iter'] for v in lines if 'iter' in v), math.inf)
+        kept = [line for line in kept if line['at'] < first]
+        at = kept[-1]['at'] if kept else 0.0
+        for line in lines:
+            at = line.get('iter', at)
+            kept.append(line | {'at': at, 'start': number})
+    return kept
+
+
+def iterations_per_epoch(lines: Sequence[Line]) -> int | None:
+    """Return the length of an epoch, None if the run does not count epochs.
+
+    Epoch e ends at iteration e times that length, so none of its lines is
+    beyond it; the last lines of a long run give the exact length.
+    """
+    counted = [line for line in lines if 'iter' in line and line.get('epoch')]
+    return max(
+        (math.ceil(line['iter'] / line['epoch']) for line in counted),
+        default=None,
+    )
+
+
+def schedule(cfg: Mapping) -> tuple[int, str]:
+    """Return a training's length, 0 if unknown, and its unit."""
+    train_cfg = cfg.get('train_cfg') or {}
+    if 'max_epochs' in train_cfg:
+        return train_cfg['max_epochs'], 'epochs'
+    return train_cfg.get('max_iters', 0), 'iterations'
+
+
 def get_mapping(cfg: Any, *names: str) -> Mapping:
     """Return a part of a config, {} if the config lacks it."""
     for name in names:
@@ -280,24 +335,11 @@ def get_mapping(cfg: Any, *names: str) -> Mapping:
     return cfg if isinstance(cfg, Mapping) else {}
 
 
-def _read_log_part(start: Path, at_end: bool) -> str:
-    """Return the beginning or the end of a start's log, "" without one."""
-    log = start / f'{start.name}.log'
-    if not log.is_file():
-        return ''
-    with open(log, 'rb') as file:
-        file.seek(max(log.stat().st_size - LOG_PART, 0) * at_end)
-        return file.read(LOG_PART).decode(errors='replace')
-
-
-def _logged_environment(start: Path) -> dict[str, str]:
-    """Return what a start logged about its machine and libraries."""
-    head = _read_log_part(start, at_end=False)
-    found = re.search(
-        r'^System environment:$(.*?)^-{20,}$', head, re.DOTALL | re.M
-    )
+def _read_text(log: Path) -> tuple[dict[str, str], int | None]:
+    """Return environment and length of an epoch, as a log has them."""
+    text = log.read_text(errors='replace') if log.is_file() else ''
+    head, _, _ = text.partition('Config:')
     # Indented by four; the lists below some of them are left out.
-    pairs = re.findall(
-        r'^    (\S[^:\n]*): (.*\S)', found[1] if found else '', re.M
-    )
-    return dict(pairs)
+    environment = re.findall(r'^    (\S[^:\n]*): (.*\S)', head, re.M)
+    lengths = re.findall(r'Epoch\(train\) +\[\d+\]\[ *\d+/(\d+)\]', text)
+    return dict(environment), int(lengths[-1]) if lengths else None

@@ -4,24 +4,15 @@
 import csv
 import io
 import sys
-from collections.abc import Mapping, Sequence
-from functools import cache
-from operator import itemgetter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from mmengine.fileio import load
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
 from mmscfs.checkpoint import write_atomically
-
-UNTRAINED = ('random', 'supervised')  # without self-supervised pre-training
-# The order where the paper has no row of the same kind; others are between.
-RANKS = {'random': 0, 'supervised': 1, 'dino': 8, 'scfs': 9}
-# Labels that rows of one kind need not share.
-VARYING = ('batch', 'epochs', 'evaluation')
 
 
 class Row(NamedTuple):
@@ -29,7 +20,7 @@ class Row(NamedTuple):
 
     Attributes:
         labels (tuple[str, ...]): What the scores are of.
-        scores (Mapping[str, float | None]): Percent by column.
+        scores (dict[str, float | None]): Percent by column.
         source (str): Where they come from.
         is_ours (bool): From a run, not from the paper.
         deviations (dict[str, float]): Standard deviations by column, of
@@ -37,7 +28,7 @@ class Row(NamedTuple):
     """
 
     labels: tuple[str, ...]
-    scores: Mapping[str, float | None]
+    scores: dict[str, Any]
     source: str
     is_ours: bool
     deviations: dict[str, float] = {}
@@ -62,8 +53,6 @@ class Table(NamedTuple):
             method first.
         all_columns (tuple[str, ...]): Names of the scores.
         rows (list[Row]): The lines.
-        evaluations (str): The protocols and data sets of a table of the
-            paper. Defaults to "".
     """
 
     title: str
@@ -71,7 +60,6 @@ class Table(NamedTuple):
     labels: tuple[str, ...]
     all_columns: tuple[str, ...]
     rows: list[Row]
-    evaluations: str = ''
 
     @property
     def columns(self) -> list[str]:
@@ -87,78 +75,6 @@ class Table(NamedTuple):
         """The texts above the columns."""
         return [*self.labels, *self.columns, 'source']
 
-    def place(self, labels: Mapping[str, str]) -> float:
-        """Return where a row stands: behind the last row of its kind.
-
-        Untrained networks come first, other methods last.
-
-        Args:
-            labels (Mapping[str, str]): The row's labels by their names.
-        """
-        kind = self._kind(labels)
-        places = [
-            i + 0.5
-            for i, row in enumerate(self.rows)
-            if kind
-            == self._kind(dict(zip(self.labels, row.labels, strict=True)))
-        ]
-        if places:
-            return places[-1]
-        if self.rows and kind[0] not in UNTRAINED:
-            return len(self.rows)
-        return RANKS.get(kind[0], 2) - 10
-
-    def _kind(self, labels: Mapping[str, str]) -> list[str]:
-        words = [labels[n] for n in self.labels if n not in VARYING]
-        words[0] = words[0].rstrip('*').replace('Scratch', 'random')
-        return [word.lower() for word in words]
-
-    def beside(
-        self, ours: Sequence[tuple[float, Row]], title: str = ''
-    ) -> 'Table':
-        """Return the table with rows of runs.
-
-        Args:
-            ours (Sequence[tuple[float, Row]]): The rows of runs, with their
-                places.
-            title (str): Another title. Defaults to "": the same.
-        """
-        placed = sorted([*ours, *enumerate(self.rows)], key=itemgetter(0))
-        rows = [row for _, row in placed]
-        found = [name for row in rows for name in row.scores]
-        return self._replace(
-            title=title or self.title,
-            all_columns=tuple(dict.fromkeys([*self.all_columns, *found])),
-            rows=rows,
-        )
-
-
-@cache
-def read_paper(kind: str) -> dict[str, Table]:
-    """Read the paper's tables of "classification" or "detection".
-
-    Returns:
-        dict[str, Table]: By number; Table 4 has two, "4 1x" and "4 2x".
-    """
-    tables = {}
-    path = Path(__file__).parent / 'paper' / f'{kind}.yml'
-    for name, table in load(path).items():
-        labels, columns = tuple(table['labels']), tuple(table['columns'])
-        rows = [
-            Row(
-                tuple(map(str, row[: len(labels)])),
-                dict(zip(columns, row[len(labels) :], strict=True)),
-                f'paper (Table {name.split()[0]})',
-                False,
-            )
-            for row in table.get('rows', ())
-        ]
-        note, evaluations = table['note'], table['evaluations']
-        tables[name] = Table(
-            table['title'], note, labels, columns, rows, evaluations
-        )
-    return tables
-
 
 class Summary(NamedTuple):
     """What a command gathered.
@@ -167,13 +83,13 @@ class Summary(NamedTuple):
         heading (str): The first line.
         footer (str): What holds for all scores.
         tables (list[Table]): Tables.
-        unscored (Table): Rows without a score; their sources tell why.
+        problems (list[str]): What lacks a score, and why.
     """
 
     heading: str
     footer: str
     tables: list[Table]
-    unscored: Table
+    problems: list[str]
 
     def to_markdown(self) -> str:
         """Return everything as Markdown, our runs bold."""
@@ -192,26 +108,30 @@ class Summary(NamedTuple):
                     cells = [f'**{cell}**' for cell in cells]
                 lines.append(f'| {" | ".join(cells)} |')
             lines.append('')
-        if self.unscored.rows:
+        if self.problems:
             lines += ['## Not scored', '']
-            lines += [f'- {row.source}' for row in self.unscored.rows]
+            lines += [f'- {problem}' for problem in self.problems]
             lines.append('')
         return '\n'.join(lines)
 
     def to_csv(self) -> str:
         """Return a line for each row, under the columns of all tables."""
-        tables = [*self.tables, self.unscored]
-        labels = list(dict.fromkeys(n for t in tables for n in t.labels))
-        columns = list(dict.fromkeys(n for t in tables for n in t.all_columns))
+        labels = list(dict.fromkeys(n for t in self.tables for n in t.labels))
+        columns = list(
+            dict.fromkeys(n for t in self.tables for n in t.all_columns)
+        )
         file = io.StringIO(newline='')
         writer = csv.writer(file)
         writer.writerow(['table', *labels, *columns, 'source'])
-        for table in tables:
+        for table in self.tables:
             for row in table.rows:
                 own = dict(zip(table.labels, row.labels, strict=True))
                 texts = tuple(own.get(name, '') for name in labels)
                 cells = row._replace(labels=texts).cells(columns)
                 writer.writerow([table.title, *cells])
+        gap = [''] * (len(labels) + len(columns))
+        for problem in self.problems:
+            writer.writerow(['not scored', *gap, problem])
         return file.getvalue()
 
     def print(self) -> None:
@@ -261,8 +181,8 @@ class Summary(NamedTuple):
             print(f'error: {option} {path.parent}: {error}', file=sys.stderr)
             return 1
         self.print()
-        for row in self.unscored.rows:
-            print(f'not scored: {row.source}')
+        for problem in self.problems:
+            print(f'not scored: {problem}')
         print(self.footer)
         print(f'written: {path.with_suffix("")}.md and .csv')
         return 0

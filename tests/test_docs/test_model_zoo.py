@@ -6,7 +6,7 @@ import re
 import pytest
 from documents import ROOT
 
-from mmscfs.results.tables import read_paper
+from mmscfs.results.paper import PAPER
 
 PAGE = (ROOT / 'docs/en/model_zoo.md').read_text(encoding='utf-8')
 
@@ -29,15 +29,15 @@ def numbers(cells):
     return tuple(None if cell == '–' else float(cell) for cell in cells)
 
 
-def printed(number, kind='classification'):
+def printed(number):
     """Return the scores of a table of the paper by its labels."""
-    rows = read_paper(kind)[number].rows
+    rows = PAPER[number].table.rows
     return {row.labels: tuple(row.scores.values()) for row in rows}
 
 
 def transferred(name):
     """Return the scores of a detection table by its methods."""
-    rows = printed(name, 'detection').items()
+    rows = printed(name).items()
     return {method: scores for (method, _), scores in rows}
 
 
@@ -63,10 +63,10 @@ def test_few_labels():
 
 
 def test_small_data_sets():
-    table = read_paper('classification')['5']
+    columns = PAPER['5'].table.columns
     paper = {method: row for (method, *_), row in printed('5').items()}
     rows = tables()['Small data sets']
-    assert [row[0] for row in rows] == table.columns
+    assert [row[0] for row in rows] == columns
     for i, (_, _, dino, scfs, _) in enumerate(rows):
         assert numbers([dino, scfs]) == (paper['DINO*'][i], paper['SCFS'][i])
 
@@ -89,7 +89,7 @@ def test_coco():
     for method, epochs, config, *scores, _ in rows:
         name = f'4 {re.search(r"_(.x)_", config)[1]}'
         assert numbers(scores) == transferred(name)[method]
-        paper = printed(name, 'detection')
+        paper = printed(name)
         assert (method, epochs.replace('–', '-')) in paper
 
 

@@ -1,5 +1,4 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-import json
 import math
 
 import numpy as np
@@ -11,7 +10,6 @@ from report_runs import (
     healthy_lines,
     scfs_cfg,
     train_line,
-    val_line,
     write_start,
 )
 
@@ -72,6 +70,7 @@ def test_what_is_logged_has_a_chart(run):
         'Teacher temperature',
         'Teacher momentum',
         'Time of a step',
+        'Wait for data',
         'Images per second',
     ]
     peer = run([dict(loss=7.0, lr=0.1, epoch=1, iter=10, step=10)], name='p')
@@ -89,10 +88,8 @@ def test_values_are_those_of_the_log(run):
     """8 images in each of 4 processes, in half a second."""
     found = charts_of(run(healthy_lines()))
     assert np.all(curve(found['Images per second']).y == 64)
-    waiting, step = found['Time of a step'].figure.data
-    assert waiting.fill == 'tozeroy'
-    assert np.all(waiting.y == 0.1)
-    assert np.all(step.y == 0.5)
+    assert np.all(curve(found['Wait for data']).y == 0.1)
+    assert np.all(curve(found['Time of a step']).y == 0.5)
     accuracy = curve(found['k-NN accuracy, layer3'])
     assert accuracy.x.tolist() == list(range(1, 11))
     assert accuracy.y.tolist() == [10 + 3 * epoch for epoch in range(1, 11)]
@@ -179,55 +176,22 @@ def test_a_resumption_is_marked(tmp_path):
     assert mark.y.tolist() == pytest.approx([9 - 210 / 400])
 
 
-def test_curve_of_many_values_has_their_means_and_range():
+def test_curve_of_many_values_has_their_means():
     x = np.arange(5.0 * POINTS)
     y = np.where(x % 5 == 0, 10.0, 0.0)
     y[5:10] = math.nan
     y[12] = math.inf
-    curve = thin(x, y)
-    assert curve.per_point == 5
-    assert len(curve.x) == POINTS
-    assert curve.x[:3].tolist() == [2, 7, 12]
-    assert curve.y[0] == 2  # of 10, 0, 0, 0, 0
-    assert math.isnan(curve.y[1])
-    assert curve.y[2] == 2.5  # of 10, 0, 0, 0
-    assert (curve.low[0], curve.high[0]) == (0, 10)
-    odd = thin(np.arange(2.0 * POINTS + 1), np.arange(2.0 * POINTS + 1))
-    assert odd.per_point == 3
-    assert (odd.x[-1], odd.y[-1]) == (2 * POINTS - 0.5, 2 * POINTS - 0.5)
+    at, mean, per_point = thin(x, y)
+    assert (per_point, len(at)) == (5, POINTS)
+    assert at[:3].tolist() == [2, 7, 12]
+    assert mean[0] == 2  # of 10, 0, 0, 0, 0
+    assert math.isnan(mean[1])
+    assert mean[2] == 2.5  # of 10, 0, 0, 0
+    odd = np.arange(2.0 * POINTS + 1)
+    at, mean, per_point = thin(odd, odd)
+    assert per_point == 3
+    assert (at[-1], mean[-1]) == (2 * POINTS - 0.5, 2 * POINTS - 0.5)
     # Few values are all there.
-    curve = thin(np.array([1.0, 2, 3]), np.array([1, math.inf, 3]))
-    assert curve.per_point == 1
-    np.testing.assert_equal(curve.y, [1, math.nan, 3])
-
-
-def test_a_long_log_stays_small(run):
-    """50,000 lines of three figures: means of 100, in some kilobytes."""
-    lines = [
-        dict(loss=i % 7, lr=0.1, epoch=-(-i // 50), iter=10 * i, step=10 * i)
-        for i in range(1, 50001)
-    ]
-    found = charts_of(run(lines))
-    chart = found['Total loss']
-    assert 'means of 100 logged values' in chart.caption
-    assert curve(chart).y == pytest.approx(3, abs=0.05)
-    assert sum(len(c.figure.to_json()) for c in found.values()) < 100_000
-
-
-@pytest.mark.parametrize(
-    'lines', [[train_line(20)], [train_line(20), val_line(1, 30)]]
-)
-def test_a_single_value_is_a_dot_over_its_tick(run, lines):
-    for chart in charts_of(run(lines)).values():
-        line = curve(chart)
-        assert line.mode == 'lines+markers'
-        assert list(chart.figure.layout.xaxis.tickvals) == list(line.x)
-
-
-def test_names_have_no_tags_for_plotly(run):
-    logs = {0: run(healthy_lines())}
-    names = ['<a href="javascript:1">&%{y}</a>']
-    for chart in make_charts(logs, names):
-        text = json.dumps(json.loads(chart.figure.to_json()))
-        assert '<a' not in text
-        assert '&lt;a href=' in text
+    _, mean, per_point = thin(np.arange(3.0), np.array([1, math.inf, 3]))
+    assert per_point == 1
+    np.testing.assert_equal(mean, [1, math.nan, 3])

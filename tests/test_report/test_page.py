@@ -21,17 +21,23 @@ from report_runs import (
 )
 
 from mmscfs.report import make_page
-from mmscfs.report.page import describe_state, name_runs
+from mmscfs.report.page import (
+    describe_state,
+    differences,
+    last_score,
+    name_runs,
+    results,
+)
 from mmscfs.report.pictures import choose, encode, find_pictures, make_pictures
-from mmscfs.results import read_log
+from mmscfs.results import Result, read_log, write_result
 
 PHONE, DESKTOP = dict(width=360, height=800), dict(width=1280, height=900)
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 SCRIPT = "</script></pre><script>document.title='owned'</script>"
 
 
-def run(folder, lines=(), **kwargs):
-    write_start(folder, scfs_cfg(), lines, **kwargs)
+def run(folder, lines=(), cfg=None, **kwargs):
+    write_start(folder, cfg or scfs_cfg(), lines, **kwargs)
     return read_log(folder)
 
 
@@ -56,7 +62,6 @@ def test_a_run_that_has_only_begun(tmp_path):
     for words in (
         'Running, nothing is logged yet',
         'nothing is logged of its training yet',
-        'Nothing is logged yet.',
         'There are no pictures yet.',
         'No evaluation has written a result here yet.',
     ):
@@ -77,6 +82,68 @@ def test_damage_and_skipped_steps_are_noted(tmp_path):
     assert 'To note' not in page
 
 
+def test_what_differs(tmp_path):
+    one, two = scfs_cfg(work_dir='a'), scfs_cfg(work_dir='b', extra='x' * 500)
+    two['optim_wrapper']['optimizer']['lr'] = 0.2
+    logs = [run(tmp_path / 'a', cfg=one), run(tmp_path / 'b', cfg=two)]
+    assert differences(logs) == [
+        ['optim_wrapper.optimizer.lr', '0.1', '0.2'],
+        ['extra', '–', 'x' * 160],
+    ]
+    assert differences(logs[:1]) == []
+    two['extra'] = dict.fromkeys(map(str, range(200)), 1)
+    logs = [logs[0], run(tmp_path / 'c', cfg=two)]
+    rows = differences(logs)
+    assert len(rows) == 151
+    assert rows[-1] == ['and 51 more', '…', '…']
+
+
+def test_scores_in_words(tmp_path):
+    log = run(tmp_path / 'a', healthy_lines(200))
+    assert last_score(log) == 'k-NN accuracy 35 % (k = 10) at epoch 5'
+    log = run(tmp_path / 'b', detector_lines(), detector_cfg())
+    assert last_score(log) == 'Box AP, VOC 50 % at iteration 100'
+    scores = 'pascal_voc/mAP 0.5, pascal_voc/AP50 0.75'
+    assert results(log, 'b', []) == [
+        ['b', 'last validation', 'voc', 'Box AP, VOC 50 %', scores]
+    ]
+    assert last_score(run(tmp_path / 'c')) is None
+
+
+def test_results_and_what_cannot_be_read(tmp_path):
+    """A test's scores stand once, if an evaluation wrote them, too."""
+    log = write_start(tmp_path, scfs_cfg(), [])
+    scores = {'knn/top1': 61.25, 'knn/k': 20}
+    path = log.parent / '20260101_000000.json'
+    path.write_text(json.dumps(scores | {'time': 0.5}))
+    damaged = tmp_path / 'epoch_1.svm.json'
+    damaged.write_text('{"format": "mmscfs-result-1", "protocol": 3}')
+    (tmp_path / 'other.json').write_text('{"images": [')
+    words = ['k-NN accuracy 61.25 %', 'knn/top1 61.25, knn/k 20']
+    found = read_log(tmp_path)
+    assert found.state(found.written) == 'tested'
+    notes = []
+    assert results(found, 'a', notes) == [['a', 'test', 'scenes', *words]]
+    (note,) = notes
+    assert note.startswith(f'a: result {str(damaged)!r}: missing')
+    result = Result(
+        protocol='knn',
+        dataset='digits',
+        config='knn',
+        checkpoint='epoch_1.pth',
+        network=None,
+        pretraining=dict(method=None, epochs=1, batch_size=8, dataset=None),
+        backbone='ResNet-18',
+        metrics=scores,
+        settings={},
+        work_dir='x',
+        epoch=1,
+    )
+    write_result(tmp_path / 'epoch_1.knn.json', result)
+    wanted = [['a', 'knn', 'digits, epoch_1.pth', *words]]
+    assert results(found, 'a', []) == wanted
+
+
 def test_pictures_of_a_resumed_run(tmp_path):
     log = write_start(tmp_path, scfs_cfg(), healthy_lines(80))
     for step in (0, 40, 80, 120):
@@ -86,12 +153,13 @@ def test_pictures_of_a_resumed_run(tmp_path):
     (again / 'vis_image/strange.png').write_text('x')
     Image.new('RGB', (9, 9)).save(tmp_path / 'detections.png')
     found = find_pictures(read_log(tmp_path))
-    assert [step for step, _ in found['views']] == [0, 40, 80]
-    assert found['views'][-1] == (80, later)
+    assert [step for step, _ in found['views']] == [0, 40, 80, 120]
+    assert found['views'][2] == (80, later)
     assert found['detections'] == [(None, tmp_path / 'detections.png')]
     assert set(found) == {'views', 'detections'}
     views, detections = make_pictures([read_log(tmp_path)])
-    assert [when for when, _ in views.runs[0]] == [
+    assert [when for when, _ in views.pictures] == [
+        'Iteration 120, epoch 3',
         'Iteration 80, epoch 2',
         'Iteration 40, epoch 1',
         'Iteration 0, epoch 0',

@@ -105,7 +105,7 @@ def moco(name, head):
 
 BARE = {'conv1.weight': WEIGHT, 'fc.weight': WEIGHT}
 DINO = {'module.backbone.conv1.weight': WEIGHT}
-SIZES = argparse.Namespace(batch_size_per_gpu=32, world_size=8)
+ARGS = argparse.Namespace(world_size=8)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ SIZES = argparse.Namespace(batch_size_per_gpu=32, world_size=8)
             ('MoCo v3', None, None),
         ),
         (
-            dict(teacher=DINO, student=DINO, epoch=800, args=SIZES),
-            ('DINO', 800, 256),
+            dict(teacher=DINO, student=DINO, epoch=800, args=ARGS),
+            ('DINO', 800, None),
         ),
         (BARE, ('supervised', None, None)),
         # A linear probe: nothing says what is below it.
@@ -172,7 +172,6 @@ def test_backbones_from_addresses(checkpoint, label):
     for backbone in (
         dict(init_cfg=init_cfg),
         dict(init_cfg=[dict(type='Constant'), init_cfg]),
-        dict(pretrained=checkpoint),  # mmdet's older setting
     ):
         origin = backbone_origin(backbone)
         assert (origin.label, origin.checkpoint) == (label, None)

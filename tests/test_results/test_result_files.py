@@ -81,20 +81,12 @@ def test_where_a_result_lies():
     ('changes', 'text'),
     [
         ({'format': 'mmscfs-result-2'}, 'this version of mmscfs did not'),
-        ({'extra': 1}, 'entries missing: none; unknown: extra'),
+        ({'extra': 1}, 'missing or unknown: extra'),
         ({'protocol': 'kmeans'}, "'kmeans', not one of knn, linear"),
-        ({'dataset': None}, '"dataset" is None, not text'),
-        ({'checkpoint': 3}, '"checkpoint" is 3, not text or null'),
-        ({'epoch': 1.5}, '"epoch" is 1.5, not a whole number or null'),
-        ({'epoch': True}, '"epoch" is True'),
         ({'settings': []}, '"settings" is [], not an object'),
         ({'metrics': {'knn/top1': '65'}}, "knn/top1='65', not a number"),
         ({'metrics': {'knn/top1': math.nan}}, 'knn/top1=nan, not a number'),
-        ({'pretraining': {'method': 'SCFS'}}, 'missing: pretraining.epochs'),
-        (
-            {'pretraining': CONTENT['pretraining'] | {'epochs': '200'}},
-            '"pretraining.epochs" is \'200\', not a whole number or null',
-        ),
+        ({'pretraining': {'method': 'SCFS'}}, 'lacks epochs, batch_size, da'),
     ],
 )
 def test_wrong_entries_are_named(path, changes, text):

@@ -10,7 +10,6 @@ from report_runs import write_start
 from mmscfs.results import Result, result_path, write_result
 
 LIST = """
-table = '7'
 evaluations = ['knn.py', 'linear.py']
 variants = [
     dict(name='dino', config='dino.py'),

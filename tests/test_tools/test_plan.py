@@ -162,8 +162,7 @@ def test_two_variants_through_k_nn(tmp_path, monkeypatch):
     text = (tmp_path / 'work/sweep.md').read_text()
     ours = [line.strip('|* ') for line in text.splitlines() if '**' in line]
     modes = ['DINO (data)', 'SCFS w/o MC, search alone (data)']
-    # By layer, and of the last one.
-    assert [line.split('**')[0] for line in ours] == [*modes, *modes]
+    assert [line.split('**')[0] for line in ours] == modes
     content = json.loads((tmp_path / 'work/sweep.json').read_text())
     for name in ('dino', 'scfs-wo-mc-alone'):
         step = content['steps'][f'{name}/knn_resnet18-w16_digits']

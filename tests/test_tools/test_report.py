@@ -87,7 +87,7 @@ def test_where_the_page_lies(capsys):
     [
         (['a', 'absent'], "'absent' is not the work directory of a run"),
         (['a', 'empty'], 'Name the folder given as --work-dir'),
-        (['a', 'file'], 'it is a file, not a folder'),
+        (['a', 'file'], 'it lacks <timestamp>/vis_data/config.py'),
         (['damaged'], 'damaged/20260101_000000/vis_data/config.py'),
         (['a', '--out', 'a/epoch_1.pth'], 'must end in .html'),
         (['a', '--out', 'taken.html'], 'remove it'),

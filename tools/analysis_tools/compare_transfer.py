@@ -6,7 +6,7 @@ Reads work directories of finished detection runs, and sets their scores
 beside those of the SCFS paper (Tables 3, 4 and 6), each row marked by its
 source. A run's score is that of its LAST validation, not of its best. The
 paper's rows stand only beside runs with its data (COCO train2017, or VOC
-trainval07+12), detector and schedule; --table allows other detectors.
+trainval07+12), detector and schedule.
 
 What a run started from is read from its config and from the checkpoint that
 it names, if that is still there; otherwise the row has the file's name.
@@ -24,8 +24,6 @@ EXAMPLES = """
 examples:
   python tools/analysis_tools/compare_transfer.py \\
       work_dirs/mask-rcnn_random work_dirs/mask-rcnn_dino work_dirs/mask-rcnn_scfs
-  # beside Table 4, although the detector is another one
-  python tools/analysis_tools/compare_transfer.py work_dirs/c4 --table 4
 """  # noqa: E501
 
 
@@ -49,13 +47,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='FOLDER',
         help='where to write transfer.md and .csv (default: %(default)s)',
     )
-    parser.add_argument(
-        '--table',
-        choices=['3', '4', '6', 'auto'],
-        default='auto',
-        help="the paper's table (default: the one with the runs' data, "
-        'detector, schedule and pre-training)',
-    )
     return parser.parse_args(argv)
 
 
@@ -67,18 +58,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
 
     # After parsing, so that --help and a wrong option answer at once.
-    from mmscfs.results.detection import arrange, make_unscored, read_run
+    from mmscfs.results.detection import read_run
+    from mmscfs.results.paper import arrange
     from mmscfs.results.tables import Summary
 
-    number = None if args.table == 'auto' else args.table
     try:
         runs = [read_run(folder) for folder in dict.fromkeys(args.runs)]
-        tables = arrange(runs, number)
+        tables = arrange(runs)
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    heading, unscored = 'Transfer to detection', make_unscored(runs)
-    summary = Summary(heading, FOOTER, tables, unscored)
+    problems = [f'{run.path}: {run.problem}' for run in runs if run.problem]
+    summary = Summary('Transfer to detection', FOOTER, tables, problems)
     return summary.publish(args.out / 'transfer.md')
 
 

@@ -4,11 +4,10 @@
 
 Reads the JSON files that evaluations write beside the checkpoint given with
 --pretrained (or else into their work directory), and sets their scores beside
-the paper's (Tables 1, 2, 5 and 7 to 10; Figs. 4 and 5 print none), each row
-marked by its source. Results of one checkpoint share a row. The paper's rows
-stand only beside results of its data sets, all of their images, and its
-backbones; other results get a table of their data set. --table allows any
-backbone, recipe and part of the data.
+the paper's (Tables 1, 2, 5 and 7 to 10; Fig. 5 prints none), each row marked
+by its source. Results of one checkpoint share a row. The paper's rows stand
+only beside results of its data sets, all of their images, and its backbones;
+other results get a table of their data set.
 """
 
 import argparse
@@ -31,8 +30,6 @@ examples:
   python tools/analysis_tools/results_table.py work_dirs/scfs_r50
   # all results
   python tools/analysis_tools/results_table.py work_dirs
-  # beside Table 1, although the backbone is another one
-  python tools/analysis_tools/results_table.py work_dirs/scfs_r18 --table 1
 """  # noqa: E501
 
 
@@ -56,13 +53,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='FOLDER',
         help='where to write results.md and .csv (default: %(default)s)',
     )
-    parser.add_argument(
-        '--table',
-        choices=['auto', '1', '2', '5', '7', '8', '9', '10', 'fig4', 'fig5'],
-        default='auto',
-        help="the paper's table, k-NN by layer, or by local views (default: "
-        "the tables of the results' protocols, data sets and backbones)",
-    )
     return parser.parse_args(argv)
 
 
@@ -75,19 +65,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # After parsing, so that --help and a wrong option answer at once.
     from mmscfs.results import find_results
-    from mmscfs.results.classification import arrange, make_unscored
-    from mmscfs.results.entries import Entry
+    from mmscfs.results.evaluations import read_entry
+    from mmscfs.results.paper import arrange
     from mmscfs.results.tables import Summary
 
-    number = None if args.table == 'auto' else args.table
     try:
-        entries = [Entry(*item) for item in find_results(args.results).items()]
-        tables, left_out = arrange(entries, number)
+        found = find_results(args.results)
+        entries = [read_entry(*item) for item in found.items()]
+        tables = arrange(entries)
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    heading, unscored = 'Results of evaluations', make_unscored(left_out)
-    summary = Summary(heading, FOOTER, tables, unscored)
+    problems = [f'{e.path}: {e.problem}' for e in entries if e.problem]
+    summary = Summary('Results of evaluations', FOOTER, tables, problems)
     return summary.publish(args.out / 'results.md')
 
 

@@ -15,7 +15,7 @@ NUM_IMAGES = 20  # opened of each data set, spread over it
 
 
 def leaf_datasets(
-    settings: Mapping | None, path: str
+    settings: Mapping | None, path: str = 'dataset'
 ) -> Iterator[tuple[str, Mapping]]:
     """Yield the data sets inside wrappers, such as ConcatDataset.
 

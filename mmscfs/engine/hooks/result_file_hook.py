@@ -3,12 +3,11 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.registry import HOOKS
 
@@ -54,23 +53,22 @@ class ResultFileHook(Hook):
 
     def __init__(self) -> None:
         self.start: dict[str, Any] | None = None
-        self.path: Path | None = None
+        self.path = Path()
         self.trained: int | None = None
         self.validation: tuple[int, dict] | None = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Read what a whole model, loaded or resumed, started from."""
-        meta = checkpoint.get('meta')
-        meta = meta if isinstance(meta, Mapping) else {}
-        by_epoch = 'max_epochs' in (runner.cfg.get('train_cfg') or {})
-        trained = meta.get('epoch' if by_epoch else 'iter')
+        meta = checkpoint.get('meta') or {}
+        trained = meta.get('epoch' if counts_epochs(runner) else 'iter')
         self.trained = trained if isinstance(trained, int) else None
-        path = runner.cfg.get('load_from')
-        origin = read_origin(path, checkpoint) if path else Origin()
-        # Without a note it was trained without this hook.
-        self.start = read_note(meta) or describe(
-            origin._replace(checkpoint=None, network=None)
-        )
+        start = meta.get(NOTE)
+        if not isinstance(start, Mapping) or 'pretraining' not in start:
+            # It was trained without this hook.
+            path = runner.cfg.get('load_from')
+            origin = read_origin(path, checkpoint) if path else Origin()
+            start = describe(origin._replace(checkpoint=None, network=None))
+        self.start = dict(start)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Note what the run started from."""
@@ -85,7 +83,8 @@ class ResultFileHook(Hook):
         """
         if not is_main_process():
             return
-        evaluation = runner.cfg.get('evaluation') or {}
+        cfg = runner.cfg
+        evaluation = cfg.get('evaluation') or {}
         if evaluation.get('protocol') not in PROTOCOLS or not isinstance(
             evaluation.get('dataset'), str
         ):
@@ -96,18 +95,22 @@ class ResultFileHook(Hook):
                 'default_hooks.result out'
             )
         if is_pretraining(runner):
-            self.start = pretraining_start(runner, mode)
+            origin = origin_of(cfg.to_dict(), get_world_size())
+            if mode == 'test' and cfg.get('load_from'):
+                origin = read_origin(cfg.load_from)
+                network = getattr(runner.test_loop, 'network', None)
+                origin = origin._replace(network=network or origin.network)
+            self.start = describe(origin)
         elif self.start is None:
-            backbone = runner.cfg.model.get('backbone') or {}
+            backbone = cfg.model.get('backbone') or {}
             self.start = describe(backbone_origin(backbone))
-        config = config_stem(runner)
         checkpoint, network = self.start['checkpoint'], self.start['network']
         if checkpoint and Path(checkpoint).is_file():
             if network == read_origin(checkpoint).network:
                 network = None  # an exported student has no teacher beside it
-            self.path = result_path(checkpoint, config, network)
+            self.path = result_path(checkpoint, config_stem(runner), network)
         else:
-            self.path = Path(runner.work_dir, f'{config}.json')
+            self.path = Path(runner.work_dir, f'{config_stem(runner)}.json')
         check_writable(self.path)
 
     def before_test(self, runner: Runner) -> None:
@@ -124,14 +127,14 @@ class ResultFileHook(Hook):
         """Write the scores of the validation at the end."""
         if not is_main_process():
             return
-        if self.validation is None or self.validation[0] != progress(runner):
+        reached, metrics = self.validation or (None, {})
+        if reached != progress(runner):
             runner.logger.log(
                 logging.WARNING,
                 'no result was written: there was no validation at the end '
                 'of the training (see val_cfg and train_cfg.val_begin)',
             )
             return
-        reached, metrics = self.validation
         histories = runner.message_hub.log_scalars
         best = {
             f'best/{name}': float(histories[f'val/{name}'].max())
@@ -151,21 +154,18 @@ class ResultFileHook(Hook):
         self, runner: Runner, metrics: Mapping, epoch: int | None, split: str
     ) -> None:
         """Write the result, with the metrics that are numbers."""
-        cfg, start, path = runner.cfg, self.start, self.path
+        start = self.start
         assert start is not None  # as before_train() has found it
-        assert path is not None
-        pretraining = start['pretraining']
         if split == 'val' and is_pretraining(runner):
-            pretraining = pretraining | dict(epochs=epoch)
-        checkpoint = start['checkpoint']
+            start['pretraining']['epochs'] = epoch
         result = Result(
-            protocol=cfg.evaluation.protocol,
-            dataset=cfg.evaluation.dataset,
+            protocol=runner.cfg.evaluation.protocol,
+            dataset=runner.cfg.evaluation.dataset,
             config=config_stem(runner),
-            checkpoint=checkpoint and Path(checkpoint).name,
+            checkpoint=start['checkpoint'] and Path(start['checkpoint']).name,
             network=start['network'],
-            pretraining=pretraining,
-            backbone=backbone_name(cfg.model.get('backbone') or {}),
+            pretraining=start['pretraining'],
+            backbone=backbone_name(runner.cfg.model.get('backbone') or {}),
             metrics={
                 name: value
                 for name, value in metrics.items()
@@ -175,8 +175,8 @@ class ResultFileHook(Hook):
             work_dir=str(runner.work_dir),
             epoch=epoch,
         )
-        write_result(path, result)
-        runner.logger.info(f'result written to {path}')
+        write_result(self.path, result)
+        runner.logger.info(f'result written to {self.path}')
 
 
 def is_pretraining(runner: Runner) -> bool:
@@ -184,14 +184,19 @@ def is_pretraining(runner: Runner) -> bool:
     return isinstance(unwrapped_model(runner), BaseSelfSupervisor)
 
 
-def pretraining_start(runner: Runner, mode: str) -> dict[str, Any]:
-    """Describe a pre-training by its config, or by its checkpoint."""
-    path = runner.cfg.get('load_from')
-    if mode == 'test' and path:
-        origin = read_origin(path)
-        network = getattr(runner.test_loop, 'network', None)
-        return describe(origin._replace(network=network or origin.network))
-    return describe(origin_of(runner.cfg.to_dict(), get_world_size()))
+def counts_epochs(runner: Runner) -> bool:
+    """Whether a training has epochs, not only iterations."""
+    return 'max_epochs' in (runner.cfg.get('train_cfg') or {})
+
+
+def progress(runner: Runner) -> int:
+    """Return the epochs that a run has trained, or else the iterations."""
+    return runner.epoch if counts_epochs(runner) else runner.iter
+
+
+def config_stem(runner: Runner) -> str:
+    """Return the name of the run's config, "config" without a file."""
+    return Path(runner.cfg.filename or 'config').stem
 
 
 def describe(origin: Origin) -> dict[str, Any]:
@@ -209,58 +214,28 @@ def describe(origin: Origin) -> dict[str, Any]:
     )
 
 
-def read_note(meta: Mapping) -> dict[str, Any] | None:
-    """Return the note of a run's start, None if this hook wrote none."""
-    note = meta.get(NOTE)
-    if (
-        isinstance(note, Mapping)
-        and isinstance(note.get('pretraining'), Mapping)
-        and all(
-            isinstance(note.get(name), (str, NoneType))
-            for name in ('checkpoint', 'network')
-        )
-    ):
-        return {**describe(Origin()), **note}
-    return None
-
-
-def config_stem(runner: Runner) -> str:
-    """Return the name of the run's config, "config" without a file."""
-    return Path(runner.cfg.filename or 'config').stem
-
-
-def progress(runner: Runner) -> int:
-    """Return the epochs that a run has trained, or else the iterations."""
-    # Not .train_loop, which a validation alone would have to build.
-    by_epoch = isinstance(runner._train_loop, EpochBasedTrainLoop)
-    return runner.epoch if by_epoch else runner.iter
-
-
 def read_settings(runner: Runner, split: str) -> dict[str, Any]:
     """Return the settings that took part in an evaluation."""
     cfg = runner.cfg
-    train_cfg = cfg.get('train_cfg') or {}
-    settings = pick(train_cfg, 'max_epochs', 'max_iters')
+    train, wrapper, scale = (
+        cfg.get(name) or {}
+        for name in ('train_cfg', 'optim_wrapper', 'auto_scale_lr')
+    )
     loop = runner.val_loop if split == 'val' else runner.test_loop
-    settings['val_images'] = len(loop.dataloader.dataset)
     bank = getattr(loop, 'bank_dataloader', None)
+    settings = {n: train[n] for n in ('max_epochs', 'max_iters') if n in train}
+    settings['val_images'] = len(loop.dataloader.dataset)
     if split == 'val':
-        bank = bank or runner.train_dataloader
-        wrapper = cfg.get('optim_wrapper') or {}
-        settings |= pick(wrapper.get('optimizer') or {}, 'lr', 'weight_decay')
-        settings['batch_size'] = (
-            runner.train_dataloader.batch_size
-            * get_world_size()
-            * wrapper.get('accumulative_counts', 1)
-        )
-        scale = cfg.get('auto_scale_lr') or {}
+        loader = runner.train_dataloader
+        bank = bank or loader
+        optimizer = wrapper.get('optimizer') or {}
+        for name in ('lr', 'weight_decay'):
+            if name in optimizer:
+                settings[name] = optimizer[name]
+        steps = wrapper.get('accumulative_counts', 1)
+        settings['batch_size'] = loader.batch_size * get_world_size() * steps
         if scale.get('enable'):  # of the learning rate
             settings['base_batch_size'] = scale['base_batch_size']
     if bank is not None:
         settings['train_images'] = len(bank.dataset)
     return settings
-
-
-def pick(settings: Mapping, *names: str) -> dict[str, Any]:
-    """Return the settings of these names that there are."""
-    return {name: settings[name] for name in names if name in settings}
