@@ -11,6 +11,8 @@ from mmscfs.evaluation import CollapseCriteria
 from mmscfs.results import Line, RunLog, get_mapping
 
 MONITOR = 'CollapseMonitorHook'
+# What tells of quality, the better one first.
+QUALITY = {'knn/top1': 'k-NN accuracy', 'view_recall/top1': 'view recall'}
 REMEDY = 'Lower the learning rate, or turn mixed precision off.'
 
 
@@ -18,8 +20,8 @@ class Verdict(NamedTuple):
     """What there is to say of a run.
 
     Attributes:
-        word (str): "learning", "in doubt", "not learning yet", "too early",
-            "collapsed", "diverged" or "not judged".
+        word (str): "learning", "in doubt", "no collapse", "not learning
+            yet", "too early", "collapsed", "diverged" or "not judged".
         reason (str): Why: a sentence or two.
     """
 
@@ -88,21 +90,26 @@ def judge(run: RunLog) -> Verdict:
             'not learning yet',
             f'Its loss is above that of a guess, ln K = {top:.3g}: {figures}.',
         )
+    seen = 'No collapse seen'
     warned = first_finding(run, criteria, prototypes)
     if warned is not None:
+        seen = f'It recovered from signs of collapse at iteration {warned}'
+    for name, what in QUALITY.items():
+        scores = [line[name] for line in run.val if name in line]
+        if len(scores) < 2:
+            continue
+        word = 'learning' if scores[-1] > scores[0] else 'in doubt'
+        has = 'has risen' if word == 'learning' else 'has not risen'
         return Verdict(
-            'learning',
-            f'It recovered from signs of collapse at iteration {warned}: '
-            f'{figures}.',
+            word,
+            f'{seen}; {what} {has}: {scores[0]:.3g} % at first, '
+            f'{scores[-1]:.3g} % now.',
         )
-    scores = [line['knn/top1'] for line in run.val if 'knn/top1' in line]
-    if len(scores) > 1 and scores[-1] <= scores[0]:
-        return Verdict(
-            'in doubt',
-            'No sign of collapse, but k-NN accuracy has not risen: '
-            f'{scores[0]:.3g} % at first, {scores[-1]:.3g} % now.',
-        )
-    return Verdict('learning', f'No sign of collapse: {figures}.')
+    return Verdict(
+        'no collapse',
+        f'{seen}; quality was not measured twice: {figures}. ViewRecallHook '
+        'measures it without labels, k-NN with them.',
+    )
 
 
 def means(lines: Iterable[Line], weight: float) -> tuple[float, float]:

@@ -27,6 +27,7 @@ WORSE = dict(loss_dino=TOP + 1)
 NOT_FINITE = dict(loss_dino=math.nan)
 LOW = dict(teacher_entropy=0.1 * TOP)
 SCORES = [val_line(1, 30.0), val_line(2, 41.0), val_line(3, 29.5)]
+RECALL = [{'view_recall/top1': r, 'step': i} for i, r in enumerate((0.2, 5.0))]
 
 
 def lines(last, bad=None, since=0, until=math.inf):
@@ -56,7 +57,7 @@ REFUSED = monitor(type='CollapseMonitorHook', tolerance='x')
     ('logged', 'changes', 'word', 'reason'),
     [
         # The mean over 360 to 400 of TOP - 2 - i / 400.
-        (lines(400), {}, 'learning', f'entropy {TOP - 2.95:.3g} of at most'),
+        (lines(400), {}, 'no collapse', f'entropy {TOP - 2.95:.3g} of at'),
         (lines(400, ONE_PROTOTYPE, 200), {}, 'collapsed', 'same prototype'),
         (lines(400, ALL_ALIKE, 200), {}, 'collapsed', 'all prototypes equal'),
         (lines(400, NOTHING_LEARNT, 200), {}, 'collapsed', 'no views apart'),
@@ -65,13 +66,16 @@ REFUSED = monitor(type='CollapseMonitorHook', tolerance='x')
         (
             lines(400, ONE_PROTOTYPE, 200, 250),
             {},
-            'learning',
-            'recovered from signs of collapse at iteration 250',
+            'no collapse',
+            'recovered from signs of collapse at iteration 250; quality was',
         ),
         (lines(400, WORSE), {}, 'not learning yet', 'that of a guess'),
         (lines(100, WORSE), {}, 'too early', ''),
-        (lines(400) + SCORES[:1], {}, 'learning', ''),
-        (lines(400) + SCORES[:2], {}, 'learning', ''),
+        (lines(400) + SCORES[:1], {}, 'no collapse', 'not measured twice'),
+        (lines(400) + SCORES[:2], {}, 'learning', 'k-NN accuracy has risen'),
+        (lines(400) + RECALL, {}, 'learning', 'recall has risen: 0.2 % at'),
+        (lines(400) + RECALL[::-1], {}, 'in doubt', '5 % at first, 0.2 % now'),
+        (lines(400) + SCORES + RECALL, {}, 'in doubt', '29.5 % now'),
         (lines(400) + SCORES, {}, 'in doubt', '30 % at first, 29.5 % now'),
         # The loss is taken without its weight.
         (
@@ -83,10 +87,10 @@ REFUSED = monitor(type='CollapseMonitorHook', tolerance='x')
         (
             lines(400, dict(loss_dino=TOP, teacher_entropy=2.0)),
             head(loss_weight=2.0),
-            'learning',
+            'no collapse',
             '',
         ),
-        (lines(400, LOW), {}, 'learning', ''),
+        (lines(400, LOW), {}, 'no collapse', ''),
         (lines(400, LOW), WIDE, 'collapsed', ''),
         (
             [*lines(100), train_line(110, loss=math.nan)],
