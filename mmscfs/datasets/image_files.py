@@ -13,6 +13,7 @@ from mmpretrain.registry import DATASETS
 from .samplers import SampleKey
 from .transforms.loading import UnreadableImageError, check_regular
 
+UNREADABLE = 'unreadable_files.txt'  # the list, in a work directory
 MAX_IN_A_ROW = 100  # unreadable files, and no image is returned
 RUN_FOLDERS = {'work_dirs', 'vis_data'}  # whose pictures runs write
 # Those of mmpretrain, and the others that LoadImage reads.

@@ -4,6 +4,7 @@
 import logging
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -19,6 +20,7 @@ from mmengine.runner import (
 )
 from mmpretrain.models import BaseSelfSupervisor
 
+from mmscfs.datasets.image_files import UNREADABLE
 from mmscfs.ops import check_operators, describe_operators
 from mmscfs.results import backbone_name, backbone_origin
 
@@ -100,6 +102,9 @@ class SummaryHook(Hook):
         if checkpoint:
             lines.append(f'  checkpoint   {checkpoint}')
             lines += [f'  next         {c}' for c in following(runner)]
+        unreadable = Path(runner.work_dir, UNREADABLE)
+        if unreadable.is_file():
+            lines.append(f'  skipped      the files that {unreadable} lists')
         say(runner, '\n'.join(lines).replace('CHECKPOINT', str(checkpoint)))
 
 

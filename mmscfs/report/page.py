@@ -11,6 +11,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from mmscfs.checkpoint import flatten
+from mmscfs.datasets.image_files import UNREADABLE
 from mmscfs.results import RunLog, find_results, is_result
 from mmscfs.version import __version__
 
@@ -20,6 +21,7 @@ from .verdict import judge
 
 LONGEST = 160  # characters of a setting in a table
 MOST = 150  # differences
+SHOWN = 10  # names of files
 MACHINE = ('GPU 0', 'GPU number', 'Python', 'PyTorch', 'MMEngine')
 
 
@@ -138,6 +140,14 @@ def damages(log: RunLog) -> list[str]:
         notes.append(
             'nothing is logged of its training yet. The first line comes '
             'after default_hooks.logger.interval iterations.'
+        )
+    path = log.folder / UNREADABLE
+    if path.is_file():
+        names = path.read_bytes().decode(errors='replace').splitlines()
+        more = ', …' * (len(names) > SHOWN)
+        notes.append(
+            f'{len(names)} files could not be read and were skipped: '
+            f'{", ".join(names[:SHOWN])}{more}'
         )
     return notes
 

@@ -78,8 +78,16 @@ def test_damage_and_skipped_steps_are_noted(tmp_path):
     page = make_page([log])
     assert 'lines of 20260101_000000/vis_data/scalars.json: 1.' in page
     assert 'a: 15 % of its steps were skipped' in page
-    page = make_page([run(tmp_path / 'b', healthy_lines())])
+    folder = tmp_path / 'b'
+    page = make_page([run(folder, healthy_lines())])
     assert 'To note' not in page
+    names = ''.join(f'/data/<{i}>.jpg\n' for i in range(12))
+    (folder / 'unreadable_files.txt').write_text(names)
+    page = make_page([read_log(folder)])
+    assert (
+        'b: 12 files could not be read and were skipped: /data/&lt;0' in page
+    )
+    assert '/data/&lt;9&gt;.jpg, …' in page
 
 
 def test_what_differs(tmp_path):

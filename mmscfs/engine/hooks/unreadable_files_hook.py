@@ -12,12 +12,12 @@ from mmpretrain.registry import HOOKS
 
 from mmscfs.checkpoint import write_atomically
 from mmscfs.datasets import ImageFiles
+from mmscfs.datasets.image_files import UNREADABLE
 from mmscfs.datasets.transforms.loading import UnreadableImageError
 
 from ..resume.loop import window_is_closed
 from ..resume.preemption import save_interrupted
 
-UNREADABLE = 'unreadable_files.txt'  # in the work directory
 INTERVAL = 50  # iterations between two looks
 
 
