@@ -35,6 +35,7 @@ ASIDES = (
     'Exp name:',
     'Operators of mmcv:',
 )
+SHOWN = 5  # warnings in the summary
 
 
 class ScreenFilter(logging.Filter):
@@ -158,6 +159,9 @@ def summarize(runner: Runner, warnings: list[str]) -> str:
         log=str(MMLogger.get_current_instance().log_file),
     )
     lines = [f'  {name:<12} {text}' for name, text in rows.items()]
+    if len(warnings) > SHOWN:
+        more = f'and {len(warnings) - SHOWN} more, see the log'
+        warnings = [*warnings[:SHOWN], more]
     lines += [f'  {"warning":<12} {text}' for text in warnings]
     return '\n'.join(['This run:', *lines])
 
