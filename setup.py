@@ -79,7 +79,10 @@ setup(
     python_requires='>=3.10,<3.14',
     packages=find_packages(include=['mmscfs', 'mmscfs.*']),
     package_data={
-        '': ['py.typed', '*.css', '*.csv', '*.html', '*.yml', 'paper/*.yml']
+        '': [
+            *('py.typed', '*.css', '*.csv', '*.html', '*.txt', '*.yml'),
+            'paper/*.yml',
+        ]
     },
     cmdclass={'build_py': BuildWithMim},
     install_requires=read_requirements('runtime'),

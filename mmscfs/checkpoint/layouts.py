@@ -46,6 +46,16 @@ VIT_NAMES = (
 )
 
 
+# Block and blocks of each stage -> depth.
+RESNETS = {
+    ('basic', 2, 2, 2, 2): 18,
+    ('basic', 3, 4, 6, 3): 34,
+    ('bottleneck', 3, 4, 6, 3): 50,
+    ('bottleneck', 3, 4, 23, 3): 101,
+    ('bottleneck', 3, 8, 36, 3): 152,
+}
+
+
 class FoundBackbone(NamedTuple):
     """A backbone that was found in a checkpoint.
 
@@ -264,3 +274,31 @@ def resnet_stages(
     stages = sorted({stage for stage, _ in blocks})
     counts = [sum(s == stage for s, _ in blocks) for stage in stages]
     return ('bottleneck' if deep else 'basic'), counts
+
+
+def resnet_settings(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """Return the settings that build the ResNet of these tensors.
+
+    Returns:
+        dict | None: ``depth``, ``stem_channels``, ``base_channels``, and
+        ``channels``, those of its four stages, which are the
+        ``in_channels`` of an FPN; None if they are not those of a plain
+        ResNet.
+
+    Example:
+        >>> resnet_settings(found.state)
+        {'depth': 50, 'stem_channels': 64, 'base_channels': 64,
+         'channels': [256, 512, 1024, 2048]}
+    """
+    block, counts = resnet_stages(state) or ('', [])
+    depth = RESNETS.get((block, *counts))
+    if depth is None or 'conv1.weight' not in state:
+        return None
+    base = len(state['layer1.0.conv1.weight'])
+    widest = 4 if block == 'bottleneck' else 1
+    return dict(
+        depth=depth,
+        stem_channels=len(state['conv1.weight']),
+        base_channels=base,
+        channels=[base * widest * 2**stage for stage in range(len(counts))],
+    )
