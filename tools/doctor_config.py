@@ -11,6 +11,7 @@ from doctor_environment import (
     GIB,
     MISSING,
     NOTE,
+    OK,
     Finding,
     first_line,
     free_memory,
@@ -66,8 +67,10 @@ def check_config(args: argparse.Namespace) -> Iterator[Finding]:
         return
     yield Finding('file', args.config)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    yield check_data(cfg)
+    yield (data := check_data(cfg))
     yield from check_model(cfg)
+    if data.state == OK and cfg.get('train_dataloader'):
+        yield from check_settings(cfg)
     loader = cfg.get('train_dataloader') or {}
     if 'num_workers' in loader:
         yield check_workers(loader.num_workers)
@@ -99,6 +102,17 @@ def check_data(cfg: 'Config') -> Finding:
         remedy = 'the message names it; docs/en/data_preparation.md'
         return Finding('data', first_line(error), MISSING, remedy)
     return Finding('data', ', '.join(found) or 'the config trains on none')
+
+
+def check_settings(cfg: 'Config') -> Iterator[Finding]:
+    """Yield what is known to fail with this many images."""
+    from mmengine.registry import DATASETS
+
+    from mmscfs.recipes import departures
+
+    images = len(DATASETS.build(cfg.train_dataloader.dataset))
+    for problem, remedy in departures(cfg, images):
+        yield Finding('settings', problem, NOTE, f'--cfg-options {remedy}')
 
 
 def check_model(cfg: 'Config') -> Iterator[Finding]:

@@ -152,10 +152,12 @@ def apply_multi_crop(cfg: Config) -> None:
 def share_data_root(cfg: Config) -> None:
     """Give a bank without a ``data_root`` that of the images it judges."""
     for split in ('val', 'test'):
-        bank = (cfg.get(f'{split}_cfg') or {}).get('bank_dataloader')
-        if bank and 'data_root' not in bank.dataset:
+        loop = cfg.get(f'{split}_cfg') or {}
+        bank = (loop.get('bank_dataloader') or {}).get('dataset')
+        if bank and 'data_root' not in bank:
             images = cfg[f'{split}_dataloader'].dataset
-            bank.dataset.data_root = images.get('data_root', '')
+            if images.type == bank.type and 'data_root' in images:
+                bank.data_root = images.data_root
 
 
 def differing(settings: Mapping, others: Mapping) -> dict[str, Any]:

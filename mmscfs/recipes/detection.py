@@ -202,7 +202,7 @@ def detector_values(
         mask='\n'.join(f'        {line}' for line in mask),
         largest=largest,
         with_mask=has_masks,
-        metric=['bbox', 'segm'] if has_masks else 'bbox',
+        metric=['bbox', 'segm'] if has_masks else ['bbox'],
         sizes=[(long, round(short * f)) for f in (0.8, 0.9, 1)],
         shape=(long, short),
         batch=batch,

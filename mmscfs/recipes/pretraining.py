@@ -50,7 +50,7 @@ BASES = {
 }
 
 
-def fill(name: str, **values: Any) -> str:
+def fill(name: str, /, **values: Any) -> str:
     """Return a template of this folder with its values in place."""
     text = Path(__file__).with_name(f'{name}.txt').read_text(encoding='utf-8')
     return Template(text).substitute(values)
@@ -124,7 +124,7 @@ def pretraining_text(
         total=total,
         depth=settings.depth,
         width=settings.width,
-        prototypes=table['prototypes'],
+        prototypes=min(int(table['prototypes']), images.count),
         norm=None if norm == 'none' else f"dict(type='{norm}')",
         center=center,
         size=size,
