@@ -144,7 +144,8 @@ def train_command(args: argparse.Namespace, processes: int) -> str:
     out = shlex.quote(args.out)
     if processes > 1:
         return f'tools/dist_train.sh {out} {processes}'
-    return f'python tools/train.py {out}'
+    hide = 'CUDA_VISIBLE_DEVICES= ' if args.gpus == 0 else ''
+    return f'{hide}python tools/train.py {out}'
 
 
 def pretraining(args: argparse.Namespace) -> None:

@@ -36,10 +36,10 @@ FIXED, EACH = 0.9e9, 0.2e9
 def read_table() -> list[dict[str, str]]:
     """Return the columns of the table: values by setting."""
     with open(Path(__file__).with_name('table.csv'), encoding='utf-8') as file:
-        rows = [row[:-1] for row in csv.reader(file)]
+        names, *columns, _ = zip(*csv.reader(file), strict=True)
     return [
-        dict(zip([row[0] for row in rows], column, strict=True))
-        for column in list(zip(*rows, strict=True))[1:]
+        {name: v.replace(',', '') for name, v in zip(names, c, strict=True)}
+        for c in columns
     ]
 
 
@@ -307,8 +307,8 @@ def departures(cfg: Config, images: int) -> Iterator[tuple[str, str]]:
     ):
         yield (
             f'the prototypes move after {frozen * per_epoch} steps, and '
-            "DINO's projector has no norm, as for a million images: so 3,000 "
-            'were all found alike',
+            "DINO's projector has no norm: made for a million images, this "
+            'found 3,000 all alike',
             f'model.neck.norm_cfg.type={norm} '
             f'default_hooks.frozen_prototypes.epochs={wanted}',
         )
