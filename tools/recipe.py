@@ -162,9 +162,9 @@ def pretraining(args: argparse.Namespace) -> None:
     )
     total = settings.batch * settings.processes
     size, local, number = settings.views
-    print(f'{args.out}: SCFS for {images.count:,} images')
+    print(f'{args.out}: SCFS for {images.total:,} images')
     rows = {
-        'images': f'{images.count:,}, {images.side} px on the shorter side '
+        'images': f'{images.total:,}, {images.side} px on the shorter side '
         '(median)',
         'network': f'ResNet-{settings.depth} of {settings.width} channels',
         'views': f'2 of {size} px, {number} of {local} px',

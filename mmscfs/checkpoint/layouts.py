@@ -46,13 +46,13 @@ VIT_NAMES = (
 )
 
 
-# Block and blocks of each stage -> depth.
+# Depth -> block and blocks of each stage.
 RESNETS = {
-    ('basic', 2, 2, 2, 2): 18,
-    ('basic', 3, 4, 6, 3): 34,
-    ('bottleneck', 3, 4, 6, 3): 50,
-    ('bottleneck', 3, 4, 23, 3): 101,
-    ('bottleneck', 3, 8, 36, 3): 152,
+    18: ('basic', [2, 2, 2, 2]),
+    34: ('basic', [3, 4, 6, 3]),
+    50: ('bottleneck', [3, 4, 6, 3]),
+    101: ('bottleneck', [3, 4, 23, 3]),
+    152: ('bottleneck', [3, 8, 36, 3]),
 }
 
 
@@ -290,15 +290,17 @@ def resnet_settings(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
         {'depth': 50, 'stem_channels': 64, 'base_channels': 64,
          'channels': [256, 512, 1024, 2048]}
     """
-    block, counts = resnet_stages(state) or ('', [])
-    depth = RESNETS.get((block, *counts))
-    if depth is None or 'conv1.weight' not in state:
+    stages = resnet_stages(state)
+    depths = [depth for depth, own in RESNETS.items() if own == stages]
+    if not depths or 'conv1.weight' not in state:
         return None
     base = len(state['layer1.0.conv1.weight'])
-    widest = 4 if block == 'bottleneck' else 1
+    last, widest = ('conv2', 1) if depths[0] < 50 else ('conv3', 4)
+    if len(state[f'layer1.0.{last}.weight']) != widest * base:
+        return None  # a wide ResNet, or a ResNeXt
     return dict(
-        depth=depth,
+        depth=depths[0],
         stem_channels=len(state['conv1.weight']),
         base_channels=base,
-        channels=[base * widest * 2**stage for stage in range(len(counts))],
+        channels=[widest * base * 2**stage for stage in range(4)],
     )

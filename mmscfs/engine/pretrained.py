@@ -133,7 +133,7 @@ def check_neck(model: ConfigDict, settings: Mapping | None) -> None:
     neck = model.get('neck')
     if (
         settings is None
-        or not isinstance(neck, dict)
+        or not isinstance(neck, ConfigDict)
         or str(neck.get('type')).split('.')[-1] != 'FPN'
     ):
         return

@@ -5,6 +5,7 @@ from .detection import finetune, write_detector
 from .pretraining import Run, pretrain, time_step, write_pretraining
 from .table import (
     GIB,
+    Images,
     Machine,
     Settings,
     choose,
@@ -16,6 +17,7 @@ from .table import (
 
 __all__ = [
     'GIB',
+    'Images',
     'Machine',
     'Run',
     'Settings',

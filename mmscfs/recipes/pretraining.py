@@ -111,7 +111,7 @@ def pretraining_text(
         )
     text = fill(
         'pretrain',
-        count=images.count,
+        count=images.total,
         side=images.side,
         where=where,
         bases=bases,
@@ -124,7 +124,7 @@ def pretraining_text(
         total=total,
         depth=settings.depth,
         width=settings.width,
-        prototypes=min(int(table['prototypes']), images.count),
+        prototypes=min(int(table['prototypes']), images.total),
         norm=None if norm == 'none' else f"dict(type='{norm}')",
         center=center,
         size=size,

@@ -52,12 +52,12 @@ class Images(NamedTuple):
 
     Attributes:
         folder (Path): The folder, absolute.
-        count (int): Its images, at any depth.
+        total (int): Its images, at any depth.
         side (int): Their median shorter side, in px.
     """
 
     folder: Path
-    count: int
+    total: int
     side: int
 
 
@@ -181,7 +181,8 @@ class Settings(NamedTuple):
         steps (int): The same length in steps.
         depth (int): Of the ResNet.
         width (int): Its channels.
-        views (tuple[int, int, int]): See :func:`view_sizes`.
+        views (tuple[int, int, int]): Px of a global and a local view, and
+            how many local ones.
         column (dict[str, str]): The table's.
         memory (float): What a step takes, in bytes.
     """
@@ -224,13 +225,13 @@ def choose(
         raise ValueError(f'steps={steps} must be at least 1')
     is_cpu = not machine.gpus
     is_short = is_cpu or (steps is not None and steps < SHORT)
-    column = column_of(images.count, is_short)
+    column = column_of(images.total, is_short)
     views = view_sizes(images.side, is_cpu)
     depth = 18 if is_cpu else int(column['ResNet on GPUs'])
     width = 16 if is_cpu else 64
     wanted = 64 if is_cpu else int(column['images a step'])
     # Two steps an epoch at least, and two images for batch norm.
-    total = min(wanted, images.count // 2)
+    total = min(wanted, images.total // 2)
     processes = max(min(machine.gpus, total // 2), 1)
     batch = total // processes
     if not is_cpu:
@@ -246,8 +247,8 @@ def choose(
         batch = min(batch, fits)
     # A multiple of eight suits GPUs.
     batch = batch // 8 * 8 or batch // 2 * 2
-    per_epoch = images.count // (batch * processes)
-    length = column_of(images.count, False)[
+    per_epoch = images.total // (batch * processes)
+    length = column_of(images.total, False)[
         'steps on a CPU' if is_cpu else 'steps on GPUs'
     ]
     if steps is not None:
@@ -256,7 +257,7 @@ def choose(
         epochs = int(length.split()[0])
     else:  # as many images as with the table's batch
         seen = int(length) * wanted
-        epochs = max(round(seen / images.count), SHORTEST)
+        epochs = max(round(seen / images.total), SHORTEST)
     return Settings(
         batch,
         processes,
@@ -283,9 +284,9 @@ def departures(cfg: Config, images: int) -> Iterator[tuple[str, str]]:
     Yields:
         tuple[str, str]: What is wrong, and the settings that change it.
     """
-    hooks = cfg.get('default_hooks') or {}
-    if cfg.model.get('type') not in ('SCFS', 'DINO') or 'teacher' not in hooks:
+    if cfg.model.get('type') not in ('SCFS', 'DINO'):
         return
+    hooks = cfg.default_hooks
     per_epoch = max(images // cfg.train_dataloader.batch_size, 1)
     epochs = cfg.train_cfg.get('max_epochs', 0)
     steps = epochs * per_epoch
