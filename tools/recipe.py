@@ -122,21 +122,19 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def machine_of(args: argparse.Namespace) -> tuple['Machine', bool]:
-    """Return the machine of the training, and whether it is this one."""
+def machine_of(args: argparse.Namespace) -> 'Machine':
+    """Return the machine of the training, this one or another."""
     from mmscfs.recipes import GIB, look_at_machine
 
-    here = machine = look_at_machine()
-    if args.gpus is not None:
-        machine = machine._replace(gpus=args.gpus)
-    if args.gpu_memory is not None:
+    machine = look_at_machine(args.gpus)
+    if args.gpu_memory is not None and machine.gpus:
         machine = machine._replace(memory=args.gpu_memory * GIB)
-    if machine.gpus and not machine.memory:
+    if not machine.memory:
         raise ValueError(
             f'--gpus {machine.gpus}: this machine has no GPU to look at; say '
             'how much memory each has with --gpu-memory'
         )
-    return machine, bool(machine.gpus) == bool(here.gpus)
+    return machine
 
 
 def train_command(args: argparse.Namespace, processes: int) -> str:
@@ -150,9 +148,11 @@ def train_command(args: argparse.Namespace, processes: int) -> str:
 
 def pretraining(args: argparse.Namespace) -> None:
     """Write a pre-training, and say what it is and what follows."""
+    import torch
+
     from mmscfs.recipes import GIB, time_step, write_pretraining
 
-    machine, is_here = machine_of(args)
+    machine = machine_of(args)
     cfg, settings, images = write_pretraining(
         args.folder,
         args.out,
@@ -171,13 +171,10 @@ def pretraining(args: argparse.Namespace) -> None:
         'length': f'{settings.steps:,} steps of {total} images, '
         f'{settings.epochs:,} epochs',
         'devices': f'{settings.processes} GPU(s)' if machine.gpus else 'CPU',
+        'memory': f'about {settings.memory / GIB:.1f} GiB of '
+        f'{machine.memory / GIB:.1f} GiB for each process',
     }
-    if machine.gpus:
-        rows['memory'] = (
-            f'about {settings.memory / GIB:.1f} GiB of '
-            f'{machine.memory / GIB:.1f} GiB on each GPU'
-        )
-    if is_here:
+    if bool(machine.gpus) == torch.cuda.is_available():
         seconds = time_step(cfg, TRIED)
         minutes = seconds * settings.steps / 60
         took = (
@@ -206,7 +203,7 @@ def detector(args: argparse.Namespace) -> None:
     """Write a detector, and say what it is and what follows."""
     from mmscfs.recipes import write_detector
 
-    machine, _ = machine_of(args)
+    machine = machine_of(args)
     _, values = write_detector(
         args.detector,
         args.out,

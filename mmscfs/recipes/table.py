@@ -66,7 +66,7 @@ class Machine(NamedTuple):
 
     Attributes:
         gpus (int): 0 for a run on the CPU.
-        memory (float): Free bytes of a GPU.
+        memory (float): Bytes of a GPU, or of the machine.
         cores (int): Of the CPU.
     """
 
@@ -117,14 +117,24 @@ def read_shape(path: str) -> tuple[int, int] | None:
         return None
 
 
-def look_at_machine() -> Machine:
-    """Return the GPUs that torch sees, and their free memory."""
-    cores = len(os.sched_getaffinity(0))
-    if not torch.cuda.is_available():
-        return Machine(cores=cores)
-    gpus = range(torch.cuda.device_count())
-    free = min(torch.cuda.mem_get_info(i)[0] for i in gpus)
-    return Machine(len(gpus), free, cores)
+def look_at_machine(gpus: int | None = None) -> Machine:
+    """Return what a run has here, with all GPUs or with some.
+
+    Args:
+        gpus (int, optional): How many it will have, 0 for the CPU. Defaults
+            to None: all that torch sees.
+
+    Returns:
+        Machine: Its memory is what is free on the fullest GPU, or all of the
+        machine's; 0 for GPUs that are not here.
+    """
+    found = range(torch.cuda.device_count() * torch.cuda.is_available())
+    gpus = len(found) if gpus is None else gpus
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    if gpus:
+        free = [torch.cuda.mem_get_info(i)[0] for i in found]
+        memory = min(free, default=0)
+    return Machine(gpus, memory, len(os.sched_getaffinity(0)))
 
 
 def step_memory(

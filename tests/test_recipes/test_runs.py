@@ -9,6 +9,7 @@ from classification_data import draw
 from detection_data import make_coco
 from mmengine import fileio
 from mmengine.config import Config
+from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
 import mmscfs
@@ -158,6 +159,23 @@ def test_python_pre_trains_and_measures(run, data):
     assert run.seconds > 0
     with pytest.raises(ValueError, match='my_scfs.py.* exists: name another'):
         mmscfs.pretrain(data / 'images', data / 'my_scfs.py')
+
+
+def test_a_stop_ends_no_notebook(run, data, monkeypatch):
+    """PreemptionHook ends the process; here it is as after Ctrl-C."""
+
+    def stop(runner):
+        assert runner.cfg.resume
+        raise SystemExit(130)
+
+    monkeypatch.setattr(Runner, 'train', stop)
+    with pytest.raises(KeyboardInterrupt, match='with resume=True'):
+        mmscfs.pretrain(
+            data / 'images',
+            data / 'my_scfs.py',
+            work_dir=run.work_dir,
+            resume=True,
+        )
 
 
 def test_python_trains_a_detector_from_it(run, data):

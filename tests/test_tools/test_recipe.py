@@ -43,7 +43,9 @@ def test_a_config_for_other_machines(folder):
     assert '  tools/dist_train.sh my.py 8\n' in done.stdout
     assert ' no step can be timed on this machine' in done.stdout
     # 0.9e9 / 2**30 = 0.84 GiB, and little for 6 small images.
-    assert '  memory   about 0.9 GiB of 80.0 GiB on each GPU' in done.stdout
+    assert (
+        '  memory   about 0.9 GiB of 80.0 GiB for each process' in done.stdout
+    )
 
 
 def test_a_detector_and_what_follows(folder):
