@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import MODELS
 
 from mmscfs.checkpoint import (
     find_backbone,
@@ -21,6 +22,7 @@ from mmscfs.checkpoint import (
     resnet_settings,
     write_atomically,
 )
+from mmscfs.checkpoint.pretrained import KEPT
 from mmscfs.datasets.checks import check_data
 from mmscfs.datasets.checks.coco import read_coco
 from mmscfs.engine import prepare_config, start_from
@@ -58,7 +60,7 @@ def split(coco: dict, out: Path) -> tuple[Path, Path]:
         path = out.with_name(f'{out.stem}_{name}.json').resolve()
         if path.exists():
             raise ValueError(
-                f'{str(path)!r} exists: name another --out, or remove it'
+                f'{str(path)!r} exists: name another config, or remove it'
             )
         write_atomically(path, json.dumps(content).encode())
         paths.append(path)
@@ -116,7 +118,7 @@ def write_detector(
     source = Path(annotations).expanduser().resolve()
     if not source.is_file():
         raise FileNotFoundError(f'no annotations {str(annotations)!r}')
-    coco = read_coco(str(source), f'--detector {str(annotations)!r}')
+    coco = read_coco(str(source), f'{str(annotations)!r}')
     folder = Path(images or source.parent).expanduser().resolve()
     first = coco['images'][0]['file_name']
     if not (folder / first).is_file():
@@ -146,7 +148,9 @@ def write_detector(
         cfg = Config.fromstring(text, '.py')
         prepare_config(cfg)
         start_from(cfg, str(pretrained))
+        KEPT.pop((str(pretrained), None), None)  # it was a trial
         check_data(cfg)
+        MODELS.build(cfg.model)
     except Exception:
         for part in parts if not val else ():
             part.unlink()
@@ -177,7 +181,7 @@ def detector_values(
         steps = round(EPOCHS * count / total)
         steps = min(max(steps, LEAST_STEPS[is_cpu]), MOST_STEPS)
     if steps < 2:
-        raise ValueError(f'--steps {steps} must be at least 2')
+        raise ValueError(f'steps={steps} must be at least 2')
     middle = 11 if is_narrow else 16
     finest = min(round(0.44 * box), 56)  # 56 px go with COCO's 128
     classes = len(coco['categories'])

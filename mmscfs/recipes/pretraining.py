@@ -65,10 +65,10 @@ def check_out(out: str | Path) -> Path:
     """
     path = Path(out).expanduser()
     if path.suffix != '.py':
-        raise ValueError(f'--out {str(out)!r}: a config ends with .py')
+        raise ValueError(f'{str(out)!r}: a config ends with .py')
     if path.exists():
         raise ValueError(
-            f'--out {str(out)!r} exists: name another file, or remove it'
+            f'{str(out)!r} exists: name another file, or remove it'
         )
     check_writable(path)
     return path
@@ -97,7 +97,7 @@ def pretraining_text(
         lacking = [n for n in ('train', 'val') if not (folder / n).is_dir()]
         if lacking:
             raise FileNotFoundError(
-                f'--labeled {str(labeled)!r} has no folder {lacking[0]!r}: '
+                f'{str(labeled)!r} has no folder {lacking[0]!r}: '
                 'put a folder for each class below train and below val'
             )
         bases.append(BASES['knn'])

@@ -251,8 +251,8 @@ def choose(
         if fits < 2:
             raise ValueError(
                 f'{machine.memory / GIB:.1f} GiB of free GPU memory do not '
-                'hold two images: end other programs on it, or choose --gpus '
-                '0 for the CPU'
+                'hold two images: end other programs on it, or train on the '
+                'CPU (--gpus 0)'
             )
         batch = min(batch, fits)
     # A multiple of eight suits GPUs.
@@ -296,26 +296,24 @@ def departures(cfg: Config, images: int) -> Iterator[tuple[str, str]]:
     """
     if cfg.model.get('type') not in ('SCFS', 'DINO'):
         return
-    hooks = cfg.default_hooks
+    hooks = {name: hook or {} for name, hook in cfg.default_hooks.items()}
+    neck = cfg.model.get('neck') or {}
     per_epoch = max(images // cfg.train_dataloader.batch_size, 1)
     epochs = cfg.train_cfg.get('max_epochs', 0)
     steps = epochs * per_epoch
     table = column_of(images, steps < SHORT)
-    prototypes = cfg.model.neck.get('num_prototypes', 65536)
+    prototypes = neck.get('num_prototypes', 65536)
     if prototypes > images:
         yield (
             f'{prototypes} prototypes for {images} images: most are never '
             'chosen',
-            f'model.neck.num_prototypes={table["prototypes"]}',
+            'model.neck.num_prototypes='
+            f'{min(int(table["prototypes"]), images)}',
         )
-    frozen = hooks.frozen_prototypes.get('epochs', 1)
+    frozen = hooks.get('frozen_prototypes', {}).get('epochs', 1)
     wanted = round(float(table['prototypes frozen']) * epochs)
     norm = table["projector's norm"]
-    if (
-        norm != 'none'
-        and not cfg.model.neck.get('norm_cfg')
-        and frozen < wanted
-    ):
+    if norm != 'none' and not neck.get('norm_cfg') and frozen < wanted:
         yield (
             f'the prototypes move after {frozen * per_epoch} steps, and '
             "DINO's projector has no norm: made for a million images, this "
@@ -323,7 +321,7 @@ def departures(cfg: Config, images: int) -> Iterator[tuple[str, str]]:
             f'model.neck.norm_cfg.type={norm} '
             f'default_hooks.frozen_prototypes.epochs={wanted}',
         )
-    momentum = hooks.teacher.get('momentum', 0.996)
+    momentum = hooks.get('teacher', {}).get('momentum', 0.996)
     if (1 - momentum) * steps < 4:
         yield (
             f'a teacher of momentum {momentum} is a mean of more than a '
@@ -336,9 +334,10 @@ def departures(cfg: Config, images: int) -> Iterator[tuple[str, str]]:
             f'{FEWEST_STEPS}, and 300 were too few',
             f'train_cfg.max_epochs={-(-FEWEST_STEPS // per_epoch)} or more',
         )
-    if hooks.teacher_temp.get('end', 0.07) > 0.1:
+    temperature = hooks.get('teacher_temp', {}).get('end', 0.07)
+    if temperature > 0.1:
         yield (
-            f'a teacher of temperature {hooks.teacher_temp.end}: at 0.2 it '
+            f'a teacher of temperature {temperature}: at 0.2 it '
             'finds all prototypes equally likely',
             f'default_hooks.teacher_temp.end={table["its end"]}',
         )

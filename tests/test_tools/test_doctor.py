@@ -256,7 +256,7 @@ def test_settings_that_are_known_to_fail(tool, config):
     ]
     assert {finding.state for finding in found} == {'note'}
     assert found[0].value.startswith('17 prototypes for 16 images: ')
-    assert found[0].remedy == '--cfg-options model.neck.num_prototypes=256'
+    assert found[0].remedy == '--cfg-options model.neck.num_prototypes=16'
 
 
 @pytest.mark.parametrize(
