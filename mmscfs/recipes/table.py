@@ -126,15 +126,18 @@ def look_at_machine(gpus: int | None = None) -> Machine:
 
     Returns:
         Machine: Its memory is what is free on the fullest GPU, or all of the
-        machine's; 0 for GPUs that are not here.
+        machine's; 0 for GPUs that are not here, which have cores enough.
     """
     found = range(torch.cuda.device_count() * torch.cuda.is_available())
     gpus = len(found) if gpus is None else gpus
-    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    if gpus:
-        free = [torch.cuda.mem_get_info(i)[0] for i in found]
-        memory = min(free, default=0)
-    return Machine(gpus, memory, len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0))
+    if not gpus:
+        pages = os.sysconf('SC_PHYS_PAGES')
+        return Machine(0, os.sysconf('SC_PAGE_SIZE') * pages, cores)
+    if not found:
+        return Machine(gpus, 0, 16 * gpus)
+    free = min(torch.cuda.mem_get_info(i)[0] for i in found)
+    return Machine(gpus, free, cores)
 
 
 def step_memory(
@@ -245,9 +248,8 @@ def choose(
     processes = max(min(machine.gpus, total // 2), 1)
     batch = total // processes
     if not is_cpu:
-        fixed = step_memory(0, depth, width, views)
-        each = step_memory(1, depth, width, views) - fixed
-        fits = int((SHARE * machine.memory - fixed) // each)
+        each = step_memory(1, depth, width, views) - FIXED
+        fits = int((SHARE * machine.memory - FIXED) // each)
         if fits < 2:
             raise ValueError(
                 f'{machine.memory / GIB:.1f} GiB of free GPU memory do not '
@@ -266,8 +268,7 @@ def choose(
     elif length.endswith(' epochs'):
         epochs = int(length.split()[0])
     else:  # as many images as with the table's batch
-        seen = int(length) * wanted
-        epochs = max(round(seen / images.total), SHORTEST)
+        epochs = max(round(int(length) * wanted / images.total), SHORTEST)
     return Settings(
         batch,
         processes,

@@ -16,6 +16,7 @@ from mmscfs.recipes import (
     choose,
     departures,
     look_at_images,
+    look_at_machine,
     step_memory,
 )
 from mmscfs.recipes.table import TABLE, Images, view_sizes
@@ -132,6 +133,26 @@ def test_memory_as_measured():
     assert small == pytest.approx(64 * 0.2e9 / 16)
     with pytest.raises(ValueError, match='do not hold two images'):
         choose(images(404), GPU._replace(memory=GIB))
+
+
+@pytest.mark.parametrize(
+    ('gpus', 'here', 'expected'),
+    [
+        (None, 2, (2, 30 * GIB)),
+        (1, 2, (1, 30 * GIB)),
+        (0, 2, (0, 4096 * 1000)),
+        (None, 0, (0, 4096 * 1000)),
+        (4, 0, (4, 0)),  # of another machine
+    ],
+)
+def test_a_machine_is_looked_at(monkeypatch, gpus, here, expected):
+    free = [40 * GIB, 30 * GIB]
+    pages = {'SC_PAGE_SIZE': 4096, 'SC_PHYS_PAGES': 1000}
+    monkeypatch.setattr('os.sysconf', pages.__getitem__)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: here > 0)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: here)
+    monkeypatch.setattr('torch.cuda.mem_get_info', lambda i: (free[i], 0))
+    assert look_at_machine(gpus)[:2] == expected
 
 
 def write_images(folder, count):

@@ -42,6 +42,8 @@ def test_a_config_for_other_machines(folder):
     assert not done.returncode, done.output
     assert '  tools/dist_train.sh my.py 8\n' in done.stdout
     assert ' no step can be timed on this machine' in done.stdout
+    text = (folder / 'my.py').read_text()
+    assert '    num_workers=8,\n' in text  # as in the paper's config
     # 0.9e9 / 2**30 = 0.84 GiB, and little for 6 small images.
     assert (
         '  memory   about 0.9 GiB of 80.0 GiB for each process' in done.stdout
