@@ -1,11 +1,13 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Configs that are written for own data: built, and run as from Python."""
 
+import re
 import threading
 
 import pytest
 import torch
 from classification_data import draw
+from commands import call, refusal
 from detection_data import make_coco
 from mmengine import fileio
 from mmengine.config import Config
@@ -22,10 +24,12 @@ from mmscfs.recipes import (
     write_pretraining,
 )
 from mmscfs.recipes.table import Images
+from mmscfs.results import read_result
 
 CPU = Machine(cores=2)
 GPU = Machine(gpus=1, memory=80 * GIB, cores=16)
 IMAGENET = 1_281_167
+KNN = 'configs/classification/knn/folders_knn.py'
 CLASSES = ('bag', 'coat')
 
 
@@ -214,6 +218,22 @@ def test_python_trains_a_detector_from_it(run, data):
     ]
     assert [len(part) for part in names] == [48, 12]
     assert not names[0] & names[1]
+
+
+def test_any_class_folders_by_one_setting(run, data):
+    root = f'test_dataloader.dataset.data_root={data / "labeled"}'
+    words = (KNN, '--pretrained', run.checkpoint, '--cfg-options', root)
+    error = refusal('tools/test.py', *words, 'log_level=ERROR')
+    # What the error says to set is what fits.
+    (settings,) = re.findall(r'Set (depth=.*?) there', error)
+    options = [f'model.backbone.{word}' for word in settings.split(', ')]
+    options += ['test_dataloader.num_workers=0', f'work_dir={data / "knn"}']
+    options += ['test_cfg.bank_dataloader.num_workers=0', 'log_level=ERROR']
+    done = call('tools/test.py', *words, *options)
+    assert not done.returncode, done.output
+    (path,) = run.work_dir.glob('*.folders_knn.json')
+    # Four images, of classes that differ in brightness.
+    assert read_result(path).metrics['knn/top1'] in (25, 50, 75, 100)
 
 
 def load(loader):
