@@ -78,7 +78,9 @@ setup(
     ],
     python_requires='>=3.10,<3.14',
     packages=find_packages(include=['mmscfs', 'mmscfs.*']),
-    package_data={'': ['py.typed', '*.css', '*.csv', '*.html', '*.yml']},
+    package_data={
+        '': ['py.typed', '*.css', '*.csv', '*.html', '*.txt', '*.yml']
+    },
     cmdclass={'build_py': BuildWithMim},
     install_requires=read_requirements('runtime'),
     extras_require={

@@ -3,7 +3,10 @@
 
 ``custom_imports = dict(imports=['mmscfs'])`` in a config registers everything
 here in mmpretrain's registries, which import it when they are first asked.
+:func:`pretrain` and :func:`finetune` are :mod:`mmscfs.recipes`'s.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from .compatibility import check_stack
 from .version import __version__
@@ -18,4 +21,16 @@ from . import patches  # noqa: E402
 
 patches.install()
 
-__all__ = ['__version__']
+if TYPE_CHECKING:
+    from .recipes import finetune, pretrain
+
+__all__ = ['__version__', 'finetune', 'pretrain']
+
+
+def __getattr__(name: str) -> Any:
+    """Import what trains when it is first used: it takes seconds."""
+    if name in ('finetune', 'pretrain'):
+        from . import recipes
+
+        return getattr(recipes, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -20,7 +20,13 @@ from mmscfs.engine.resume.preemption import SIGNALS, stop_listening
 CONFIGS = Path(__file__).parent.parent / 'configs'
 # Files of few long tests. Begun last, one would keep a core waiting.
 LONG = (
-    *('test_processes', 'test_build', 'test_recipes', 'test_demo', 'test_hub'),
+    *(
+        'test_processes',
+        'test_build',
+        'test_trained_configs',
+        'test_demo',
+        'test_hub',
+    ),
     *('test_transfer', 'test_chaos', 'test_evaluate', 'test_packaging'),
     *('test_detection_configs', 'test_ops', 'test_train'),
 )

@@ -48,6 +48,7 @@ DATA = dict(
     pets=(37, 'data/Oxford-IIIT_Pets'),
     digits=(10, 'data/digit-scenes'),
     voc07=(20, 'data/VOCdevkit/VOC2007'),
+    folders=(None, 'my/labeled'),
 )
 
 
@@ -92,7 +93,7 @@ def test_config_says_what_it_evaluates(name):
     assert set(cfg.evaluation) == {'protocol', 'dataset'}
     assert cfg.evaluation.protocol in PROTOCOLS
     assert cfg.evaluation.dataset in DATA
-    assert cfg.evaluation.dataset == Path(name).stem.split('_')[-1]
+    assert cfg.evaluation.dataset in Path(name).stem.split('_')
     assert cfg.default_scope == 'mmpretrain'
     assert cfg.custom_imports.imports == ['mmscfs']
     assert cfg.load_from is None

@@ -20,7 +20,7 @@ ENTRIES = [
     for entry in fileio.load(ROOT / metafile)['Models']
 ]
 # Lists of runs, and evaluations that train nothing.
-NO_MODELS = ('knn', 'linear-svm', 'linear-sweep')
+NO_MODELS = ('knn', 'folders_knn', 'linear-svm', 'linear-sweep')
 SAYS = re.compile(r'_(\d+)xb(\d+)-.*?-(\d+)(e|k)(?:_|$)')
 # Of 8 GPUs with 2 images each.
 DETECTION = {

@@ -48,7 +48,27 @@ def config_checks(args: argparse.Namespace) -> Iterator[Check]:
         for model in built:
             remedy = 'try one iteration'
             yield 'batch size', partial(estimate, cfg, model), remedy
+        for problem, remedy in departing(cfg):
+            yield 'settings', partial(note, problem), f'--cfg-options {remedy}'
         yield 'workers', partial(choose_workers, cfg), ''
+
+
+def departing(cfg: 'Config') -> list[tuple[str, str]]:
+    """Return what is known to fail with this many images, and remedies."""
+    from mmengine.registry import DATASETS
+
+    from mmscfs.recipes import departures
+
+    try:
+        images = len(DATASETS.build(cfg.train_dataloader.dataset))
+    except (AttributeError, FileNotFoundError, ValueError):
+        return []  # the line of the data says it
+    return list(departures(cfg, images))
+
+
+def note(text: str) -> str:
+    """Give a text as a note."""
+    raise Note(text)
 
 
 def read_it(args: argparse.Namespace, read: list['Config']) -> str:

@@ -7,7 +7,7 @@ from .export import (
     encode,
     read_data_preprocessor,
 )
-from .layouts import FoundBackbone, find_backbone
+from .layouts import FoundBackbone, find_backbone, resnet_settings
 from .loading import (
     check_archive,
     check_pickle,
@@ -40,6 +40,7 @@ __all__ = [
     'read_checkpoint',
     'read_data_preprocessor',
     'remove_unfinished',
+    'resnet_settings',
     'restore_histories',
     'to_plain',
     'write_atomically',

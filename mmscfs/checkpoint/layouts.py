@@ -70,6 +70,16 @@ VIT_NAMES = (
 )
 
 
+# Depth -> block and blocks of each stage.
+RESNETS = {
+    18: ('basic', [2, 2, 2, 2]),
+    34: ('basic', [3, 4, 6, 3]),
+    50: ('bottleneck', [3, 4, 6, 3]),
+    101: ('bottleneck', [3, 4, 23, 3]),
+    152: ('bottleneck', [3, 8, 36, 3]),
+}
+
+
 class FoundBackbone(NamedTuple):
     """A backbone that was found in a checkpoint.
 
@@ -303,3 +313,33 @@ def resnet_stages(
     stages = sorted({stage for stage, _ in blocks})
     counts = [sum(s == stage for s, _ in blocks) for stage in stages]
     return ('bottleneck' if deep else 'basic'), counts
+
+
+def resnet_settings(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """Return the settings that build the ResNet of these tensors.
+
+    Returns:
+        dict | None: ``depth``, ``stem_channels``, ``base_channels``, and
+        ``channels``, those of its four stages, which are the
+        ``in_channels`` of an FPN; None if they are not those of a plain
+        ResNet.
+
+    Example:
+        >>> resnet_settings(found.state)
+        {'depth': 50, 'stem_channels': 64, 'base_channels': 64,
+         'channels': [256, 512, 1024, 2048]}
+    """
+    stages = resnet_stages(state)
+    depths = [depth for depth, own in RESNETS.items() if own == stages]
+    if not depths or 'conv1.weight' not in state:
+        return None
+    base = len(state['layer1.0.conv1.weight'])
+    last, widest = ('conv2', 1) if depths[0] < 50 else ('conv3', 4)
+    if len(state[f'layer1.0.{last}.weight']) != widest * base:
+        return None  # a wide ResNet, or a ResNeXt
+    return dict(
+        depth=depths[0],
+        stem_channels=len(state['conv1.weight']),
+        base_channels=base,
+        channels=[widest * base * 2**stage for stage in range(4)],
+    )

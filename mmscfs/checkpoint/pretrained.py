@@ -9,7 +9,12 @@ from mmengine.model import update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS, Registry
 from torch import nn
 
-from .layouts import FoundBackbone, find_backbone, resnet_stages
+from .layouts import (
+    FoundBackbone,
+    find_backbone,
+    resnet_settings,
+    resnet_stages,
+)
 from .loading import name_differences, read_checkpoint
 
 # A child registry, so that the initializer can be called "Pretrained" beside
@@ -133,7 +138,7 @@ def load_found(module: nn.Module, found: FoundBackbone) -> str:
         raise ValueError(
             f'its {found} backbone{_describe(stages)} does not fit the '
             f'{name}{_describe(resnet_stages(own))}: tensors {differences}. '
-            'Set the depth and widths that it was pre-trained with'
+            f'Set {_settings(found)}'
         )
     state = {key: value for key, value in found.state.items() if key in own}
     before = {key: value.clone() for key, value in own.items()}
@@ -165,3 +170,13 @@ def _describe(stages: tuple[str, list[int]] | None) -> str:
         return ''
     block, counts = stages
     return f' ({block} blocks {counts})'
+
+
+def _settings(found: FoundBackbone) -> str:
+    """Say what to set for a backbone of these weights."""
+    settings = resnet_settings(found.state)
+    if settings is None:
+        return 'the depth and widths that it was pre-trained with'
+    channels = settings.pop('channels')
+    words = ', '.join(f'{key}={value}' for key, value in settings.items())
+    return f"{words} there, and in_channels={channels} in a detector's FPN"

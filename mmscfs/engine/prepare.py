@@ -50,6 +50,7 @@ def prepare_config(cfg: Config) -> None:
     """
     check_schedules(cfg.get('param_scheduler'))
     apply_multi_crop(cfg)
+    share_data_root(cfg)
     changes = use_safe_types(cfg)
     if changes and is_first_process():
         print_log(
@@ -146,6 +147,17 @@ def apply_multi_crop(cfg: Config) -> None:
             logger='current',
             level=logging.WARNING,
         )
+
+
+def share_data_root(cfg: Config) -> None:
+    """Give a bank without a ``data_root`` that of the images it judges."""
+    for split in ('val', 'test'):
+        loop = cfg.get(f'{split}_cfg') or {}
+        bank = (loop.get('bank_dataloader') or {}).get('dataset')
+        if bank and 'data_root' not in bank:
+            images = cfg[f'{split}_dataloader'].dataset
+            if images.type == bank.type and 'data_root' in images:
+                bank.data_root = images.data_root
 
 
 def differing(settings: Mapping, others: Mapping) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from mmscfs.checkpoint import (
     load_found,
     read_checkpoint,
     read_data_preprocessor,
+    resnet_settings,
 )
 from mmscfs.checkpoint.pretrained import KEPT
 from mmscfs.datasets.checks.common import leaf_datasets
@@ -108,6 +109,7 @@ def start_from(
         )
         if network is not None:
             part.init_cfg.network = network
+    check_neck(cfg.model, resnet_settings(found.state))
     KEPT[checkpoint, network] = found
     read_origin(checkpoint, content)  # for ResultFileHook
     guard = dict(
@@ -117,6 +119,34 @@ def start_from(
         places=[path.removeprefix('model.') for path in places],
     )
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), guard]
+
+
+def check_neck(model: ConfigDict, settings: Mapping | None) -> None:
+    """Check that an FPN takes the widths of the backbone before it.
+
+    Args:
+        model (ConfigDict): The model's config.
+        settings (Mapping, optional): From :func:`resnet_settings`.
+
+    Raises:
+        ValueError: It takes others, which a convolution would refuse in the
+            first step without naming a setting.
+    """
+    neck = model.get('neck')
+    if (
+        settings is None
+        or not isinstance(neck, ConfigDict)
+        or str(neck.get('type')).split('.')[-1] != 'FPN'
+    ):
+        return
+    stages = model.backbone.get('out_indices', (0, 1, 2, 3))
+    channels = [settings['channels'][stage] for stage in stages]
+    if [*neck.in_channels] != channels:
+        raise ValueError(
+            f'model.neck.in_channels={[*neck.in_channels]}, but the stages '
+            f'of the backbone have {channels} channels: set '
+            f'model.neck.in_channels={channels}'
+        )
 
 
 @HOOKS.register_module()

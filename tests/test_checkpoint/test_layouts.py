@@ -29,6 +29,7 @@ from source_networks import (
 from mmscfs.checkpoint import (
     find_backbone,
     load_backbone,
+    resnet_settings,
 )
 
 
@@ -303,3 +304,27 @@ def test_detector_is_refused(keys, part, network):
 def test_checkpoint_without_backbone(checkpoint, message):
     with pytest.raises(ValueError, match=message):
         find_backbone(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ('depth', 'channels'),
+    [(18, [8, 16, 32, 64]), (34, [8, 16, 32, 64]), (50, [32, 64, 128, 256])],
+)
+def test_a_resnets_settings_are_those_that_built_it(depth, channels):
+    settings = dict(depth=depth, stem_channels=4, base_channels=8)
+    backbone = build(dict(type='mmpretrain.ResNet', **settings))
+    found = resnet_settings(backbone.state_dict())
+    assert found == dict(settings, channels=channels)
+
+
+@pytest.mark.parametrize(
+    'cfg',
+    [
+        dict(type='mmpretrain.ResNeXt', depth=50, base_channels=32),
+        dict(type='mmpretrain.ResNetV1d', depth=18, base_channels=8),
+        VIT_CFG,
+    ],
+    ids=lambda cfg: cfg['type'],
+)
+def test_other_networks_have_no_settings_of_a_resnet(cfg):
+    assert resnet_settings(build(cfg).state_dict()) is None

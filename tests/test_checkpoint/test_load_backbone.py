@@ -149,7 +149,7 @@ def saved(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    ('given', 'own', 'words', 'count'),
+    ('given', 'own', 'words', 'count', 'channels'),
     [
         (
             101,
@@ -157,6 +157,7 @@ def saved(tmp_path, content):
             'torchvision backbone (bottleneck blocks [3, 4, 23, 3]) does not '
             'fit the ResNet (bottleneck blocks [3, 4, 6, 3])',
             '306 left over (e.g. layer3.6.conv1.weight)',
+            [16, 32, 64, 128],
         ),
         (
             18,
@@ -164,6 +165,7 @@ def saved(tmp_path, content):
             'torchvision backbone (basic blocks [2, 2, 2, 2]) does not fit '
             'the ResNet (bottleneck blocks [3, 4, 6, 3])',
             'missing (e.g. layer1.0.conv3.weight)',
+            [4, 8, 16, 32],
         ),
         (
             50,
@@ -171,17 +173,19 @@ def saved(tmp_path, content):
             'torchvision backbone (bottleneck blocks [3, 4, 6, 3]) does not '
             'fit the ResNet (basic blocks [2, 2, 2, 2])',
             'left over (e.g. layer1.0.conv3.weight)',
+            [16, 32, 64, 128],
         ),
     ],
 )
-def test_wrong_depth(tmp_path, given, own, words, count):
+def test_wrong_depth(tmp_path, given, own, words, count, channels):
     # 17 blocks more, of 3 convolutions and norms: 17 * 3 * 6 = 306 tensors.
     path = saved(tmp_path, narrow_state(given))
     text = refusal(narrow_resnet(own), path)
     assert words in text
     assert count in text
     assert text.endswith(
-        'Set the depth and widths that it was pre-trained with'
+        f'Set depth={given}, stem_channels=4, base_channels=4 there, and '
+        f"in_channels={channels} in a detector's FPN"
     )
 
 

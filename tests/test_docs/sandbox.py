@@ -62,6 +62,12 @@ class Sandbox:
         for i in range(10):
             for folder in ('my/images', 'data/imagenet/train/n0', 'my/other'):
                 draw(root / folder / 'a' / f'{i}.jpg', i % 2, i)
+        for name, base in (
+            ('my_scfs', 'scfs_r50'),
+            ('my_det', 'detection/coco/mask-rcnn_r50-fpn_1x_coco'),
+        ):  # as tools/recipe.py writes them
+            text = f"_base_ = ['configs/{base}.py']\n"
+            (root / f'{name}.py').write_text(text)
 
     def call(self, command: Command, *more: str) -> str:
         """Run one of the project's Python scripts; return its output.

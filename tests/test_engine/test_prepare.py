@@ -117,7 +117,10 @@ def test_one_process_of_many_names_the_changes(said, monkeypatch):
 
 @pytest.mark.parametrize('path', OURS, ids=lambda path: path.stem)
 def test_a_config_of_ours_runs_as_it_is_read(path, monkeypatch):
-    """On a GPU all that is added is how long a loader is waited for."""
+    """On a GPU all that is added is how long a loader is waited for.
+
+    And where the bank of one setting lies: beside the images.
+    """
     monkeypatch.setattr('mmscfs.engine.cpu.get_device', lambda: 'cuda')
     cfg = Config.fromfile(path)
     for loader in data_loaders(cfg):
@@ -129,6 +132,9 @@ def test_a_config_of_ours_runs_as_it_is_read(path, monkeypatch):
     for loader in data_loaders(cfg):
         if loader.num_workers:
             assert loader.pop('timeout') == LOADER_SECONDS
+    if path.stem == 'folders_knn':
+        bank = cfg.test_cfg.bank_dataloader.dataset
+        assert bank.pop('data_root') == cfg.test_dataloader.dataset.data_root
     assert cfg.to_dict() == before
 
 

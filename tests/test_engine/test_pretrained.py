@@ -214,3 +214,16 @@ def test_the_file_is_read_once(cfg, checkpoint, monkeypatch):
     assert read == [checkpoint]
     hook.before_test(SimpleNamespace(model=model))  # as of a dumped config
     assert read == [checkpoint] * 2
+
+
+@pytest.mark.parametrize('stages', [(0, 1, 2, 3), (1, 2, 3)])
+def test_an_fpn_of_other_widths_is_refused(cfg, checkpoint, stages):
+    cfg.model.backbone.out_indices = stages
+    # A ResNet-18 of width 8: its stages have 8, 16, 32 and 64 channels.
+    channels = [8 * 2**stage for stage in stages]
+    cfg.model.neck = dict(type='FPN', in_channels=[256] * len(stages))
+    with pytest.raises(ValueError, match='model.neck.in_channels=') as error:
+        start_from(cfg, checkpoint)
+    assert str(error.value).endswith(f'set model.neck.in_channels={channels}')
+    cfg.model.neck.in_channels = channels
+    start_from(cfg, checkpoint)

@@ -226,6 +226,21 @@ def test_a_config_that_runs(tool, config, capsys, tmp_path, monkeypatch):
     assert not (tmp_path / 'work').exists()  # nothing was trained
 
 
+def test_settings_that_are_known_to_fail(tool, config):
+    args = tool.doctor.parse_args([str(config)])
+    args.cfg_options = {'model.neck.num_prototypes': 17}
+    found = [
+        finding
+        for finding in tool.environment.examine(
+            tool.config.config_checks(args)
+        )
+        if finding.name == 'settings'
+    ]
+    assert {finding.state for finding in found} == {'note'}
+    assert found[0].value.startswith('17 prototypes for 16 images: ')
+    assert found[0].remedy == '--cfg-options model.neck.num_prototypes=16'
+
+
 @pytest.mark.parametrize(
     ('settings', 'problem'),
     [

@@ -2,6 +2,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from contextlib import suppress
 from functools import partial
@@ -94,6 +95,7 @@ class PreemptionHook(Hook):
     one process of several gets the signal: in each iteration they start to
     exchange over the CPU whether one did, and read the answer one iteration
     later, when it is there. A signal during a validation waits for its end.
+    A run in a thread other than the main one gets no signals, and says so.
 
     Args:
         echo (float): Seconds in which further signals are taken for the same
@@ -130,6 +132,12 @@ class PreemptionHook(Hook):
         if is_distributed():  # of all processes: each is a member
             group = dist.new_group(backend='gloo')
             self._group = cast(dist.ProcessGroup, group)
+        if threading.current_thread() is not threading.main_thread():
+            runner.logger.warning(
+                'This run trains in a thread, to which Python gives no '
+                'signals: Ctrl-C and SIGTERM do not save it.'
+            )
+            return
         for number in SIGNALS:
             # Shells have background jobs ignore Ctrl-C: so do we.
             if signal.getsignal(number) != signal.SIG_IGN:

@@ -2,6 +2,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -353,3 +354,21 @@ def test_two_processes_end_together_if_one_is_asked(tmp_path):
     for one, other in zip(*states, strict=True):
         assert torch.equal(one['torch'], other['torch'])
         assert one['python'] == other['python']
+
+
+def test_a_run_in_a_thread_trains_without_signals(tmp_path, handlers):
+    texts, ended = [], []
+
+    class Reader(Hook):
+        def before_run(self, runner):
+            runner.logger.warning = texts.append
+
+    def work():
+        ended.append(run(toy_cfg(tmp_path), Reader())[0].iter)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert ended == [15]  # 3 epochs of 5
+    assert [text for text in texts if 'trains in a thread' in text]
+    assert {n: signal.getsignal(n) for n in handlers} == handlers

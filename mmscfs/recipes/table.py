@@ -1,0 +1,352 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Settings of a pre-training for a folder of images, from one table.
+
+``table.csv`` beside this file is the table, which docs/en/pretrain.md shows.
+"""
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from mmengine.config import Config
+
+from mmscfs.datasets.image_files import ImageFiles
+from mmscfs.datasets.transforms.headers import read_header
+
+GIB = 2**30
+SAMPLE = 200  # images whose headers are read
+HEADER = 2**18  # bytes that hold one
+SHORTEST = 20  # epochs: the shares of a run are whole epochs
+SHORT = 10_000  # steps: with fewer, no settings for many images
+BRIEF = 5_000  # steps: teacher and centers follow sooner in such a run
+FEWEST_STEPS = 644  # of the demo
+SHARE = 0.85  # of a GPU's free memory; the rest is for its libraries
+# Millions of activations of an image of 224 px, as timm counts them: what a
+# step keeps grows with them, and with the width.
+ACTIVATIONS = {18: 2.48, 34: 3.74, 50: 11.11, 101: 16.23, 152: 22.56}
+# Estimated by simulation, not measured: on a GPU configs/scfs_r50.py takes 7.3
+# GB at 32 images, 13.7 at 64 and 52 at 256, so 0.9 GB and 0.2 for each image
+# of 2 x 224 and 8 x 96 px.
+FIXED, EACH = 0.9e9, 0.2e9
+
+
+def read_table() -> list[dict[str, str]]:
+    """Return the columns of the table: values by setting."""
+    with open(Path(__file__).with_name('table.csv'), encoding='utf-8') as file:
+        names, *columns, _ = zip(*csv.reader(file), strict=True)
+    return [
+        {name: v.replace(',', '') for name, v in zip(names, c, strict=True)}
+        for c in columns
+    ]
+
+
+TABLE = read_table()
+FROM = [int(column['images from']) for column in TABLE]
+
+
+class Images(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        folder (Path): The folder, absolute.
+        total (int): Its images, at any depth.
+        side (int): Their median shorter side, in px.
+    """
+
+    folder: Path
+    total: int
+    side: int
+
+
+class Machine(NamedTuple):
+    """What a run has.
+
+    Attributes:
+        gpus (int): 0 for a run on the CPU.
+        memory (float): Bytes of a GPU, or of the machine.
+        cores (int): Of the CPU.
+    """
+
+    gpus: int = 0
+    memory: float = 0
+    cores: int = 1
+
+
+def look_at_images(folder: str | Path) -> Images:
+    """Count a folder's images and read some of their headers.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no image in it.
+        ValueError: There are too few, or none tells its size.
+    """
+    path = Path(folder).expanduser().resolve()
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f'no folder {str(folder)!r}: name the folder of your images'
+        )
+    images = ImageFiles(data_root=str(path))
+    count = len(images)
+    if count < FROM[0]:
+        raise ValueError(
+            f'{str(folder)!r} has {count} images, and a pre-training needs '
+            f'{FROM[0]} or more: add images, or start your detector from an '
+            'existing network (--pretrained of tools/train.py)'
+        )
+    places = range(0, count, max(count // SAMPLE, 1))
+    shapes = [read_shape(images.get_data_info(i)['img_path']) for i in places]
+    sides = [min(shape) for shape in shapes if shape]
+    if not sides:
+        raise ValueError(
+            f'none of {len(shapes)} images of {str(folder)!r} says how large '
+            'it is: look at the files'
+        )
+    return Images(path, count, int(median(sides)))
+
+
+def read_shape(path: str) -> tuple[int, int] | None:
+    """Return an image's (height, width) by its header, None without one."""
+    try:
+        with open(path, 'rb') as file:
+            start = file.read(HEADER)
+            # A TIFF may have its header at the end.
+            header = read_header(start) or read_header(start + file.read())
+    except OSError:
+        return None
+    return header.size[::-1] if header else None
+
+
+def look_at_machine(gpus: int | None = None) -> Machine:
+    """Return what a run has here, with all GPUs or with some.
+
+    Args:
+        gpus (int, optional): How many it will have, 0 for the CPU. Defaults
+            to None: all that torch sees.
+
+    Returns:
+        Machine: Its memory is what is free on the fullest GPU, or all of the
+        machine's; 0 for GPUs that are not here, which have cores enough.
+    """
+    found = range(torch.cuda.device_count() * torch.cuda.is_available())
+    gpus = len(found) if gpus is None else gpus
+    cores = len(os.sched_getaffinity(0))
+    if not gpus:
+        pages = os.sysconf('SC_PHYS_PAGES')
+        return Machine(0, os.sysconf('SC_PAGE_SIZE') * pages, cores)
+    if not found:
+        return Machine(gpus, 0, 16 * gpus)
+    free = min(torch.cuda.mem_get_info(i)[0] for i in found)
+    return Machine(gpus, free, cores)
+
+
+def step_memory(
+    batch: int,
+    depth: int = 50,
+    width: int = 64,
+    views: tuple[int, int, int] = (224, 96, 8),
+) -> float:
+    """Estimate the bytes that a training step of SCFS takes on a GPU.
+
+    In half precision. From three measurements of a ResNet-50, scaled to other
+    networks by their activations and to other views by their area.
+
+    Args:
+        batch (int): Images of the process.
+        depth (int): Of the ResNet. Defaults to 50.
+        width (int): Its ``base_channels``. Defaults to 64.
+        views (tuple[int, int, int]): Sizes in px of a global and a local
+            view, and the number of local ones. Defaults to the paper's.
+
+    Example:
+        >>> round(step_memory(64) / 1e9, 1)
+        13.7
+    """
+    network = ACTIVATIONS[depth] / ACTIVATIONS[50] * width / 64
+    pixels = views[2] * views[1] ** 2 + 2 * views[0] ** 2
+    return FIXED + batch * EACH * network * pixels / (8 * 96**2 + 2 * 224**2)
+
+
+def column_of(images: int, is_short: bool) -> dict[str, str]:
+    """Return the table's column for a number of images."""
+    place = sum(images >= first for first in FROM) - 1
+    return TABLE[min(max(place, 0), 1 if is_short else len(TABLE))]
+
+
+def view_sizes(side: int, is_cpu: bool) -> tuple[int, int, int]:
+    """Return the px of a global and a local view, and the local ones.
+
+    A view is not larger than the images, and no ResNet divides by less than
+    32. The sizes have the paper's ratio, 96 to 224.
+    """
+    largest = 64 if is_cpu else 224
+    size = min(max(side // 32 * 32, 64), largest)
+    return size, round(size * 96 / 224 / 32) * 32, 2 if is_cpu else 8
+
+
+class Settings(NamedTuple):
+    """What the table and the machine make of a folder.
+
+    Attributes:
+        batch (int): Images a step of each process.
+        processes (int): GPUs, or 1.
+        epochs (int): The run's one length; the shares below follow it.
+        steps (int): The same length in steps.
+        depth (int): Of the ResNet.
+        width (int): Its channels.
+        views (tuple[int, int, int]): Px of a global and a local view, and
+            how many local ones.
+        column (dict[str, str]): The table's.
+        memory (float): What a step takes, in bytes.
+    """
+
+    batch: int
+    processes: int
+    epochs: int
+    steps: int
+    depth: int
+    width: int
+    views: tuple[int, int, int]
+    column: dict[str, str]
+    memory: float
+
+    @property
+    def is_brief(self) -> bool:
+        """Whether teacher and centers must follow sooner."""
+        return self.steps < BRIEF
+
+    def share(self, part: float) -> int:
+        """Return a part of the run in whole epochs."""
+        return max(round(part * self.epochs), 1)
+
+
+def choose(
+    images: Images, machine: Machine, steps: int | None = None
+) -> Settings:
+    """Choose the settings of a pre-training.
+
+    Args:
+        images (Images): From :func:`look_at_images`.
+        machine (Machine): From :func:`look_at_machine`.
+        steps (int, optional): The run's length, rounded to whole epochs.
+            Defaults to None, the table's.
+
+    Raises:
+        ValueError: The memory does not hold two images, or steps is too low.
+    """
+    if steps is not None and steps < 1:
+        raise ValueError(f'steps={steps} must be at least 1')
+    is_cpu = not machine.gpus
+    is_short = is_cpu or (steps is not None and steps < SHORT)
+    column = column_of(images.total, is_short)
+    views = view_sizes(images.side, is_cpu)
+    depth = 18 if is_cpu else int(column['ResNet on GPUs'])
+    width = 16 if is_cpu else 64
+    wanted = 64 if is_cpu else int(column['images a step'])
+    # Two steps an epoch at least, and two images for batch norm.
+    total = min(wanted, images.total // 2)
+    processes = max(min(machine.gpus, total // 2), 1)
+    batch = total // processes
+    if not is_cpu:
+        each = step_memory(1, depth, width, views) - FIXED
+        fits = int((SHARE * machine.memory - FIXED) // each)
+        if fits < 2:
+            raise ValueError(
+                f'{machine.memory / GIB:.1f} GiB of free GPU memory do not '
+                'hold two images: end other programs on it, or train on the '
+                'CPU (--gpus 0)'
+            )
+        batch = min(batch, fits)
+    # A multiple of eight suits GPUs.
+    batch = batch // 8 * 8 or batch // 2 * 2
+    per_epoch = images.total // (batch * processes)
+    length = column_of(images.total, False)[
+        'steps on a CPU' if is_cpu else 'steps on GPUs'
+    ]
+    if steps is not None:
+        epochs = max(round(steps / per_epoch), 2)  # the warm-up has one
+    elif length.endswith(' epochs'):
+        epochs = int(length.split()[0])
+    else:  # as many images as with the table's batch
+        epochs = max(round(int(length) * wanted / images.total), SHORTEST)
+    return Settings(
+        batch,
+        processes,
+        epochs,
+        epochs * per_epoch,
+        depth,
+        width,
+        views,
+        column,
+        step_memory(batch, depth, width, views),
+    )
+
+
+def departures(cfg: Config, images: int) -> Iterator[tuple[str, str]]:
+    """Yield where a config departs from the table in a way known to fail.
+
+    What failed is measured in docs/en/learning.md. Configs of other
+    algorithms than SCFS and DINO have none.
+
+    Args:
+        cfg (Config): A pre-training.
+        images (int): How many it trains on.
+
+    Yields:
+        tuple[str, str]: What is wrong, and the settings that change it.
+    """
+    if cfg.model.get('type') not in ('SCFS', 'DINO'):
+        return
+    hooks = {name: hook or {} for name, hook in cfg.default_hooks.items()}
+    neck = cfg.model.get('neck') or {}
+    per_epoch = max(images // cfg.train_dataloader.batch_size, 1)
+    epochs = cfg.train_cfg.get('max_epochs', 0)
+    steps = epochs * per_epoch
+    table = column_of(images, steps < SHORT)
+    prototypes = neck.get('num_prototypes', 65536)
+    if prototypes > images:
+        yield (
+            f'{prototypes} prototypes for {images} images: most are never '
+            'chosen',
+            'model.neck.num_prototypes='
+            f'{min(int(table["prototypes"]), images)}',
+        )
+    frozen = hooks.get('frozen_prototypes', {}).get('epochs', 1)
+    wanted = round(float(table['prototypes frozen']) * epochs)
+    norm = table["projector's norm"]
+    if norm != 'none' and not neck.get('norm_cfg') and frozen < wanted:
+        yield (
+            f'the prototypes move after {frozen * per_epoch} steps, and '
+            "DINO's projector has no norm: made for a million images, this "
+            'found 3,000 all alike',
+            f'model.neck.norm_cfg.type={norm} '
+            f'default_hooks.frozen_prototypes.epochs={wanted}',
+        )
+    momentum = hooks.get('teacher', {}).get('momentum', 0.996)
+    if (1 - momentum) * steps < 4:
+        yield (
+            f'a teacher of momentum {momentum} is a mean of more than a '
+            f'quarter of the {steps} steps',
+            'default_hooks.teacher.momentum=0.99',
+        )
+    if 0 < steps < FEWEST_STEPS:
+        yield (
+            f'{steps} steps: the shortest run known to learn has '
+            f'{FEWEST_STEPS}, and 300 were too few',
+            f'train_cfg.max_epochs={-(-FEWEST_STEPS // per_epoch)} or more',
+        )
+    temperature = hooks.get('teacher_temp', {}).get('end', 0.07)
+    if temperature > 0.1:
+        yield (
+            f'a teacher of temperature {temperature}: at 0.2 it '
+            'finds all prototypes equally likely',
+            f'default_hooks.teacher_temp.end={table["its end"]}',
+        )
+    if cfg.model.head.get('center_momentum', 0.9) >= 1:
+        yield (
+            'model.head.center_momentum=1: with centers that stand still all '
+            'images get one prototype',
+            'model.head.center_momentum=0.9',
+        )

@@ -1,0 +1,246 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""The table of settings, and what it makes of folders and machines."""
+
+import csv
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from mmscfs.recipes import (
+    GIB,
+    Machine,
+    choose,
+    departures,
+    look_at_images,
+    look_at_machine,
+    step_memory,
+)
+from mmscfs.recipes.table import TABLE, Images, view_sizes
+
+ROOT = Path(__file__).parents[2]
+CPU = Machine(cores=2)
+GPU = Machine(gpus=1, memory=80 * GIB, cores=16)
+EIGHT = GPU._replace(gpus=8, cores=64)
+DEMO = 'scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py'
+IMAGENET = 1_281_167
+
+
+def images(count, side=500):
+    return Images(Path('/images'), count, side)
+
+
+def config(name, **options):
+    cfg = Config.fromfile(ROOT / 'configs' / name)
+    cfg.merge_from_dict(options)
+    return cfg
+
+
+def test_the_guide_shows_the_table():
+    with open(ROOT / 'mmscfs/recipes/table.csv', encoding='utf-8') as file:
+        rows = [*csv.reader(file)]
+    page = (ROOT / 'docs/en/pretrain.md').read_text(encoding='utf-8')
+    shown = [
+        [cell.strip() for cell in line.strip('| ').split(' | ')]
+        for line in page.splitlines()
+        if line.startswith('| ')
+    ]
+    place = shown.index(rows[0])
+    assert shown[place : place + len(rows)] == rows
+
+
+@pytest.mark.parametrize(
+    ('count', 'machine', 'batch', 'epochs', 'steps'),
+    [
+        # A step of 64 images: 404 // 64 = 6 an epoch; the length is that of
+        # 2,000 steps: 2,000 * 64 / 404 = 316.8 epochs.
+        (404, CPU, 64, 317, 6 * 317),
+        (5_000, CPU, 64, 51, 78 * 51),  # 4,000 * 64 / 5,000 = 51.2
+        (100_000, CPU, 64, 20, 1562 * 20),
+        (404, GPU, 64, 1584, 6 * 1584),  # 10,000 * 64 / 404 = 1584.2
+        (5_000, GPU, 128, 512, 39 * 512),  # 20,000 * 128 / 5,000
+        (30_000, GPU, 256, 341, 117 * 341),  # 40,000 * 256 / 30,000 = 341.3
+        (100_000, GPU, 256, 200, 390 * 200),
+        (IMAGENET, EIGHT, 32, 200, 5004 * 200),
+        # Two batches an epoch, of a multiple of eight.
+        (100, CPU, 48, 1280, 2 * 1280),  # 2,000 * 64 / 100
+        # 0.85 * 24 GiB are 21.9 GB: 0.9 and 104 images of 0.2.
+        (IMAGENET, GPU._replace(memory=24 * GIB), 104, 200, 12318 * 200),
+    ],
+)
+def test_batch_and_length(count, machine, batch, epochs, steps):
+    found = choose(images(count), machine)
+    assert (found.batch, found.processes) == (batch, max(machine.gpus, 1))
+    assert (found.epochs, found.steps) == (epochs, steps)
+
+
+def test_more_images_need_larger_networks_and_longer_runs():
+    counts = (100, 404, 999, 1_000, 5_000, 10_000, 50_000, 100_000, IMAGENET)
+    for machine in (CPU, GPU, EIGHT):
+        found = [choose(images(count), machine) for count in counts]
+        seen = [s.epochs * n for s, n in zip(found, counts, strict=True)]
+        assert all(few < 1.01 * more for few, more in pairwise(seen))
+        for few, more in pairwise(found):
+            assert few.depth <= more.depth
+            assert int(few.column['prototypes']) <= int(
+                more.column['prototypes']
+            )
+            assert float(few.column['prototypes frozen']) >= float(
+                more.column['prototypes frozen']
+            )
+    assert {choose(images(count), CPU).width for count in counts} == {16}
+
+
+def test_a_short_run_takes_no_settings_for_many_images():
+    for count in (30_000, IMAGENET):
+        assert choose(images(count), GPU, 9_000).column == TABLE[1]
+        assert choose(images(count), CPU).column == TABLE[1]
+    assert choose(images(404), GPU, 9_000).column == TABLE[0]
+    found = choose(images(5_000), CPU, 700)
+    assert (found.epochs, found.steps) == (9, 9 * 78)  # 700 / 78 = 8.97
+    assert found.share(1 / 20) == 1
+    with pytest.raises(ValueError, match='steps=0 must be'):
+        choose(images(404), CPU, 0)
+
+
+@pytest.mark.parametrize(
+    ('side', 'sizes'),
+    [
+        # 96 / 224 of it, to the nearest multiple of 32.
+        (20, (64, 32)),
+        (64, (64, 32)),
+        (100, (96, 32)),
+        (130, (128, 64)),
+        (160, (160, 64)),
+        (200, (192, 96)),
+        (224, (224, 96)),
+        (4000, (224, 96)),
+    ],
+)
+def test_views_are_not_larger_than_images(side, sizes):
+    assert view_sizes(side, False) == (*sizes, 8)
+    assert view_sizes(side, True) == (64, 32, 2)
+
+
+def test_memory_as_measured():
+    for batch, measured in ((32, 7.3e9), (64, 13.7e9), (256, 52e9)):
+        assert step_memory(batch) == pytest.approx(measured, rel=0.01)
+    # A quarter of the area, and a quarter of the width: a sixteenth.
+    small = step_memory(64, 50, 16, (112, 48, 8)) - step_memory(0)
+    assert small == pytest.approx(64 * 0.2e9 / 16)
+    with pytest.raises(ValueError, match='do not hold two images'):
+        choose(images(404), GPU._replace(memory=GIB))
+
+
+@pytest.mark.parametrize(
+    ('gpus', 'here', 'expected'),
+    [
+        (None, 2, (2, 30 * GIB)),
+        (1, 2, (1, 30 * GIB)),
+        (0, 2, (0, 4096 * 1000)),
+        (None, 0, (0, 4096 * 1000)),
+        (4, 0, (4, 0)),  # of another machine
+    ],
+)
+def test_a_machine_is_looked_at(monkeypatch, gpus, here, expected):
+    free = [40 * GIB, 30 * GIB]
+    pages = {'SC_PAGE_SIZE': 4096, 'SC_PHYS_PAGES': 1000}
+    monkeypatch.setattr('os.sysconf', pages.__getitem__)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: here > 0)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: here)
+    monkeypatch.setattr('torch.cuda.mem_get_info', lambda i: (free[i], 0))
+    assert look_at_machine(gpus)[:2] == expected
+
+
+def write_images(folder, count):
+    folder.mkdir()
+    image = np.zeros((90, 70, 3), np.uint8)
+    assert cv2.imwrite(str(folder / '0.jpg'), image)
+    for i in range(1, count):
+        (folder / f'{i}.jpg').symlink_to(folder / '0.jpg')
+
+
+def test_a_folder_is_counted_and_measured(tmp_path):
+    write_images(tmp_path / 'many', 400)
+    (tmp_path / 'many/notes.txt').touch()
+    (tmp_path / 'many/broken.jpg').write_bytes(b'no image')
+    found = look_at_images(tmp_path / 'many')
+    assert found == (tmp_path / 'many', 401, 70)
+
+
+@pytest.mark.parametrize(
+    ('count', 'error', 'message'),
+    [
+        (None, FileNotFoundError, 'no folder '),
+        (0, FileNotFoundError, 'no image in '),
+        (99, ValueError, 'has 99 images, and a pre-training needs 100'),
+    ],
+)
+def test_too_few_images_are_refused(tmp_path, count, error, message):
+    folder = tmp_path / 'images'
+    if count:
+        write_images(folder, count)
+    elif count == 0:
+        folder.mkdir()
+    with pytest.raises(error, match=message):
+        look_at_images(folder)
+
+
+@pytest.mark.parametrize(
+    ('name', 'count', 'options', 'remedies'),
+    [
+        # What learns, and what the paper trains.
+        (DEMO, 3_000, {}, []),
+        ('scfs_r50.py', IMAGENET, {}, []),
+        (
+            'scfs/scfs_resnet50_8xb32-mcrop-coslr-200e_in100.py',
+            126_689,
+            {},
+            [],
+        ),
+        ('co2/mocov2-co2_resnet50_8xb32-coslr-200e_in1k.py', 400, {}, []),
+        # What failed: docs/en/learning.md.
+        (
+            'scfs_r50.py',
+            404,
+            {},
+            ['num_prototypes=256', 'frozen_prototypes.epochs=200'],
+        ),
+        (
+            DEMO,
+            3_000,
+            {'default_hooks.teacher_temp.end': 0.2},
+            ['default_hooks.teacher_temp.end=0.05'],
+        ),
+        (
+            DEMO,
+            3_000,
+            {'model.head.center_momentum': 1},
+            ['model.head.center_momentum=0.9'],
+        ),
+        (
+            DEMO,
+            3_000,
+            {
+                'model.neck.norm_cfg': None,
+                'default_hooks.frozen_prototypes.epochs': 1,
+                'default_hooks.teacher.momentum': 0.996,
+            },
+            ['norm_cfg.type=BN1d', 'default_hooks.teacher.momentum=0.99'],
+        ),
+        # 6 steps an epoch: 50 epochs are 300 steps, 108 are 648.
+        (DEMO, 404, {'train_cfg.max_epochs': 50}, ['_prototypes=256', '=108']),
+    ],
+)
+def test_what_is_known_to_fail_is_named(name, count, options, remedies):
+    if options.get('train_cfg.max_epochs'):
+        options = options | {'default_hooks.teacher.momentum': 0.9}
+    found = [
+        remedy for _, remedy in departures(config(name, **options), count)
+    ]
+    assert len(found) == len(remedies), found
+    for remedy, text in zip(remedies, found, strict=True):
+        assert remedy in text

@@ -1,0 +1,250 @@
+#!/usr/bin/env python
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Write the config of a pre-training or a detector for your own data.
+
+For a folder of images it chooses network, crops, batch, length and all that
+follows from it, by the table in docs/en/pretrain.md and by this machine. For
+COCO annotations and a checkpoint it writes a Mask R-CNN with its classes,
+image size, schedule and the widths of the checkpoint's backbone. The config
+is built before it is written, and has a reason for each value. Then the
+command prints how long the training takes, and the commands that follow.
+"""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from command_line import make_parser
+
+if TYPE_CHECKING:
+    from mmscfs.recipes import Machine
+
+EXAMPLES = """
+examples:
+  # a pre-training on any folder of images
+  python tools/recipe.py my/images --out my_scfs.py
+  # a tenth of the table's length, and k-NN on labeled images on the way
+  python tools/recipe.py my/images --out my_scfs.py --steps 1000 \\
+      --labeled my/labeled
+  # for another machine: 8 GPUs of 80 GiB
+  python tools/recipe.py my/images --out my_scfs.py --gpus 8 --gpu-memory 80
+  # a detector that starts from the checkpoint
+  python tools/recipe.py --detector my/annotations.json --images my/images \\
+      --pretrained work_dirs/my_scfs/epoch_1600.pth --out my_det.py
+
+exit code: 0 the config is written, 1 it cannot be, 2 wrong call
+"""
+TRIED = 3  # steps that are timed
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line; a bad value exits with code 2."""
+    parser = make_parser(__doc__, EXAMPLES)
+    parser.add_argument(
+        'folder',
+        nargs='?',
+        metavar='IMAGES',
+        help='folder of the images to pre-train on, at any depth',
+    )
+    parser.add_argument(
+        '--out',
+        required=True,
+        metavar='CONFIG.py',
+        help='config to write, a new file',
+    )
+    parser.add_argument(
+        '--steps',
+        type=int,
+        metavar='N',
+        help="length of the training (default: the table's; detectors 12 "
+        'epochs, at least 3000 steps, on a CPU 1000)',
+    )
+    parser.add_argument(
+        '--labeled',
+        metavar='FOLDER',
+        help='measure k-NN on the way: a folder for each class below its '
+        'train and val',
+    )
+    parser.add_argument(
+        '--gpus',
+        type=int,
+        metavar='N',
+        help='GPUs of the training, 0 for the CPU (default: those of this '
+        'machine)',
+    )
+    parser.add_argument(
+        '--gpu-memory',
+        type=float,
+        metavar='GIB',
+        help='memory of each (default: what is free on this machine)',
+    )
+    parser.add_argument(
+        '--detector',
+        metavar='ANNOTATIONS',
+        help='write the config of a detector for this COCO file',
+    )
+    parser.add_argument(
+        '--pretrained',
+        metavar='CHECKPOINT',
+        help='checkpoint that the detector starts from',
+    )
+    parser.add_argument(
+        '--images',
+        metavar='FOLDER',
+        help="images of --detector (default: the annotations' folder)",
+    )
+    parser.add_argument(
+        '--val',
+        metavar='ANNOTATIONS',
+        help='COCO file to validate on (default: every fifth image of '
+        '--detector, in two new files beside --out)',
+    )
+    parser.add_argument(
+        '--val-images',
+        metavar='FOLDER',
+        help='images of --val (default: --images)',
+    )
+    args = parser.parse_args()
+    if (args.folder is None) == (args.detector is None):
+        parser.error('name a folder of images, or --detector ANNOTATIONS')
+    if args.detector and not args.pretrained:
+        parser.error('--detector requires --pretrained CHECKPOINT')
+    names = ('pretrained', 'images', 'val', 'val_images')
+    for name in ('labeled',) if args.detector else names:
+        if getattr(args, name) is not None:
+            option = f'--{name.replace("_", "-")}'
+            kind = 'a pre-training' if args.detector else '--detector'
+            parser.error(f'{option} is for {kind}')
+    if args.gpus is not None and args.gpus < 0:
+        parser.error(f'--gpus {args.gpus} must be at least 0')
+    return args
+
+
+def machine_of(args: argparse.Namespace) -> 'Machine':
+    """Return the machine of the training, this one or another."""
+    from mmscfs.recipes import GIB, look_at_machine
+
+    machine = look_at_machine(args.gpus)
+    if args.gpu_memory is not None and machine.gpus:
+        machine = machine._replace(memory=args.gpu_memory * GIB)
+    if not machine.memory:
+        raise ValueError(
+            f'--gpus {machine.gpus}: this machine has no GPU to look at; say '
+            'how much memory each has with --gpu-memory'
+        )
+    return machine
+
+
+def train_command(args: argparse.Namespace, processes: int) -> str:
+    """Return the command that trains the config."""
+    out = shlex.quote(args.out)
+    if processes > 1:
+        return f'tools/dist_train.sh {out} {processes}'
+    hide = 'CUDA_VISIBLE_DEVICES= ' if args.gpus == 0 else ''
+    return f'{hide}python tools/train.py {out}'
+
+
+def pretraining(args: argparse.Namespace) -> None:
+    """Write a pre-training, and say what it is and what follows."""
+    import torch
+
+    from mmscfs.recipes import GIB, time_step, write_pretraining
+
+    machine = machine_of(args)
+    cfg, settings, images = write_pretraining(
+        args.folder,
+        args.out,
+        machine=machine,
+        steps=args.steps,
+        labeled=args.labeled,
+    )
+    total = settings.batch * settings.processes
+    size, local, number = settings.views
+    print(f'{args.out}: SCFS for {images.total:,} images')
+    rows = {
+        'images': f'{images.total:,}, {images.side} px on the shorter side '
+        '(median)',
+        'network': f'ResNet-{settings.depth} of {settings.width} channels',
+        'views': f'2 of {size} px, {number} of {local} px',
+        'length': f'{settings.steps:,} steps of {total} images, '
+        f'{settings.epochs:,} epochs',
+        'devices': f'{settings.processes} GPU(s)' if machine.gpus else 'CPU',
+        'memory': f'about {settings.memory / GIB:.1f} GiB of '
+        f'{machine.memory / GIB:.1f} GiB for each process',
+    }
+    if bool(machine.gpus) == torch.cuda.is_available():
+        seconds = time_step(cfg, TRIED)
+        minutes = seconds * settings.steps / 60
+        took = (
+            f'{minutes:.0f} minutes'
+            if minutes < 90
+            else f'{minutes / 60:.1f} hours'
+        )
+        rows['time'] = f'about {took}: {TRIED} steps took {seconds:.2f} s each'
+    else:
+        rows['time'] = 'not known: no step can be timed on this machine'
+    for name, value in rows.items():
+        print(f'  {name:8} {value}')
+    work_dir = shlex.quote(f'work_dirs/{Path(args.out).stem}')
+    print(
+        'next:',
+        f'  {train_command(args, settings.processes)}',
+        f'  python tools/analysis_tools/report.py {work_dir}',
+        'or, with COCO annotations, a detector from it:',
+        '  python tools/recipe.py --detector ANNOTATIONS.json --pretrained '
+        f'{work_dir}/epoch_{settings.epochs}.pth --out my_det.py',
+        sep='\n',
+    )
+
+
+def detector(args: argparse.Namespace) -> None:
+    """Write a detector, and say what it is and what follows."""
+    from mmscfs.recipes import write_detector
+
+    machine = machine_of(args)
+    _, values = write_detector(
+        args.detector,
+        args.out,
+        pretrained=args.pretrained,
+        images=args.images,
+        val=args.val,
+        val_images=args.val_images,
+        machine=machine,
+        steps=args.steps,
+    )
+    print(
+        f'{args.out}: Mask R-CNN, {len(values["classes"])} classes, from a '
+        f'ResNet-{values["depth"]} of {values["width"]} channels'
+    )
+    if not args.val:
+        print(
+            f'  Every fifth image validates: {values["val"].name}, '
+            f'{values["train"].name}. Name a file with --val where images '
+            'of one scene must stay together.'
+        )
+    work_dir = shlex.quote(f'work_dirs/{Path(args.out).stem}')
+    print(
+        f'  length   {values["steps"]:,} steps of {values["total"]} images, '
+        f'{values["seen"]:,} epochs',
+        f'  images   {values["shape"][1]} px on the shorter side',
+        'next:',
+        f'  {train_command(args, max(machine.gpus, 1))} --pretrained '
+        f'{shlex.quote(args.pretrained)}',
+        f'  python tools/analysis_tools/report.py {work_dir}',
+        sep='\n',
+    )
+
+
+def main() -> None:
+    """Write the config."""
+    args = parse_args()
+    try:
+        (detector if args.detector else pretraining)(args)
+    except (ValueError, OSError) as error:
+        sys.exit(f'error: {error}')
+
+
+if __name__ == '__main__':
+    main()
