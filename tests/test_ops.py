@@ -316,13 +316,15 @@ def test_commands_log_the_operators_and_refuse_the_model(
     runner = SimpleNamespace(
         model=build('dcn/mask-rcnn_r50-dconv-c3-c5_fpn_1x_coco'),
         logger=SimpleNamespace(info=lines.append),
+        register_hook=lambda hook: None,
     )
     monkeypatch.setattr(Runner, 'from_cfg', lambda cfg: runner)
-    with pytest.raises(SystemExit) as end:
-        build_runner(Config())
-    assert str(end.value).startswith('error: the model needs compiled')
+    with pytest.raises(ValueError, match='^the model needs compiled'):
+        build_runner(Config(), ['a change'])
     assert lines == [
-        "Operators of mmcv: torchvision's NMS, RoIAlign and sigmoid focal loss"
+        "Operators of mmcv: torchvision's NMS, RoIAlign and sigmoid focal "
+        'loss',
+        'a change',
     ]
 
 

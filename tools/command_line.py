@@ -3,8 +3,11 @@
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +16,38 @@ if TYPE_CHECKING:  # else --help would wait for torch
     from mmengine.runner import Runner
 
 PREFIX = 'mmscfs::'
+# Functions of loops, in which a run has begun.
+STEPS = {'run_epoch', 'run_iter', '__next__'}
 # Beside the tools, in a checkout and where they are installed.
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 
 
+# A word, or what follows its "=", that begins with the home directory.
+HOME = re.compile(r'(^|=)~(?=/|$)')
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, which puts the home directory for ``~`` in every path.
+
+    A shell does so only at the beginning of a word.
+    """
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore
+        """Parse the command line."""
+        words = sys.argv[1:] if args is None else args
+        home = os.path.expanduser('~')
+        words = [
+            HOME.sub(lambda found: found[1] + home, word)
+            if isinstance(word, str)
+            else word
+            for word in words
+        ]
+        return super().parse_known_args(words, namespace)
+
+
 def make_parser(description: str, examples: str) -> argparse.ArgumentParser:
     """Return a parser whose help keeps the lines of its texts."""
-    return argparse.ArgumentParser(
+    return Parser(
         description=description,
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -133,13 +161,36 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
-def read_config(path: str) -> 'Config':
-    """Read a config, which may inherit from one named ``mmscfs::...``."""
-    from mmengine.config import Config
+def read_config(args: argparse.Namespace) -> 'Config':
+    """Read the config with its options, and check that each is read.
 
-    import mmscfs  # noqa: F401  (makes the names known)
+    Keeps what was changed for the run's length in ``args.changes``. Exits if
+    nothing reads a setting.
+    """
+    from mmscfs.settings import expand_home, read_config
 
-    return Config.fromfile(path)
+    args.cfg_options = expand_home(args.cfg_options)
+    with errors_in_one_line():
+        cfg, args.changes = read_config(args.config, args.cfg_options)
+    return cfg
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Exit with one line for an error before the first step of a run.
+
+    Later ones keep their traceback. A type that no registry has is a KeyError
+    of mmengine.
+    """
+    try:
+        yield
+    except (ValueError, OSError, SyntaxError, KeyError) as error:
+        frames = {f.name for f in traceback.extract_tb(error.__traceback__)}
+        text = str(error.args[0] if len(error.args) == 1 else error)
+        is_ours = not isinstance(error, KeyError) or 'registry' in text
+        if not is_ours or frames & STEPS:
+            raise
+        sys.exit(f'error: {text}')
 
 
 def merge_common(cfg: 'Config', args: argparse.Namespace) -> None:
@@ -153,14 +204,21 @@ def merge_common(cfg: 'Config', args: argparse.Namespace) -> None:
         cfg.merge_from_dict(args.cfg_options)
 
 
-def build_runner(cfg: 'Config') -> 'Runner':
+def build_runner(cfg: 'Config', changes: Sequence[str] = ()) -> 'Runner':
     """Build the runner, of the type that the config names, if it does.
 
-    Exits if its model needs operators of mmcv that are not installed.
+    Args:
+        cfg (Config): The config.
+        changes (Sequence[str]): Lines for the log, see :func:`read_config`.
+            Defaults to none.
+
+    Raises:
+        ValueError: Its model needs operators of mmcv that are not installed.
     """
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
 
+    from mmscfs.engine.hooks import LengthHook
     from mmscfs.engine.runner_access import unwrapped_model
     from mmscfs.ops import check_operators, describe_operators
 
@@ -168,9 +226,8 @@ def build_runner(cfg: 'Config') -> 'Runner':
         runner = RUNNERS.build(cfg)
     else:
         runner = Runner.from_cfg(cfg)
-    runner.logger.info(describe_operators())
-    try:
-        check_operators(unwrapped_model(runner))
-    except ValueError as error:
-        sys.exit(f'error: {error}')
+    runner.register_hook(LengthHook())
+    for line in (describe_operators(), *changes):
+        runner.logger.info(line)
+    check_operators(unwrapped_model(runner))
     return runner

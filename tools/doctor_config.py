@@ -51,14 +51,15 @@ def check_config(args: argparse.Namespace) -> Iterator[Finding]:
     if problem:
         yield Finding('config', problem, MISSING, 'the commands above')
         return
-    from mmengine.config import Config
     from mmengine.registry import init_default_scope
 
-    from mmscfs.engine import prepare_config
+    from mmscfs.settings import read_config
 
     try:
-        cfg = Config.fromfile(args.config)
-        cfg.merge_from_dict(args.cfg_options or {})
+        cfg, _ = read_config(args.config, args.cfg_options)
+
+        from mmscfs.engine import prepare_config  # slow
+
         prepare_config(cfg)
     except Exception as error:  # a config is code, which raises anything
         remedy = 'correct what the message names'

@@ -12,6 +12,7 @@ from command_line import (
     add_common_options,
     add_pretrained_options,
     build_runner,
+    errors_in_one_line,
     make_parser,
     merge_common,
     parse,
@@ -147,8 +148,10 @@ def resume_again(cfg: 'Config') -> None:
 def main() -> None:
     """Train."""
     args = parse_args()
+    cfg = read_config(args)
+    merge_args(cfg, args)
 
-    # After parsing, so that --help and a wrong option answer at once.
+    # Now, so that --help and a wrong option or setting answer at once.
     from mmscfs.datasets.checks import check_data
     from mmscfs.engine import (
         check_work_dir,
@@ -157,9 +160,7 @@ def main() -> None:
         start_from,
     )
 
-    cfg = read_config(args.config)
-    merge_args(cfg, args)
-    try:  # before the runner touches the work directory
+    with errors_in_one_line():  # before the runner touches the work directory
         if not args.overwrite:
             check_work_dir(cfg)
         prepare_config(cfg)
@@ -170,9 +171,7 @@ def main() -> None:
             resume_again(cfg)
         else:
             choose_checkpoint(cfg)
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
-    build_runner(cfg).train()
+        build_runner(cfg, args.changes).train()
 
 
 if __name__ == '__main__':

@@ -95,30 +95,28 @@ def read_config(path: str, overrides: dict | None = None) -> 'Config':
     """Read a config, which may be named ``mmscfs::...``.
 
     Raises:
-        ValueError: It cannot be read, or lacks what ``overrides`` set.
+        ValueError: It cannot be read, or nothing reads one of its settings
+            or of ``overrides``.
     """
-    from mmengine.config import Config
-
-    from mmscfs.engine import apply_multi_crop
+    from mmscfs import settings
     from mmscfs.hub import PREFIX, find_config
 
     try:
         is_name = path.startswith(PREFIX)
-        cfg = Config.fromfile(find_config(path) if is_name else path)
+        cfg, _ = settings.read_config(
+            find_config(path) if is_name else path, overrides
+        )
+    except ValueError:
+        raise
     except Exception as error:  # a config is code, which raises anything
         raise ValueError(
             f'config {path} cannot be read ({type(error).__name__}: {error}): '
             'correct what this names'
         ) from error
-    if overrides:
-        try:
-            cfg.merge_from_dict(overrides)
-            apply_multi_crop(cfg)
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f'--cfg-options do not fit {path} ({error}): name settings '
-                'that it has'
-            ) from error
+
+    from mmscfs.engine import apply_multi_crop  # slow
+
+    apply_multi_crop(cfg)
     return cfg
 
 

@@ -72,10 +72,10 @@ def check_coco(
     known = [name for name in names if name in classes]
     if known != list(classes):
         # mmdet numbers the classes in the order of the file.
-        warn(
+        raise ValueError(
             f'{where}.metainfo lists the classes in another order than '
-            f'{path!r}: mmdet will call the detections wrong names; use '
-            f'classes=({short(known)})'
+            f'{path!r}, so mmdet would give the detections wrong names: set '
+            f'classes=({", ".join(map(repr, known))})'
         )
     needs_masks = any(step.get('with_mask') for step in steps)
     check_annotations(

@@ -1,0 +1,27 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from pathlib import Path
+
+import pytest
+
+from mmscfs.settings import read_config
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+
+
+@pytest.fixture
+def read(tmp_path, monkeypatch):
+    """Return a function that reads a config of ours, or one that inherits."""
+    # Those of detectors would import mmdet, which the checks do not need.
+    monkeypatch.setattr(
+        'mmscfs.settings.import_modules_from_strings', lambda **_: None
+    )
+
+    def read(name, options=None, text='', base='_base_ = [{!r}]\n'):
+        path = CONFIGS / name
+        if text:
+            child = tmp_path / 'child.py'
+            child.write_text(base.format(str(path)) + text)
+            path = child
+        return read_config(path, options)
+
+    return read
