@@ -117,7 +117,7 @@ def test_missing_data_are_named(small_options, tmp_path):
 
 
 def test_an_error_after_the_first_step_keeps_its_traceback(
-    small_options, tmp_path
+    small_options, tmp_path, monkeypatch
 ):
     (tmp_path / 'fails.py').write_text(
         'from mmengine.hooks import Hook\n'
@@ -133,11 +133,8 @@ def test_an_error_after_the_first_step_keeps_its_traceback(
         "custom_imports = dict(imports=['mmscfs', 'fails'])\n"
         "custom_hooks = [dict(type='FailingHook')]\n"
     )
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        pytest.raises(ValueError, match='after the first step'),
-    ):
-        patch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match='after the first step'):
         call(TRAIN[0], config, *small_options)
 
 
@@ -165,7 +162,7 @@ def chosen(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / 'tools'))
     cfgs = []
 
-    def keep(cfg):
+    def keep(cfg, changes):
         cfgs.append(cfg)
         return SimpleNamespace(train=list)
 
