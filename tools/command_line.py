@@ -161,7 +161,9 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
-def read_config(args: argparse.Namespace) -> 'Config':
+def read_config(
+    args: argparse.Namespace, for_training: bool = False
+) -> 'Config':
     """Read the config with its options, and check that each is read.
 
     Keeps what was changed for the run's length in ``args.changes``. Exits if
@@ -171,7 +173,9 @@ def read_config(args: argparse.Namespace) -> 'Config':
 
     args.cfg_options = expand_home(args.cfg_options)
     with errors_in_one_line():
-        cfg, args.changes = read_config(args.config, args.cfg_options)
+        cfg, args.changes = read_config(
+            args.config, args.cfg_options, for_training
+        )
     return cfg
 
 

@@ -148,7 +148,7 @@ def resume_again(cfg: 'Config') -> None:
 def main() -> None:
     """Train."""
     args = parse_args()
-    cfg = read_config(args)
+    cfg = read_config(args, for_training=True)
     merge_args(cfg, args)
 
     # Now, so that --help and a wrong option or setting answer at once.

@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.utils import import_modules_from_strings
 
-from .lengths import adapt_lengths
+from .lengths import adapt_lengths, check_lengths
 from .names import unread_arguments
 from .variables import ConfigFile, unread_options, unread_variables
 
@@ -17,7 +17,9 @@ __all__ = ['expand_home', 'read_config']
 
 
 def read_config(
-    path: str, options: Mapping[str, Any] | None = None
+    path: str,
+    options: Mapping[str, Any] | None = None,
+    for_training: bool = False,
 ) -> tuple[Config, list[str]]:
     """Read a config with options, and check that something reads each setting.
 
@@ -30,6 +32,8 @@ def read_config(
         path (str): A config file.
         options (Mapping[str, Any], optional): By dotted path, as
             ``--cfg-options`` gives them.
+        for_training (bool): Also check that the run reaches all of its
+            schedules. Defaults to False.
 
     Returns:
         tuple[Config, list[str]]: The config with the options, and a line for
@@ -61,6 +65,8 @@ def read_config(
     for key in cfg:
         cfg[key] = expand_home(cfg[key])
     changes = adapt_lengths(cfg, file, options)
+    if for_training:
+        check_lengths(cfg)
     if cfg.get('custom_imports'):
         import_modules_from_strings(**cfg.custom_imports)
     return cfg, changes

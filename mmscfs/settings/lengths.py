@@ -29,6 +29,10 @@ class Length(NamedTuple):
         return f'{self.setting}={self.value}'
 
 
+# Which has no schedule.
+ONE_STEP = Length('train_cfg.max_iters', 1)
+
+
 def length_of(cfg: Mapping) -> Length | None:
     """Return the length of a config's training."""
     train = cfg.get('train_cfg') or {}
@@ -61,20 +65,15 @@ def adapt_lengths(
 
     Returns:
         list[str]: A line for each schedule or hook that was changed.
-
-    Raises:
-        ValueError: A schedule begins, or a warm-up ends, after the run. Names
-            both settings.
     """
     new = length_of(cfg)
-    if new is None:
+    if new is None or new == ONE_STEP:
         return []
     lines = []
     if new != length_of(file.config) or may_differ(file):
         if 'param_scheduler' not in options:
             lines += adapt_schedules(cfg, file, new, options)
         lines += adapt_hooks(cfg, file, new, options)
-    check_schedules(cfg, new)
     return lines
 
 
@@ -193,7 +192,8 @@ def move(at: float, share: float, is_span: bool, is_whole: bool) -> float:
         return at
     if is_whole:
         return max(round(at * share), 1)
-    return min(at, max(float(f'{at * share:.3g}'), MIN_WARMUP))
+    found = max(float(f'{at * share:.3g}'), MIN_WARMUP)
+    return int(found) if found.is_integer() else found
 
 
 def scale(value: Any, share: float, ends: Mapping[float, float]) -> Any:
@@ -275,12 +275,19 @@ def times_in_hooks(
                 yield f'{section}.{name}', hook, keys
 
 
-def check_schedules(cfg: Config, new: Length) -> None:
-    """Check that nothing is left that the run would not reach.
+def check_lengths(cfg: Config) -> None:
+    """Check that a training reaches all of its schedules.
+
+    Args:
+        cfg (Config): The whole config.
 
     Raises:
-        ValueError: Names both settings.
+        ValueError: A schedule begins, a warm-up ends, or a hook acts after
+            the end of the run. Names both settings.
     """
+    new = length_of(cfg)
+    if new is None or new == ONE_STEP:
+        return
     for path, item in schedules_of(cfg):
         if (
             not isinstance(item, Mapping)

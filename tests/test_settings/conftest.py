@@ -16,12 +16,12 @@ def read(tmp_path, monkeypatch):
         'mmscfs.settings.import_modules_from_strings', lambda **_: None
     )
 
-    def read(name, options=None, text='', base='_base_ = [{!r}]\n'):
+    def read(name, options=None, text='', for_training=False):
         path = CONFIGS / name
         if text:
             child = tmp_path / 'child.py'
-            child.write_text(base.format(str(path)) + text)
+            child.write_text(f'_base_ = [{str(path)!r}]\n{text}')
             path = child
-        return read_config(path, options)
+        return read_config(path, options, for_training)
 
     return read
