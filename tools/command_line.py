@@ -174,7 +174,7 @@ def read_config(
     args.cfg_options = expand_home(args.cfg_options)
     with errors_in_one_line():
         cfg, args.changes = read_config(
-            args.config, args.cfg_options, for_training
+            args.config, args.cfg_options, for_training=for_training
         )
     return cfg
 

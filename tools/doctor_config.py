@@ -56,7 +56,7 @@ def check_config(args: argparse.Namespace) -> Iterator[Finding]:
     from mmscfs.settings import read_config
 
     try:
-        cfg, _ = read_config(args.config, args.cfg_options, True)
+        cfg, _ = read_config(args.config, args.cfg_options, for_training=True)
 
         from mmscfs.engine import prepare_config  # slow
 

@@ -19,7 +19,9 @@ __all__ = ['expand_home', 'read_config']
 def read_config(
     path: str,
     options: Mapping[str, Any] | None = None,
+    *,
     for_training: bool = False,
+    import_custom_modules: bool = True,
 ) -> tuple[Config, list[str]]:
     """Read a config with options, and check that something reads each setting.
 
@@ -34,13 +36,15 @@ def read_config(
             ``--cfg-options`` gives them.
         for_training (bool): Also check that the run reaches all of its
             schedules. Defaults to False.
+        import_custom_modules (bool): As of mmengine. Defaults to True.
 
     Returns:
         tuple[Config, list[str]]: The config with the options, and a line for
         the log about each schedule that was changed.
 
     Raises:
-        ValueError: Nothing reads a setting, or the run is too short for its
+        ValueError: Nothing reads a setting, or it does not fit the config;
+            a module cannot be imported, or the run is too short for its
             schedules. Names the settings.
 
     Example:
@@ -58,7 +62,10 @@ def read_config(
     ]
     cfg = copy.deepcopy(file.config)
     if not problems:
-        cfg.merge_from_dict(options)
+        try:
+            cfg.merge_from_dict(options)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f'{path} with {options}: {error}') from error
         problems = [*unread_arguments(cfg)]
     if problems:
         raise ValueError(' | '.join(dict.fromkeys(problems)))
@@ -67,8 +74,14 @@ def read_config(
     changes = adapt_lengths(cfg, file, options)
     if for_training:
         check_lengths(cfg)
-    if cfg.get('custom_imports'):
-        import_modules_from_strings(**cfg.custom_imports)
+    if import_custom_modules and cfg.get('custom_imports'):
+        try:
+            import_modules_from_strings(**cfg.custom_imports)
+        except ImportError as error:
+            raise ValueError(
+                f'custom_imports={cfg.custom_imports.to_dict()}: {error}; put '
+                'the folder of your module into PYTHONPATH'
+            ) from error
     return cfg, changes
 
 
@@ -85,7 +98,8 @@ def expand_home(part: Any) -> Any:
     if isinstance(part, str):
         return osp.expanduser(part) if part.split('/')[0] == '~' else part
     if isinstance(part, Mapping):
-        return type(part)({k: expand_home(v) for k, v in part.items()})
+        expanded = {key: expand_home(value) for key, value in part.items()}
+        return type(part)(expanded)  # type: ignore[call-arg]
     if type(part) in (list, tuple):
         return type(part)(expand_home(item) for item in part)
     return part

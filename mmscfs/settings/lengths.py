@@ -2,6 +2,8 @@
 """Schedules that follow the length of a run."""
 
 from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from functools import partial
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
@@ -117,32 +119,30 @@ def adapt_schedules(
     cfg: Config, file: ConfigFile, new: Length, options: Mapping[str, Any]
 ) -> list[str]:
     """Fit ``param_scheduler``; return a line for each that was changed."""
-
-    def get(config: Config) -> Any:
-        return config.get('param_scheduler')
-
+    get = partial(part_of, path='param_scheduler')
     old = made_for(file, get, get(file.config))
     if old is None or old.by_epoch != new.by_epoch or old == new:
         return []
-    items = [
+    items: list[tuple[str, Any]] = [
         (path, item)
         for path, item in schedules_of(cfg)
         if isinstance(item, Mapping)
         and item.get('by_epoch', True) == new.by_epoch
     ]
     moved = move_bounds(items, old.value, new.value, options)
-    share = new.value / old.value
+    share = Fraction(new.value, old.value)
     lines = []
     for path, item in items:
         before = dict(item)
-        span = before.get('end', old.value) - before.get('begin', 0)
+        span = (item.get('end') or old.value) - (item.get('begin') or 0)
         for key in ('begin', 'end'):
             if item.get(key) in moved and f'{path}.{key}' not in options:
                 item[key] = moved[item[key]]
         for key in ('T_max', 'total_steps', *TIMES):
             if key in item and f'{path}.{key}' not in options:
-                now = item.get('end', new.value) - item.get('begin', 0)
-                item[key] = scale(item[key], share, {span: now})
+                now = (item.get('end') or new.value) - (item.get('begin') or 0)
+                ends = {old.value: new.value, span: now}
+                item[key] = scale(item[key], share, ends)
         if dict(item) != before:
             lines.append(describe(path, before, item, new, old))
     return lines
@@ -169,9 +169,9 @@ def move_bounds(
             ]
             if at == old:
                 moved[at] = new
-            elif any(f'{p}.{k}' in options for p, _, k in touching) or any(
+            elif any(
                 f'{p}.{k}' in options
-                for p, i, _ in touching
+                for p, _, _ in touching
                 for k in ('begin', 'end')
             ):
                 moved[at] = at
@@ -182,21 +182,21 @@ def move_bounds(
                 is_whole = not all(
                     i.get('convert_to_iter_based') for _, i, _ in touching
                 )
-                moved[at] = move(at, new / old, is_warmup, is_whole)
+                moved[at] = move(at, Fraction(new, old), is_warmup, is_whole)
     return moved
 
 
-def move(at: float, share: float, is_span: bool, is_whole: bool) -> float:
+def move(at: float, share: Fraction, is_span: bool, is_whole: bool) -> float:
     """Return where a time of a run comes to lie in one of another length."""
     if is_span and share >= 1:
         return at
     if is_whole:
         return max(round(at * share), 1)
-    found = max(float(f'{at * share:.3g}'), MIN_WARMUP)
+    found = max(float(f'{float(at * share):.3g}'), MIN_WARMUP)
     return int(found) if found.is_integer() else found
 
 
-def scale(value: Any, share: float, ends: Mapping[float, float]) -> Any:
+def scale(value: Any, share: Fraction, ends: Mapping[float, float]) -> Any:
     """Scale the times of a schedule, rounded down but to 1."""
     if isinstance(value, (list, tuple)):
         return type(value)(scale(v, share, ends) for v in value)
@@ -225,31 +225,34 @@ def adapt_hooks(
     for path, hook, keys in times_in_hooks(cfg, new):
         before = dict(hook)
         for key in keys:
-            setting = f'{path}.{key}'
-            if any(setting == o or path == o for o in options):
-                continue
-
-            def get(config: Config, setting: str = setting) -> Any:
-                part: Any = config._cfg_dict
-                for name in setting.split('.'):
-                    if isinstance(part, list) and name.isdecimal():
-                        part = dict(enumerate(part)).get(int(name))
-                    else:
-                        part = part.get(name) if part else None
-                return part
-
+            get = partial(part_of, path=f'{path}.{key}')
             old = made_for(file, get, get(file.config))
-            if old is None or old.by_epoch != new.by_epoch or old == new:
+            if (
+                old is None
+                or old.by_epoch != new.by_epoch
+                or old == new
+                or {path, f'{path}.{key}'} & options.keys()
+            ):
                 continue
             if hook[key] == old.value:
                 hook[key] = new.value
             elif 0 < hook[key] < old.value:
                 is_span = not {'epoch', 'iter'} & {*key.split('_')}
-                share = new.value / old.value
+                share = Fraction(new.value, old.value)
                 hook[key] = move(hook[key], share, is_span, True)
-        if dict(hook) != before:
+        if dict(hook) != before and old:
             lines.append(describe(path, before, hook, new, old))
     return lines
+
+
+def part_of(part: Any, path: str) -> Any:
+    """Return what lies at a dotted path of a config, None if nothing does."""
+    for name in path.split('.'):
+        if isinstance(part, (list, tuple)):
+            part = dict(enumerate(part)).get(int(name))
+        else:
+            part = part.get(name) if part else None
+    return part
 
 
 def times_in_hooks(

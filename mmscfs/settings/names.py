@@ -95,8 +95,9 @@ def unread_arguments(cfg: Mapping) -> Iterator[str]:
     modules = [modules] if isinstance(modules, str) else modules
     tops = tuple({str(m).split('.')[0]: None for m in modules})
     scope = cfg.get('default_scope') or 'mmengine'
-    for key in (sections() | {CROPS}) & cfg.keys():
-        yield from walk(cfg[key], (key,), scope, tops)
+    for key in cfg:
+        if key in sections() or key == CROPS:
+            yield from walk(cfg[key], (key,), scope, tops)
 
 
 @cache

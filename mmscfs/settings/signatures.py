@@ -179,7 +179,7 @@ class Arguments(NamedTuple):
     names: frozenset[str]
     is_open: bool
 
-    def __or__(self, other: 'Arguments') -> 'Arguments':  # type: ignore
+    def __or__(self, other: 'Arguments') -> 'Arguments':
         return Arguments(
             self.names | other.names, self.is_open or other.is_open
         )

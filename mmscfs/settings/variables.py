@@ -18,6 +18,8 @@ from mmengine.config import Config
 from .names import CROPS, OTHER_NAMES, no_setting, sections
 
 INHERITED = re.compile(r'_base_\.(\w+)')
+# Of the base files as a whole: who knows which variables.
+WHOLE = re.compile(r'_base_(?!\.|\s*=[^=])|_base_\.(get|items|pop|values)\b')
 
 
 class ConfigFile:
@@ -35,8 +37,9 @@ class ConfigFile:
         names = [n for n in nodes if isinstance(n, ast.Name)]
         self.uses = {n.id for n in names if isinstance(n.ctx, ast.Load)}
         self.sets = {n.id for n in names if isinstance(n.ctx, ast.Store)}
-        # Of the files below: _base_.name, and in quotes.
+        # Of the files below, in quotes too.
         self.inherits = set(INHERITED.findall(self.text))
+        self.inherits_all = bool(WHOLE.search(self.text))
         # mmengine's other format, in which any imported name is inherited.
         self.is_lazy = is_python and Config._is_lazy_import(path)
 
@@ -99,11 +102,13 @@ def unused(
     file: ConfigFile, inherited: frozenset[str]
 ) -> Iterator[tuple[ConfigFile, str]]:
     """Yield each variable that neither its file nor an heir uses."""
-    if not file.is_literal and 'site-packages' not in file.path:
+    is_installed = '.mim' in Path(file.path).parts
+    if not file.is_literal and not is_installed:
         for name in sorted(file.sets - file.uses - inherited - sections()):
             yield file, name
-    for base in file.bases:
-        yield from unused(base, inherited | file.inherits)
+    if not file.inherits_all:
+        for base in file.bases:
+            yield from unused(base, inherited | file.inherits)
 
 
 def without_effect(file: ConfigFile, name: str, cfg: Config) -> str:

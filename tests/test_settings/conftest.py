@@ -9,12 +9,8 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 @pytest.fixture
-def read(tmp_path, monkeypatch):
+def read(tmp_path):
     """Return a function that reads a config of ours, or one that inherits."""
-    # Those of detectors would import mmdet, which the checks do not need.
-    monkeypatch.setattr(
-        'mmscfs.settings.import_modules_from_strings', lambda **_: None
-    )
 
     def read(name, options=None, text='', for_training=False):
         path = CONFIGS / name
@@ -22,6 +18,12 @@ def read(tmp_path, monkeypatch):
             child = tmp_path / 'child.py'
             child.write_text(f'_base_ = [{str(path)!r}]\n{text}')
             path = child
-        return read_config(path, options, for_training)
+        return read_config(
+            path,
+            options,
+            for_training=for_training,
+            # Those of detectors would import mmdet, which is not needed.
+            import_custom_modules=False,
+        )
 
     return read

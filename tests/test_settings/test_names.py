@@ -338,5 +338,7 @@ def test_modules_of_the_config_are_imported_after_the_checks(
     )
     with pytest.raises(ValueError, match='no setting train_cfg.max_epoch;'):
         read_config(config, {'train_cfg.max_epoch': 3})
+    with pytest.raises(ValueError, match='no_module.*into PYTHONPATH'):
+        read_config(config, {'custom_imports.imports': ['no_module']})
     with pytest.raises(ValueError, match='^$'):
         read_config(config)
