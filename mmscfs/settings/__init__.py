@@ -27,7 +27,7 @@ def read_config(
 
     Also puts the home directory for ``~`` at the beginning of any text, and
     fits the schedules to a length of the run that was changed alone
-    (:func:`adapt_lengths`). ``custom_imports`` come after the checks, which
+    (``train_cfg.max_epochs`` or ``max_iters``). ``custom_imports`` come after the checks, which
     import nothing.
 
     Args:

@@ -60,6 +60,9 @@ class Source(NamedTuple):
         # The module itself, or one whose names its __init__ has collected.
         near = [f for f in files if f.with_suffix('') == place]
         near = near or [f for f in files if place in f.parents] or [*files]
+        registered = {f for f, _ in read_registered(package).get(name, ())}
+        if len(near) > 1:
+            near = [f for f in near if f in registered]
         if len(near) != 1:
             return None
         (path,) = near

@@ -25,7 +25,7 @@ def configs():
     """Return every config that can be run, with the parts left out."""
     found = []
     for path in sorted(ROOT.glob('configs/**/*.py')):
-        if '_base_' not in path.parts:
+        if not {'_base_', 'sweeps'} & {*path.parts}:
             cfg = Config.fromfile(path)
             if cfg.get('model', {}).get('type') == 'SCFS':
                 cfg.merge_from_dict(LEFT_OUT)
