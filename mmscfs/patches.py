@@ -7,6 +7,7 @@ is 0.10.12 of the OneDL forks, and mmpretrain 1.2.0 is 1.3.6.
 
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,17 @@ def find_base(name: str, filename: str) -> tuple[str, str | None]:
     """Find what ``_base_`` names: mmengine knows only OpenMMLab's packages.
 
     Ours have no scope. Like a file of the user, they set ``default_scope``,
-    and mmengine has no registry of the name mmscfs.
+    and mmengine has no registry of the name mmscfs. For a package's file
+    mmengine reads the package's hundred metafiles first, for a second.
     """
     if name.startswith(PREFIX):
         return find_config(name), None
+    package, _, inside = name.partition('::')
+    spec = find_spec(package) if inside else None
+    if spec and spec.origin:
+        path = Path(spec.origin).parent / '.mim' / 'configs' / inside
+        if path.is_file():
+            return str(path), package
     return _mmengines_path(name, filename)
 
 

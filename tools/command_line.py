@@ -4,9 +4,12 @@
 import argparse
 import functools
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +18,39 @@ if TYPE_CHECKING:  # else --help would wait for torch
     from mmengine.runner import Runner
 
 PREFIX = 'mmscfs::'
+# Functions of loops, in which a run has begun.
+STEPS = {'run_epoch', 'run_iter', '__next__'}
 # Beside the tools, in a checkout and where they are installed.
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 Main = Callable[[Sequence[str] | None], int]
 
 
+# A word, or what follows its "=", that begins with the home directory.
+HOME = re.compile(r'(^|=)~(?=/|$)')
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, which puts the home directory for ``~`` in every path.
+
+    A shell does so only at the beginning of a word.
+    """
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore
+        """Parse the command line."""
+        words = sys.argv[1:] if args is None else args
+        home = os.path.expanduser('~')
+        words = [
+            HOME.sub(lambda found: found[1] + home, word)
+            if isinstance(word, str)
+            else word
+            for word in words
+        ]
+        return super().parse_known_args(words, namespace)
+
+
 def make_parser(description: str, examples: str) -> argparse.ArgumentParser:
     """Return a parser whose help keeps the lines of its texts."""
-    return argparse.ArgumentParser(
+    return Parser(
         description=description,
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -216,47 +244,76 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
-def read_config(path: str, settings: Mapping | None = None) -> 'Config':
-    """Read a config, a file or one named ``mmscfs::...``, and change it.
+def read_config(
+    path: str,
+    settings: Mapping | None = None,
+    *,
+    check: bool = True,
+    for_training: bool = False,
+    changes: list[str] | None = None,
+) -> 'Config':
+    """Read a config, and check that something reads each of its settings.
+
+    Args:
+        path (str): A file, or one named ``mmscfs::...``.
+        settings (Mapping, optional): Those of ``--cfg-options``.
+        check (bool): False for a command whose runs check them. Defaults to
+            True.
+        for_training (bool): Also check that the run reaches its schedules.
+            Defaults to False.
+        changes (list[str], optional): Gets a line for each schedule that was
+            fitted to the run's length.
 
     Raises:
-        ValueError: It cannot be read, or does not take the settings.
+        ValueError: It cannot be read, or nothing reads a setting.
     """
     from mmengine.config import Config
 
+    from mmscfs import settings as checked
     from mmscfs.hub import find_config
 
     try:
-        is_name = path.startswith(PREFIX)
-        cfg = Config.fromfile(find_config(path) if is_name else path)
+        file = find_config(path) if path.startswith(PREFIX) else path
+        if check:
+            cfg, lines = checked.read_config(
+                file, settings, for_training=for_training
+            )
+        else:
+            cfg, lines = Config.fromfile(file), []
+            cfg.merge_from_dict(dict(settings or {}))
+    except ValueError:
+        raise
     except Exception as error:  # a config is code, which raises anything
         raise ValueError(
             f'config {path} cannot be read ({type(error).__name__}: {error}): '
             'correct what this names'
         ) from error
-    change(cfg, settings or {})
+    if changes is not None:
+        changes += lines
+    if settings:
+        from mmscfs.engine import apply_multi_crop  # slow
+
+        apply_multi_crop(cfg)
     return cfg
 
 
-def change(cfg: 'Config', settings: Mapping) -> None:
-    """Change settings of a config, by dotted key.
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Exit with one line for an error before the first step of a run.
 
-    Raises:
-        ValueError: It does not take them.
+    Later ones keep their traceback. A type that no registry has is a KeyError
+    of mmengine.
     """
-    if not settings:
-        return
-    from mmscfs.engine import apply_multi_crop
-
     try:
-        cfg.merge_from_dict(dict(settings))
-        apply_multi_crop(cfg)
-    except (KeyError, TypeError) as error:
-        words = ' '.join(f'{key}={value}' for key, value in settings.items())
-        raise ValueError(
-            f'{cfg.filename} does not take --cfg-options {words} ({error}): '
-            'name settings that it has'
-        ) from error
+        yield
+    except (ValueError, OSError, SyntaxError, KeyError) as error:
+        frames = {f.name for f in traceback.extract_tb(error.__traceback__)}
+        text = str(error.args[0] if len(error.args) == 1 else error)
+        is_ours = not isinstance(error, KeyError) or 'registry' in text
+        is_file = type(error).__name__ == 'UnreadableImageError'
+        if not is_ours or (frames & STEPS and not is_file):
+            raise
+        sys.exit(f'error: {text}')
 
 
 def merge_common(cfg: 'Config', args: argparse.Namespace) -> None:
@@ -266,17 +323,25 @@ def merge_common(cfg: 'Config', args: argparse.Namespace) -> None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
-    change(cfg, args.cfg_options or {})
+    if args.cfg_options:
+        from mmscfs.settings import expand_home
+
+        cfg.merge_from_dict(expand_home(args.cfg_options))
 
 
-def build_runner(cfg: 'Config') -> 'Runner':
-    """Build the runner of a config; exit if it cannot be built.
+def build_runner(cfg: 'Config', changes: Sequence[str] = ()) -> 'Runner':
+    """Build the runner of a config.
 
     Its screen has what a person reads, its log file everything.
+
+    Args:
+        cfg (Config): The config.
+        changes (Sequence[str]): Lines for its summary, see
+            :func:`read_config`. Defaults to none.
+
+    Raises:
+        ValueError: Its model needs operators of mmcv that are not installed.
     """
     from mmscfs.engine import screen
 
-    try:
-        return screen.build_runner(cfg)
-    except ValueError as error:
-        sys.exit(f'error: {error}')
+    return screen.build_runner(cfg, changes)

@@ -78,7 +78,7 @@ def read_it(args: argparse.Namespace, read: list['Config']) -> str:
 
     from mmscfs.engine import prepare_config
 
-    cfg = read_config(args.config, args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options, for_training=True)
     prepare_config(cfg)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     read.append(cfg)

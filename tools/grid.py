@@ -117,7 +117,9 @@ def make_steps(args: argparse.Namespace) -> list['Step']:
 
     from mmscfs.results import schedule
 
-    cfg = read_config(args.config, read_settings(args.cfg_options))
+    cfg = read_config(
+        args.config, read_settings(args.cfg_options), check=False
+    )
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
     if 'lr' not in optimizer or not cfg.get('val_evaluator'):
         raise ValueError(

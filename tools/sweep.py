@@ -20,7 +20,6 @@ then writes the table.
 """
 
 import argparse
-import copy
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
@@ -31,7 +30,6 @@ from command_line import (
     CONFIGS,
     add_run_options,
     at_least,
-    change,
     commanded,
     make_parser,
     read_config,
@@ -133,7 +131,7 @@ def read_list(path: str) -> dict[str, Variant]:
     Raises:
         ValueError: Something is missing, unknown, or there twice.
     """
-    content = read_config(path).to_dict()
+    content = read_config(path, check=False).to_dict()
     given = content.get('variants')
     if not isinstance(given, list) or not given:
         raise ValueError(
@@ -220,14 +218,13 @@ def to_words(options: Mapping[str, Any]) -> list[str]:
     return words
 
 
-load = cache(read_config)  # variants share configs; not to be changed
+# Variants share configs, which are not to be changed. Each run checks them.
+load = cache(partial(read_config, check=False))
 
 
 def merged(path: str, words: Sequence[str]) -> 'Config':
     """Return a config with settings changed, which must fit it."""
-    cfg = copy.deepcopy(load(path))
-    change(cfg, read_settings(words))
-    return cfg
+    return read_config(path, read_settings(words), check=False)
 
 
 def share_out(

@@ -3,13 +3,13 @@
 """Evaluate a model, or a backbone by its features alone, of any config."""
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from command_line import (
     add_common_options,
     add_pretrained_options,
     build_runner,
+    errors_in_one_line,
     make_parser,
     merge_common,
     parse,
@@ -139,14 +139,15 @@ def check_weights(cfg: 'Config') -> None:
 def main() -> None:
     """Test."""
     args = parse_args()
+    with errors_in_one_line():
+        cfg = read_config(args.config, args.cfg_options)
 
-    # After parsing, so that --help and a wrong option answer at once.
+    # Now, so that --help and a wrong option or setting answer at once.
     from mmscfs.datasets.checks import check_data
     from mmscfs.engine import prepare_config, start_from
     from mmscfs.engine.runner_access import unwrapped_model
 
-    try:  # before the runner touches the work directory
-        cfg = read_config(args.config)
+    with errors_in_one_line():  # before the runner touches the work directory
         merge_args(cfg, args)
         prepare_config(cfg)
         if args.pretrained:
@@ -154,14 +155,9 @@ def main() -> None:
         else:
             check_weights(cfg)
         check_data(cfg, ('test',))
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
-    runner = build_runner(cfg)
-    try:
+        runner = build_runner(cfg)
         # Builds the loop, with its data sets.
         runner.logger.info(f'test: {type(runner.test_loop).__name__}')
-    except ValueError as error:
-        sys.exit(f'error: {error}')
     if args.pretrained:
         unwrapped_model(runner).init_weights()  # test() would not
     runner.test()

@@ -12,6 +12,7 @@ from command_line import (
     add_common_options,
     add_pretrained_options,
     build_runner,
+    errors_in_one_line,
     make_parser,
     merge_common,
     parse,
@@ -147,8 +148,14 @@ def resume_again(cfg: 'Config') -> None:
 def main() -> None:
     """Train."""
     args = parse_args()
+    changes: list[str] = []
+    with errors_in_one_line():
+        cfg = read_config(
+            args.config, args.cfg_options, for_training=True, changes=changes
+        )
+        merge_args(cfg, args)
 
-    # After parsing, so that --help and a wrong option answer at once.
+    # Now, so that --help and a wrong option or setting answer at once.
     from mmscfs.datasets.checks import check_data
     from mmscfs.engine import (
         check_work_dir,
@@ -159,9 +166,7 @@ def main() -> None:
     from mmscfs.engine.prepare import is_first_process
     from mmscfs.engine.resume.files import lock_work_dir
 
-    try:  # before the runner touches the work directory
-        cfg = read_config(args.config)
-        merge_args(cfg, args)
+    with errors_in_one_line():  # before the runner touches the work directory
         if not args.overwrite:
             check_work_dir(cfg)
         prepare_config(cfg)
@@ -174,9 +179,7 @@ def main() -> None:
             choose_checkpoint(cfg)
         if is_first_process():
             lock_work_dir(cfg.work_dir)
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
-    build_runner(cfg).train()
+        build_runner(cfg, changes).train()
 
 
 if __name__ == '__main__':

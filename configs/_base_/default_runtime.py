@@ -4,7 +4,7 @@ _base_ = ['./selfsup_runtime.py']
 default_hooks = dict(
     # The method's own: named here, so that a config changes one setting.
     teacher=dict(type='MomentumTeacherHook', momentum=0.996),
-    teacher_temp=dict(type='TeacherTemperatureHook'),
+    teacher_temp=dict(type='TeacherTemperatureHook', warmup_epochs=50),
     frozen_prototypes=dict(type='FrozenPrototypesHook', epochs=1),
     # Quality without labels: does a crop find the other crop of its image?
     view_recall=dict(type='ViewRecallHook', interval=10),

@@ -62,7 +62,7 @@ default_hooks = dict(
     logger=dict(interval=10),
     checkpoint=dict(interval=1, max_keep_ckpts=1),
     teacher=dict(momentum=0.99),
-    teacher_temp=dict(start=0.05, end=0.05),
+    teacher_temp=dict(start=0.05, end=0.05, warmup_epochs=0),
     frozen_prototypes=dict(epochs=14),
     collapse_monitor=dict(begin=300, window=100),
 )

@@ -3,6 +3,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from mmscfs.datasets.image_files import UNREADABLE
 from mmscfs.ops import check_operators, describe_operators
 from mmscfs.results import backbone_name, backbone_origin
 
+from .hooks.length_hook import LengthHook
 from .runner_access import unwrapped_model
 
 # How messages begin that nobody can act on.
@@ -84,7 +86,8 @@ class SummaryHook(Hook):
 
     priority = 'LOW'  # after all checks, before what takes time
 
-    def __init__(self) -> None:
+    def __init__(self, changes: Sequence[str] = ()) -> None:
+        self.changes = [*changes]
         self.warnings = WarningCollector()
 
     @master_only
@@ -92,7 +95,9 @@ class SummaryHook(Hook):
         """Print one block: data, length, rate, precision, device, start."""
         self.begin = time.time()
         runner.logger.removeHandler(self.warnings)
-        say(runner, summarize(runner, list(self.warnings.lines)))
+        lines = [f'  {"fitted":<12} {text}' for text in self.changes]
+        text = summarize(runner, list(self.warnings.lines))
+        say(runner, '\n'.join([text, *lines]))
 
     @master_only
     def after_train(self, runner: Runner) -> None:
@@ -190,11 +195,13 @@ def following(runner: Runner) -> list[str]:
     return []
 
 
-def build_runner(cfg: Config) -> Runner:
+def build_runner(cfg: Config, changes: Sequence[str] = ()) -> Runner:
     """Build the runner of a config, with a readable screen.
 
     Args:
         cfg (Config): With ``runner_type`` if it is not mmengine's Runner.
+        changes (Sequence[str]): What was fitted to the run's length, for the
+            summary. Defaults to nothing.
 
     Returns:
         Runner: Ready to train or test.
@@ -212,7 +219,8 @@ def build_runner(cfg: Config) -> Runner:
         runner = ScreenRunner.from_cfg(cfg)
     runner.logger.info(describe_operators())
     check_operators(unwrapped_model(runner))
-    summary = SummaryHook()
+    summary = SummaryHook(changes)
     runner.logger.addHandler(summary.warnings)
+    runner.register_hook(LengthHook())
     runner.register_hook(summary)
     return runner

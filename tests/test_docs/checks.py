@@ -13,8 +13,10 @@ from documents import NAME, ROOT, Block
 from mmengine.config import Config
 from mmengine.registry import Registry
 from sandbox import Sandbox
-from settings import unknown_setting
 from shell import Command, read_commands
+
+from mmscfs.settings.names import unread_arguments
+from mmscfs.settings.variables import unread_options
 
 # Why a block is not run here; several with commas between.
 NEEDS = re.compile(
@@ -115,10 +117,11 @@ def check_without_running(sandbox: Sandbox, command: Command) -> None:
 
 def check_settings(cfg: Config, options: dict, name: str) -> None:
     """Check that a config takes settings."""
-    for key in options:
-        wrong = unknown_setting(cfg, key)
-        assert not wrong, f'{name} has no setting {wrong} (of {key})'
-    cfg.merge_from_dict(options)
+    wrong = [*unread_options(options, cfg)]
+    if not wrong:
+        cfg.merge_from_dict(options)
+        wrong = [*unread_arguments(cfg)]
+    assert not wrong, f'{name}: {wrong}'
 
 
 def load_config(path: Path) -> Config:

@@ -1,13 +1,16 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Every setting that the prose and tables name exists in some config."""
 
+import copy
 import re
 from functools import cache
 
 import pytest
 from documents import DOCUMENTS, MARKDOWN, ROOT
 from mmengine.config import Config
-from settings import unknown_setting
+
+from mmscfs.settings.names import unread_arguments
+from mmscfs.settings.variables import unread_options
 
 # A dotted path, alone or with a value: `model.head.loss_weight=2`.
 SETTING = re.compile(r'([A-Za-z_]\w*(?:\.\w+)+)(?:=\S*)?')
@@ -22,7 +25,7 @@ def configs():
     """Return every config that can be run, with the parts left out."""
     found = []
     for path in sorted(ROOT.glob('configs/**/*.py')):
-        if '_base_' not in path.parts:
+        if not {'_base_', 'sweeps'} & {*path.parts}:
             cfg = Config.fromfile(path)
             if cfg.get('model', {}).get('type') == 'SCFS':
                 cfg.merge_from_dict(LEFT_OUT)
@@ -49,8 +52,17 @@ def unknown_settings(text):
     return sorted(
         setting
         for setting in read_settings(text)
-        if all(unknown_setting(cfg, setting) for cfg in configs())
+        if not any(is_read(cfg, setting) for cfg in configs())
     )
+
+
+def is_read(cfg, setting):
+    """Tell whether a run of a config would read a setting."""
+    if [*unread_options({setting: None}, cfg)]:
+        return False
+    cfg = copy.deepcopy(cfg)
+    cfg.merge_from_dict({setting: None})
+    return not [*unread_arguments(cfg)]
 
 
 @pytest.mark.parametrize(

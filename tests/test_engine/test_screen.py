@@ -31,7 +31,7 @@ def lines(tiny_run, capsys):
     tiny_run.optim_wrapper.update(accumulative_counts=2, precision='fp32')
     tiny_run.filename = 'configs/mine.py'
     prepare_config(tiny_run)
-    runner = build_runner(tiny_run)
+    runner = build_runner(tiny_run, ['param_scheduler.1: end 200 -> 2'])
     runner.logger.warning('too few images\nfor anything')
     for number in range(5):
         runner.logger.warning(f'warning {number}')
@@ -48,11 +48,11 @@ def test_a_run_says_what_it_is_and_what_follows(lines, tiny_run):
     start = screen.index('This run:')
     rows = [line.split(maxsplit=1) for line in screen[start + 1 : first - 1]]
     warnings = [text for name, text in rows if name == 'warning']
-    # One more is mmengine's, on gradient accumulation.
+    # Two more are mmengine's, on gradient accumulation, and the monitor's.
     assert warnings == [
         'too few images',
         *(f'warning {number}' for number in range(4)),
-        'and 2 more, see the log',
+        'and 3 more, see the log',
     ]
     block = {name: text for name, text in rows if name != 'warning'}
     work, folder = tiny_run.work_dir, tiny_run.train_dataloader.dataset
@@ -67,6 +67,7 @@ def test_a_run_says_what_it_is_and_what_follows(lines, tiny_run):
         precision='fp32',
         device='cpu, 1 process',
         start='random',
+        fitted='param_scheduler.1: end 200 -> 2',
     )
     assert screen[-3:] == [
         f'  checkpoint   {work}/epoch_2.pth',

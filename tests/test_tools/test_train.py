@@ -109,13 +109,46 @@ def test_a_rate_without_its_batch_size_is_named(tmp_path):
 
 
 def test_missing_data_are_named(small_options, tmp_path):
-    """The runner has begun by then: an exception, not a line."""
     missing = f'train_dataloader.dataset.data_root={tmp_path}/missing'
-    with pytest.raises(
-        FileNotFoundError,
-        match=r"no folder '.*missing/train' .*point train_dataloader\.datas",
-    ):
-        call(*TRAIN, *small_options, missing)
+    error = refusal(*TRAIN, *small_options, missing)
+    assert re.search(r"no folder '.*missing/train' .*point train_data", error)
+    error = refusal(*TRAIN, *small_options, 'model.type=SCSF')
+    assert error.startswith('error: SCSF is not in the mmpretrain::model regi')
+
+
+def test_an_error_after_the_first_step_keeps_its_traceback(
+    small_options, tmp_path, monkeypatch
+):
+    (tmp_path / 'fails.py').write_text(
+        'from mmengine.hooks import Hook\n'
+        'from mmengine.registry import HOOKS\n'
+        '@HOOKS.register_module()\n'
+        'class FailingHook(Hook):\n'
+        '    def after_train_iter(self, *_, **__):\n'
+        '        raise ValueError("after the first step")\n'
+    )
+    config = tmp_path / 'own.py'
+    config.write_text(
+        f"_base_ = ['{ROOT}/configs/scfs_r50.py']\n"
+        "custom_imports = dict(imports=['mmscfs', 'fails'])\n"
+        "custom_hooks = [dict(type='FailingHook')]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match='after the first step'):
+        call(TRAIN[0], config, *small_options)
+
+
+def test_the_length_is_followed_and_logged(
+    small_options, tmp_path, monkeypatch
+):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    options = ['--work-dir=~/home', *small_options[1:]]
+    done = call(*TRAIN, *options)
+    assert done.returncode == 0, done.output
+    (log,) = (tmp_path / 'home').glob('*/*.log')
+    changed = 'begin 10 -> 0.5, end 200 -> 1, for train_cfg.max_epochs=1 '
+    assert changed in log.read_text()
+    assert 'collapse_monitor, begin + window = 1200, is beyond' in done.output
 
 
 COUNTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
@@ -129,7 +162,7 @@ def chosen(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / 'tools'))
     cfgs = []
 
-    def keep(cfg):
+    def keep(cfg, changes):
         cfgs.append(cfg)
         return SimpleNamespace(train=list)
 

@@ -151,10 +151,10 @@ def check_classes(
     known = [name for name in names if name in classes]
     if names and known != list(classes):
         # mmdet numbers the classes in the order of a COCO file.
-        warn(
+        raise ValueError(
             f'{where}.metainfo lists the classes in another order than '
-            f'{setting}: mmdet will call the detections wrong names; use '
-            f'classes=({short(known)})'
+            f'{setting}, so mmdet would give the detections wrong names: set '
+            f'classes=({", ".join(map(repr, known))})'
         )
     unknown = [name for name in names if name not in classes]
     if unknown:

@@ -8,6 +8,7 @@ from .dino_hooks import (
     TeacherTemperatureHook,
 )
 from .frozen_backbone_hook import FrozenBackboneHook
+from .length_hook import LengthHook
 from .non_finite_loss_hook import NonFiniteLossHook
 from .pictures_hook import PicturesHook
 from .preflight_hook import PreflightHook
@@ -20,6 +21,7 @@ __all__ = [
     'DeferredRuntimeInfoHook',
     'FrozenBackboneHook',
     'FrozenPrototypesHook',
+    'LengthHook',
     'MomentumTeacherHook',
     'NonFiniteLossHook',
     'PicturesHook',

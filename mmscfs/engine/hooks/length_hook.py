@@ -1,0 +1,53 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from collections.abc import Iterator
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+
+from .collapse_monitor_hook import CollapseMonitorHook
+
+
+@HOOKS.register_module()
+class LengthHook(Hook):
+    """Warn of what lies beyond the end of the run.
+
+    A warm-up or monitor that counts iterations, in a run of so many epochs:
+    only the data set tells how many iterations these are. Our tools add this
+    hook to every run.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare with the length of the run."""
+        for what in beyond_the_run(runner):
+            runner.logger.warning(
+                f'{what} is beyond the end of the run, at '
+                f'{runner.max_iters} iterations: set it lower'
+            )
+
+
+def beyond_the_run(runner: Runner) -> Iterator[str]:
+    """Yield each warm-up and monitor that a run does not reach."""
+    schedules = runner.param_schedulers
+    groups = schedules.values() if isinstance(schedules, dict) else [schedules]
+    for group in groups:
+        for number, schedule in enumerate(group):
+            is_warmup = hasattr(schedule, 'start_factor')
+            if (
+                not schedule.by_epoch
+                and is_warmup
+                and schedule.end > runner.max_iters
+                and schedule.begin == 0
+            ):
+                yield (
+                    f'the end of the warm-up, param_scheduler.{number}.end='
+                    f'{schedule.end},'
+                )
+    for hook in runner.hooks:
+        if isinstance(hook, CollapseMonitorHook):
+            first = hook.criteria.first_look
+            if first > runner.max_iters:
+                yield (
+                    'the first look of default_hooks.collapse_monitor, begin '
+                    f'+ window = {first},'
+                )

@@ -1,0 +1,207 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Variables at the top level of config files, and what uses them.
+
+A config may have any variable; mmengine puts it into the sections where the
+text uses it, and forgets where. One that nothing uses has no effect.
+"""
+
+import ast
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from .names import CROPS, OTHER_NAMES, no_setting, sections
+
+INHERITED = re.compile(r'_base_\.(\w+)')
+# Of the base files as a whole: who knows which variables.
+WHOLE = re.compile(r'_base_(?!\.|\s*=[^=])|_base_\.(get|items|pop|values)\b')
+
+
+class ConfigFile:
+    """A config file, and those that it inherits from.
+
+    Args:
+        path (str): The file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.text = Path(path).read_text(encoding='utf-8')
+        is_python = path.endswith('.py')
+        nodes = [*ast.walk(ast.parse(self.text))] if is_python else []
+        names = [n for n in nodes if isinstance(n, ast.Name)]
+        self.uses = {n.id for n in names if isinstance(n.ctx, ast.Load)}
+        self.sets = {n.id for n in names if isinstance(n.ctx, ast.Store)}
+        # Of the files below, in quotes too.
+        self.inherits = set(INHERITED.findall(self.text))
+        self.inherits_all = bool(WHOLE.search(self.text))
+        # mmengine's other format, in which any imported name is inherited.
+        self.is_lazy = is_python and Config._is_lazy_import(path)
+
+    @cached_property
+    def bases(self) -> list['ConfigFile']:
+        """The files that it names in ``_base_``."""
+        if self.is_lazy:
+            return []
+        return [
+            ConfigFile(Config._get_cfg_path(name, self.path)[0])
+            for name in Config._get_base_files(self.path)
+        ]
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether it is as a run writes it: each value in its place."""
+        return self.is_lazy or not (self.bases or self.sets & self.uses)
+
+    @cached_property
+    def config(self) -> Config:
+        """The whole config, without its modules.
+
+        Raises:
+            ValueError: It does not fit those that it inherits from.
+        """
+        try:
+            return Config.fromfile(self.path, import_custom_modules=False)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f'{self.path}: {error}') from error
+
+    def files(self) -> Iterator['ConfigFile']:
+        """Yield it and all that it inherits from."""
+        yield self
+        for base in self.bases:
+            yield from base.files()
+
+
+def unread_variables(file: ConfigFile) -> Iterator[str]:
+    """Yield a message for each variable of the config files without effect.
+
+    A variable has one if its own file uses it, or by ``_base_`` a file that
+    inherits from it. Files of installed packages may have others, and so may
+    one that a run has written: its values are in their places already.
+
+    Args:
+        file (ConfigFile): The config's file.
+    """
+    cfg = file.config
+    for part, name in unused(file, frozenset()):
+        if name in cfg:
+            yield without_effect(part, name, cfg)
+    for name in sorted(cfg.keys() - sections() - {CROPS}):
+        # Though its file uses it, or was written by a run.
+        near = difflib.get_close_matches(name, sections(), 1, 0.93)
+        if near and near[0] not in cfg:
+            yield no_setting(name, near, '')
+
+
+def unused(
+    file: ConfigFile, inherited: frozenset[str]
+) -> Iterator[tuple[ConfigFile, str]]:
+    """Yield each variable that neither its file nor an heir uses."""
+    is_installed = '.mim' in Path(file.path).parts
+    if not file.is_literal and not is_installed:
+        for name in sorted(file.sets - file.uses - inherited - sections()):
+            yield file, name
+    if not file.inherits_all:
+        for base in file.bases:
+            yield from unused(base, inherited | file.inherits)
+
+
+def without_effect(file: ConfigFile, name: str, cfg: Config) -> str:
+    """Say that a variable has no effect, and what to set instead."""
+    before = [b.config[name] for b in file.bases if name in b.config]
+    if not before:
+        return unknown(name, cfg, f' ({file.path})')
+    return (
+        f'{name} of {file.path} has no effect: the file that it inherits from '
+        f'has already put another value into {places(cfg, before[0])}. Set '
+        'that'
+    )
+
+
+def unread_options(options: Mapping[str, Any], cfg: Config) -> Iterator[str]:
+    """Yield a message for each option that sets what is not there.
+
+    Args:
+        options (Mapping[str, Any]): By dotted path.
+        cfg (Config): The config as its file has it.
+    """
+    for path in options:
+        top, *parts = path.split('.')
+        if top in sections() or (top == CROPS and CROPS in cfg):
+            if top in cfg:
+                yield from through_values(path, parts, cfg[top])
+        elif top in cfg:
+            yield (
+                f'no setting {path}: {top} is a variable, and the config has '
+                f'already put its value into {places(cfg, cfg[top])}. Set that'
+            )
+        else:
+            yield unknown(path, cfg)
+
+
+def through_values(
+    path: str, parts: Sequence[str], part: Any
+) -> Iterator[str]:
+    """Yield a message if a path leads through a value that has no parts."""
+    for i, key in enumerate(parts):
+        if isinstance(part, Mapping):
+            if key not in part:
+                return
+            part = part[key]
+        elif isinstance(part, (list, tuple)):
+            if not key.isdecimal() or int(key) >= len(part):
+                whole = path.removesuffix('.'.join(['', *parts[i:]]))
+                yield (
+                    f'no setting {whole}.{key}: {whole} is a list of '
+                    f'{len(part)}, counted from 0'
+                )
+                return
+            part = part[int(key)]
+        else:
+            whole = path.removesuffix('.'.join(['', *parts[i:]]))
+            yield f'no setting {path}: {whole}={part!r} is a value'
+            return
+
+
+def unknown(path: str, cfg: Config, where: str = '') -> str:
+    """Say that no section of a config has a name, and which are near."""
+    top = path.split('.')[0]
+    wanted = {top, OTHER_NAMES.get(top, top)}
+    found = [p for p, _ in leaves(cfg) if p.split('.')[-1] in wanted]
+    found = sorted(found, key=lambda p: (p.count('.'), p))[:2]
+    other = [o for o in wanted if o != top and o.split('.')[0] in sections()]
+    names = sections() | {CROPS} & cfg.keys()
+    return no_setting(path, names, '', other or found, where)
+
+
+def places(cfg: Config, value: Any) -> str:
+    """Return the settings that have a value, at most three."""
+    found = [path for path, v in leaves(cfg) if v == value]
+    if not found and isinstance(value, str):
+        found = [
+            p for p, v in leaves(cfg) if isinstance(v, str) and value in v
+        ]
+    text = ', '.join(found[:3]) or 'its place'
+    return f'{text}, ...' if len(found) > 3 else text
+
+
+def leaves(cfg: Config) -> Iterator[tuple[str, Any]]:
+    """Yield path and value of all settings that a run reads."""
+
+    def walk(part: Any, path: str) -> Iterator[tuple[str, Any]]:
+        yield path, part
+        if isinstance(part, Mapping):
+            for key in part:
+                yield from walk(part[key], f'{path}.{key}')
+        elif isinstance(part, (list, tuple)):
+            for i, item in enumerate(part):
+                yield from walk(item, f'{path}.{i}')
+
+    for name in cfg:
+        if name in sections():
+            yield from walk(cfg[name], name)

@@ -1,0 +1,220 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""The length of a run, changed alone; the figures are worked out by hand."""
+
+import pytest
+
+SCFS = 'scfs_r50.py'  # 200 epochs, 10 of them warm-up
+DEMO = 'scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py'
+VIT = 'dino/dino_vit-small-p16_8xb32-mcrop-coslr-200e_in100.py'
+RCNN = 'detection/coco/mask-rcnn_r50-fpn_1x_coco.py'
+SCENES = 'detection/digits/mask-rcnn_r18-w16-fpn_demo_digits.py'
+VOC = 'detection/voc/faster-rcnn_r50-c4_24k_voc0712.py'
+LINEAR = 'classification/linear/resnet50_8xb32-linear-coslr-100e_in1k.py'
+STEPS = 'classification/linear/resnet50_8xb32-linear-steplr-100e_in1k.py'
+FINETUNE = 'classification/finetune/resnet50_1xb256-finetune-coslr-20k_pets.py'
+BYOL = 'peers/byol_resnet50_16xb256-coslr-200e_in1k.py'
+TIMES = ('begin', 'end', 'milestones', 'T_max')
+
+
+def times(cfg):
+    """Return the times of each schedule."""
+    return [
+        {key: item[key] for key in TIMES if key in item}
+        for item in cfg.param_scheduler
+    ]
+
+
+@pytest.mark.parametrize(
+    ('name', 'length', 'expected'),
+    [
+        # The warm-up keeps its share of a shorter run, half an epoch at least
+        (SCFS, 100, [dict(begin=0, end=5), dict(begin=5, end=100)]),
+        (SCFS, 14, [dict(begin=0, end=0.7), dict(begin=0.7, end=14)]),
+        (SCFS, 1, [dict(begin=0, end=0.5), dict(begin=0.5, end=1)]),
+        # and its length in a longer one, as the paper's of 800 epochs has it.
+        (SCFS, 800, [dict(begin=0, end=10), dict(begin=10, end=800)]),
+        # The weight decay too
+        (
+            VIT,
+            50,
+            [
+                dict(begin=0, end=2.5),
+                dict(begin=2.5, end=50),
+                dict(begin=0, end=50),
+            ],
+        ),
+        # A warm-up in iterations is not touched in a run of epochs.
+        (
+            RCNN,
+            24,
+            [
+                dict(begin=0, end=500),
+                dict(begin=0, end=24, milestones=[16, 22]),
+            ],
+        ),
+        (
+            RCNN,
+            6,
+            [dict(begin=0, end=500), dict(begin=0, end=6, milestones=[4, 5])],
+        ),
+        # Both decays of the rate stay, at the same time.
+        (
+            RCNN,
+            1,
+            [dict(begin=0, end=500), dict(begin=0, end=1, milestones=[1, 1])],
+        ),
+        (
+            VOC,
+            2400,
+            [
+                dict(begin=0, end=10),
+                dict(begin=0, end=2400, milestones=[1800, 2200]),
+            ],
+        ),
+        (SCENES, 200, [dict(begin=0, end=16), dict(begin=16, end=200)]),
+        (SCENES, 5000, [dict(begin=0, end=40), dict(begin=40, end=5000)]),
+        (LINEAR, 10, [dict(begin=0, end=10, T_max=10)]),
+        (STEPS, 10, [dict(begin=0, end=10, milestones=[6, 8])]),
+        (FINETUNE, 100, [dict(begin=0, end=100)]),
+        # Whole epochs, where a schedule steps once an epoch
+        (BYOL, 10, [dict(begin=0, end=1), dict(begin=1, end=10, T_max=9)]),
+    ],
+)
+def test_the_length_alone_is_enough(name, length, expected, read, tmp_path):
+    unit = 'iters' if length > 1000 or name in (SCENES, FINETUNE) else 'epochs'
+    setting = f'train_cfg.max_{unit}'
+    cfg, lines = read(name, {setting: length})
+    assert times(cfg) == [
+        {k: v for k, v in e.items() if k in f}
+        for e, f in zip(expected, times(cfg), strict=True)
+    ]
+    # The same from a file that inherits, and from one that inherits from it.
+    text = f'train_cfg = dict(max_{unit}={length})\n'
+    child, child_lines = read(name, text=text)
+    assert times(child) == times(cfg)
+    assert child_lines == lines
+    heir = tmp_path / 'heir.py'
+    heir.write_text("_base_ = ['child.py']\nlog_level = 'INFO'\n")
+    assert times(read(heir)[0]) == times(cfg)
+
+
+@pytest.mark.parametrize(
+    ('name', 'length', 'hook', 'expected'),
+    [
+        # Frozen for the whole run, also of another length
+        (DEMO, 25, 'frozen_prototypes', dict(epochs=25)),
+        (DEMO, 7, 'frozen_prototypes', dict(epochs=7)),
+        # For the first epoch, and at least that
+        (SCFS, 20, 'frozen_prototypes', dict(epochs=1)),
+        # A quarter of the run, and no more epochs in a longer one
+        (SCFS, 20, 'teacher_temp', dict(warmup_epochs=5)),
+        (SCFS, 800, 'teacher_temp', dict(warmup_epochs=50)),
+    ],
+)
+def test_hooks_follow_the_length(name, length, hook, expected, read):
+    cfg, _ = read(name, {'train_cfg.max_epochs': length})
+    found = cfg.default_hooks[hook]
+    assert {key: found[key] for key in expected} == expected
+
+
+def test_a_time_between_happens_at_the_same_share(read, tmp_path):
+    """A span keeps its length in a longer run."""
+    hooks = (
+        "custom_hooks = [dict(type='Switch', switch_epoch=180, "
+        'num_last_epochs=20, interval=20)]\n'
+    )
+    read(SCFS, text=hooks)
+    heir = tmp_path / 'heir.py'
+    for length, switch, last in ((100, 90, 10), (400, 360, 20)):
+        heir.write_text(
+            f"_base_ = ['child.py']\ntrain_cfg = dict(max_epochs={length})\n"
+        )
+        cfg, _ = read(heir)
+        assert cfg.custom_hooks[0] == dict(
+            type='Switch',
+            switch_epoch=switch,
+            num_last_epochs=last,
+            interval=20,
+        )
+
+
+def test_each_change_is_one_line_with_both_lengths(read):
+    _, lines = read(SCFS, {'train_cfg.max_epochs': 100})
+    end = ', for train_cfg.max_epochs=100 instead of 200'
+    assert lines == [
+        f'param_scheduler.0: end 10 -> 5{end}',
+        f'param_scheduler.1: begin 10 -> 5, end 200 -> 100{end}',
+        f'default_hooks.teacher_temp: warmup_epochs 50 -> 25{end}',
+    ]
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        # What is set stays, and what meets it.
+        (
+            {'param_scheduler.1.end': 40},
+            [dict(begin=0, end=10), dict(begin=10, end=40)],
+        ),
+        (
+            {'param_scheduler.0.end': 3, 'param_scheduler.1.begin': 3},
+            [dict(begin=0, end=3), dict(begin=3, end=50)],
+        ),
+        (
+            {'param_scheduler.1.end': 200},
+            [dict(begin=0, end=10), dict(begin=10, end=200)],
+        ),
+    ],
+)
+def test_what_an_option_sets_stays(options, expected, read):
+    options = {'train_cfg.max_epochs': 50, **options}
+    cfg, _ = read(SCFS, {**options, 'default_hooks.teacher_temp.end': 0.05})
+    assert times(cfg) == expected
+    assert cfg.default_hooks.teacher_temp.warmup_epochs == 12
+
+
+def test_a_file_that_sets_both_is_taken_as_it_is(read):
+    cfg, lines = read(
+        SCFS,
+        text='train_cfg = dict(max_epochs=100)\n'
+        "param_scheduler = [dict(type='CosineAnnealingLR', end=60)]\n"
+        'default_hooks = dict(teacher_temp=dict(warmup_epochs=10))\n',
+    )
+    assert times(cfg) == [dict(end=60)]
+    assert cfg.default_hooks.teacher_temp.warmup_epochs == 10
+    assert lines == []
+
+
+@pytest.mark.parametrize(
+    ('options', 'both'),
+    [
+        (
+            {
+                'train_cfg.max_epochs': 9,
+                'param_scheduler.0.end': 2,
+                'param_scheduler.1.begin': 10,
+            },
+            ('param_scheduler.1.begin=10', 'train_cfg.max_epochs=9'),
+        ),
+        (
+            {'train_cfg.max_epochs': 9, 'param_scheduler.0.end': 10},
+            ('param_scheduler.0.end=10', 'train_cfg.max_epochs=9'),
+        ),
+        (
+            {'default_hooks.frozen_prototypes.epochs': 201},
+            ('frozen_prototypes.epochs=201', 'train_cfg.max_epochs=200'),
+        ),
+        (
+            {
+                'train_cfg.max_epochs': 9,
+                'default_hooks.teacher_temp.warmup_epochs': 50,
+            },
+            ('teacher_temp.warmup_epochs=50', 'train_cfg.max_epochs=9'),
+        ),
+    ],
+)
+def test_what_lies_beyond_a_training_is_named(options, both, read):
+    read(SCFS, options)  # to look at, or to test
+    with pytest.raises(ValueError, match='end of the run') as caught:
+        read(SCFS, options, for_training=True)
+    assert all(name in str(caught.value) for name in both)

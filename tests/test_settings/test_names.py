@@ -1,0 +1,344 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Settings that nothing reads, and configs of which each is read."""
+
+import re
+from pathlib import Path
+
+import mmdet
+import mmpretrain
+import pytest
+
+from mmscfs.settings import read_config
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+OURS = [
+    path
+    for path in sorted(CONFIGS.rglob('*.py'))
+    if path.relative_to(CONFIGS).parts[0] not in ('_base_', 'sweeps')
+]
+SCFS = 'scfs_r50.py'
+RCNN = 'detection/coco/mask-rcnn_r50-fpn_1x_coco.py'
+LINEAR = 'classification/linear/resnet50_8xb32-linear-coslr-100e_in1k.py'
+KNN = 'classification/knn/knn_resnet50_in1k.py'
+# One for each method or part of mmdet and mmpretrain.
+MMDET = """
+albu_example/mask-rcnn_r50_fpn_albu-1x_coco
+cascade_rcnn/cascade-mask-rcnn_r101_fpn_1x_coco
+centernet/centernet_r18_8xb16-crop512-140e_coco
+convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco
+dcn/mask-rcnn_r50-dconv-c3-c5_fpn_1x_coco
+deformable_detr/deformable-detr_r50_16xb2-50e_coco
+detr/detr_r50_8xb2-150e_coco
+dino/dino-4scale_r50_8xb2-12e_coco
+faster_rcnn/faster-rcnn_r50_fpn_1x_coco
+fcos/fcos_r50-caffe_fpn_gn-head_1x_coco
+htc/htc_r50_fpn_1x_coco
+lvis/mask-rcnn_r50_fpn_sample1e-3_ms-1x_lvis-v1
+mask2former/mask2former_r50_8xb2-lsj-50e_coco
+mask_rcnn/mask-rcnn_r50-caffe-c4_1x_coco
+misc/d2_mask-rcnn_r50-caffe_fpn_ms-90k_coco
+pascal_voc/faster-rcnn_r50_fpn_1x_voc0712
+retinanet/retinanet_r50_fpn_1x_coco
+rtmdet/rtmdet_tiny_8xb32-300e_coco
+seesaw_loss/mask-rcnn_r50_fpn_seesaw-loss_random-ms-2x_lvis-v1
+sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco
+swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco
+vfnet/vfnet_r50_fpn_1x_coco
+yolox/yolox_s_8xb8-300e_coco
+"""
+MMPRETRAIN = """
+arcface/resnet50-arcface_8xb32_inshop
+barlowtwins/barlowtwins_resnet50_8xb256-coslr-300e_in1k
+beit/beit_beit-base-p16_8xb256-amp-coslr-300e_in1k
+byol/byol_resnet50_16xb256-coslr-200e_in1k
+convnext/convnext-tiny_32xb128_in1k
+densecl/densecl_resnet50_8xb32-coslr-200e_in1k
+flamingo/flamingo_fewshot_caption
+mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k
+mocov3/mocov3_resnet50_8xb512-amp-coslr-100e_in1k
+resnet/resnet50_8xb32-mixup_in1k
+resnet/resnet50_8xb256-rsb-a1-600e_in1k
+simclr/simclr_resnet50_16xb256-coslr-200e_in1k
+swav/swav_resnet50_8xb32-mcrop-coslr-200e_in1k-224px-96px
+swin_transformer/swin-tiny_16xb64_in1k
+vision_transformer/vit-base-p16_32xb128-mae_in1k
+"""
+THEIRS = [
+    Path(package.__file__).parent / '.mim' / 'configs' / f'{name}.py'
+    for package, names in ((mmdet, MMDET), (mmpretrain, MMPRETRAIN))
+    for name in names.split()
+]
+
+
+@pytest.mark.parametrize('path', OURS + THEIRS, ids=lambda path: path.stem)
+def test_every_setting_of_a_working_config_is_read(path, read):
+    cfg, changes = read(path)
+    assert cfg.filename == str(path)
+    assert changes == []
+
+
+@pytest.mark.parametrize(
+    ('name', 'option', 'message'),
+    [
+        # Sections
+        (SCFS, 'max_epochs=4', 'max_epochs; did you mean train_cfg.max_epo'),
+        (
+            SCFS,
+            'train_dataloadr.batch_size=8',
+            'train_dataloadr.batch_size; did you mean train_dataloader?',
+        ),
+        (SCFS, 'learning_rate=1', 'learning_rate; did you mean optim_wrapper'),
+        (SCFS, 'seed=1', 'seed; did you mean randomness.seed?'),
+        (SCFS, 'multi_crops.hue=0', 'multi_crops.hue; did you mean multi_cro'),
+        # Keys of parts that have no type
+        (
+            SCFS,
+            'train_dataloader.batchsize=16',
+            'train_dataloader.batchsize; did you mean batch_size?',
+        ),
+        (SCFS, 'train_cfg.epochs=1', 'train_cfg.epochs; did you mean max_epo'),
+        (SCFS, 'randomness.sed=1', 'randomness.sed; did you mean seed?'),
+        (
+            SCFS,
+            'env_cfg.cudnn_benchmrk=True',
+            'env_cfg.cudnn_benchmrk; did you mean cudnn_benchmark?',
+        ),
+        (
+            SCFS,
+            'optim_wrapper.clip_grad.max_nrom=1',
+            'optim_wrapper.clip_grad.max_nrom; did you mean max_norm?',
+        ),
+        (
+            SCFS,
+            'default_hooks.chekpoint.interval=5',
+            'default_hooks.chekpoint; did you mean checkpoint?',
+        ),
+        (
+            RCNN,
+            'model.test_cfg.rcnn.scor_thr=1',
+            'model.test_cfg.rcnn.scor_thr; did you mean score_thr?',
+        ),
+        # Arguments of types
+        (SCFS, 'model.nekc.type=X', 'model.nekc; did you mean neck?'),
+        (
+            SCFS,
+            'model.neck.num_prototype=8',
+            'model.neck.num_prototype; did you mean num_prototypes?',
+        ),
+        (
+            SCFS,
+            'optim_wrapper.optimizer.momentm=0',
+            'optim_wrapper.optimizer.momentm; did you mean momentum?',
+        ),
+        (
+            SCFS,
+            'optim_wrapper.optimizer.learning_rate=1',
+            'optim_wrapper.optimizer.learning_rate; did you mean lr?',
+        ),
+        (SCFS, 'multi_crop.num_locl=6', 'multi_crop.num_locl; did you mean n'),
+        (
+            SCFS,
+            'train_dataloader.dataset.dataroot=x',
+            'train_dataloader.dataset.dataroot; did you mean data_root?',
+        ),
+        (
+            SCFS,
+            'param_scheduler.1.eta_minimum=0',
+            'param_scheduler.1.eta_minimum; did you mean eta_min?',
+        ),
+        # Of a hook, of what it hands on, and of one that takes any
+        (
+            SCFS,
+            'default_hooks.teacher.momentm=0',
+            'default_hooks.teacher.momentm; did you mean momentum?',
+        ),
+        (
+            SCFS,
+            'default_hooks.collapse_monitor.windw=5',
+            'default_hooks.collapse_monitor.windw; did you mean window?',
+        ),
+        (
+            SCFS,
+            'default_hooks.checkpoint.intervl=5',
+            'default_hooks.checkpoint.intervl; did you mean interval?',
+        ),
+        # Of detectors and classifiers
+        (
+            RCNN,
+            'model.roi_head.bbox_head.num_clases=3',
+            'model.roi_head.bbox_head.num_clases; did you mean num_classes?',
+        ),
+        (
+            RCNN,
+            'val_evaluator.metrics=bbox',
+            'val_evaluator.metrics; did you mean metric?',
+        ),
+        (LINEAR, 'model.head.num_class=9', 'num_class; did you mean num_clas'),
+        (KNN, 'test_cfg.kss=10', 'no setting test_cfg.kss; did you mean ks?'),
+        # Where nothing is near, all that is there
+        (
+            SCFS,
+            'default_hooks.frozen_prototypes.xyz=1',
+            'no setting default_hooks.frozen_prototypes.xyz; '
+            'FrozenPrototypesHook takes epochs, priority',
+        ),
+        # Paths that lead nowhere
+        (
+            SCFS,
+            'param_scheduler.2.end=9',
+            'no setting param_scheduler.2: param_scheduler is a list of 2, ',
+        ),
+        (
+            RCNN,
+            'model.backbone.init_cfg.checkpoint=a.pth',
+            'model.backbone.init_cfg=None is a value',
+        ),
+        (
+            SCFS,
+            'train_cfg.max_epochs.x=1',
+            'no setting train_cfg.max_epochs.x: train_cfg.max_epochs=200 is a',
+        ),
+        # A variable that is in its place already
+        (
+            RCNN,
+            'data_root=my/data',
+            'data_root is a variable, and the config has already put its '
+            'value into train_dataloader.dataset.data_root, val_dataloader',
+        ),
+    ],
+)
+def test_a_misspelt_option_is_refused(name, option, message, read):
+    key, value = option.split('=')
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        read(name, {key: value})
+    assert str(caught.value).startswith('no setting ')
+    assert ' | ' not in str(caught.value)  # one problem
+
+
+@pytest.mark.parametrize(
+    ('name', 'text', 'message'),
+    [
+        (
+            SCFS,
+            'train_dataloadr = dict(batch_size=8)',
+            'child.py); did you mean train_dataloader?',
+        ),
+        (SCFS, 'max_epochs = 4', 'did you mean train_cfg.max_epochs?'),
+        (
+            SCFS,
+            'model = dict(head=dict(centre_momentum=0.5))',
+            'no setting model.head.centre_momentum; did you mean center_mom',
+        ),
+        (
+            SCFS,
+            'multi_crop = dict(num_local=6)',
+            'child.py has no effect: the file that it inherits from has '
+            'already put another value into train_dataloader.dataset.'
+            'pipeline.1. Set that',
+        ),
+        (
+            RCNN,
+            "data_root = 'my/data/'",
+            'put another value into train_dataloader.dataset.data_root, val_',
+        ),
+        (
+            RCNN,
+            'train_dataloader = dict(dataset=dict(anno_file="a.json"))',
+            'train_dataloader.dataset.anno_file; did you mean ann_file?',
+        ),
+        (SCFS, 'lr_config = dict(policy="step")', 'mean param_scheduler?'),
+        (
+            SCFS,
+            'own = 3\nmax_epochs = 4',
+            'mean train_cfg.max_epochs? | no setting own (',
+        ),
+    ],
+)
+def test_what_has_no_effect_in_a_file_is_refused(name, text, message, read):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read(name, text=text)
+
+
+@pytest.mark.parametrize(
+    ('name', 'text', 'options'),
+    [
+        (SCFS, 'size = 64\ntrain_dataloader = dict(batch_size=size)', {}),
+        (
+            SCFS,
+            'crop = dict(_base_.multi_crop, num_local=6)\n'
+            'train_dataloader = dict(dataset=dict(pipeline=[crop]))',
+            {},
+        ),
+        (
+            SCFS,
+            '',
+            {'multi_crop.num_local': 6, 'find_unused_parameters': True},
+        ),
+        (SCFS, '', {'default_hooks.checkpoint.by_epoch': False}),
+        (SCFS, '', {'log_processor.window_size': 20}),
+        # What they take by **kwargs
+        (SCFS, 'custom_hooks = [dict(type="OwnHook", any=3, priority=1)]', {}),
+        (SCFS, 'evaluation = dict(dataset="mine")', {}),
+        # What one nobody reads, but nobody could mistake
+        (RCNN, '', {'model.test_cfg.rcnn.nms.max_num': 100}),
+        # A builder's own, and names that a user chooses
+        (
+            SCFS,
+            'optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict('
+            'layer_a=dict(lr_mult=0.1), layer_b=dict(lr_mult=0.1))))',
+            {},
+        ),
+    ],
+)
+def test_what_has_an_effect_is_taken(name, text, options, read):
+    read(name, options, text)
+
+
+def test_a_config_that_a_run_has_written_is_taken(read, tmp_path):
+    """Its variables are in their places already."""
+    cfg, _ = read(RCNN, {'train_dataloader.dataset.data_root': 'my/data'})
+    written = tmp_path / 'written.py'
+    cfg.dump(written)
+    assert read(written)[0].data_root == 'data/coco/'
+    text = written.read_text()
+    written.write_text(re.sub('^train_datal', 'train_dtal', text, flags=re.M))
+    with pytest.raises(ValueError, match='did you mean train_dataloader?'):
+        read(written)
+
+
+def test_the_home_directory_is_put_in(read, monkeypatch, tmp_path):
+    monkeypatch.setenv('HOME', '/home/me')
+    cfg, _ = read(
+        RCNN,
+        {
+            'train_dataloader.dataset.data_root': '~/coco',
+            'load_from': '~/a.pth',
+            'work_dir': '~',
+            'val_evaluator.ann_file': 'a~/b',
+        },
+        'model = dict(backbone=dict(init_cfg=dict(_delete_=True, '
+        "type='Pretrained', checkpoint='~/b.pth')))",
+    )
+    assert cfg.train_dataloader.dataset.data_root == '/home/me/coco'
+    assert cfg.load_from == '/home/me/a.pth'
+    assert cfg.work_dir == '/home/me'
+    assert cfg.val_evaluator.ann_file == 'a~/b'
+    assert cfg.model.backbone.init_cfg.checkpoint == '/home/me/b.pth'
+
+
+def test_modules_of_the_config_are_imported_after_the_checks(
+    tmp_path, monkeypatch
+):
+    (tmp_path / 'own_module_of_this_test.py').write_text('raise ValueError')
+    monkeypatch.syspath_prepend(tmp_path)
+    config = tmp_path / 'config.py'
+    config.write_text(
+        "custom_imports = dict(imports=['own_module_of_this_test'])\n"
+        'train_cfg = dict(max_epochs=3)\n'
+    )
+    with pytest.raises(ValueError, match='no setting train_cfg.max_epoch;'):
+        read_config(config, {'train_cfg.max_epoch': 3})
+    with pytest.raises(ValueError, match='no_module.*into PYTHONPATH'):
+        read_config(config, {'custom_imports.imports': ['no_module']})
+    with pytest.raises(ValueError, match='^$'):
+        read_config(config)
