@@ -32,6 +32,7 @@ from mmscfs.engine import (
 from mmscfs.engine.hooks.deferred_runtime_info_hook import read_hub
 from mmscfs.engine.resume.files import lock_work_dir
 from mmscfs.engine.screen import build_runner
+from mmscfs.settings import read_config
 
 from .table import (
     Images,
@@ -260,9 +261,8 @@ def train(
         OSError: A file is missing.
         KeyboardInterrupt: It was stopped, after it was saved.
     """
-    cfg = Config.fromfile(config)
+    cfg, changes = read_config(str(config), cfg_options, for_training=True)
     cfg.work_dir = str(work_dir or Path('work_dirs', config.stem))
-    cfg.merge_from_dict(dict(cfg_options or {}))
     cfg.resume = resume
     check_work_dir(cfg)
     prepare_config(cfg)
@@ -274,7 +274,7 @@ def train(
     # mmdet has one name for all, by which a second run would get the first's.
     cfg.visualizer.name = f'{cfg.work_dir} {time.time()}'
     begin = time.monotonic()
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, changes)
     try:
         runner.train()
     except SystemExit as end:  # PreemptionHook has saved
