@@ -187,6 +187,7 @@ def tiny_run(scfs_cfg, image_folder, tmp_path):
     cfg.train_cfg.max_epochs = 2
     cfg.default_hooks.checkpoint.interval = 1
     cfg.default_hooks.logger.interval = 1
+    cfg.default_hooks.teacher_temp.warmup_epochs = 2
     cfg.default_hooks.pop('pictures')  # drawn by their own tests
     cfg.log_level = 'WARNING'
     return cfg

@@ -26,9 +26,9 @@ def read_config(
     """Read a config with options, and check that something reads each setting.
 
     Also puts the home directory for ``~`` at the beginning of any text, and
-    fits the schedules to a length of the run that was changed alone
-    (``train_cfg.max_epochs`` or ``max_iters``). ``custom_imports`` come after
-    the checks, which import nothing.
+    fits the schedules to a length of the run, ``train_cfg.max_epochs`` or
+    ``max_iters``, that was changed alone. ``custom_imports`` come after the
+    checks, which import nothing.
 
     Args:
         path (str): A config file.

@@ -87,8 +87,12 @@ def may_differ(file: ConfigFile) -> bool:
 def made_for(
     file: ConfigFile, get: Callable[[Config], Any], value: Any
 ) -> Length | None:
-    """Return the length of the run in the file that set a value."""
-    for base in file.bases:
+    """Return the length of the run in the file that set a value.
+
+    The files of an installed package count as one: some of its recipes have
+    another length than the schedule that they inherit, on purpose.
+    """
+    for base in () if file.is_installed else file.bases:
         if get(base.config) == value:
             return made_for(base, get, value) or length_of(file.config)
     return length_of(file.config)

@@ -58,6 +58,11 @@ class ConfigFile:
         """Whether it is as a run writes it: each value in its place."""
         return self.is_lazy or not (self.bases or self.sets & self.uses)
 
+    @property
+    def is_installed(self) -> bool:
+        """Whether it is a package's own, which a user does not change."""
+        return '.mim' in Path(self.path).parts
+
     @cached_property
     def config(self) -> Config:
         """The whole config, without its modules.
@@ -102,8 +107,7 @@ def unused(
     file: ConfigFile, inherited: frozenset[str]
 ) -> Iterator[tuple[ConfigFile, str]]:
     """Yield each variable that neither its file nor an heir uses."""
-    is_installed = '.mim' in Path(file.path).parts
-    if not file.is_literal and not is_installed:
+    if not file.is_literal and not file.is_installed:
         for name in sorted(file.sets - file.uses - inherited - sections()):
             yield file, name
     if not file.inherits_all:

@@ -1,8 +1,10 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """The length of a run, changed alone; the figures are worked out by hand."""
 
+import mmpretrain
 import pytest
 
+DENSENET = 'densenet121_4xb256_in1k.py'
 SCFS = 'scfs_r50.py'  # 200 epochs, 10 of them warm-up
 DEMO = 'scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py'
 VIT = 'dino/dino_vit-small-p16_8xb32-mcrop-coslr-200e_in100.py'
@@ -183,6 +185,17 @@ def test_a_file_that_sets_both_is_taken_as_it_is(read):
     assert times(cfg) == [dict(end=60)]
     assert cfg.default_hooks.teacher_temp.warmup_epochs == 10
     assert lines == []
+
+
+def test_a_package_may_have_a_recipe_of_another_length(read):
+    """The schedule's milestones are of 100 epochs, DenseNet's run has 90."""
+    (folder,) = mmpretrain.__path__
+    cfg, lines = read(f'{folder}/.mim/configs/densenet/{DENSENET}')
+    assert cfg.train_cfg.max_epochs == 90
+    assert cfg.param_scheduler.milestones == [30, 60, 90]
+    assert lines == []
+    cfg, _ = read(cfg.filename, {'train_cfg.max_epochs': 30})
+    assert cfg.param_scheduler.milestones == [10, 20, 30]
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,6 @@ def test_what_fits(
 def config(tiny_run, tmp_path):
     """A file of the shrunken recipe."""
     path = tmp_path / 'tiny.py'
-    tiny_run.default_hooks.teacher_temp.warmup_epochs = 2
     tiny_run.dump(path)
     return path
 
