@@ -5,9 +5,10 @@
 here in mmpretrain's registries, which import it when they are first asked.
 """
 
-from .compatibility import check_stack
+from .compatibility import check_stack, provide_home
 from .version import __version__
 
+provide_home()
 check_stack()
 
 from .ops import install_operators  # noqa: E402
