@@ -3,7 +3,7 @@ import logging
 import os
 import os.path as osp
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,8 +43,8 @@ class ImageFiles(CustomDataset):
 
     Args:
         data_root (str): Root folder. Defaults to ''.
-        data_prefix (str): Folder of the images below the root, e.g. "train".
-            Defaults to ''.
+        data_prefix (str | dict): Folder of the images below the root, e.g.
+            "train" or dict(img_path="train"). Defaults to ''.
         ann_file (str): List of files below the root, a name a line.
             Defaults to ''.
         on_error (str): What to do about an image that cannot be read:
@@ -68,7 +68,7 @@ class ImageFiles(CustomDataset):
     def __init__(
         self,
         data_root: str = '',
-        data_prefix: str = '',
+        data_prefix: str | Mapping[str, str] = '',
         ann_file: str = '',
         on_error: str = 'raise',
         max_errors: float = 0.5,
@@ -79,11 +79,25 @@ class ImageFiles(CustomDataset):
             raise ValueError(
                 f"ImageFiles: on_error={on_error!r} must be 'raise' or 'skip'"
             )
-        if not 0 <= max_errors <= 1:
+        if not (isinstance(max_errors, (int, float)) and 0 <= max_errors <= 1):
             raise ValueError(
-                f'ImageFiles: max_errors={max_errors} must be a share from 0 '
-                'to 1 of the files, e.g. 0.1'
+                f'ImageFiles: max_errors={max_errors!r} must be a share from '
+                '0 to 1 of the files, e.g. 0.1'
             )
+        if isinstance(data_prefix, Mapping):  # as mmengine has it
+            data_prefix = data_prefix.get('img_path', '')
+        given = dict(
+            data_root=data_root, data_prefix=data_prefix, ann_file=ann_file
+        )
+        for name, path in given.items():
+            if not isinstance(path or '', (str, os.PathLike)) or (
+                '://' in str(path)
+            ):
+                raise ValueError(
+                    f'ImageFiles: {name}={path!r} must be the path of one '
+                    'local folder or list: mount what is elsewhere, and for '
+                    "several use type='ConcatDataset'"
+                )
         if not (data_root or data_prefix or ann_file):
             raise ValueError(
                 "ImageFiles: data_root='' must name the folder of the images"
@@ -222,7 +236,7 @@ class ImageFiles(CustomDataset):
                 elif entry.name.startswith('.'):
                     continue
                 elif not entry.is_file():
-                    self._passed_over['that are broken links'] += 1
+                    self._passed_over['no files or broken links'] += 1
                 elif reason:
                     self._passed_over[reason] += 1
                 elif self.is_valid_file(name):
@@ -253,10 +267,10 @@ class ImageFiles(CustomDataset):
                 self.ann_file, encoding='utf-8-sig', errors='surrogateescape'
             ) as lines:
                 entries = [line.strip() for line in lines if line.strip()]
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise ValueError(
-                f'ImageFiles: {self.ann_file!r} is not a list of images: '
-                f'{error}'
+                f'ImageFiles: ann_file={self.ann_file!r} is not a list of '
+                f'images: {error}'
             ) from error
         names = [
             entry.rsplit(maxsplit=1)[0]
@@ -315,7 +329,7 @@ class ImageFiles(CustomDataset):
     def _gone(self) -> str:
         """Say so if the whole folder is no longer there."""
         folder = self.img_prefix
-        if '://' in folder or osp.isdir(folder):
+        if osp.isdir(folder):
             return ''
         return (
             f': the whole folder {folder!r} is gone, mount it again or put '
@@ -354,7 +368,7 @@ def check_inside(name: str, source: str, folder: str) -> None:
         or '://' in name
     ):
         raise ValueError(
-            f'{source} has the name {name!r}, which is not a path below the '
-            f'folder {folder!r}: write it from that folder on, without ".." '
-            'or "://"'
+            f'{source} has the name {name[:300]!r}, which is not a path below '
+            f'the folder {folder!r}: write it from that folder on, without '
+            '".." or "://"'
         )

@@ -78,6 +78,7 @@ def test_images_of_a_folder(tmp_path, files, prefix, wanted):
         dict(data_root=str(tmp_path), data_prefix=prefix),
         dict(data_root=folder),
         dict(data_prefix=folder),
+        dict(data_root=str(tmp_path), data_prefix=dict(img_path=prefix)),
     ):
         assert found(ImageFiles(**settings), tmp_path) == wanted.split()
 
@@ -151,11 +152,8 @@ def make_dataset(root, broken=(), count=6, **settings):
         write_image(root / 'train' / f'{i}.jpg', 20 * i)
     for i in broken:  # all that bad_files.py has is refused in the same way
         (root / 'train' / f'{i}.jpg').write_text('this is not an image')
-    return ImageFiles(
-        data_root=str(root),
-        data_prefix='train',
-        **dict(pipeline=LOAD) | settings,
-    )
+    defaults = dict(data_prefix='train', pipeline=LOAD)
+    return ImageFiles(data_root=str(root), **defaults | settings)
 
 
 def test_files_of_other_endings_are_counted(tmp_path, log):
@@ -185,7 +183,7 @@ def test_files_of_other_endings_are_counted(tmp_path, log):
 @pytest.mark.parametrize(
     ('name', 'reason'),
     [
-        # A run in the folder of its images; the last one's --show-dir.
+        # A run in the folder of its images; the last has its --show-dir.
         ('work_dirs/run/crops.png', 'in a folder of runs'),
         ('my run/2026/vis_data/vis_image/crops_1.png', 'in a folder of runs'),
         ('my run/2026/detections/1.png', 'in a folder of runs'),
@@ -193,7 +191,7 @@ def test_files_of_other_endings_are_counted(tmp_path, log):
         ('x/.ipynb_checkpoints/a-checkpoint.jpg', 'in a hidden folder'),
         ('x/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg', 'in a hidden folder'),
         ('__MACOSX/x/a.jpg', 'in a hidden folder'),
-        ('x/b.jpg', 'that are broken links'),
+        ('x/b.jpg', 'no files or broken links'),
     ],
 )
 def test_images_that_are_left_out(tmp_path, log, name, reason):
@@ -381,6 +379,11 @@ def test_skipping_is_the_same_in_workers(tmp_path):
         ('on_error', None, 'on_error=None'),
         ('max_errors', -1, 'max_errors=-1 must be a share'),
         ('max_errors', 1000, 'max_errors=1000 must be a share'),
+        ('max_errors', '0.1', "max_errors='0.1' must be a share"),
+        ('data_prefix', ['a', 'b'], "data_prefix=['a', 'b'] must be the path"),
+        ('ann_file', 's3://b/a.txt', 'one local folder or list: mount'),
+        ('ann_file', 7, 'ann_file=7 must be the path'),
+        ('ann_file', 'gone.txt', 'is not a list of images: [Errno 2]'),
         ('extensions', '.jpg', "extensions='.jpg' must be a list"),
         ('extensions', [1], 'extensions=[1] must be a list'),
     ],

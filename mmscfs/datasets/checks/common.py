@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """What the checks of data sets share."""
 
+import glob
 import logging
 import os.path as osp
 from collections.abc import Iterator, Mapping, Sequence
@@ -100,8 +101,8 @@ def check_images(
     if missing:
         raise FileNotFoundError(
             f'{setting}: {len(missing)} of {len(paths)} images looked for do '
-            f'not exist, e.g. {missing[0]!r}: correct the folder, or put the '
-            'images there'
+            f'not exist, e.g. {missing[0]!r}{similar(missing[0])}: correct '
+            'the folder, or put the images there'
         )
     given: dict[str, Any] = {}
     for step in steps:
@@ -135,6 +136,13 @@ def check_images(
         if 2 * len(odd) > len(paths):
             raise ValueError(text)
         warn(text)
+
+
+def similar(path: str) -> str:
+    """Name a file that differs from a missing one in its ending alone."""
+    pattern = f'{glob.escape(osp.splitext(path)[0])}.*'
+    found = sorted(glob.glob(pattern))
+    return f' ({osp.basename(found[0])!r} is there)' if found else ''
 
 
 def why_exchanged(path: str) -> str:
