@@ -8,9 +8,10 @@ here in mmpretrain's registries, which import it when they are first asked.
 
 from typing import TYPE_CHECKING, Any
 
-from .compatibility import check_stack
+from .compatibility import check_stack, provide_home
 from .version import __version__
 
+provide_home()
 check_stack()
 
 from .ops import install_operators  # noqa: E402

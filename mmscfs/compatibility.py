@@ -1,6 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""The range of packages that this version is made for."""
+"""The range of packages and users that this version is made for."""
 
+import getpass
+import os
+import tempfile
 from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -12,6 +15,25 @@ SUPPORTED = {
     'mmpretrain': ('1.2.0', '1.4.0', 'mmpretrain==1.2.0'),
     'mmdet': ('3.3.0', '3.6.0', 'mmdet==3.3.0'),
 }
+
+
+def provide_home() -> None:
+    """Give a user without a home or a name what the stack needs of them.
+
+    In containers users have no account entry. Without a home mmengine does
+    not import, without a name torch does not compile, and in a home that
+    cannot be written matplotlib warns of each start.
+    """
+    home, other = os.path.expanduser('~'), tempfile.gettempdir()
+    if home == '~':
+        home = os.environ['HOME'] = other
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ['USER'] = str(os.getuid())
+    if not os.access(home, os.W_OK):
+        cache = os.path.join(other, f'matplotlib-{os.getuid()}')
+        os.environ.setdefault('MPLCONFIGDIR', cache)
 
 
 def check_version(package: str, version: str) -> None:

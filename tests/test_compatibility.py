@@ -1,4 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import os
 import sys
 from types import SimpleNamespace
 
@@ -93,3 +94,34 @@ def test_mmcv_is_compiled_from_the_stack_in_use(
     words = command.split()
     assert words[-1] == requirement
     assert {'MMCV_WITH_OPS=1', '--no-cache-dir'} <= {*words}
+
+
+@pytest.mark.parametrize(
+    ('environment', 'expected'),
+    [
+        (dict(HOME='{own}', USER='me'), {}),
+        ({}, dict(HOME='/tmp/x', USER='54321')),
+        (dict(HOME='{own}'), dict(USER='54321')),
+        (
+            dict(HOME='/no/such', USER='me'),
+            dict(MPLCONFIGDIR='/tmp/x/matplotlib-54321'),
+        ),
+        (dict(HOME='/no/such', LOGNAME='me', MPLCONFIGDIR='a'), {}),
+    ],
+)
+def test_users_without_an_account_entry(
+    environment, expected, tmp_path, monkeypatch
+):
+    """As in containers, where HOME is missing, or not one's own."""
+
+    def missing(number):
+        raise KeyError(f'uid not found: {number}')
+
+    given = {k: v.format(own=tmp_path) for k, v in environment.items()}
+    monkeypatch.setattr(os, 'environ', dict(given))
+    monkeypatch.setattr(os, 'getuid', lambda: 54321)
+    monkeypatch.setattr(os, 'access', lambda path, _: path != '/no/such')
+    monkeypatch.setattr('tempfile.gettempdir', lambda: '/tmp/x')
+    monkeypatch.setattr('pwd.getpwuid', missing)
+    compatibility.provide_home()
+    assert os.environ == given | expected

@@ -81,7 +81,9 @@ def at_least(least: int) -> Callable[[str], int]:
 
 def read_settings(words: Sequence[str]) -> dict[str, Any]:
     """Return the settings of KEY=VALUE words, as mmengine reads them."""
-    from mmengine.config import DictAction
+    import mmscfs  # noqa: F401 (provides a home, which mmengine needs)
+
+    from mmengine.config import DictAction  # isort: skip
 
     parser = argparse.ArgumentParser()
     parser.add_argument('--words', nargs='*', action=DictAction)

@@ -147,6 +147,7 @@ def package_checks() -> list[Check]:
     """Return a check of Python and of each package, in order of need."""
     python = '.'.join(map(str, sys.version_info[:3]))
     stack, file = compatibility(), ROOT / 'requirements' / 'runtime.txt'
+    stack.provide_home()
     if file.is_file():  # a checkout
         own = ['--no-build-isolation', '--no-deps', '-e', str(ROOT)]
         runtime = file.read_text().split()

@@ -40,8 +40,22 @@ HEADS = (
 )
 # Entries that hold the tensors, from the outside in (three are VISSL's).
 WRAPPERS = ('classy_state_dict', 'base_model', 'state_dict', 'model', 'trunk')
-# What wraps modules, and so their names: DDP, torch.compile, VISSL's trunk.
-WRAPPED = re.compile(r'^module\.|_orig_mod\.|^_feature_blocks\.')
+# What wraps modules, and so their names: DDP, torch.compile, FSDP, and VISSL's
+# trunk.
+WRAPPED = re.compile(
+    r'^(?:_orig_mod\.)?module\.|_orig_mod\.|_fsdp_wrapped_module\.'
+    r'|^_feature_blocks\.'
+)
+# Two tensors of a ResNet, of one as a sequence and of a vision transformer.
+# In any project they have the same name before theirs.
+SIGNS = (
+    ('conv1.weight', 'layer1.0.conv1.weight'),
+    ('0.weight', '4.0.conv1.weight'),
+    ('patch_embed.proj.weight', 'blocks.0.norm1.weight'),
+    ('patch_embed.projection.weight', 'layers.0.ln1.weight'),
+)
+# Of two networks, words in the name of the one that the other moves.
+MOVED = re.compile(r'(?:^|[._])(?:teacher|target|momentum|ema|key|k)(?=[._])')
 # A ResNet as a sequence of its children, as lightly's examples cut it.
 SEQUENCE = {
     '0': 'conv1',
@@ -108,7 +122,9 @@ def find_backbone(
 
     Knows mmscfs, mmpretrain and mmselfsup, exported backbones, the releases
     of SCFS, DINO (ResNet and ViT), MoCo (v1 to v3) and SwAV, torchvision,
-    timm, lightly, solo-learn and VISSL, of compiled models too.
+    timm, lightly, solo-learn and VISSL, of compiled models too. In any other
+    file it takes the ResNet or vision transformer below any name; of two,
+    the one that was trained, not its moving average.
 
     Args:
         checkpoint (Mapping): What :func:`read_checkpoint` returned.
@@ -184,20 +200,40 @@ def _flat_state(checkpoint: Any) -> dict[str, Tensor]:
     for wrapper in WRAPPERS:
         if isinstance(checkpoint.get(wrapper), Mapping):
             checkpoint = checkpoint[wrapper]
-    if len(checkpoint) == 1:  # a name of the user's around all of it
-        (only,) = checkpoint.values()
-        checkpoint = only if isinstance(only, Mapping) else checkpoint
-    state = {
-        WRAPPED.sub('', str(key)): value
-        for key, value in checkpoint.items()
-        if isinstance(value, Tensor)
-    }
+    state = _tensors(checkpoint)
+    if not state:  # each network below a name of the user's
+        state = {
+            f'{name}.{key}': value
+            for name, part in checkpoint.items()
+            if isinstance(part, Mapping)
+            for key, value in _tensors(part).items()
+        }
     if not state:
         raise ValueError(
             'the checkpoint holds no weights (its entries: '
             f'{", ".join(map(str, list(checkpoint)[:8])) or "none"})'
         )
     return state
+
+
+def _tensors(part: Mapping) -> dict[str, Tensor]:
+    """Return the tensors by name, without what wraps their modules."""
+    return {
+        WRAPPED.sub('', str(key)): value
+        for key, value in part.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _starts(state: Mapping[str, Tensor]) -> list[str]:
+    """Return the names before those of each backbone, '' for a bare one."""
+    starts = [
+        key.removesuffix(first)
+        for key in state
+        for first, second in SIGNS
+        if key.endswith(first) and key.removesuffix(first) + second in state
+    ]
+    return [start for start in starts if start[-1:] in ('', '.')]
 
 
 def _parts(names: Iterable[str]) -> list[str]:
@@ -243,6 +279,18 @@ def _bare(
     heads: tuple[str, ...],
 ) -> FoundBackbone:
     """Set heads aside and rename what is left."""
+    starts = _starts(state)
+    if starts and '' not in starts:
+        trained = [s for s in starts if not MOVED.search(s)] or starts
+        if len(trained) > 1:
+            raise ValueError(
+                f'this checkpoint has {len(trained)} backbones '
+                f'({", ".join(trained)}): save the one to start from alone'
+            )
+        if layout == 'torchvision':
+            layout = trained[0].rstrip('.')
+        found = _take(state, trained[0], layout, network)
+        return found._replace(heads=(*heads, *found.heads))
     if {'0.weight', '4.0.conv1.weight'} <= state.keys():
         layout = 'lightly'
         state = {

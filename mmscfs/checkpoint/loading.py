@@ -2,6 +2,7 @@
 import argparse
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -39,9 +40,13 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
                 path, map_location='cpu', weights_only=True
             )
     except pickle.UnpicklingError as error:
+        # torch's advice is to read it all the same, which runs its code.
+        named = re.search(r'GLOBAL ([\w.]+)', str(error))
         raise ValueError(
             f'refused checkpoint {str(path)!r}: it is damaged, or holds more '
-            f'than tensors and plain values ({str(error).splitlines()[0]})'
+            'than tensors and plain values'
+            f'{f" ({named[1]})" if named else ""}: save only the state_dict() '
+            'of its model, as torch tensors'
         ) from error
     except Exception as error:
         # What a damaged file makes the unpickler raise depends on its bytes.

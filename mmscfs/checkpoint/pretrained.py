@@ -138,7 +138,13 @@ def load_found(module: nn.Module, found: FoundBackbone) -> str:
         raise ValueError(
             f'its {found} backbone{_describe(stages)} does not fit the '
             f'{name}{_describe(resnet_stages(own))}: tensors {differences}. '
-            f'Set {_settings(found)}'
+            + (
+                f'Set {_settings(found)}'
+                if needed.keys() & given.keys()
+                else f'No name is one of the {name}: take a model of the type '
+                'that was pre-trained, or save its weights by the names of '
+                'torchvision or timm'
+            )
         )
     state = {key: value for key, value in found.state.items() if key in own}
     before = {key: value.clone() for key, value in own.items()}

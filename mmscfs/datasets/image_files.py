@@ -1,8 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import logging
+import os
 import os.path as osp
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,11 +12,15 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
 from .samplers import SampleKey
-from .transforms.loading import UnreadableImageError, check_regular
+from .transforms.loading import LoadImage, UnreadableImageError, check_regular
 
 UNREADABLE = 'unreadable_files.txt'  # the list, in a work directory
 MAX_IN_A_ROW = 100  # unreadable files, and no image is returned
+LOOKED_FOR = 20  # names of a list, of which one must exist
+DECODED = 20  # images that are read before a run
 RUN_FOLDERS = {'work_dirs', 'vis_data'}  # whose pictures runs write
+# Thumbnails, leftovers and deleted files of macOS, NAS and Windows.
+SYSTEM_FOLDERS = {'__MACOSX', '@eaDir', '#recycle', '$RECYCLE.BIN'}
 # Those of mmpretrain, and the others that LoadImage reads.
 EXTENSIONS = (
     *('.bmp', '.gif', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.pnm'),
@@ -32,12 +37,15 @@ class ImageFiles(CustomDataset):
     has a list of files, ``ann_file`` or ``meta/<data_prefix>.txt`` as
     ImageNet's, that list is taken instead and nothing is scanned; a label
     behind a name is ignored. A scan leaves out the folders ``work_dirs`` and
-    ``vis_data``: their pictures are those of runs.
+    those of runs, which have ``vis_data`` in them: their pictures are the
+    runs'. It leaves out hidden folders, too, and those of thumbnails and
+    deleted files that a system makes. It follows links, but not to a folder
+    in which it already is.
 
     Args:
         data_root (str): Root folder. Defaults to ''.
-        data_prefix (str): Folder of the images below the root, e.g. "train".
-            Defaults to ''.
+        data_prefix (str | dict): Folder of the images below the root, e.g.
+            "train" or dict(img_path="train"). Defaults to ''.
         ann_file (str): List of files below the root, a name a line.
             Defaults to ''.
         on_error (str): What to do about an image that cannot be read:
@@ -61,7 +69,7 @@ class ImageFiles(CustomDataset):
     def __init__(
         self,
         data_root: str = '',
-        data_prefix: str = '',
+        data_prefix: str | Mapping[str, str] = '',
         ann_file: str = '',
         on_error: str = 'raise',
         max_errors: float = 0.5,
@@ -72,11 +80,25 @@ class ImageFiles(CustomDataset):
             raise ValueError(
                 f"ImageFiles: on_error={on_error!r} must be 'raise' or 'skip'"
             )
-        if not 0 <= max_errors <= 1:
+        if not (isinstance(max_errors, (int, float)) and 0 <= max_errors <= 1):
             raise ValueError(
-                f'ImageFiles: max_errors={max_errors} must be a share from 0 '
-                'to 1 of the files, e.g. 0.1'
+                f'ImageFiles: max_errors={max_errors!r} must be a share from '
+                '0 to 1 of the files, e.g. 0.1'
             )
+        if isinstance(data_prefix, Mapping):  # as mmengine has it
+            data_prefix = data_prefix.get('img_path', '')
+        given = dict(
+            data_root=data_root, data_prefix=data_prefix, ann_file=ann_file
+        )
+        for name, path in given.items():
+            if not isinstance(path or '', (str, os.PathLike)) or (
+                '://' in str(path)
+            ):
+                raise ValueError(
+                    f'ImageFiles: {name}={path!r} must be the path of one '
+                    'local folder or list: mount what is elsewhere, and for '
+                    "several use type='ConcatDataset'"
+                )
         if not (data_root or data_prefix or ann_file):
             raise ValueError(
                 "ImageFiles: data_root='' must name the folder of the images"
@@ -123,6 +145,25 @@ class ImageFiles(CustomDataset):
         places = self.unreadable.nonzero().flatten().tolist()
         return [self.get_data_info(place)['img_path'] for place in places]
 
+    def check_some(self) -> None:
+        """Load DECODED images, spread over all, unless bad ones are skipped.
+
+        Raises:
+            UnreadableImageError: One cannot be read.
+        """
+        loads = [
+            t for t in self.pipeline.transforms if isinstance(t, LoadImage)
+        ]
+        if self.on_error == 'skip' or not loads:
+            return
+        count = min(DECODED, len(self))
+        for place in range(count):
+            sample = self.get_data_info(place * len(self) // count)
+            try:
+                loads[0](sample)
+            except UnreadableImageError as error:
+                raise self._with_remedy(error) from error
+
     def load_data_list(self) -> list[dict]:
         """List the images as ``dict(img_path=...)``."""
         folder = self.img_prefix
@@ -136,48 +177,75 @@ class ImageFiles(CustomDataset):
                 f'{self.data_root!r}): {remedy}'
             )
         if self.ann_file:
-            data_list = [
-                dict(img_path=osp.join(folder, name))
-                for name in self._read_list()
-            ]
+            names, source = self._read_list(), f'the list {self.ann_file}'
         else:
-            try:
-                data_list = super().load_data_list()
-            except RuntimeError as error:  # it found no file
+            names, source = self._scan(), folder
+            if not names:
                 raise FileNotFoundError(
                     f'ImageFiles: no image in {folder!r} (endings '
                     f'{", ".join(sorted(self.extensions))}'
                     f'{self._others()}): {remedy}'
-                ) from error
+                )
             if self._passed_over:
                 print_log(
-                    f'ImageFiles: {len(data_list)} images in {folder!r}'
+                    f'ImageFiles: {len(names)} images in {folder!r}'
                     f'{self._others()}. To read files of another ending, add '
                     'it to train_dataloader.dataset.extensions',
                     logger='current',
                     level=logging.WARNING,
                 )
-        if not data_list:
-            source = f'the list {self.ann_file}' if self.ann_file else folder
+        if not names:
             raise FileNotFoundError(
                 f'ImageFiles: {source!r} is empty: {remedy}'
             )
-        return data_list
+        paths = [osp.join(folder, name) for name in names]
+        if not any(map(osp.lexists, paths[:LOOKED_FOR])):
+            raise FileNotFoundError(
+                f'ImageFiles: {source!r} names {paths[0]!r}, which does not '
+                f'exist, nor do those that follow: {remedy}, and write the '
+                "path below that folder on each line, with '/', alone or "
+                'with a blank and a label behind it'
+            )
+        return [dict(img_path=path) for path in paths]
 
-    def is_valid_file(self, filename: str) -> bool:
-        """Tell whether a scan takes a file; count the others.
+    def _scan(self) -> list[str]:
+        """List the images of the folder; count the other files.
 
-        Args:
-            filename (str): Path below the folder.
+        Raises:
+            OSError: A folder cannot be read.
         """
-        if not RUN_FOLDERS.isdisjoint(filename.split('/')[:-1]):
-            reason = 'in a folder of runs'
-        elif super().is_valid_file(filename):
-            return True
-        else:
-            reason = osp.splitext(filename)[1].lower() or 'without an ending'
-        self._passed_over[reason] += 1
-        return False
+        names: list[str] = []
+        # Folders below the root, those that they are in, why they are not
+        # taken.
+        waiting: list[tuple[str, frozenset, str]] = [('', frozenset(), '')]
+        while waiting:
+            below, above, reason = waiting.pop()
+            folder = osp.join(self.img_prefix, below)
+            state = os.stat(folder)
+            here = state.st_dev, state.st_ino
+            if here in above:  # a link leads back
+                continue
+            entries = [*os.scandir(folder)]
+            kinds = {entry.name for entry in entries if entry.is_dir()}
+            if below and 'vis_data' in kinds:
+                reason = 'in a folder of runs'
+            for entry in entries:
+                name = osp.join(below, entry.name)
+                if entry.name in kinds:
+                    why = reason or why_ignored(entry.name)
+                    waiting.append((name, above | {here}, why))
+                elif entry.name.startswith('.'):
+                    continue
+                elif not entry.is_file():
+                    self._passed_over['no files or broken links'] += 1
+                elif reason:
+                    self._passed_over[reason] += 1
+                elif self.is_valid_file(name):
+                    names.append(name)
+                else:
+                    ending = osp.splitext(name)[1].lower()
+                    self._passed_over[ending or 'without an ending'] += 1
+        return sorted(names)
 
     def _others(self, number: int = 5) -> str:
         """Say which files a scan ignored."""
@@ -195,12 +263,15 @@ class ImageFiles(CustomDataset):
         """Read ``ann_file``: a name, and perhaps a label, on each line."""
         try:
             check_regular(self.ann_file)
-            with open(self.ann_file, encoding='utf-8') as lines:
+            # Names may be of any bytes, and editors begin with a mark.
+            with open(
+                self.ann_file, encoding='utf-8-sig', errors='surrogateescape'
+            ) as lines:
                 entries = [line.strip() for line in lines if line.strip()]
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise ValueError(
-                f'ImageFiles: {self.ann_file!r} is not a list of images: '
-                f'{error}'
+                f'ImageFiles: ann_file={self.ann_file!r} is not a list of '
+                f'images: {error}'
             ) from error
         names = [
             entry.rsplit(maxsplit=1)[0]
@@ -228,10 +299,7 @@ class ImageFiles(CustomDataset):
                 return super().__getitem__(idx)
             except UnreadableImageError as error:
                 if self.on_error == 'raise':
-                    raise UnreadableImageError(
-                        f'{error}{self._gone()}; repair it, or set '
-                        "train_dataloader.dataset.on_error='skip'"
-                    ) from error
+                    raise self._with_remedy(error) from error
                 problem = error
                 if not self.unreadable[int(idx)]:
                     self.unreadable[int(idx)] = 1
@@ -250,15 +318,32 @@ class ImageFiles(CustomDataset):
             'before it be read. Repair them and continue with --resume'
         ) from problem
 
+    def _with_remedy(self, error: UnreadableImageError) -> Exception:
+        """Return an image's error that says what to do."""
+        return UnreadableImageError(
+            f'{error}{self._gone()}; repair it, or set '
+            "train_dataloader.dataset.on_error='skip'. `python tools/"
+            'dataset_converters/check_dataset.py '
+            f'{self.img_prefix!r} --decode` names all such files'
+        )
+
     def _gone(self) -> str:
         """Say so if the whole folder is no longer there."""
         folder = self.img_prefix
-        if '://' in folder or osp.isdir(folder):
+        if osp.isdir(folder):
             return ''
         return (
             f': the whole folder {folder!r} is gone, mount it again or put '
             'it back, and continue with --resume'
         )
+
+
+def why_ignored(folder: str) -> str:
+    """Say why a scan does not take a folder of this name; '' if it does."""
+    if folder in RUN_FOLDERS:
+        return 'in a folder of runs'
+    hidden = folder.startswith('.') or folder in SYSTEM_FOLDERS
+    return 'in a hidden folder' if hidden else ''
 
 
 def check_inside(name: str, source: str, folder: str) -> None:
@@ -284,7 +369,7 @@ def check_inside(name: str, source: str, folder: str) -> None:
         or '://' in name
     ):
         raise ValueError(
-            f'{source} has the name {name!r}, which is not a path below the '
-            f'folder {folder!r}: write it from that folder on, without ".." '
-            'or "://"'
+            f'{source} has the name {name[:300]!r}, which is not a path below '
+            f'the folder {folder!r}: write it from that folder on, without '
+            '".." or "://"'
         )

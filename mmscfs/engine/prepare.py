@@ -22,6 +22,19 @@ SAFE_TYPES = {
 # Checkpoints of plain types, which resume under torch 2.6 and later; and the
 # answer to the signals of a cluster.
 SAFE_HOOKS = ('PlainCheckpointHook', 'PreemptionHook')
+# What configs of mmcv 1 have (mmselfsup 0, mmcls 0, mmdet 2), and what
+# mmengine reads in its place.
+OLD_SECTIONS = {
+    'data': 'train_dataloader, val_dataloader',
+    'runner': 'train_cfg',
+    'total_epochs': 'train_cfg.max_epochs',
+    'optimizer': 'optim_wrapper.optimizer',
+    'optimizer_config': 'optim_wrapper',
+    'lr_config': 'param_scheduler',
+    'checkpoint_config': 'default_hooks.checkpoint',
+    'log_config': 'default_hooks.logger',
+}
+OLD_SCOPES = ('mmselfsup', 'mmcls')  # mmpretrain's names of before
 # Where torchrun, Slurm and MPI tell a process its number.
 RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 
@@ -41,13 +54,14 @@ def prepare_config(cfg: Config) -> None:
 
     Raises:
         ValueError: The launcher needs GPUs, a schedule ends before it begins,
-            or the crops are set twice.
+            the crops are set twice, or the config is that of an older stack.
 
     Example:
         >>> cfg = Config.fromfile('configs/scfs_r50.py')
         >>> prepare_config(cfg)
         >>> Runner.from_cfg(cfg).train()
     """
+    check_age(cfg)
     check_schedules(cfg.get('param_scheduler'))
     apply_multi_crop(cfg)
     share_data_root(cfg)
@@ -72,6 +86,27 @@ def is_first_process() -> bool:
     """Whether this is a run's first process, before they have met."""
     rank = next((os.environ[n] for n in RANKS if n in os.environ), '0')
     return rank == '0'
+
+
+def check_age(cfg: Config) -> None:
+    """Check that a config is not one of mmcv 1, mmselfsup or mmcls.
+
+    Raises:
+        ValueError: Names its old settings, and those of today.
+    """
+    guide = 'docs/en/migration.md names the config to start from'
+    old = [key for key in OLD_SECTIONS if key in cfg]
+    if old and not (cfg.get('train_dataloader') or cfg.get('test_dataloader')):
+        names = '; '.join(f'{key}: now {OLD_SECTIONS[key]}' for key in old)
+        raise ValueError(
+            f'config {cfg.filename} has the settings of mmcv 1, which '
+            f'mmengine does not read ({names}): {guide}'
+        )
+    if cfg.get('default_scope') in OLD_SCOPES:
+        raise ValueError(
+            f'default_scope={cfg.default_scope!r} is now mmpretrain, which '
+            f"has other names for some types: set it to 'mmpretrain'; {guide}"
+        )
 
 
 def check_schedules(schedules: Any) -> None:

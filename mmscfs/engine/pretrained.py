@@ -252,9 +252,7 @@ def check_input(cfg: Config, expected: Mapping) -> None:
         ValueError: Its data preprocessor swaps the channels or scales them
             differently, or nothing normalizes the images.
     """
-    settings = normalization(cfg)
-    if settings is None:
-        return
+    where, settings = normalization(cfg)
     to_rgb = settings.get('bgr_to_rgb') or settings.get('to_rgb')
     given = dict(
         mean=[float(v) for v in settings.get('mean') or [0, 0, 0]],
@@ -263,33 +261,44 @@ def check_input(cfg: Config, expected: Mapping) -> None:
     )
     if given != {key: expected[key] for key in given}:
         raise ValueError(
-            f'model.data_preprocessor has {describe_input(given)}, but the '
-            f'backbone was trained on {describe_input(expected)}: set those '
+            f'{where} has {describe_input(given)}, but the backbone was '
+            f'trained on {describe_input(expected)}: set those '
             'with bgr_to_rgb=True for RGB, or start from a config without '
             "'caffe' in its name"
         )
 
 
-def normalization(cfg: Config) -> Mapping | None:
-    """Return the settings that normalize a model's images.
+def normalization(cfg: Config) -> tuple[str, Mapping]:
+    """Return what normalizes a model's images, and its settings.
 
-    Those of its data preprocessor, which may lack mean and std, or None if a
-    transform normalizes (``Normalize`` in a pipeline of mmdet's older form).
+    Its data preprocessor, which may lack mean and std, or a transform
+    (``Normalize`` in a pipeline of mmdet's older form).
+
+    Raises:
+        ValueError: Both do.
     """
+    where = 'model.data_preprocessor'
     whole = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
     parts: list[Any] = [whole]
+    found = None
     while parts:  # of semi-supervised detectors there is one within another
         part = parts.pop()
         if isinstance(part, Mapping):
             if part.get('mean') is not None:
-                return part
+                found = part
             parts += part.values()
     loader = cfg.get('train_dataloader') or cfg.get('test_dataloader') or {}
     for _, leaf in leaf_datasets(loader.get('dataset')):
         for transform in leaf.get('pipeline') or ():
-            if str(transform.get('type')).split('.')[-1] == 'Normalize':
-                return None
-    return whole or {}
+            if str(transform.get('type')).split('.')[-1] != 'Normalize':
+                continue
+            if found:
+                raise ValueError(
+                    f'{where} has a mean, and the pipeline Normalize: the '
+                    'images would be normalized twice. Remove one'
+                )
+            return 'Normalize of the pipeline', dict(to_rgb=True) | transform
+    return where, found or whole or {}
 
 
 def describe_input(settings: Mapping) -> str:

@@ -70,6 +70,59 @@ RESNET_LAYOUTS = {
         ),
         'mmpretrain; not needed: head, data_preprocessor',
     ),
+    'DDP, compiled': (
+        lambda own, _: prefixed('_orig_mod.module.', own),
+        'torchvision; not needed: fc',
+    ),
+    'FSDP': (
+        lambda own, _: {
+            k.replace('.0.', '.0._fsdp_wrapped_module.'): v
+            for k, v in prefixed('_fsdp_wrapped_module.', own).items()
+        },
+        'torchvision; not needed: fc',
+    ),
+    'a wrapped backbone': (
+        lambda own, _: dict(
+            prefixed('backbone.module.', own), **{'head.w': torch.ones(2, 2)}
+        ),
+        'mmpretrain; not needed: head, fc',
+    ),
+    'SimSiam release': (
+        lambda own, _: dict(
+            prefixed('module.encoder.', own),
+            **{'module.predictor.0.weight': torch.ones(2, 2)},
+        ),
+        'encoder; not needed: predictor, fc',
+    ),
+    'PixPro release': (
+        lambda own, other: dict(
+            epoch=3,
+            model=prefixed('module.encoder_k.', other)
+            | prefixed('module.encoder.', own),
+        ),
+        'encoder; not needed: encoder_k, fc',
+    ),
+    'BYOL': (
+        lambda own, other: dict(
+            prefixed('target_encoder.net.', other),
+            **prefixed('online_encoder.net.', own),
+        ),
+        'online_encoder.net; not needed: target_encoder, fc',
+    ),
+    'Lightning': (
+        lambda own, _: dict(
+            state_dict=prefixed('model.net.', own), hyper_parameters={}
+        ),
+        'model.net; not needed: fc',
+    ),
+    'moving average alone': (
+        lambda own, _: dict(epoch=3, model_ema=own),
+        'model_ema; not needed: fc',
+    ),
+    'networks by name': (
+        lambda own, other: dict(acc=0.9, momentum=other, net=own),
+        'net; not needed: momentum, fc',
+    ),
     'torchvision': (lambda own, _: own, 'torchvision; not needed: fc'),
     'DINO backbone': (lambda own, _: without_fc(own), 'torchvision'),
     'SCFS release': (
@@ -256,6 +309,22 @@ def test_teacher_where_there_is_none(resnets, make):
     with pytest.raises(ValueError, match='this checkpoint has no teacher'):
         find_backbone(make(*states), 'teacher')
     assert find_backbone(make(*states), 'student').network is None
+
+
+def test_two_backbones_are_not_chosen_between(resnets):
+    first, second = (net.state_dict() for net in resnets)
+    with pytest.raises(ValueError, match=r'has 2 backbones \(a\., b\.\)'):
+        find_backbone(dict(a=first, b=second, epoch=3))
+
+
+def test_names_of_another_library(tmp_path):
+    """Hugging Face's transformers: no depth or width would help."""
+    name = 'resnet.embedder.embedder.convolution.weight'
+    torch.save({name: torch.ones(64, 3, 7, 7)}, tmp_path / 'model.pth')
+    backbone = build(dict(type='mmdet.ResNet', depth=18))
+    words = rf'left over \(e\.g\. {name}\)\. No name is one of the ResNet'
+    with pytest.raises(ValueError, match=words):
+        load_backbone(backbone, tmp_path / 'model.pth')
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def test_images_of_a_folder(tmp_path, files, prefix, wanted):
         dict(data_root=str(tmp_path), data_prefix=prefix),
         dict(data_root=folder),
         dict(data_prefix=folder),
+        dict(data_root=str(tmp_path), data_prefix=dict(img_path=prefix)),
     ):
         assert found(ImageFiles(**settings), tmp_path) == wanted.split()
 
@@ -151,11 +152,8 @@ def make_dataset(root, broken=(), count=6, **settings):
         write_image(root / 'train' / f'{i}.jpg', 20 * i)
     for i in broken:  # all that bad_files.py has is refused in the same way
         (root / 'train' / f'{i}.jpg').write_text('this is not an image')
-    return ImageFiles(
-        data_root=str(root),
-        data_prefix='train',
-        **dict(pipeline=LOAD) | settings,
-    )
+    defaults = dict(data_prefix='train', pipeline=LOAD)
+    return ImageFiles(data_root=str(root), **defaults | settings)
 
 
 def test_files_of_other_endings_are_counted(tmp_path, log):
@@ -182,16 +180,87 @@ def test_files_of_other_endings_are_counted(tmp_path, log):
     assert not log.records
 
 
-def test_pictures_of_runs_are_left_out(tmp_path, log):
-    """Where a run starts in the folder of its images."""
+@pytest.mark.parametrize(
+    ('name', 'reason'),
+    [
+        # A run in the folder of its images; the last has its --show-dir.
+        ('work_dirs/run/crops.png', 'in a folder of runs'),
+        ('my run/2026/vis_data/vis_image/crops_1.png', 'in a folder of runs'),
+        ('my run/2026/detections/1.png', 'in a folder of runs'),
+        ('.thumbnails/a.jpg', 'in a hidden folder'),
+        ('x/.ipynb_checkpoints/a-checkpoint.jpg', 'in a hidden folder'),
+        ('x/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg', 'in a hidden folder'),
+        ('__MACOSX/x/a.jpg', 'in a hidden folder'),
+        ('x/b.jpg', 'no files or broken links'),
+    ],
+)
+def test_images_that_are_left_out(tmp_path, log, name, reason):
     write_image(tmp_path / 'a.jpg')
-    write_image(tmp_path / 'work_dirs/run/crops.png')
-    write_image(tmp_path / 'my run/20260101/vis_data/vis_image/crops_1.png')
+    path = tmp_path / name
+    if 'links' in reason:
+        path.parent.mkdir()
+        path.symlink_to('nowhere.jpg')
+    else:
+        write_image(path)
+    if 'detections' in name:
+        (tmp_path / 'my run/2026/vis_data').mkdir()
     assert found(ImageFiles(data_root=str(tmp_path)), tmp_path) == ['a.jpg']
-    (record,) = log.records
-    assert 'ignored 2 files (2 in a folder of runs)' in record.getMessage()
-    # Named itself, a folder is taken.
-    assert len(ImageFiles(data_root=str(tmp_path / 'work_dirs'))) == 1
+    assert f'ignored 1 file (1 {reason})' in log.messages[0]
+    if 'links' not in reason:  # named itself, a folder is taken
+        assert len(ImageFiles(data_root=str(path.parent))) == 1
+
+
+def test_links(tmp_path):
+    """To folders elsewhere, but not to those in which they are."""
+    write_image(tmp_path / 'elsewhere/a.jpg')
+    write_image(tmp_path / 'my/x/b.jpg')
+    for name in ('one', 'two'):
+        (tmp_path / 'my' / name).symlink_to('../elsewhere')
+        (tmp_path / 'my/x' / name).symlink_to('..')
+    names = ['one/a.jpg', 'two/a.jpg', 'x/b.jpg']
+    data = ImageFiles(data_root=str(tmp_path / 'my'))
+    assert found(data, tmp_path / 'my') == names
+
+
+@pytest.mark.parametrize(
+    ('line', 'name'),
+    [
+        (b'\xef\xbb\xbfn/a.jpg', b'n/a.jpg'),  # an editor's mark
+        (b'n/caf\xe9.jpg 3\r', b'n/caf\xe9.jpg'),
+        (b'./n/a.jpg', b'./n/a.jpg'),
+        (b'n/a.jpg,0', None),
+        (b'"n/a.jpg"', None),
+        (b'n\\a.jpg', None),
+        (b'n/a.jpg 0 2 5', None),
+        (b'n/a.jpg 0.5', None),
+        (b'n/a.jpg cat', None),
+        (b'train/n/a.jpg', None),
+        ('n/a.jpg'.encode('utf-16'), None),
+    ],
+)
+def test_lists_of_other_tools(tmp_path, line, name):
+    """Read, or refused before a run, with the name that was looked for."""
+    for file in (b'a.jpg', b'caf\xe9.jpg'):
+        write_image(tmp_path / 'train/n/x.jpg')
+        os.replace(
+            tmp_path / 'train/n/x.jpg',
+            os.path.join(os.fsencode(tmp_path), b'train/n', file),
+        )
+    (tmp_path / 'list.txt').write_bytes(line + b'\n')
+    settings = dict(
+        data_root=str(tmp_path), data_prefix='train', ann_file='list.txt'
+    )
+    if name:
+        data = ImageFiles(**settings)
+        path = os.fsencode(data.get_data_info(0)['img_path'])
+        assert path == os.fsencode(tmp_path) + b'/train/' + name
+        return
+    with pytest.raises((FileNotFoundError, ValueError)) as caught:
+        ImageFiles(**settings)
+    assert f'{tmp_path}/list.txt' in str(caught.value)
+    assert 'path below that folder' in str(caught.value) or (
+        'not a path below' in str(caught.value)
+    )
 
 
 def test_a_name_that_is_not_utf8_can_be_logged(tmp_path):
@@ -310,6 +379,11 @@ def test_skipping_is_the_same_in_workers(tmp_path):
         ('on_error', None, 'on_error=None'),
         ('max_errors', -1, 'max_errors=-1 must be a share'),
         ('max_errors', 1000, 'max_errors=1000 must be a share'),
+        ('max_errors', '0.1', "max_errors='0.1' must be a share"),
+        ('data_prefix', ['a', 'b'], "data_prefix=['a', 'b'] must be the path"),
+        ('ann_file', 's3://b/a.txt', 'one local folder or list: mount'),
+        ('ann_file', 7, 'ann_file=7 must be the path'),
+        ('ann_file', 'gone.txt', 'is not a list of images: [Errno 2]'),
         ('extensions', '.jpg', "extensions='.jpg' must be a list"),
         ('extensions', [1], 'extensions=[1] must be a list'),
     ],

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmscfs.datasets import ImageFiles
+from mmscfs.datasets.transforms.loading import UnreadableImageError
 from mmscfs.engine.hooks import PreflightHook, preflight_hook
 
 BACKBONE = dict(type='ResNet', depth=18, stem_channels=8, base_channels=8)
@@ -253,13 +254,38 @@ class Shuffled(ImageFiles):
         return super().__getitem__([*range(len(self))][idx])
 
 
-@pytest.mark.parametrize('kind', [ImageFiles, Shuffled])
-def test_views_that_depend_on_the_workers_are_told(tiny_run, kind, caplog):
+@pytest.mark.parametrize(
+    ('kind', 'sampler', 'culprit'),
+    [
+        (ImageFiles, 'KeyedSampler', ''),
+        (Shuffled, 'KeyedSampler', 'Shuffled'),
+        (ImageFiles, 'DefaultSampler', 'DefaultSampler'),
+    ],
+)
+def test_views_that_depend_on_the_workers_are_told(
+    tiny_run, kind, sampler, culprit, caplog
+):
     tiny_run.train_dataloader.dataset.type = kind
+    tiny_run.train_dataloader.sampler.type = sampler
     tiny_run.train_cfg.max_epochs = 1
     runner = Runner.from_cfg(tiny_run)
     caplog.set_level('WARNING')
     runner.logger.addHandler(caplog.handler)
     runner.train()
-    told = 'Shuffled hides from MultiCrop which image' in caplog.text
-    assert told == (kind is Shuffled)
+    told = f'{culprit} hides from MultiCrop which image' in caplog.text
+    assert told == bool(culprit)
+
+
+def test_some_images_are_decoded_before_a_run(tiny_run):
+    runner = Runner.from_cfg(tiny_run)
+    data = runner.train_loop.dataloader.dataset
+    path = data.get_data_info(len(data) - 1)['img_path']
+    with open(path, 'r+b') as file:
+        file.truncate(100)
+    with pytest.raises(UnreadableImageError) as caught:
+        runner.train()
+    assert runner.iter == 0
+    for text in (path, "on_error='skip'", f'{data.img_prefix!r} --decode'):
+        assert text in str(caught.value)
+    data.on_error = 'skip'
+    data.check_some()

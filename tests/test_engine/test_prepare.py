@@ -241,3 +241,31 @@ def test_every_loader_with_workers_has_a_limit():
     assert cfg.val_dataloader.timeout == 7
     assert cfg.val_cfg.bank_dataloader.timeout == 0
     assert 'timeout' not in cfg.test_dataloader
+
+
+@pytest.mark.parametrize(
+    ('settings', 'words'),
+    [
+        (  # mmselfsup 0
+            dict(
+                data=dict(samples_per_gpu=32),
+                optimizer=dict(type='SGD', lr=0.03),
+                lr_config=dict(policy='CosineAnnealing'),
+                runner=dict(type='EpochBasedRunner', max_epochs=200),
+            ),
+            ['runner: now train_cfg', 'lr_config: now param_scheduler'],
+        ),
+        (dict(total_epochs=12), ['total_epochs: now train_cfg.max_epochs']),
+        (
+            dict(default_scope='mmselfsup', train_dataloader=dict(a=1)),
+            ["default_scope='mmselfsup'", "'mmpretrain'"],
+        ),
+        (dict(default_scope='mmcls'), ["default_scope='mmcls'"]),
+    ],
+    ids=str,
+)
+def test_configs_of_older_stacks(settings, words):
+    with pytest.raises(ValueError, match=r'migration\.md') as caught:
+        prepare_config(Config(settings))
+    for word in words:
+        assert word in str(caught.value)

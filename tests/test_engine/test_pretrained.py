@@ -119,19 +119,36 @@ def test_what_does_not_fit_is_refused_before_the_run(
         start_from(cfg, checkpoint)
 
 
-@pytest.mark.parametrize('place', ['branch', 'pipeline'])
-def test_images_may_be_normalized_elsewhere(cfg, checkpoint, place):
-    inner = cfg.model.data_preprocessor
-    if place == 'branch':  # as in semi-supervised detectors
-        cfg.model.data_preprocessor = dict(
-            type='MultiBranchDataPreprocessor', data_preprocessor=inner
-        )
-    else:
-        cfg.model.data_preprocessor = None
-        cfg.train_dataloader = dict(
-            dataset=dict(pipeline=[dict(type='mmcv.Normalize', **RGB)])
-        )
+def test_images_may_be_normalized_in_a_branch(cfg, checkpoint):
+    """As in semi-supervised detectors."""
+    cfg.model.data_preprocessor = dict(
+        type='MultiBranchDataPreprocessor',
+        data_preprocessor=cfg.model.data_preprocessor,
+    )
     start_from(cfg, checkpoint)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (RGB, None),
+        (dict(RGB, to_rgb=False), 'Normalize of the pipeline has BGR input'),
+        (dict(RGB, std=[1, 1, 1]), 'Normalize of the pipeline has RGB input'),
+    ],
+)
+def test_images_may_be_normalized_in_the_pipeline(
+    cfg, checkpoint, settings, message
+):
+    steps = [dict(type='mmcv.Normalize', **settings)]
+    cfg.train_dataloader = dict(dataset=dict(pipeline=steps))
+    with pytest.raises(ValueError, match='normalized twice'):
+        start_from(cfg, checkpoint)
+    cfg.model.data_preprocessor = None
+    if message is None:
+        start_from(cfg, checkpoint)
+        return
+    with pytest.raises(ValueError, match=message):
+        start_from(cfg, checkpoint)
 
 
 def test_load_from_would_overwrite_it(cfg, checkpoint):

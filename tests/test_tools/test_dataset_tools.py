@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Tests of check_dataset, make_semi_supervised_list, make_imagenet_subset."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import pytest
 from commands import load_tool
 from mmpretrain.datasets import CustomDataset, ImageNet, OxfordIIITPet
 from mmpretrain.registry import DATASETS
+from PIL import Image
 
 from mmscfs.datasets.checks import published
 from mmscfs.datasets.checks.published import known_datasets
@@ -113,7 +115,45 @@ def test_list_and_help_name_every_data_set(capsys):
         assert f'{dataset["root"]}/' in output
 
 
-@pytest.mark.parametrize('args', [[], ['birds'], ['pets', '--list']])
+def test_images_are_decoded(tmp_path, small_pets, capsys):
+    for i in range(40):
+        path = tmp_path / f'my/{i % 2}/{i:02d}.jpg'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (60, 40), (6 * i, 9, 9)).save(path)
+    for old, new in (('07', os.fsdecode(b'\xe9')), ('39', 'z [b]\n#1')):
+        path = tmp_path / f'my/1/{old}.jpg'
+        path.write_bytes(path.read_bytes()[:300])
+        path.rename(path.with_stem(new))
+    folder = str(tmp_path / 'my')
+    assert checker.main([folder]) == 0
+    # The first, and every tenth behind it: 00, 20, 01 and 21.
+    assert checker.main([folder, '--decode', '4']) == 0
+    assert checker.main([folder, '--decode']) == 1
+    output = capsys.readouterr().out
+    for name in ('\\xe9', 'z [b]\\n#1'):
+        assert f'image {folder}/1/{name}.jpg: a JPEG that is cut' in output
+    assert output.count('cut off') == 2
+    cells = [
+        [cell.strip() for cell in line.split('│')]
+        for line in output.splitlines()
+        if '│ all' in line
+    ]
+    # Images, classes, missing, decoded, damaged.
+    assert [line[2:7] for line in cells] == [
+        ['40', '0 of 0', '0', decoded, damaged]
+        for decoded, damaged in (('0', '0'), ('4', '0'), ('40', '2'))
+    ]
+    # Of a published set: texts in place of images.
+    assert checker.main(['pets', '--decode', '1']) == 1
+    output = capsys.readouterr().out
+    assert f'cannot read image {small_pets}/images/A_1.jpg' in output
+    assert f'cannot read image {small_pets}/images/B_1.jpg' not in output
+
+
+@pytest.mark.parametrize(
+    'args',
+    [[], ['birds'], ['pets', '--list'], ['pets', '--decode', '-1']],
+)
 def test_wrong_calls_of_the_checker(args, capsys):
     with pytest.raises(SystemExit) as caught:
         checker.main(args)

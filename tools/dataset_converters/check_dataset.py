@@ -3,8 +3,9 @@
 """Check that a data set is complete, and where the configs look for it.
 
 Counts the images and classes of every split against the published totals, and
-names what is missing, empty or damaged. Nothing is downloaded or changed, and
-images are not decoded.
+names what is missing, empty or damaged. With --decode it decodes the images,
+too, on all cores, and lists those that cannot be read. Nothing is downloaded
+or changed.
 """
 
 import argparse
@@ -28,6 +29,9 @@ examples:
   python tools/dataset_converters/check_dataset.py in1k
   # somewhere else
   python tools/dataset_converters/check_dataset.py coco --root /datasets/coco
+  # your own images, and a thousand of COCO's
+  python tools/dataset_converters/check_dataset.py my/images --decode
+  python tools/dataset_converters/check_dataset.py coco --decode 1000
   # the layout of every data set
   python tools/dataset_converters/check_dataset.py --list
 
@@ -44,7 +48,9 @@ def parse_args(
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('name', nargs='?', metavar='NAME', help=NAMES)
+    parser.add_argument(
+        'name', nargs='?', metavar='NAME', help=f'{NAMES}; or a folder'
+    )
     parser.add_argument(
         '--root',
         type=Path,
@@ -53,13 +59,24 @@ def parse_args(
         'says, below data/)',
     )
     parser.add_argument(
+        '--decode',
+        nargs='?',
+        const=sys.maxsize,
+        default=0,
+        type=int,
+        metavar='N',
+        help='decode N images of each split, spread over it; all without N',
+    )
+    parser.add_argument(
         '--list',
         action='store_true',
         help='print the names and layouts of the data sets',
     )
     args = parser.parse_args(argv)
+    if args.decode < 0:
+        parser.error(f'--decode {args.decode} must be a number of images')
     if args.list == bool(args.name):
-        parser.error('give the NAME of a data set, or --list')
+        parser.error('give the NAME of a data set, a folder, or --list')
     return args, parser
 
 
@@ -75,7 +92,11 @@ def print_layout(
 
 
 def check(
-    console: Console, name: str, dataset: Mapping[str, Any], root: Path
+    console: Console,
+    name: str,
+    dataset: Mapping[str, Any],
+    root: Path,
+    decode: int,
 ) -> bool:
     """Check a data set, print what was found, return if it is complete."""
     from mmscfs.datasets.checks.published import check_published
@@ -86,11 +107,12 @@ def check(
     )
     table = Table(title=f'{dataset["title"]}: {root}')
     table.add_column('split', no_wrap=True)
-    for column in ('images', 'classes', 'missing', 'empty or damaged'):
+    columns = ('images', 'classes', 'missing', 'decoded', 'empty or damaged')
+    for column in columns:
         table.add_column(column, justify='right')
     table.add_column('')
     found = []
-    for report in check_published(dataset, root, show):
+    for report in check_published(dataset, root, show, decode):
         wrong, known = report.problems(), report.known_images
         found += [f'{report.name}: {problem}' for problem in wrong]
         table.add_row(
@@ -98,12 +120,15 @@ def check(
             f'{report.images:,}' + ('' if known is None else f' of {known:,}'),
             f'{len(report.counts):,} of {report.known_classes:,}',
             f'{len(report.missing):,}',
+            f'{report.decoded:,}',
             f'{len(report.damaged):,}',
             '[red]incomplete[/red]' if wrong else '[green]complete[/green]',
         )
     console.print(table)
     for problem in found:
-        console.print(problem, markup=False, highlight=False, soft_wrap=True)
+        # A name may have bytes that are not text.
+        text = problem.encode(errors='backslashreplace').decode()
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     if found:
         console.print('\nThe layout expected:')
         print_layout(console, name, dataset, root)
@@ -115,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, parser = parse_args(argv)
 
     # After parsing, so that --help and a wrong option answer at once.
-    from mmscfs.datasets.checks.published import known_datasets
+    from mmscfs.datasets.checks.published import known_datasets, own_images
 
     # A pipe or a file would get 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -124,14 +149,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, dataset in known.items():
             print_layout(console, name, dataset, Path(dataset['root']))
         return 0
+    if args.name not in known and Path(args.name).is_dir():
+        known = {args.name: own_images(args.name)}
     if args.name not in known:
         parser.error(
-            f'unknown data set {args.name!r}: choose one of {", ".join(known)}'
+            f'unknown data set {args.name!r}: choose one of '
+            f'{", ".join(known)}, or name a folder of images'
         )
     dataset = known[args.name]
     root = args.root or Path(dataset['root'])
     try:
-        complete = check(console, args.name, dataset, root)
+        complete = check(console, args.name, dataset, root, args.decode)
     except OSError as error:  # e.g. a folder that may not be read
         print(f'error: {error}', file=sys.stderr)
         return 1

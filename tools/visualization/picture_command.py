@@ -39,7 +39,8 @@ def picture_parser(
     Args:
         description (str): What the command does.
         examples (str): How it is called.
-        out (str): The file that it writes if ``--out`` names none.
+        out (str): The file in work_dirs that it writes if ``--out`` names
+            none.
         what (str): What config it takes. Defaults to none.
         example (str): A setting of it.
     """
@@ -50,7 +51,7 @@ def picture_parser(
     parser.add_argument(
         '--out',
         type=png,
-        default=Path(out),
+        default=Path('work_dirs', out),  # which no scan takes for images
         metavar='FILE',
         help='PNG to write (default: %(default)s)',
     )

@@ -18,9 +18,13 @@ from .masks import mask_problem
 MAX_SIDE = 2**20  # px; OpenCV reads no longer ones
 # In words, and code.
 Rule = tuple[str, Callable[[Any], bool]]
-KEY: Rule = 'a whole number or a text', lambda v: type(v) in (int, str)
+# Tables write whole numbers as 1.0, which is as good as 1.
+KEY: Rule = (
+    'a whole number or a text',
+    lambda v: type(v) in (int, str) or type(v) is float and v.is_integer(),
+)
 TEXT: Rule = 'a text', lambda v: type(v) is str and v != ''
-FLAG: Rule = '0 or 1', lambda v: type(v) in (int, bool) and v in (0, 1)
+FLAG: Rule = '0 or 1', lambda v: type(v) in (int, bool, float) and v in (0, 1)
 NUMBER: Rule = (
     'a finite number',
     lambda v: type(v) in (int, float) and abs(v) < 1e15,
@@ -50,6 +54,7 @@ NO_CATEGORY = 'a category_id that the file lacks'
 TINY = 'a box below 1 px'
 OTHER_CLASS = 'a class that is not in metainfo.classes'
 CROWD, DIFFICULT = 'iscrowd=1', 'difficult=1'
+FEW_POINTS = 'a mask of fewer than three points'
 
 
 class Item(NamedTuple):
@@ -174,7 +179,9 @@ def check_objects(
 
     What mmdet leaves out is not refused, such as COCO's boxes below a pixel
     and polygons of fewer than three points, unless nothing else is there.
+    Such polygons are refused in an evaluation of masks, which they end.
     """
+    has_masks = any(step.get('with_mask') for step in steps)
     classes = set(dataset.metainfo['classes'])  # of a copy, which is slow
     by_reason: dict[str, list[Mapping]] = defaultdict(list)
     beyond, without_mask = [], []
@@ -188,18 +195,23 @@ def check_objects(
             reason = reason_to_skip(item, image, dataset)
             if item.label not in classes:
                 reason = OTHER_CLASS if item.label else NO_CATEGORY
+            if reason in ('', CROWD, DIFFICULT) and has_masks:
+                points = max_points(item.mask, dataset.test_mode)
+                if not item.mask or (dataset.test_mode and points < 3):
+                    without_mask.append(item.entry)
+                elif points < 3:
+                    reason = reason or FEW_POINTS
             by_reason[reason].append(item.entry)
-            if reason in ('', CROWD, DIFFICULT) and not item.mask:
-                without_mask.append(item.entry)
             if image.size and item.box:
                 width, height = image.size
                 if item.box[2] > width + 2 or item.box[3] > height + 2:
                     beyond.append(image.file)
     total = sum(map(len, by_reason.values()))
-    if without_mask and any(step.get('with_mask') for step in steps):
+    if without_mask:
         raise ValueError(
             f'{setting}: {len(without_mask)} of {total} annotations have no '
-            'segmentation, which the pipeline loads, e.g. '
+            'segmentation, or none of three points, which the pipeline '
+            'loads, e.g. '
             f'{cut(without_mask[0])}: add or remove them, or train a '
             'detector without masks (LoadAnnotations with_mask=False)'
         )
@@ -243,6 +255,19 @@ def reason_to_skip(item: Item, image: AnnotatedImage, dataset: Any) -> str:
     if min(right - left, bottom - top) < least:
         return f'a box below filter_cfg.bbox_min_size={least}'
     return item.skipped
+
+
+def max_points(mask: Any, is_test: bool) -> float:
+    """Return the points of a mask's largest polygon; runs have no points.
+
+    Of the first polygon in an evaluation: pycocotools tells by it what the
+    mask is.
+    """
+    polygons = mask if isinstance(mask, list) else []
+    if is_test:
+        polygons = polygons[:1]
+    counts = [len(polygon) / 2 for polygon in polygons]
+    return max(counts, default=0 if isinstance(mask, list) else math.inf)
 
 
 def item_problem(item: Item, size: tuple[float, float] | None) -> str | None:

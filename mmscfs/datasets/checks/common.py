@@ -1,17 +1,22 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """What the checks of data sets share."""
 
+import glob
 import logging
 import os.path as osp
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from mmengine.logging import print_log
 
+from ..transforms.headers import is_on_its_side, read_header
 from ..transforms.loading import LoadImage, UnreadableImageError
 
 NUM_IMAGES = 20  # opened of each data set, spread over it
+# Settings of a loading transform by which images have another size.
+DECODING = ('color_type', 'imdecode_backend', 'max_pixels')
 
 
 def leaf_datasets(
@@ -84,8 +89,8 @@ def check_images(
         paths (Sequence[str]): The images.
         setting (str): The setting that leads to them, for errors.
         sizes (Sequence[tuple | None]): (width, height) by the annotations, px.
-        steps (Sequence[Mapping]): The pipeline, whose ``color_type`` says
-            how the run decodes.
+        steps (Sequence[Mapping]): The pipeline, whose first transform with
+            one of DECODING says how the run decodes.
 
     Raises:
         FileNotFoundError: An image does not exist.
@@ -96,11 +101,13 @@ def check_images(
     if missing:
         raise FileNotFoundError(
             f'{setting}: {len(missing)} of {len(paths)} images looked for do '
-            f'not exist, e.g. {missing[0]!r}: correct the folder, or put the '
-            'images there'
+            f'not exist, e.g. {missing[0]!r}{similar(missing[0])}: correct '
+            'the folder, or put the images there'
         )
-    colors = [step['color_type'] for step in steps if 'color_type' in step]
-    load = LoadImage(color_type=colors[0] if colors else 'color')
+    given: dict[str, Any] = {}
+    for step in steps:
+        given = {k: step[k] for k in DECODING if k in step} | given
+    load = LoadImage(**given)
     odd = []
     for path, size in zip_longest(paths, sizes):
         try:
@@ -111,11 +118,14 @@ def check_images(
                 f'({error.__cause__})'
             ) from error
         if size and tuple(size) != (width, height):
-            turned = ' (its EXIF orientation turns it)'
             odd.append(
                 f'{path!r} is {width}x{height} px, its annotation says '
                 f'{size[0]}x{size[1]}'
-                f'{turned if tuple(size) == (height, width) else ""}'
+                + (
+                    why_exchanged(path)
+                    if tuple(size) == (height, width)
+                    else ''
+                )
             )
     if odd:
         text = (
@@ -126,6 +136,24 @@ def check_images(
         if 2 * len(odd) > len(paths):
             raise ValueError(text)
         warn(text)
+
+
+def similar(path: str) -> str:
+    """Name a file that differs from a missing one in its ending alone."""
+    pattern = f'{glob.escape(osp.splitext(path)[0])}.*'
+    found = sorted(glob.glob(pattern))
+    return f' ({osp.basename(found[0])!r} is there)' if found else ''
+
+
+def why_exchanged(path: str) -> str:
+    """Say why an image's sides are not those of its annotation."""
+    if is_on_its_side(read_header(Path(path).read_bytes())):
+        return (
+            ' (its EXIF orientation turns it; if its boxes are those of the '
+            "image as stored, load it with color_type='"
+            "color_ignore_orientation')"
+        )
+    return ' (width and height have changed places)'
 
 
 def need(

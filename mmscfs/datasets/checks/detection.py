@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Check the data sets of a detector."""
 
+import os.path as osp
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,8 +9,8 @@ from mmengine.config import Config
 
 from mmscfs.compatibility import check_package
 
-from .annotations import check_annotations
-from .coco import find_coco
+from .annotations import Annotations, check_annotations
+from .coco import find_coco, read_coco
 from .common import build, check_count, is_on_disk, loader_datasets, need
 from .voc import find_voc
 
@@ -64,7 +65,45 @@ def check_detection_data(
         if is_on_disk(settings):
             need(dataset.ann_file, f'{where}.ann_file', dataset)
             steps = settings.get('pipeline') or ()
-            check_annotations(read(dataset, where), dataset, where, steps)
+            found = read(dataset, where)
+            check_annotations(found, dataset, where, steps)
+            split = where.split('_')[0]
+            if read is find_coco and split != 'train':
+                check_evaluators(cfg, split, found)
+
+
+def check_evaluators(cfg: Config, split: str, found: Annotations) -> None:
+    """Check that COCO's metric has the annotations of the images.
+
+    pycocotools compares with its own file, and only after an evaluation.
+
+    Raises:
+        FileNotFoundError: The file of a metric does not exist.
+        ValueError: It has other images.
+    """
+    evaluators = cfg.get(f'{split}_evaluator') or []
+    if isinstance(evaluators, Mapping):
+        evaluators = [evaluators]
+    source = found.images[0].source  # names the setting and the file
+    for evaluator in evaluators:
+        path = evaluator.get('ann_file')
+        kind = str(evaluator.get('type')).split('.')[-1]
+        if kind != 'CocoMetric' or not path or not is_on_disk(evaluator):
+            continue
+        setting = f'{split}_evaluator.ann_file={path!r}'
+        if not osp.isfile(path):
+            raise FileNotFoundError(
+                f'{setting} does not exist: set it to the file of {source}'
+            )
+        if repr(path) == source.partition('=')[2]:
+            continue
+        known = {image.file for image in read_coco(path, setting, False)[0]}
+        lost = [i.file for i in found.images if i.file not in known]
+        if lost:
+            raise ValueError(
+                f'{setting} lacks {len(lost)} images of {source}, e.g. '
+                f'{lost[0]!r}: set both to the same file'
+            )
 
 
 def find_reader(kind: Any) -> tuple[Any, Callable | None]:

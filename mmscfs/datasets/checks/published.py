@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Check that a published data set is complete; nothing is decoded.
+"""Check that a published data set is complete, and images can be decoded.
 
 ``published.yml`` holds where each data set is and how much it has. What finds
 its images is mmpretrain's class, and for COCO and VOC what the checks before
@@ -18,18 +18,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
 import yaml
 from mmpretrain.registry import DATASETS
 
+from ..image_files import ImageFiles
+from ..transforms.loading import LoadImage, UnreadableImageError
 from .coco import read_coco
-from .common import reason
+from .common import reason, spread
 from .voc import read_names, read_voc
 
 Images = Sequence[tuple[str, Iterable[str]]]  # paths and classes of images
-Track = Callable[[Images, str], Iterable]
+Track = Callable[[Sequence, str], Iterable]
 
 
 @dataclass
@@ -45,6 +48,7 @@ class SplitReport:
     counts: Counter[str] = field(default_factory=Counter)  # by their classes
     classes: set[str] = field(default_factory=set)  # that should have images
     missing: list[str] = field(default_factory=list)  # files and folders
+    decoded: int = 0  # images
     damaged: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -98,6 +102,7 @@ def check_published(
     dataset: Mapping[str, Any],
     root: Path,
     track: Track = lambda images, text: images,
+    decode: int = 0,
 ) -> list[SplitReport]:
     """Go through a data set.
 
@@ -106,6 +111,8 @@ def check_published(
         root (Path): Where it is.
         track (Track): Shows the progress: returns what it gets, the images
             and a description of them. Defaults to nothing shown.
+        decode (int): How many images of each split to decode, spread over
+            it. Defaults to 0.
 
     Returns:
         list[SplitReport]: One for each split.
@@ -142,11 +149,54 @@ def check_published(
             if not path or report.has(path):
                 report.images += 1
                 report.counts.update(classes)
+        here = [path for path in paths if Path(path).is_file()]
+        decode_images(report, spread(here, decode), track)
     for report in reports:  # all splits have the same classes
         for other in reports:
             if report.classes & other.classes:
                 report.classes |= other.classes
     return reports
+
+
+def own_images(folder: str) -> dict[str, Any]:
+    """Return what ``published.yml`` would say of a folder of images."""
+    return dict(
+        title='images of a folder',
+        root=folder,
+        layout='*.jpg, *.png, ...    at any depth',
+        classes=0,
+        dataset=dict(type='ImageFiles'),
+        splits={'all': dict(images=None)},
+    )
+
+
+def decode_images(
+    report: SplitReport, paths: Sequence[str], track: Track
+) -> None:
+    """Decode images in parallel, and note those that cannot be."""
+    load = LoadImage()
+
+    def problem(path: str) -> str:
+        try:
+            load(dict(img_path=path))
+        except UnreadableImageError as error:
+            return str(error)
+        return ''
+
+    # OpenCV decodes without Python's lock.
+    with ThreadPool() as pool:
+        found = pool.imap(problem, paths, chunksize=16)
+        for path in track(paths, f'{report.name}: decode'):
+            report.decoded += 1
+            if text := next(found):
+                report.damaged.append(os.path.relpath(path, report.root))
+                report.notes.append(text)
+
+
+def find_own(report: SplitReport, type: str, split: str) -> Images:
+    """Find images as a pre-training does; they have no classes."""
+    dataset = ImageFiles(data_root=str(report.root), lazy_init=True)
+    return [(image['img_path'], ()) for image in dataset.load_data_list()]
 
 
 def find_images(report: SplitReport, type: str, **settings: Any) -> Images:
@@ -205,7 +255,7 @@ def find_voc(report: SplitReport, type: str, split: str) -> Images:
     return found
 
 
-FINDERS = {'COCO': find_coco, 'VOC': find_voc}
+FINDERS = {'COCO': find_coco, 'VOC': find_voc, 'ImageFiles': find_own}
 
 
 def first(names: Sequence[str], limit: int = 5) -> str:

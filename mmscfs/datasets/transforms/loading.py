@@ -44,8 +44,10 @@ def named(path: str) -> Iterator[None]:
     try:
         yield
     except UNREADABLE as error:
-        # A name may have bytes that are not UTF-8, which a log cannot.
+        # A name may have bytes that are not UTF-8, which a log cannot, and
+        # line breaks, which would break its lines.
         name = os.fsencode(path).decode('utf-8', 'backslashreplace')
+        name = name.replace('\n', '\\n')
         raise UnreadableImageError(
             f'cannot read image {name}: '
             f'{str(error).strip() or type(error).__name__}'

@@ -21,6 +21,7 @@ from mmscfs.models.selfsup.moco_co2 import check_queue_length
 from mmscfs.models.utils import check_colors, outputs_of_blank
 
 from ..runner_access import check_not_empty, unwrapped_model
+from .unreadable_files_hook import image_files
 
 # Further views these would ignore, or take for other images.
 TAKE_TWO_VIEWS = (
@@ -39,8 +40,9 @@ class PreflightHook(Hook):
     """Refuse a run that cannot succeed before it starts.
 
     Checks a loaded checkpoint against the model, the batches against batch
-    norm and the algorithm's queue, and one sample's views against data
-    preprocessor, algorithm, backbone and necks. Knows DINO, SCFS and
+    norm and the algorithm's queue, that some images of each folder can be
+    read, and one sample's views against data preprocessor, algorithm,
+    backbone and necks. Knows DINO, SCFS and
     mmpretrain's algorithms of several views; of others it checks the batches,
     and that no colors are left undone.
 
@@ -62,6 +64,8 @@ class PreflightHook(Hook):
         model = unwrapped_model(runner)
         check_not_empty(loader)  # mmengine's own loops do not
         check_batches(model, loader)
+        for part in image_files(loader.dataset):
+            part.check_some()
         sample = loader.dataset[next(iter(loader.sampler))]
         check_colors(model, loader.dataset, sample)
         views = sample['inputs']
@@ -77,23 +81,29 @@ class PreflightHook(Hook):
                 check_neck(model, shapes)
         for warning in rising_rates(runner.param_schedulers):
             runner.logger.warning(warning)
-        if not is_keyed(loader, sample):
+        if culprit := what_hides_keys(loader, sample):
             runner.logger.warning(
-                f'{type(loader.dataset).__name__} hides from MultiCrop which '
-                'image of which epoch it crops: the views depend on the '
-                'number of workers, and a resumed run sees others. Use '
-                'ConcatDataset, RepeatDataset or one ImageFiles'
+                f'{culprit} hides from MultiCrop which image of which epoch '
+                'it crops: the views depend on the number of workers, and a '
+                'resumed run sees others. Use KeyedSampler, and ImageFiles '
+                'alone or within ConcatDataset and RepeatDataset'
             )
 
 
-def is_keyed(loader: DataLoader, sample: dict) -> bool:
-    """Whether a key of ``KeyedSampler`` gives the same crops once more."""
+def what_hides_keys(loader: DataLoader, sample: dict) -> str:
+    """Name what keeps the keys of ``KeyedSampler`` from MultiCrop, if any.
+
+    With a key, a sample has the same crops once more.
+    """
     sampler: Any = loader.sampler
     crops = getattr(sample.get('data_samples'), 'crops', None)
-    if crops is None or not isinstance(sampler, KeyedSampler):
-        return True
+    if crops is None:
+        return ''
+    if not isinstance(sampler, KeyedSampler):
+        return type(sampler).__name__
     again = loader.dataset[next(iter(sampler))]
-    return np.array_equal(crops, again['data_samples'].crops)
+    is_same = np.array_equal(crops, again['data_samples'].crops)
+    return '' if is_same else type(loader.dataset).__name__
 
 
 def rising_rates(schedulers: Any) -> Iterator[str]:

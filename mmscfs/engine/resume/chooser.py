@@ -138,6 +138,14 @@ def replaced_settings(cfg: Config, saved: SavedRun) -> Iterator[str]:
             f'settings change nothing: {", ".join(changes[:SHOWN])}{more}. '
             'To train with them, start a new run in another --work-dir'
         )
+    batch, old = (s.get('train_dataloader.batch_size') for s in (now, before))
+    if 'train_cfg.max_iters' in now and old not in (None, batch):
+        yield (
+            f'train_dataloader.batch_size={batch} (saved: {old}): the run '
+            'still counts steps, not images. It ends after train_cfg.'
+            f'max_iters={now["train_cfg.max_iters"]} steps, at the learning '
+            'rate of before'
+        )
     for name in ('train_cfg.max_epochs', 'train_cfg.max_iters'):
         length, old = now.get(name), before.get(name)
         # A file may say anything.

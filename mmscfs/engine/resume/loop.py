@@ -116,12 +116,20 @@ def saved_position(runner: Runner, batches: int) -> int:
     position, length = runner.message_hub.runtime_info.get(POSITION, (0, 0))
     if position in (0, length):  # saved after an epoch
         if length not in (0, batches):
+            planned = runner.max_epochs * length
+            left = runner.max_epochs - runner.epoch - bool(position)
+            end = runner.iter + left * batches
+            effect = (
+                'before the learning rate is at its end'
+                if end < planned
+                else f'the last {end - planned} of them at the last rate'
+            )
             runner.logger.warning(
                 f'An epoch has {batches} steps now; it had {length} when the '
-                'checkpoint was saved. Schedules go by steps: the learning '
-                f'rate goes on from step {runner.iter} of {runner.max_iters}. '
-                'To keep the planned schedule, resume with the same data, '
-                'batch size and number of processes'
+                'checkpoint was saved. Its schedules are made for '
+                f'{planned} steps in all. The run now ends after {end}, '
+                f'{effect}. To keep the planned schedule, resume with the '
+                'same data, batch size and number of processes'
             )
         return batches if position else 0
     if length != batches:

@@ -6,7 +6,9 @@ from itertools import chain
 
 import numpy as np
 import pytest
+from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
+from mmdet.datasets.transforms import LoadAnnotations
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -16,6 +18,7 @@ from mmscfs.datasets.checks.masks import mask_problem, packed_total
 NAN, INF = float('nan'), float('inf')
 LOST = ...  # the key goes
 SQUARE = [2, 2, 9, 2, 9, 9, 2, 9]
+LOAD_MASKS = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
 
 
 @pytest.fixture
@@ -44,6 +47,16 @@ def loaded(cfg):
         sum(not item['ignore_flag'] for item in image['instances'])
         for image in CocoDataset(**settings).load_data_list()
     ]
+
+
+def learned(cfg):
+    """Return how many objects mmdet learns with the masks that it loads."""
+    settings = dict(cfg.train_dataloader.dataset)
+    del settings['type']
+    load = LoadAnnotations(with_bbox=True, with_mask=True)
+    settings['pipeline'] = [LoadImageFromFile(), load]
+    data = CocoDataset(**settings)
+    return sum(int((~sample['gt_ignore_flags']).sum()) for sample in data)
 
 
 def polygon(x):
@@ -191,6 +204,9 @@ def test_good_masks(coco, change, mask):
         (dict(bbox=[5, 6, 0, 3]), 0, ''),
         (dict(area=0), 0, ''),
         (dict(iscrowd=1), 0, ''),
+        # As tables write whole numbers.
+        (dict(id=2.0, image_id=1.0, category_id=10.0, iscrowd=0.0), 1, ''),
+        (dict(iscrowd=1.0), 0, ''),
         (dict(category_id=77), 0, "category_id': 77"),
         (dict(image_id=77), 0, "image_id': 77"),
         # As corners, of which the last two are beyond as sizes.
@@ -251,10 +267,46 @@ def test_masks_that_the_pipeline_loads(coco, change, missing, refuse):
     change(dict(segmentation=[[5, 6, 25, 6, 25, 16]]), which=slice(3))
     change(dict(segmentation=missing))
     check_detection_data(coco)
-    steps = [dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
-    coco.train_dataloader.dataset.pipeline = steps
+    coco.train_dataloader.dataset.pipeline = [LOAD_MASKS]
     words = ('1 of 3 annotations have no segmentation', "{'id': 2")
     refuse(coco, *words, 'with_mask=False')
+
+
+@pytest.mark.parametrize('polygons', [[[]], [[5, 6, 25, 16]]])
+def test_masks_of_few_points(coco, change, polygons, refuse, log):
+    """mmdet learns them not, and pycocotools evaluates none."""
+    for loader in (coco.train_dataloader, coco.val_dataloader):
+        loader.dataset.pipeline = [LOAD_MASKS]
+    change(dict(segmentation=[SQUARE]), which=slice(3))
+    change(dict(segmentation=[*polygons, SQUARE]))
+    check_detection_data(coco, ['train'])
+    assert learned(coco) == 3
+    change(dict(segmentation=polygons))
+    check_detection_data(coco, ['train'])
+    assert learned(coco) == 2
+    words = '1 of 3 annotations have no segmentation, or none of three points'
+    refuse(coco, words, splits=['val'])
+    change(dict(segmentation=polygons), which=slice(3))
+    words = '3 with a mask of fewer than three points'
+    refuse(coco, 'nothing to learn', words, splits=['train'])
+    assert learned(coco) == 0
+
+
+def test_annotations_of_the_metric(coco, content, tmp_path, refuse):
+    """Its own setting, which users forget; pycocotools is silent until."""
+    own = tmp_path / 'boxes.json'
+    metric = dict(type='CocoMetric', metric='bbox')
+    for path in (str(own), None):
+        coco.val_evaluator = [dict(metric, ann_file=path)]
+        check_detection_data(coco, ['val'])
+    coco.val_evaluator = dict(metric, ann_file='data/coco/instances.json')
+    words = "val_evaluator.ann_file='data/coco/instances.json' does not exist"
+    refuse(coco, words, str(own), splits=['val'])
+    content['images'][0]['file_name'] = 'another.jpg'
+    other = tmp_path / 'other.json'
+    other.write_text(json.dumps(content))
+    coco.val_evaluator.ann_file = str(other)
+    refuse(coco, str(other), 'lacks 1 images of', "'0.jpg'", splits=['val'])
 
 
 def test_packed_masks():
@@ -289,16 +341,22 @@ def shrink(path):
     image.resize((30, 20)).save(path)
 
 
-def turn(path):
+def exchange(path):
+    image = Image.open(path)
+    image.transpose(Image.Transpose.ROTATE_90).save(path)
+
+
+def turn(path, kind='JPEG'):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.open(path).save(path, exif=exif)
+    Image.open(path).save(path, kind, exif=exif)
 
 
 @pytest.mark.parametrize(
     ('spoil', 'words'),
     [
         (shrink, ['is 30x20 px']),
+        (exchange, ['is 40x60 px', 'width and height have changed places']),
         (turn, ['is 40x60 px, its annotation', 'EXIF orientation turns it']),
     ],
 )
@@ -312,6 +370,19 @@ def test_images_of_another_size(coco, tmp_path, spoil, words, refuse, log):
         steps = [dict(type='X', color_type='color_ignore_orientation')]
         coco.train_dataloader.dataset.pipeline = steps
         check_detection_data(coco, ['train'])
+
+
+def test_images_are_read_as_the_run_reads_them(coco, tmp_path, refuse):
+    """Of OpenCV and Pillow only the latter turns a WebP."""
+    for i in range(3):
+        turn(tmp_path / f'images/{i}.jpg', 'WEBP')
+    check_detection_data(coco)
+    steps = [
+        dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+        dict(type='LoadAnnotations', imdecode_backend='cv2'),
+    ]
+    coco.val_dataloader.dataset.pipeline = steps
+    refuse(coco, 'EXIF orientation turns it', 'color_ignore_orientation')
 
 
 def test_missing_and_damaged_images(coco, tmp_path, refuse):

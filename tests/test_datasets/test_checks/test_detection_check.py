@@ -47,7 +47,7 @@ def test_stock_paths_are_mmdets(config, tmp_path, monkeypatch):
     cfg = Config.fromfile(stock / f'{config}.py')
     cfg.default_scope = 'mmdet'
     seen = []
-    for name in ('find_coco', 'find_voc', 'need'):
+    for name in ('find_coco', 'find_voc', 'need', 'check_evaluators'):
         monkeypatch.setattr(f'{DETECTION}.{name}', lambda *_: None)
     monkeypatch.setattr(
         f'{DETECTION}.check_annotations',

@@ -5,6 +5,7 @@ import os
 
 import pytest
 from mmengine.config import Config
+from PIL import Image
 
 from mmscfs.datasets.checks.detection import check_detection_data
 
@@ -222,3 +223,19 @@ def test_missing_files(cfg, root, tmp_path, name, setting, refuse):
     refuse(cfg, 'not exist', setting, str(root / name))
     os.mkfifo(root / name)  # which reading would wait for
     refuse(cfg, 'not exist', setting, str(root / name))
+
+
+def test_images_of_another_ending(cfg, root, refuse):
+    """mmdet looks for .jpg alone."""
+    path = root / 'JPEGImages/a1.jpg'
+    path.rename(path.with_suffix('.png'))
+    refuse(cfg, 'not exist', str(path), "('a1.png' is there)")
+
+
+def test_images_that_exif_turns(cfg, root, refuse):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    for path in (root / 'JPEGImages').iterdir():
+        Image.open(path).save(path, exif=exif)
+    words = 'is 40x60 px, its annotation says 60x40 (its EXIF orientation'
+    refuse(cfg, '2 of 2 images', words)

@@ -198,6 +198,30 @@ def test_settings_that_the_checkpoint_replaces_are_named(runs, capsys):
         assert not capsys.readouterr().err
 
 
+@pytest.mark.parametrize('unit', ['max_iters', 'max_epochs'])
+def test_another_batch_of_a_run_by_steps_is_named(runs, capsys, unit):
+    """Of a run by epochs the loop says it: their steps change."""
+    cfg = Config(
+        dict(
+            resume=True,
+            load_from=str(runs / 'iter_4.pth'),
+            work_dir=str(runs),
+            train_dataloader=dict(batch_size=16),
+            train_cfg={unit: 9},
+        )
+    )
+    save(cfg.load_from, meta=dict(iter=4, epoch=0, cfg=cfg.pretty_text))
+    choose_checkpoint(cfg)
+    assert not capsys.readouterr().err
+    cfg.train_dataloader.batch_size = 8
+    choose_checkpoint(cfg)
+    told = capsys.readouterr().err
+    assert ('train_dataloader.batch_size=8 (saved: 16)' in told) == (
+        unit == 'max_iters'
+    )
+    assert ('train_cfg.max_iters=9 steps' in told) == (unit == 'max_iters')
+
+
 def test_code_of_a_checkpoint_is_not_run(tmp_path):
     """mmengine executes the text of ``meta['config']``."""
     cfg = toy_cfg(tmp_path)

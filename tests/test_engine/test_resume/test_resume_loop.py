@@ -219,6 +219,8 @@ def test_another_batch_after_an_epoch_is_told(
     text = Path(resumed.logger.log_file).read_text()
     message = (
         'An epoch has 2 steps now; it had 5 when the checkpoint was saved. '
-        'Schedules go by steps: the learning rate goes on from step 10 of 6.'
+        'Its schedules are made for 15 steps in all. The run now ends after '
+        '12, before the learning rate is at its end.'
     )
+    assert resumed.iter == (12 if batch == 5 else 15)
     assert (message in text) == (batch == 5)
