@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from ..transforms.loading import LoadImage, UnreadableImageError
+from ..transforms.loading import LoadImage, UnreadableImageError, loader_like
 
 NUM_IMAGES = 20  # opened of each data set, spread over it
 
@@ -84,8 +84,8 @@ def check_images(
         paths (Sequence[str]): The images.
         setting (str): The setting that leads to them, for errors.
         sizes (Sequence[tuple | None]): (width, height) by the annotations, px.
-        steps (Sequence[Mapping]): The pipeline, whose ``color_type`` says
-            how the run decodes.
+        steps (Sequence[Mapping]): The pipeline, which says how the run
+            decodes.
 
     Raises:
         FileNotFoundError: An image does not exist.
@@ -99,16 +99,14 @@ def check_images(
             f'not exist, e.g. {missing[0]!r}: correct the folder, or put the '
             'images there'
         )
-    colors = [step['color_type'] for step in steps if 'color_type' in step]
-    load = LoadImage(color_type=colors[0] if colors else 'color')
+    load = loader_like(steps) or LoadImage(value_range='percentiles')
     odd = []
     for path, size in zip_longest(paths, sizes):
         try:
             height, width = load(dict(img_path=path))['img_shape']
         except UnreadableImageError as error:
             raise ValueError(
-                f'{setting}: {path!r} is damaged or not an image: replace it '
-                f'({error.__cause__})'
+                f'{setting}: {error}; if the file is damaged, replace it'
             ) from error
         if size and tuple(size) != (width, height):
             turned = ' (its EXIF orientation turns it)'
