@@ -38,6 +38,15 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
 
 
+@pytest.fixture
+def log(caplog):
+    """What goes to mmengine's current logger, which does not propagate."""
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
 @pytest.fixture(autouse=True)
 def _reproducible():
     """Every test starts from the same seeds and scope."""

@@ -2,12 +2,14 @@
 """Start any model that has a backbone from a pre-training checkpoint."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
@@ -15,6 +17,7 @@ from mmpretrain.registry import HOOKS
 from mmscfs.checkpoint import (
     find_backbone,
     load_found,
+    parse_config,
     read_checkpoint,
     read_data_preprocessor,
     resnet_settings,
@@ -86,6 +89,7 @@ def start_from(
     content = read_checkpoint(checkpoint)
     found = find_backbone(content, network)
     check_input(cfg, pretraining_input(content))
+    check_values(cfg, content)
     places = dict(pretrained_places(cfg.model))
     if 'model.backbone' not in places and not any(
         path.endswith('.backbone') for path in places
@@ -259,13 +263,55 @@ def check_input(cfg: Config, expected: Mapping) -> None:
         std=[float(v) for v in settings.get('std') or [1, 1, 1]],
         channel_order='RGB' if to_rgb else 'BGR',
     )
-    if given != {key: expected[key] for key in given}:
+    # One number is for all channels.
+    channels = max(len(v) for v in (given['mean'], expected['mean']))
+    if spread_input(given, channels) != spread_input(expected, channels):
         raise ValueError(
             f'{where} has {describe_input(given)}, but the backbone was '
             f'trained on {describe_input(expected)}: set those '
             'with bgr_to_rgb=True for RGB, or start from a config without '
             "'caffe' in its name"
         )
+
+
+def spread_input(settings: Mapping, channels: int) -> tuple:
+    """Return how images are normalized, a number for each channel."""
+    mean, std = (
+        values * channels if len(values) == 1 else values
+        for values in (settings['mean'], settings['std'])
+    )
+    return mean, std, settings['channel_order']
+
+
+def check_values(cfg: Config, checkpoint: Mapping) -> None:
+    """Warn if images get other values than they had in the pre-training."""
+    meta = checkpoint.get('meta')
+    text = meta.get('cfg') if isinstance(meta, Mapping) else None
+    if not isinstance(text, str):
+        return
+    try:
+        expected = value_range(parse_config(text))
+    except (AttributeError, TypeError, ValueError):
+        return  # not a config of ours
+    given = value_range(cfg)
+    if json.dumps(given) != json.dumps(expected):
+        print_log(
+            f'LoadImage of this config has value_range={given}, that of the '
+            f'pre-training had {expected}: the backbone sees values that it '
+            'was not trained on. Set the same one in every pipeline',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def value_range(cfg: Mapping) -> Any:
+    """Return the ``value_range`` of a config's images; None if it has none."""
+    loader = cfg.get('train_dataloader') or cfg.get('test_dataloader') or {}
+    for _, leaf in leaf_datasets(loader.get('dataset')):
+        for step in leaf.get('pipeline') or ():
+            if 'LoadImage' in str(step.get('type')):
+                return step.get('value_range')
+    return None
 
 
 def normalization(cfg: Config) -> tuple[str, Mapping]:

@@ -15,7 +15,7 @@ from rich.progress import track
 from torch import nn
 
 from mmscfs.checkpoint import check_same_model, read_checkpoint
-from mmscfs.datasets import LoadImage
+from mmscfs.datasets.transforms.loading import LoadImage, loader_like
 from mmscfs.ops import check_operators
 
 from .sheet import HEAD, HEADING, MARGIN, Sheet, color_of, fit
@@ -74,7 +74,8 @@ def detect(
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     data = DATASETS.build(cfg.val_dataloader.dataset)
     infos = [data.get_data_info(i) for i in spread(len(data), number)]
-    load = LoadImage()
+    steps = cfg.val_dataloader.dataset.pipeline
+    load = loader_like(steps) or LoadImage(value_range='percentiles')
     samples = [
         (to_rgb_image(load(dict(info))['img']), {ANNOTATED: annotated(info)})
         for info in infos

@@ -13,6 +13,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from mmscfs.datasets.transforms.values import resize_bands
 from mmscfs.models.search import global_average_pool, search_attention
 
 from .sheet import (
@@ -162,7 +163,7 @@ def cut_views(
     """Make an image's global view and its local ones, undistorted.
 
     Args:
-        image (np.ndarray): uint8 (H, W, 3).
+        image (np.ndarray): uint8 (H, W, C).
         boxes (np.ndarray): Shares of its sides, (N, 4).
         global_size (int): Shorter side of the global view, px, rounded to a
             multiple of 16 like all sides.
@@ -195,7 +196,7 @@ def scale(image: np.ndarray, side: int) -> np.ndarray:
     )
     shrinks = min(image.shape[:2]) >= 2 * side
     how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    return cv2.resize(image, (width, height), interpolation=how)
+    return resize_bands(image, (width, height), how)
 
 
 def search_image(
@@ -209,9 +210,9 @@ def search_image(
     """Search parts of an image in the whole.
 
     Args:
-        search (Callable): From the global view and the local ones, BGR uint8
-            (3, H, W), to the maps.
-        image (np.ndarray): BGR uint8 (H, W, 3).
+        search (Callable): From the global view and the local ones, uint8
+            (C, H, W), to the maps.
+        image (np.ndarray): uint8 (H, W, C), BGR if C is 3.
         boxes, global_size, local_size: As for ``cut_views``.
         name (str): Of the image. Defaults to none.
 

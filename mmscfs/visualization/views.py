@@ -68,16 +68,26 @@ class ImageViews(NamedTuple):
 
 
 def decoded(image: np.ndarray | EncodedImage) -> np.ndarray:
-    """Return what ``LoadImage`` loads as BGR uint8 image (H, W, 3)."""
+    """Return what ``LoadImage`` loads as uint8 image (H, W, C)."""
     if isinstance(image, EncodedImage):
         return image.decode_in_full()
     return image
 
 
 def to_rgb_image(image: np.ndarray | Tensor) -> np.ndarray:
-    """Return a BGR uint8 image (H, W, 3) or view (3, H, W) as (H, W, 3)."""
+    """Return an image as it can be seen: RGB uint8 (H, W, 3).
+
+    Args:
+        image (np.ndarray | Tensor): uint8 image (H, W, C) or view (C, H, W),
+            BGR if C is 3. Of more channels, the first three are shown as
+            red, green and blue, of fewer the first.
+    """
     if isinstance(image, Tensor):
         image = image.permute(1, 2, 0).numpy()
+    channels = image.shape[2]
+    if channels != 3:
+        shown = [0, 1, 2] if channels > 3 else [0, 0, 0]
+        return np.ascontiguousarray(image[..., shown])
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

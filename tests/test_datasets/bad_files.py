@@ -191,6 +191,7 @@ def cases() -> list[Case]:
     cut, none = 'cut off: it has no end', 'no image, cut off, or of a kind'
     huge = "pixels, over LoadImage's max_pixels"
     no_file = 'a folder, pipe or device'
+    bits = 'does not cut to 8 bits unasked: set value_range of LoadImage'
     good = [
         ('plain.jpg', whole, rgb, 4),
         ('grey.jpg', jpeg(grey()), three, 4),
@@ -202,9 +203,6 @@ def cases() -> list[Case]:
         ('preview.jpg', with_preview(whole), rgb, 4),
         # As of a phone, which appends a film.
         ('film.jpg', whole + b'film \xff\xda \xff\xc0' * 9, rgb, 4),
-        ('grey 16 bits.png', opencv('.png', deep[..., 2]), three, 0),
-        ('16 bits.png', opencv('.png', deep), rgb, 0),
-        ('16 bits.tif', opencv('.tif', deep), rgb, 0),
         ('alpha.png', encoded(half_seen, 'PNG'), rgb, 0),
         ('alpha.webp', encoded(half_seen, 'WEBP', lossless=True, exact=True))
         + (rgb, 0),
@@ -250,7 +248,11 @@ def cases() -> list[Case]:
         ('half.tif', half(encoded(rgb, 'TIFF')), none),
         ('half.bmp', half(encoded(rgb, 'BMP')), none),
         ('half.ppm', half(encoded(rgb, 'PPM')), none),
-        ('float.tif', encoded(grey().astype(np.float32), 'TIFF'), none),
+        # Read with a value_range, see test_values.py.
+        ('grey 16 bits.png', opencv('.png', deep[..., 2]), bits),
+        ('16 bits.png', opencv('.png', deep), bits),
+        ('16 bits.tif', opencv('.tif', deep), bits),
+        ('float.tif', encoded(grey().astype(np.float32), 'TIFF'), bits),
         ('0x0.png', sized_png(0, 0), none),
         ('0x0.jpg', sized_jpeg(0, 0), none),
         ('huge.png', sized_png(17_000, 17_000), huge),

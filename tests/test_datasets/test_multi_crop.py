@@ -322,11 +322,11 @@ def test_invalid_probability_of_a_kind_is_named(name, place, value):
 @pytest.mark.parametrize('on_device', [False, True])
 @pytest.mark.parametrize(
     ('kind', 'channels'),
-    [(np.uint16, (3,)), (np.float32, (3,)), (np.uint8, (4,)), (np.uint8, ())],
+    [(np.uint16, (3,)), (np.float32, (3,)), (np.uint8, (4, 2))],
 )
 def test_images_of_another_type_are_refused(kind, channels, on_device):
-    """As color_type='unchanged' loads them: a view would be unset memory."""
+    """As other loaders give them: a view would be unset memory."""
     image = np.zeros((40, 50, *channels), kind)
     crop = MultiCrop(color_on_device=on_device)
-    with pytest.raises(ValueError, match=r'must be uint8 \(H, W, 3\)'):
+    with pytest.raises(ValueError, match=r'must be uint8 \(H, W, C\)'):
         crop(dict(img=image))

@@ -170,7 +170,7 @@ def test_other_formats_are_decoded_in_full(tmp_path, reductions, ending):
     image = smooth(800, 900)
     path = write(tmp_path / f'a.{ending}', image)
     assert_same(*both(path, **SMALL))
-    assert set(reductions) == {1}
+    assert not reductions
     # By what it is, not by its ending.
     disguised = tmp_path / 'b.jpg'
     disguised.write_bytes((tmp_path / f'a.{ending}').read_bytes())

@@ -52,9 +52,10 @@ def fly(
     sizes=(32, 32),
     drop_last=True,
     precision='fp32',
+    channels=3,
 ):
     """Check a run of blank views."""
-    views = [torch.zeros(3, s, s) for s in sizes]
+    views = [torch.zeros(channels, s, s) for s in sizes]
     # As PackInputs hands on an image that no transform made views of.
     sample = dict(inputs=views if len(views) > 1 else views[0])
     loader = DataLoader([sample] * images, batch, drop_last=drop_last)
@@ -117,6 +118,12 @@ def test_good_runs_pass_and_stay_as_they_were():
             {},
             r'model.neck.in_channels=2048, but .* ResNet has 64 channels: '
             'set model.neck.in_channels=64',
+        ),
+        (
+            moco,
+            dict(channels=5),
+            'images have 5 channels, but model.backbone takes 3: set '
+            'model.backbone.in_channels=5',
         ),
         # Of 16 px a ResNet makes 1x1 before its last stride, of 32 px 2x2.
         (

@@ -151,6 +151,47 @@ def test_images_may_be_normalized_in_the_pipeline(
         start_from(cfg, checkpoint)
 
 
+@pytest.mark.parametrize(
+    ('own', 'given', 'fits'),
+    [
+        ([7.0], [7], True),
+        ([7.0], [7] * 5, True),  # one number is for all channels
+        ([1.0, 2.0, 3.0, 4.0, 5.0], [1, 2, 3, 4, 5], True),
+        ([1.0, 2.0, 3.0, 4.0, 5.0], [1, 2, 3, 4, 6], False),
+        ([7.0] * 4, [7] * 5, False),
+    ],
+)
+def test_input_of_many_channels(cfg, checkpoint, own, given, fits):
+    content = torch.load(checkpoint, weights_only=True)
+    settings = dict(mean=own, std=own, channel_order='BGR')
+    torch.save(
+        dict(content, meta=dict(data_preprocessor=settings)), checkpoint
+    )
+    cfg.model.data_preprocessor.update(mean=given, std=given, bgr_to_rgb=False)
+    if fits:
+        start_from(cfg, checkpoint)
+    else:
+        with pytest.raises(ValueError, match='trained on BGR input'):
+            start_from(cfg, checkpoint)
+
+
+@pytest.mark.parametrize('given', [None, (0, 4095), [0, 4095], 'percentiles'])
+def test_values_of_the_pretraining(cfg, checkpoint, given, log):
+    """A window is a tuple in a config, and a list where it is read again."""
+    content = torch.load(checkpoint, weights_only=True)
+    text = (
+        "train_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImage',"
+        ' value_range=(0, 4095))]))'
+    )
+    torch.save(dict(content, meta=dict(cfg=text)), checkpoint)
+    step = dict(type='mmpretrain.LoadImage', value_range=given)
+    cfg.train_dataloader = dict(dataset=dict(pipeline=[step]))
+    start_from(cfg, checkpoint)
+    told = [m for m in log.messages if 'pre-training had [0, 4095]' in m]
+    assert len(told) == (given in (None, 'percentiles'))
+    assert all(f'value_range={given}' in message for message in told)
+
+
 def test_load_from_would_overwrite_it(cfg, checkpoint):
     cfg.load_from = 'detector.pth'
     with pytest.raises(ValueError, match=r"load_from='detector.pth'"):

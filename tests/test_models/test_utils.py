@@ -16,9 +16,33 @@ from mmscfs.models.heads import (
     update_centers,
 )
 from mmscfs.models.utils import (
+    MultiCropDataPreprocessor,
+    check_channels,
     output_channels,
     with_in_channels,
 )
+
+
+@pytest.mark.parametrize(
+    ('settings', 'words'),
+    [
+        (dict(), None),
+        (dict(mean=[1.0], std=[1.0]), None),
+        (dict(mean=[1.0] * 5, std=[1.0] * 5), None),
+        (dict(mean=[1.0] * 3, std=[1.0] * 3), 'mean has 3 numbers, .* have 5'),
+        (dict(mean=[1.0], std=[1.0] * 4), 'std has 4 numbers'),
+        (dict(to_rgb=True), 'to_rgb=True .* set to_rgb=False'),
+    ],
+)
+def test_channels_of_backbone_and_preprocessor(settings, words):
+    model = nn.Module()
+    model.backbone = nn.Sequential(nn.Conv2d(5, 4, 3), nn.Conv2d(4, 8, 3))
+    model.data_preprocessor = MultiCropDataPreprocessor(**settings)
+    refused = pytest.raises(ValueError, match=words)
+    with refused if words else contextlib.nullcontext():
+        check_channels(model, 5)
+    with pytest.raises(ValueError, match=r'model\.backbone\.in_channels=3'):
+        check_channels(model, 3)
 
 
 def test_half_precision_outputs_are_summed_in_fp32():

@@ -4,7 +4,7 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.registry import init_default_scope
@@ -19,7 +19,10 @@ from mmscfs.checkpoint import (
     parse_config,
     read_checkpoint,
 )
+from mmscfs.datasets import LoadImage
+from mmscfs.datasets.transforms.loading import loader_like
 from mmscfs.engine.pretrained import pretraining_input
+from mmscfs.results.origin import leaf_datasets
 from mmscfs.visualization import SearchMaps, compute_search_maps
 
 # What a checkpoint's own config may build: a file is not a trusted source, and
@@ -34,9 +37,25 @@ TRUSTED = {
 SIZES = dict(global_size=224, local_size=96)  # of a config without MultiCrop
 
 
+class SearchNetwork(NamedTuple):
+    """A backbone that searches images.
+
+    Attributes:
+        name (str): What to call it.
+        search (Callable): As ``search_image`` wants it.
+        sizes (tuple[int, int]): Sides of the global view and of local ones.
+        load (LoadImage): What loads images as the pre-training did.
+    """
+
+    name: str
+    search: Callable
+    sizes: tuple[int, int]
+    load: LoadImage
+
+
 def load_network(
     path: str, config: str | None, which: str | None, size: int | None
-) -> tuple[str, Callable, tuple[int, int]]:
+) -> SearchNetwork:
     """Build the backbone of a checkpoint.
 
     Args:
@@ -45,10 +64,6 @@ def load_network(
         which (str, optional): "teacher" or "student".
         size (int, optional): Side of the global view, px; None for that of
             the pre-training. Local views scale with it.
-
-    Returns:
-        tuple[str, Callable, tuple[int, int]]: A name, what searches as
-        ``search_image`` wants it, and the sides of global and local views.
 
     Raises:
         OSError: A file cannot be read.
@@ -100,7 +115,22 @@ def load_network(
     search_it = partial(
         search, backbone, layers, pretraining_input(checkpoint)
     )
-    return ' · '.join(filter(None, words)), search_it, (whole, local)
+    name = ' · '.join(filter(None, words))
+    return SearchNetwork(name, search_it, (whole, local), loader(settings))
+
+
+def loader(settings: Mapping) -> LoadImage:
+    """Return what loads images as a pre-training did.
+
+    Raises:
+        ValueError: Its settings are not valid.
+    """
+    try:
+        data = settings['train_dataloader']['dataset']
+        pipeline = next(leaf_datasets(data))['pipeline']
+        return loader_like(pipeline) or LoadImage()
+    except (KeyError, TypeError, AttributeError, StopIteration):
+        return LoadImage()  # of a config without a pipeline
 
 
 def search(
@@ -110,9 +140,9 @@ def search(
     whole: Tensor,
     tiles: list[Tensor],
 ) -> dict[str, SearchMaps]:
-    """Search views, BGR uint8 (3, H, W), normalized as in ``views_input``."""
+    """Search views, uint8 (C, H, W), normalized as in ``views_input``."""
     mean, std = (
-        torch.tensor(views_input[name]).view(3, 1, 1)
+        torch.tensor(views_input[name]).view(-1, 1, 1)
         for name in ('mean', 'std')
     )
     is_rgb = views_input['channel_order'] == 'RGB'

@@ -136,26 +136,21 @@ def draw(args: argparse.Namespace) -> list:
     from rich.progress import track
     from search_networks import load_network
 
-    from mmscfs.datasets import LoadImage
     from mmscfs.visualization import draw_search_maps, search_image
 
-    load = LoadImage()
-    images = [load(dict(img_path=path))['img'] for path in args.images]
-    boxes = [
-        box_shares(args.boxes, image, path)
-        for image, path in zip(images, args.images, strict=True)
-    ]
-    networks = []
+    networks = {}
     for path in args.checkpoint:
         with naming(path):
-            network = load_network(path, args.config, args.network, args.size)
-            networks.append((path, *network))
+            networks[path] = load_network(
+                path, args.config, args.network, args.size
+            )
     samples = []
-    for path, image, shares in track(
-        list(zip(args.images, images, boxes, strict=True)), 'searching'
-    ):
+    for path in track(args.images, 'searching'):
         found = {}
-        for checkpoint, name, search, sizes in networks:
+        for checkpoint in args.checkpoint:
+            name, search, sizes, load = networks[checkpoint]
+            image = load(dict(img_path=path))['img']
+            shares = box_shares(args.boxes, image, path)
             with naming(checkpoint):
                 sample = search_image(search, image, shares, *sizes)
             # The same checkpoint twice is a pair, too.

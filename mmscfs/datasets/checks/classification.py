@@ -153,7 +153,8 @@ def read_labels(
             raise FileNotFoundError(f'no image in {dataset.img_prefix!r}')
     check_names(dataset, images, where)
     paths = [image.get('img_path') for image in spread(images)]
-    check_images([path for path in paths if path], where)
+    steps = settings.get('pipeline') or ()
+    check_images([path for path in paths if path], where, steps=steps)
     if num_classes is not None and classes:
         check_count('model.head.num_classes', num_classes, where, classes)
     # A list does not tell how many classes there are.

@@ -12,11 +12,9 @@ from typing import Any
 from mmengine.logging import print_log
 
 from ..transforms.headers import is_on_its_side, read_header
-from ..transforms.loading import LoadImage, UnreadableImageError
+from ..transforms.loading import LoadImage, UnreadableImageError, loader_like
 
 NUM_IMAGES = 20  # opened of each data set, spread over it
-# Settings of a loading transform by which images have another size.
-DECODING = ('color_type', 'imdecode_backend', 'max_pixels')
 
 
 def leaf_datasets(
@@ -89,8 +87,8 @@ def check_images(
         paths (Sequence[str]): The images.
         setting (str): The setting that leads to them, for errors.
         sizes (Sequence[tuple | None]): (width, height) by the annotations, px.
-        steps (Sequence[Mapping]): The pipeline, whose first transform with
-            one of DECODING says how the run decodes.
+        steps (Sequence[Mapping]): The pipeline, which says how the run
+            decodes.
 
     Raises:
         FileNotFoundError: An image does not exist.
@@ -104,18 +102,14 @@ def check_images(
             f'not exist, e.g. {missing[0]!r}{similar(missing[0])}: correct '
             'the folder, or put the images there'
         )
-    given: dict[str, Any] = {}
-    for step in steps:
-        given = {k: step[k] for k in DECODING if k in step} | given
-    load = LoadImage(**given)
+    load = loader_like(steps) or LoadImage(value_range='percentiles')
     odd = []
     for path, size in zip_longest(paths, sizes):
         try:
             height, width = load(dict(img_path=path))['img_shape']
         except UnreadableImageError as error:
             raise ValueError(
-                f'{setting}: {path!r} is damaged or not an image: replace it '
-                f'({error.__cause__})'
+                f'{setting}: {error}; if the file is damaged, replace it'
             ) from error
         if size and tuple(size) != (width, height):
             odd.append(

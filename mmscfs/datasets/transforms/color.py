@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Color operations on BGR uint8 images, fused where no value can clip.
+"""Color operations on uint8 images, fused where no value can clip.
 
 Brightness, contrast, saturation and greying are affine maps of a pixel. A
 factor up to 1 maps [0, 255] into itself, so such a map may wait and be
@@ -52,10 +52,11 @@ class PendingColor:
 
     With L(x) the luma of a pixel x, all maps here have the form
     gain * x + luma_gain * L(x) + offset, as luma weights sum to 1: three
-    numbers say what waits.
+    numbers say what waits. Images of other than three channels take brightness
+    and contrast alone; their mean gray level is that of all channels.
 
     Args:
-        image (np.ndarray): BGR uint8 image (H, W, 3).
+        image (np.ndarray): uint8 image (H, W, C), BGR if C is 3.
     """
 
     def __init__(self, image: np.ndarray) -> None:
@@ -73,15 +74,21 @@ class PendingColor:
             self.flush()
 
     def flush(self) -> np.ndarray:
-        """Apply what waits and return the BGR image (H, W, 3)."""
+        """Apply what waits and return the image (H, W, C)."""
         waiting = (self.gain, self.luma_gain, self.offset)
-        if waiting != (1.0, 0.0, 0.0):
+        if waiting == (1.0, 0.0, 0.0):
+            return self.image
+        if self.image.shape[2] == 3:
             matrix = np.empty((3, 4))
             matrix[:, :3] = [self.luma_gain * luma for luma in LUMA_BGR]
             matrix[:, 3] = self.offset
             matrix.flat[::5] += self.gain  # the diagonal
             self.image = cv2.transform(self.image, matrix)
-            self._reset()
+        else:
+            values = np.rint(self.gain * STEPS + self.offset)
+            values = values.clip(0, 255).astype(np.uint8)
+            self.image = cv2.LUT(self.image, values)
+        self._reset()
         return self.image
 
     def brightness(self, factor: float) -> None:
@@ -90,8 +97,11 @@ class PendingColor:
 
     def contrast(self, factor: float) -> None:
         """Blend with the image's mean grey level."""
-        mean = cv2.mean(self.image)
-        luma = sum(w * m for w, m in zip(LUMA_BGR, mean, strict=False))
+        if self.image.shape[2] == 3:
+            mean = cv2.mean(self.image)
+            luma = sum(w * m for w, m in zip(LUMA_BGR, mean, strict=False))
+        else:
+            luma = float(self.image.mean())
         grey = (self.gain + self.luma_gain) * luma + self.offset
         self._scale(factor, (1 - factor) * grey)
 

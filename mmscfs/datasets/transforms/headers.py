@@ -3,6 +3,7 @@
 
 import io
 import struct
+from typing import NamedTuple
 
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -10,7 +11,7 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 JPEG_START, JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
@@ -27,6 +28,10 @@ READERS = (
     (b'MM', TiffImageFile),
     (b'P', PpmImageFile),
 )
+# A TIFF's tags that say how it stores an image, and their defaults: width,
+# height, channels, bits, the kind of numbers, and whether they lie by plane.
+TIFF_TAGS = ((256, 0), (257, 0), (277, 1), (258, 1), (339, 1), (284, 1))
+EASY_VALUES = ((1, 16), (2, 16), (2, 32), (3, 32), (3, 64))  # kinds and bits
 # What Pillow raises on a header that it cannot read.
 DAMAGE = (
     *(SyntaxError, OSError, ValueError, LookupError, TypeError),
@@ -49,6 +54,75 @@ def read_header(content: bytes) -> ImageFile | None:
     return None
 
 
+class TiffLayout(NamedTuple):
+    """How a TIFF stores an image, as its first directory says.
+
+    Attributes:
+        width, height (int): px.
+        channels (int): Numbers of a pixel.
+        bits (int): Of such a number.
+        kind (int): 1 for unsigned, 2 for signed, 3 for floating point.
+        by_plane (bool): Whether the channels follow each other.
+    """
+
+    width: int
+    height: int
+    channels: int
+    bits: int
+    kind: int
+    by_plane: bool
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether its values are others than 0 to 255."""
+        return self.bits > 8 or self.kind != 1
+
+    @property
+    def is_easy(self) -> bool:
+        """Whether OpenCV decodes all of it, and rightly.
+
+        OpenCV 4.12 cuts two channels of 16 bits to 8, and leaves memory
+        unset where such channels lie one after the other.
+        """
+        if not self.is_deep:
+            return self.channels <= 4
+        return (
+            self.channels in (1, 3, 4)
+            and not (self.by_plane and self.channels > 1)
+            and (self.kind, self.bits) in EASY_VALUES
+        )
+
+
+def tiff_layout(content: bytes) -> TiffLayout | None:
+    """Read how a TIFF stores its image, also one that Pillow does not know.
+
+    None for other formats and for directories that are damaged.
+    """
+    if not content.startswith((b'II', b'MM')):
+        return None
+    try:
+        big = 8 * (43 in content[2:4])
+        tags = ImageFileDirectory_v2(content[: 8 + big])
+        file = io.BytesIO(content)
+        file.seek(tags.next)
+        tags.load(file)
+        numbers = [tags.get(tag, default) for tag, default in TIFF_TAGS]
+        width, height, channels, bits, kind, planes = (
+            max(n) if isinstance(n, tuple) else n for n in numbers
+        )
+        if not (width and height):
+            return None
+        return TiffLayout(width, height, channels, bits, kind, planes == 2)
+    except DAMAGE:
+        return None
+
+
+def is_deep(header: ImageFile) -> bool:
+    """Tell whether Pillow would cut an image's values to 8 bits."""
+    tiles = str(header.tile)
+    return header.mode[0] in 'IF' or ';16' in tiles or '65535' in tiles
+
+
 def check_jpeg_end(content: bytes, header: ImageFile | None) -> None:
     """Check that a JPEG is not cut off, nor its end overwritten.
 
@@ -66,13 +140,13 @@ def check_jpeg_end(content: bytes, header: ImageFile | None) -> None:
         raise ValueError('a JPEG that is cut off: it has no end marker')
 
 
-def check_pixels(header: ImageFile | None, limit: int) -> None:
-    """Check the size of an image before memory is taken for it.
+def check_pixels(size: tuple[int, int], limit: int) -> None:
+    """Check the (width, height) of an image before memory is taken for it.
 
     Raises:
         ValueError: It has more pixels than the limit.
     """
-    width, height = header.size if header else (0, 0)
+    width, height = size
     if width * height > limit:
         raise ValueError(
             f'{width} x {height} are {width * height:,} pixels, over '

@@ -1,19 +1,38 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import importlib.util
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import cv2
 import mmcv
 import numpy as np
+from mmcv.image.io import imread_flags
 from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
 from mmpretrain.registry import TRANSFORMS
 from PIL.Image import DecompressionBombError
+from PIL.ImageFile import ImageFile
 
-from .headers import check_jpeg_end, check_pixels, jpeg_shape, read_header
+from .headers import (
+    TiffLayout,
+    check_jpeg_end,
+    check_pixels,
+    is_deep,
+    jpeg_shape,
+    read_header,
+    tiff_layout,
+)
+from .values import (
+    FORMS,
+    NUMPY,
+    ValueRange,
+    bands_last,
+    read_array,
+    with_channels,
+)
 
 DECODE_FLAGS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
@@ -22,6 +41,8 @@ DECODE_FLAGS = {
     1: cv2.IMREAD_COLOR,
 }
 REDUCTIONS = (8, 4, 2)
+# Settings that say what an image's values become.
+LOOKS = ('color_type', 'imdecode_backend', 'value_range')
 MAX_PIXELS = 2**28  # 800 MB decoded
 # What reading and decoding raise; the last two are Pillow's.
 UNREADABLE = (
@@ -185,6 +206,13 @@ def greatest_reduction(
 class LoadImage(LoadImageFromFile):
     """mmcv's ``LoadImageFromFile`` with an error that names the file.
 
+    Images come out with 8 bits, and nothing is cut to them unasked: a file
+    of 16 bits, of signed or floating point values, needs ``value_range``. A
+    gray file gives three equal channels. Besides images this reads arrays
+    (H, W) or (H, W, C) from .npy files: C bands in their order, but three as
+    RGB. TIFFs that OpenCV does not read rightly, such as those of five
+    bands, need ``imdecode_backend='tifffile'`` and that package.
+
     With ``reduced``, a JPEG is left for :class:`MultiCrop` to decode, at 1/2,
     1/4 or 1/8 of its size where every crop still has the pixels of its view.
     Boxes and random draws are the same. What changes is the filter: libjpeg
@@ -205,24 +233,36 @@ class LoadImage(LoadImageFromFile):
             Defaults to False.
         max_pixels (int): An image of more pixels is refused, before memory
             is taken for it. Of formats other than JPEG, PNG, GIF, BMP, WebP,
-            TIFF and PNM, OpenCV's own limit of 2**30 holds. Defaults to
-            2**28, a square of 16384 px.
+            TIFF, PNM and .npy, OpenCV's own limit of 2**30 holds. Defaults
+            to 2**28, a square of 16384 px.
+        value_range (Any): Which values become 0 and 255; those between are
+            mapped linearly, those outside cut, for files of any kind, 8 bits
+            too. A window ``(low, high)``; a list of windows, one for each
+            band in the file's order; "percentiles": from the 1st to the
+            99th percentile of each image; or ``dict(percentiles=(1, 99),
+            per_band=False)``, where ``per_band=True`` takes each band's own.
+            Defaults to None: 8-bit files as they are, and no others.
         **kwargs: Those of ``LoadImageFromFile``, but neither
             ``ignore_empty`` nor ``file_client_args``; with ``reduced``,
-            ``backend_args`` alone.
+            ``backend_args`` alone. ``color_type='unchanged'`` keeps a fourth
+            channel, and ``imdecode_backend='tifffile'`` is for TIFFs alone.
 
     Raises:
         UnreadableImageError: The file is missing, empty, cut off, too large,
-            or no image that OpenCV decodes. :class:`ImageFiles` can skip
-            such files.
+            no image that OpenCV decodes, or has values that need a
+            ``value_range``. :class:`ImageFiles` can skip such files.
         ValueError: A setting is not valid, or ``reduced`` is set along with
             another way of decoding.
+
+    Example:
+        >>> pipeline = [dict(type='LoadImage', value_range=(0, 4095))]
     """
 
     def __init__(
         self,
         reduced: bool = False,
         max_pixels: int = MAX_PIXELS,
+        value_range: Any = None,
         **kwargs: Any,
     ) -> None:
         if not isinstance(reduced, bool):
@@ -241,6 +281,7 @@ class LoadImage(LoadImageFromFile):
                     "remove it; ImageFiles skips files with on_error='skip'"
                 )
         others = sorted(set(kwargs) - {'backend_args'})
+        others += ['value_range'] * (value_range is not None)
         if reduced and others:
             raise ValueError(
                 f'LoadImage: reduced=True decodes by itself, without '
@@ -248,41 +289,146 @@ class LoadImage(LoadImageFromFile):
             )
         self.reduced = reduced
         self.max_pixels = max_pixels
+        self.value_range = value_range
+        self._map = None if value_range is None else ValueRange(value_range)
         super().__init__(**kwargs)
+        if (
+            self.imdecode_backend == 'tifffile'
+            and not importlib.util.find_spec('tifffile')
+        ):
+            raise ValueError(
+                "LoadImage: imdecode_backend='tifffile' needs that package: "
+                'pip install tifffile'
+            )
 
     def transform(self, results: dict) -> dict:
-        """Add ``img`` (BGR uint8, (H, W, 3)) read from ``img_path``.
+        """Add ``img``, uint8 (H, W, C), read from ``img_path``.
 
-        With ``reduced`` it is an ``EncodedImage`` if that is possible.
+        It is BGR if C is 3. With ``reduced`` it is an ``EncodedImage`` if
+        that is possible.
         """
         path = results['img_path']
         with named(path):
             content = read(path, self.backend_args)
-            header = read_header(content)
-            check_pixels(header, self.max_pixels)
+            header, tiff = read_header(content), tiff_layout(content)
+            if tiff:
+                check_pixels((tiff.width, tiff.height), self.max_pixels)
+            elif header:
+                check_pixels(header.size, self.max_pixels)
             check_jpeg_end(content, header)
             shape = jpeg_shape(header) if self.reduced else None
             if shape is not None:
                 image = EncodedImage(content, path, shape)
-            elif self.reduced:
-                image = decode(content)
             else:
-                image = self.decode(content)
+                image = self.decode(content, header, tiff)
         results['img'] = image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
-    def decode(self, content: bytes) -> np.ndarray:
-        """Return the image in full, decoded as the settings say."""
+    def decode(
+        self,
+        content: bytes,
+        header: ImageFile | None,
+        tiff: TiffLayout | None,
+    ) -> np.ndarray:
+        """Return the image in full, decoded and mapped as the settings say.
+
+        Args:
+            content (bytes): The file.
+            header (ImageFile | None): From ``read_header``.
+            tiff (TiffLayout | None): From ``tiff_layout``.
+        """
+        if content.startswith(NUMPY):
+            image = bands_last(read_array(content))
+            check_pixels(image.shape[1::-1], self.max_pixels)
+        elif tiff and self.imdecode_backend == 'tifffile':
+            image = bands_last(mmcv.imfrombytes(content, backend='tifffile'))
+        else:
+            image = self.decode_image(content, header, tiff)
+        if self._map is not None:
+            image = self._map(image)
+        elif image.dtype != np.uint8:
+            raise ValueError(
+                f'it has values of {image.dtype} from {image.min()} to '
+                f'{image.max()}, which LoadImage does not cut to 8 bits '
+                'unasked: set value_range of LoadImage (e.g. train_dataloader'
+                f'.dataset.pipeline.0.value_range) to {FORMS}'
+            )
+        if self.color_type.startswith('grayscale') and image.shape[2:] == (3,):
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        image = with_channels(image)
+        return image.astype(np.float32) if self.to_float32 else image
+
+    def decode_image(
+        self,
+        content: bytes,
+        header: ImageFile | None,
+        tiff: TiffLayout | None,
+    ) -> np.ndarray:
+        """Return an image with all its bits: gray, BGR or RGBA.
+
+        Raises:
+            ValueError, cv2.error: It cannot be decoded, or not rightly.
+        """
+        flag: int | str = self.color_type
+        if self.imdecode_backend in ('cv2', 'tifffile'):
+            if tiff and not tiff.is_easy:
+                raise ValueError(
+                    f'a TIFF of {tiff.channels} x {tiff.bits} bits, which '
+                    'OpenCV does not read rightly: pip install tifffile and '
+                    "set LoadImage's imdecode_backend='tifffile', or save "
+                    'arrays (height, width, bands) as .npy files'
+                )
+            flag = imread_flags[self.color_type] | cv2.IMREAD_ANYDEPTH
+            if tiff and tiff.is_deep:  # of others OpenCV makes None
+                flag = cv2.IMREAD_UNCHANGED
+        elif header and is_deep(header):
+            raise ValueError(
+                f'imdecode_backend={self.imdecode_backend!r} would cut it to '
+                "8 bits: set 'cv2', the default"
+            )
+        backend = self.imdecode_backend
         image = checked(
             mmcv.imfrombytes(
-                content, flag=self.color_type, backend=self.imdecode_backend
+                content,
+                flag=flag,
+                backend='cv2' if backend == 'tifffile' else backend,
             )
         )
-        return image.astype(np.float32) if self.to_float32 else image
+        if image.shape[2:] == (4,):  # BGRA
+            bands = (
+                [2, 1, 0, 3] if self.color_type == 'unchanged' else [0, 1, 2]
+            )
+            image = np.ascontiguousarray(image[..., bands])
+        return image
 
     def __repr__(self) -> str:
         return (
             f'{super().__repr__()[:-1]}, reduced={self.reduced}, '
-            f'max_pixels={self.max_pixels})'
+            f'max_pixels={self.max_pixels}, value_range={self.value_range!r})'
         )
+
+
+def loader_like(steps: Sequence[Mapping]) -> LoadImage | None:
+    """Return what loads images as a pipeline's config does.
+
+    Args:
+        steps (Sequence[Mapping]): The pipeline. Its first ``LoadImage`` or
+            ``LoadImageFromFile`` counts: its color type, way of decoding and
+            range of values.
+
+    Returns:
+        LoadImage | None: None if images are loaded in another way, or as
+        they are, by mmcv's ``LoadImageFromFile(color_type='unchanged')``.
+    """
+    for step in steps:
+        kind = step.get('type')
+        name = getattr(kind, '__name__', str(kind)).split('.')[-1]
+        unchanged = step.get('color_type') == 'unchanged'
+        if (
+            name == 'LoadImage'
+            or name == 'LoadImageFromFile'
+            and not unchanged
+        ):
+            return LoadImage(**{k: step[k] for k in LOOKS if k in step})
+    return None

@@ -21,11 +21,13 @@ from .color import (
     BRIGHTNESS,
     HUE,
     NO_SOLARIZE,
+    SATURATION,
     PendingColor,
     pack_colors,
     solarize,
 )
 from .loading import EncodedImage, greatest_reduction, reduced_box
+from .values import resize_bands, with_channels
 
 ORDERS = tuple(itertools.permutations(range(BRIGHTNESS, HUE + 1)))
 CROP_TRIES = 10  # as torchvision's RandomResizedCrop
@@ -66,10 +68,15 @@ class MultiCrop(BaseTransform):
     without, a fresh draw from NumPy's global generator, and the process's
     rank, seed each image.
 
-    **Required Keys:** img (np.ndarray, BGR uint8, (H, W, 3), or the
-    EncodedImage of ``LoadImage(reduced=True)``), sample_idx (optional)
+    Images may have any number C of channels. One is taken as three equal
+    ones. Of any but three, hue, saturation and greying mean nothing: set them
+    to 0. Brightness, contrast, blur and solarizing take all channels alike;
+    the gray level that contrast starts from is their mean.
 
-    **Modified Keys:** img (list[torch.Tensor]: views (3, S, S), global first)
+    **Required Keys:** img (np.ndarray, uint8, (H, W, C), BGR if C is 3, or
+    the EncodedImage of ``LoadImage(reduced=True)``), sample_idx (optional)
+
+    **Modified Keys:** img (list[torch.Tensor]: views (C, S, S), global first)
 
     **Added Keys:** crops (np.ndarray, float32, (2 + N, 5)): left, top, right
     and bottom of each view's box, px of the image, and 1 if it was flipped;
@@ -180,6 +187,7 @@ class MultiCrop(BaseTransform):
             if image is None:  # its header was wrong about the size
                 image, reduction = encoded.decode_in_full(), 1
                 boxes = self.crop_boxes(image.shape, draws)
+        image = self.checked(image)
         views, crops = [], []
         for i, (row, box) in enumerate(zip(draws, boxes, strict=True)):
             views.append(self.view(image, i, reduced_box(box, reduction), row))
@@ -193,6 +201,37 @@ class MultiCrop(BaseTransform):
             colors = [self.colors(i, row) for i, row in enumerate(draws)]
             results['colors'] = np.array(colors, np.float32)
         return results
+
+    def checked(self, image: np.ndarray) -> np.ndarray:
+        """Return an image as (H, W, C), if it can be cropped.
+
+        Raises:
+            ValueError: Its type is another, or a setting is for RGB alone.
+        """
+        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+            raise ValueError(
+                f'MultiCrop: the image is {image.dtype} {image.shape}, but '
+                'must be uint8 (H, W, C): use LoadImage with value_range, '
+                'which maps the values to 8 bits, and without to_float32'
+            )
+        image = with_channels(image)
+        if image.shape[2] != 3 and self.for_rgb:
+            raise ValueError(
+                f'MultiCrop: images of {image.shape[2]} channels have '
+                f'neither hue nor gray: set {", ".join(self.for_rgb)} of '
+                'multi_crop to 0'
+            )
+        return image
+
+    @property
+    def for_rgb(self) -> list[str]:
+        """Settings in use that only images of three channels can have."""
+        strengths = dict(
+            saturation=self.jitter_range[SATURATION][1] - 1,
+            hue=self.jitter_range[HUE][1],
+            grey_prob=self.grey_prob,
+        )
+        return [name for name, strength in strengths.items() if strength > 0]
 
     def draw(self, sample_idx: int | None = None) -> list[list[float]]:
         """Return the uniform numbers of one image, 2 + N x NUM_DRAWS."""
@@ -219,23 +258,14 @@ class MultiCrop(BaseTransform):
         """Make one view.
 
         Args:
-            image (np.ndarray): BGR uint8 image (H, W, 3).
+            image (np.ndarray): From :meth:`checked`, uint8 (H, W, C).
             index (int): 0 and 1 for the global views, from 2 on local ones.
             box (tuple[int, int, int, int]): Its :meth:`crop_box`.
             draws (list[float]): The view's NUM_DRAWS uniform numbers.
 
         Returns:
-            torch.Tensor: uint8 view (3, S, S).
-
-        Raises:
-            ValueError: The image is of another type or number of channels.
+            torch.Tensor: uint8 view (C, S, S).
         """
-        if image.dtype != np.uint8 or image.shape[2:] != (3,):
-            raise ValueError(
-                f'MultiCrop: the image is {image.dtype} {image.shape}, but '
-                'must be uint8 (H, W, 3): use LoadImage without color_type '
-                'and to_float32'
-            )
         kind = min(index, 2)
         view = self.crop(image, kind, box)
         if self.flips(draws):
@@ -247,7 +277,7 @@ class MultiCrop(BaseTransform):
             if self.solarizes(kind, draws):
                 view = solarize(view, self.solarize_threshold)
         # A grey view is one channel until here: a third of the work.
-        out = np.empty((3, *view.shape[:2]), np.uint8)
+        out = np.empty((image.shape[2], *view.shape[:2]), np.uint8)
         if view.ndim == 2:
             out[:] = view
         else:
@@ -263,10 +293,10 @@ class MultiCrop(BaseTransform):
         cut = image[top : top + height, left : left + width]
         # Bicubic sampling skips pixels when it shrinks to half or less.
         shrinks = min(height, width) >= 2 * size
-        return cv2.resize(
+        return resize_bands(
             cut,
             (size, size),
-            interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
+            cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
         )
 
     def crop_boxes(

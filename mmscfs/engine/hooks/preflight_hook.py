@@ -18,7 +18,11 @@ from torch.utils.data import DataLoader
 from mmscfs.checkpoint import check_same_model
 from mmscfs.datasets import KeyedSampler
 from mmscfs.models.selfsup.moco_co2 import check_queue_length
-from mmscfs.models.utils import check_colors, outputs_of_blank
+from mmscfs.models.utils import (
+    check_channels,
+    check_colors,
+    outputs_of_blank,
+)
 
 from ..runner_access import check_not_empty, unwrapped_model
 from .unreadable_files_hook import image_files
@@ -72,6 +76,8 @@ class PreflightHook(Hook):
         if isinstance(views, torch.Tensor):
             views = [views]
         shapes = [tuple(view.shape) for view in views]
+        if len(shapes[0]) == 3:
+            check_channels(model, shapes[0][0])
         precision = getattr(runner.optim_wrapper, 'precision', None)
         with no_undefined_gradients(model, precision):
             if hasattr(model, 'check_fit'):  # of DINO and SCFS

@@ -3,6 +3,7 @@ from .activation_checkpoint import checkpoint_blocks
 from .compilation import compile_for_training
 from .data_preprocessor import MultiCropDataPreprocessor, check_colors
 from .in_channels import (
+    check_channels,
     output_channels,
     outputs_of_blank,
     with_in_channels,
@@ -12,6 +13,7 @@ from .momentum_teacher import MomentumTeacher, fit_backbone
 __all__ = [
     'MomentumTeacher',
     'MultiCropDataPreprocessor',
+    'check_channels',
     'check_colors',
     'checkpoint_blocks',
     'compile_for_training',

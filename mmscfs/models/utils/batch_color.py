@@ -29,7 +29,8 @@ def color_images(images: Tensor, colors: np.ndarray) -> Tensor:
     the end, where those round after most steps.
 
     Args:
-        images (Tensor): fp32 BGR images (V, 3, S, S) of values in [0, 255].
+        images (Tensor): fp32 images (V, C, S, S) of values in [0, 255], BGR
+            if C is 3; others have no hue to turn and no saturation.
         colors (np.ndarray): float32 (V, NUM_COLORS), see :func:`pack_colors`.
 
     Returns:
@@ -39,9 +40,9 @@ def color_images(images: Tensor, colors: np.ndarray) -> Tensor:
     values = colors[:, NUM_OPERATIONS : 2 * NUM_OPERATIONS]
     sigmas, thresholds = colors[:, -2], colors[:, -1]
     for operation, value in zip(operations.T, values.T, strict=True):
-        turns = operation == HUE
+        turns = (operation == HUE) & (value != 0)
         _update(images, turns, _turn_hue, value)
-        changes = ~turns & (value != 1)
+        changes = (operation != HUE) & (value != 1)
         _update(images, changes, _blend, _blend_shares(operation, value))
     # As OpenCV for 8-bit images: as far as three standard deviations.
     radii = np.rint(6 * sigmas + 1).astype(int) // 2
@@ -68,9 +69,9 @@ def _update(
     """Replace the chosen images by a function of them and their numbers.
 
     Args:
-        images (Tensor): (V, 3, S, S).
+        images (Tensor): (V, C, S, S).
         chosen (np.ndarray): bool (V,).
-        function (Callable): Of images (M, 3, S, S) and numbers (M, ...).
+        function (Callable): Of images (M, C, S, S) and numbers (M, ...).
         numbers (np.ndarray): (V, ...).
     """
     if not chosen.any():
@@ -99,9 +100,12 @@ def _blend_shares(operation: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 
 def _blend(images: Tensor, shares: Tensor) -> Tensor:
-    blue, green, red = images.split(1, dim=1)
-    luma = blue * LUMA_BGR[0]
-    luma.add_(green, alpha=LUMA_BGR[1]).add_(red, alpha=LUMA_BGR[2])
+    if images.shape[1] == 3:
+        blue, green, red = images.split(1, dim=1)
+        luma = blue * LUMA_BGR[0]
+        luma.add_(green, alpha=LUMA_BGR[1]).add_(red, alpha=LUMA_BGR[2])
+    else:
+        luma = images.mean(1, keepdim=True)
     own, of_luma, of_mean = shares[..., None, None, None].unbind(1)
     offset = of_mean * luma.mean((2, 3), keepdim=True) + of_luma * luma
     return torch.addcmul(offset, own, images).clamp_(0, 255)

@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,9 @@ class MultiCropDataPreprocessor(SelfSupDataPreprocessor):
     the hue turns, which OpenCV does on 8-bit HSV, by 0.4 and 10.
 
     Args:
-        args, kwargs: Those of ``SelfSupDataPreprocessor``.
+        mean, std (Sequence[float], optional): One number for each channel,
+            or one for all. Default to None: not normalized.
+        kwargs: Those of ``SelfSupDataPreprocessor``.
 
     Example:
         >>> preprocessor = MultiCropDataPreprocessor(mean=[128], std=[64])
@@ -38,11 +41,24 @@ class MultiCropDataPreprocessor(SelfSupDataPreprocessor):
         (2, tensor(1.9844))
     """
 
+    def __init__(
+        self,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # mmengine takes one or three numbers.
+        first = [None if v is None else v[:1] for v in (mean, std)]
+        super().__init__(*first, **kwargs)
+        if mean is not None and std is not None:
+            self.mean = torch.tensor(mean).float().view(-1, 1, 1)
+            self.std = torch.tensor(std).float().view(-1, 1, 1)
+
     def forward(self, data: dict, training: bool = False) -> dict:
         """Color and normalize a batch.
 
         Args:
-            data (dict): ``inputs``: views, each (B, 3, S, S) uint8, BGR where
+            data (dict): ``inputs``: views, each (B, C, S, S) uint8, BGR where
                 they have ``colors``; and ``data_samples`` of the B images.
                 Anything but a list of views is normalized alone.
             training (bool): Not used. Defaults to False.

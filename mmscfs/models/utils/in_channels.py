@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,48 @@ def outputs_of_blank(
         backbone.train(was_training)
 
 
+def input_channels(backbone: nn.Module) -> int | None:
+    """Return the channels that a backbone's first convolution takes."""
+    convolutions = (m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    first = next(convolutions, None)
+    return first.in_channels if first else None
+
+
+def check_channels(model: nn.Module, channels: int) -> None:
+    """Check a model against the number of channels of its images.
+
+    Args:
+        model (nn.Module): With ``backbone`` and ``data_preprocessor``.
+        channels (int): Of an image.
+
+    Raises:
+        ValueError: Backbone or data preprocessor are made for others.
+    """
+    backbone: Any = getattr(model, 'backbone', None)
+    wanted = input_channels(backbone) if backbone is not None else None
+    if wanted not in (None, channels):
+        raise ValueError(
+            f'the images have {channels} channels, but model.backbone takes '
+            f'{wanted}: set model.backbone.in_channels={channels}, and mean '
+            'and std of data_preprocessor to one number, or one for each '
+            'channel'
+        )
+    preprocessor: Any = getattr(model, 'data_preprocessor', None)
+    for name in ('mean', 'std'):
+        numbers = getattr(preprocessor, name, None)
+        if numbers is not None and len(numbers) not in (1, channels):
+            raise ValueError(
+                f'data_preprocessor.{name} has {len(numbers)} numbers, but '
+                f'the images have {channels} channels: give one for each '
+                'channel, or one for all'
+            )
+    if channels != 3 and getattr(preprocessor, '_channel_conversion', False):
+        raise ValueError(
+            'data_preprocessor.to_rgb=True exchanges red and blue, but the '
+            f'images have {channels} channels: set to_rgb=False'
+        )
+
+
 def output_channels(backbone: nn.Module) -> list[int]:
     """Return the channels of a backbone's outputs, by a blank image.
 
@@ -45,11 +88,9 @@ def output_channels(backbone: nn.Module) -> list[int]:
         ValueError: The backbone cannot take one of 224 px, or its outputs
             are neither maps nor vectors.
     """
-    convolutions = (m for m in backbone.modules() if isinstance(m, nn.Conv2d))
-    first = next(convolutions, None)
     outputs = outputs_of_blank(
         backbone,
-        (first.in_channels if first else 3, PROBE_SIZE, PROBE_SIZE),
+        (input_channels(backbone) or 3, PROBE_SIZE, PROBE_SIZE),
         'so its channels are not known: set in_channels in model.neck and '
         'model.search_neck',
     )

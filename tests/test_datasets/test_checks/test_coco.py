@@ -367,7 +367,8 @@ def test_images_of_another_size(coco, tmp_path, spoil, words, refuse, log):
     spoil(tmp_path / 'images/2.jpg')
     refuse(coco, *words, "images/1.jpg'", 'says 60x40')
     if spoil is turn:  # a run that does not turn them, either
-        steps = [dict(type='X', color_type='color_ignore_orientation')]
+        step = dict(type='LoadImageFromFile')
+        steps = [dict(step, color_type='color_ignore_orientation')]
         coco.train_dataloader.dataset.pipeline = steps
         check_detection_data(coco, ['train'])
 
