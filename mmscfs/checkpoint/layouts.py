@@ -43,7 +43,7 @@ WRAPPERS = ('classy_state_dict', 'base_model', 'state_dict', 'model', 'trunk')
 # What wraps modules, and so their names: DDP, torch.compile, FSDP, and VISSL's
 # trunk.
 WRAPPED = re.compile(
-    r'^(?:_orig_mod\.)?module\.|_orig_mod\.|_fsdp_wrapped_module\.'
+    r'(?<![^.])(?:module|_orig_mod|_fsdp_wrapped_module)\.'
     r'|^_feature_blocks\.'
 )
 # Two tensors of a ResNet, of one as a sequence and of a vision transformer.
@@ -280,15 +280,15 @@ def _bare(
 ) -> FoundBackbone:
     """Set heads aside and rename what is left."""
     starts = _starts(state)
-    if starts and '' not in starts:
+    # What mmpretrain saves has the names of its module, as TIMMBackbone's.
+    if layout == 'torchvision' and starts and '' not in starts:
         trained = [s for s in starts if not MOVED.search(s)] or starts
         if len(trained) > 1:
             raise ValueError(
                 f'this checkpoint has {len(trained)} backbones '
                 f'({", ".join(trained)}): save the one to start from alone'
             )
-        if layout == 'torchvision':
-            layout = trained[0].rstrip('.')
+        layout = trained[0].rstrip('.')
         found = _take(state, trained[0], layout, network)
         return found._replace(heads=(*heads, *found.heads))
     if {'0.weight', '4.0.conv1.weight'} <= state.keys():

@@ -317,6 +317,13 @@ def test_two_backbones_are_not_chosen_between(resnets):
         find_backbone(dict(a=first, b=second, epoch=3))
 
 
+def test_names_of_a_wrapping_module_stay(resnets):
+    """As mmpretrain's TIMMBackbone, which loads them, has them."""
+    state = prefixed('backbone.timm_model.', resnets[0].state_dict())
+    found = find_backbone(dict(state_dict=state, meta=dict(epoch=3)))
+    assert 'timm_model.layer1.0.conv1.weight' in found.state
+
+
 def test_names_of_another_library(tmp_path):
     """Hugging Face's transformers: no depth or width would help."""
     name = 'resnet.embedder.embedder.convolution.weight'

@@ -133,6 +133,7 @@ def test_images_are_decoded(tmp_path, small_pets, capsys):
     for name in ('\\xe9', 'z [b]\\n#1'):
         assert f'image {folder}/1/{name}.jpg: a JPEG that is cut' in output
     assert output.count('cut off') == 2
+    assert 'layout' not in output
     cells = [
         [cell.strip() for cell in line.split('│')]
         for line in output.splitlines()

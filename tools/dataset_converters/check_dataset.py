@@ -129,7 +129,7 @@ def check(
         # A name may have bytes that are not text.
         text = problem.encode(errors='backslashreplace').decode()
         console.print(text, markup=False, highlight=False, soft_wrap=True)
-    if found:
+    if found and dataset['layout']:
         console.print('\nThe layout expected:')
         print_layout(console, name, dataset, root)
     return not found

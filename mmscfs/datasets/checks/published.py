@@ -163,7 +163,7 @@ def own_images(folder: str) -> dict[str, Any]:
     return dict(
         title='images of a folder',
         root=folder,
-        layout='*.jpg, *.png, ...    at any depth',
+        layout='',
         classes=0,
         dataset=dict(type='ImageFiles'),
         splits={'all': dict(images=None)},
