@@ -309,9 +309,10 @@ class LoadImage(LoadImageFromFile):
         with named(path):
             content = read(path, self.backend_args)
             header, tiff = read_header(content), tiff_layout(content)
-            if tiff or header:
-                size = (tiff.width, tiff.height) if tiff else header.size
-                check_pixels(size, self.max_pixels)
+            if tiff:
+                check_pixels((tiff.width, tiff.height), self.max_pixels)
+            elif header:
+                check_pixels(header.size, self.max_pixels)
             check_jpeg_end(content, header)
             shape = jpeg_shape(header) if self.reduced else None
             if shape is not None:
