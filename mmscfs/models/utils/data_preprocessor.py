@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from .batch_color import color_images
 
 
-class AnyChannels(nn.Module):
+class AnyChannels:
     """Makes a data preprocessor take any number of channels.
 
     mmengine's ``ImgDataPreprocessor`` refuses other than one or three numbers
