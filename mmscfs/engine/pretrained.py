@@ -294,7 +294,9 @@ def check_values(cfg: Config, checkpoint: Mapping) -> None:
     except (AttributeError, TypeError, ValueError):
         return  # not a config of ours
     given = value_range(cfg)
-    if json.dumps(given) != json.dumps(expected):
+    # Tuples are lists in a config's text.
+    texts = [json.dumps(v, sort_keys=True) for v in (given, expected)]
+    if texts[0] != texts[1]:
         print_log(
             f'LoadImage of this config has value_range={given}, that of the '
             f'pre-training had {expected}: the backbone sees values that it '

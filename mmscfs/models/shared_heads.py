@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Parts of C4 detectors. Needs mmdet, so ``import mmscfs`` leaves it out."""
+"""Parts of detectors. Needs mmdet, so ``import mmscfs`` leaves it out."""
 
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
@@ -9,9 +9,12 @@ from mmscfs.compatibility import check_package
 
 check_package('mmdet')
 
+from mmdet.models import DetDataPreprocessor  # noqa: E402
 from mmdet.models.backbones import ResNet  # noqa: E402
 from mmdet.models.layers import ResLayer  # noqa: E402
 from mmdet.registry import MODELS  # noqa: E402
+
+from .utils import AnyChannels  # noqa: E402
 
 KAIMING = (
     dict(type='Kaiming', layer='Conv2d'),
@@ -79,3 +82,25 @@ class SharedResStage(BaseModule):
         """Turn (n, c, h, w) features of regions into (n, 2c, h/2, w/2)."""
         x = self.layer4(x)
         return x if self.norm is None else self.norm(x)
+
+
+@MODELS.register_module()
+class BandsDetDataPreprocessor(AnyChannels, DetDataPreprocessor):
+    """mmdet's ``DetDataPreprocessor`` for images of any number of channels.
+
+    Only needed where each has a mean and deviation of its own; one number
+    for all channels suits mmdet's, too.
+
+    Args:
+        mean, std, kwargs: Those of :class:`AnyChannels` and
+            ``DetDataPreprocessor``.
+
+    Example:
+        >>> data_preprocessor = dict(
+        ...     type='BandsDetDataPreprocessor',
+        ...     mean=[90.0, 110.0, 80.0, 120.0],
+        ...     std=[60.0, 55.0, 50.0, 60.0],
+        ...     pad_mask=True,
+        ...     pad_size_divisor=32,
+        ... )
+    """

@@ -175,20 +175,34 @@ def test_input_of_many_channels(cfg, checkpoint, own, given, fits):
             start_from(cfg, checkpoint)
 
 
-@pytest.mark.parametrize('given', [None, (0, 4095), [0, 4095], 'percentiles'])
-def test_values_of_the_pretraining(cfg, checkpoint, given, log):
-    """A window is a tuple in a config, and a list where it is read again."""
+@pytest.mark.parametrize(
+    ('given', 'own', 'same'),
+    [
+        # A tuple in a config, and a list where it is read again.
+        ((0, 4095), (0, 4095), True),
+        ([0, 4095], (0, 4095), True),
+        (None, None, True),
+        (None, (0, 4095), False),
+        ('percentiles', (0, 4095), False),
+        (
+            dict(per_band=True, percentiles=[1, 99]),
+            dict(percentiles=(1, 99), per_band=True),
+            True,
+        ),
+    ],
+)
+def test_values_of_the_pretraining(cfg, checkpoint, given, own, same, log):
     content = torch.load(checkpoint, weights_only=True)
     text = (
         "train_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImage',"
-        ' value_range=(0, 4095))]))'
+        f' value_range={own})]))'
     )
     torch.save(dict(content, meta=dict(cfg=text)), checkpoint)
     step = dict(type='mmpretrain.LoadImage', value_range=given)
     cfg.train_dataloader = dict(dataset=dict(pipeline=[step]))
     start_from(cfg, checkpoint)
     told = [m for m in log.messages if 'pre-training had [0, 4095]' in m]
-    assert len(told) == (given in (None, 'percentiles'))
+    assert len(told) == (not same)
     assert all(f'value_range={given}' in message for message in told)
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from mmdet.models.backbones import ResNet
 from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
 from mmengine.registry import init_default_scope
 
 import mmscfs.models.shared_heads  # noqa: F401
@@ -82,3 +83,15 @@ def test_missing_mmdet_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'mmdet', None)
     with pytest.raises(ImportError, match=r'needs mmdet: run `pip install'):
         import mmscfs.models.shared_heads  # noqa: F401
+
+
+def test_detectors_of_many_channels():
+    init_default_scope('mmdet')
+    settings = dict(type='BandsDetDataPreprocessor', pad_size_divisor=32)
+    mean, std = [0, 50, 100, 150, 200], [1, 2, 4, 5, 10]
+    made = MODELS.build(dict(settings, mean=mean, std=std))
+    image = torch.full((5, 40, 30), 100, dtype=torch.uint8)
+    samples = [DetDataSample(metainfo=dict(img_shape=(40, 30)))]
+    batch = made(dict(inputs=[image], data_samples=samples))['inputs']
+    assert batch.shape == (1, 5, 64, 32)
+    assert batch[0, :, 39, 29].tolist() == [100, 25, 0, -10, -10]

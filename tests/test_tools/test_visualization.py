@@ -77,7 +77,7 @@ def drawn(monkeypatch):
     return samples
 
 
-def save(model_cfg, path, **meta):
+def save(model_cfg, path, load=None, **meta):
     """Save a raw pre-training checkpoint of ours; return the model."""
     model = MODELS.build(dict(model_cfg, _scope_='mmpretrain'))
     model.init_weights()
@@ -89,7 +89,9 @@ def save(model_cfg, path, **meta):
         dict(
             model=model_cfg,
             data_preprocessor=PREPROCESSOR,
-            train_dataloader=dict(dataset=dict(pipeline=[crop])),
+            train_dataloader=dict(
+                dataset=dict(pipeline=[load, crop] if load else [crop])
+            ),
         )
     )
     meta = dict(cfg=cfg.pretty_text, epoch=3) | meta
@@ -113,6 +115,29 @@ def knn_options(folder):
     dataset = 'test_dataloader.dataset'
     options = [f'{dataset}.data_root={folder}', f'{dataset}.data_prefix=train']
     return ['--cfg-options', *options, 'test_dataloader.num_workers=0']
+
+
+def test_search_loads_images_as_the_pretraining_did(
+    scfs_cfg, image, tmp_path, drawn
+):
+    """The same values in 12 bits and in 8 give the same maps."""
+    gray, found = cv2.imread(str(image), cv2.IMREAD_GRAYSCALE), []
+    step = dict(type='LoadImage', value_range=(100, 100 + 255 * 15))
+    for name, values, load in (
+        ('eight', gray, None),
+        ('deep', 100 + gray.astype(np.uint16) * 15, step),
+    ):
+        path = tmp_path / f'{name}.png'
+        assert cv2.imwrite(str(path), values)
+        torch.manual_seed(0)
+        save(scfs_cfg, tmp_path / 'a.pth', load)
+        words = [path, '--checkpoint', tmp_path / 'a.pth']
+        assert run('vis_search', *words, '--out', tmp_path / 'o.png') == 0
+        found.append(drawn.pop())
+    for ours, theirs in zip(*(f.local_views for f in found), strict=True):
+        assert np.array_equal(ours, theirs)
+    maps = [next(iter(f.found.values()))['layer4'].mean for f in found]
+    assert torch.equal(*maps)
 
 
 def test_search_draws_the_checkpoints_maps(scfs_cfg, image, tmp_path, drawn):

@@ -2,6 +2,7 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.dataset import ConcatDataset
 from mmpretrain.registry import DATASETS
 
@@ -14,6 +15,7 @@ from mmscfs.visualization import (
     make_views,
     spread,
 )
+from mmscfs.visualization.views import to_rgb_image
 
 CROP = dict(type='MultiCrop', global_size=32, local_size=16, num_local=3)
 
@@ -47,6 +49,19 @@ def test_views_are_those_of_the_data_set(image_folder):
         assert np.array_equal(sample.source, cv2.imread(path)[..., ::-1])
     other = make_views(data, [3], seed=5, epoch=3)[0]
     assert not np.array_equal(other.views[0].image, made[0].views[0].image)
+
+
+@pytest.mark.parametrize(
+    ('channels', 'shown'),
+    [(2, [0, 0, 0]), (3, [2, 1, 0]), (4, [0, 1, 2]), (6, [0, 1, 2])],
+)
+def test_channels_that_are_shown(channels, shown):
+    """Three are BGR; of others the first three."""
+    image = np.arange(4 * 5 * channels, dtype=np.uint8)
+    image = image.reshape(4, 5, channels)
+    view = torch.from_numpy(image).permute(2, 0, 1)
+    for given in (image, view):
+        assert np.array_equal(to_rgb_image(given), image[..., shown])
 
 
 @pytest.mark.parametrize('wrap', [False, True])

@@ -1,7 +1,11 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from .activation_checkpoint import checkpoint_blocks
 from .compilation import compile_for_training
-from .data_preprocessor import MultiCropDataPreprocessor, check_colors
+from .data_preprocessor import (
+    AnyChannels,
+    MultiCropDataPreprocessor,
+    check_colors,
+)
 from .in_channels import (
     check_channels,
     output_channels,
@@ -11,6 +15,7 @@ from .in_channels import (
 from .momentum_teacher import MomentumTeacher, fit_backbone
 
 __all__ = [
+    'AnyChannels',
     'MomentumTeacher',
     'MultiCropDataPreprocessor',
     'check_channels',

@@ -13,8 +13,33 @@ from torch.utils.data import Dataset
 from .batch_color import color_images
 
 
+class AnyChannels:
+    """Makes a data preprocessor take any number of channels.
+
+    mmengine's ``ImgDataPreprocessor`` refuses other than one or three numbers
+    for mean and deviation. To be named before a class that extends it.
+
+    Args:
+        mean, std (Sequence[float], optional): One number for each channel,
+            or one for all. Default to None: not normalized.
+        kwargs: Those of the other class.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        first = [None if v is None else v[:1] for v in (mean, std)]
+        super().__init__(*first, **kwargs)
+        if mean is not None and std is not None:
+            self.mean = torch.tensor(mean).float().view(-1, 1, 1)
+            self.std = torch.tensor(std).float().view(-1, 1, 1)
+
+
 @MODELS.register_module()
-class MultiCropDataPreprocessor(SelfSupDataPreprocessor):
+class MultiCropDataPreprocessor(AnyChannels, SelfSupDataPreprocessor):
     """``SelfSupDataPreprocessor`` that also finishes the views' colors.
 
     Views of one size are normalized as one batch. Where the samples hand on
@@ -29,9 +54,8 @@ class MultiCropDataPreprocessor(SelfSupDataPreprocessor):
     the hue turns, which OpenCV does on 8-bit HSV, by 0.4 and 10.
 
     Args:
-        mean, std (Sequence[float], optional): One number for each channel,
-            or one for all. Default to None: not normalized.
-        kwargs: Those of ``SelfSupDataPreprocessor``.
+        mean, std, kwargs: Those of :class:`AnyChannels` and
+            ``SelfSupDataPreprocessor``.
 
     Example:
         >>> preprocessor = MultiCropDataPreprocessor(mean=[128], std=[64])
@@ -40,19 +64,6 @@ class MultiCropDataPreprocessor(SelfSupDataPreprocessor):
         >>> len(views), views[0].max()
         (2, tensor(1.9844))
     """
-
-    def __init__(
-        self,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        # mmengine takes one or three numbers.
-        first = [None if v is None else v[:1] for v in (mean, std)]
-        super().__init__(*first, **kwargs)
-        if mean is not None and std is not None:
-            self.mean = torch.tensor(mean).float().view(-1, 1, 1)
-            self.std = torch.tensor(std).float().view(-1, 1, 1)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Color and normalize a batch.
