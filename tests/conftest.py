@@ -197,6 +197,7 @@ def tiny_run(scfs_cfg, image_folder, tmp_path):
     cfg.default_hooks.checkpoint.interval = 1
     cfg.default_hooks.logger.interval = 1
     cfg.default_hooks.teacher_temp.warmup_epochs = 2
-    cfg.default_hooks.pop('pictures')  # drawn by their own tests
+    for name in ('pictures', 'view_recall'):  # have their own tests
+        cfg.default_hooks.pop(name)
     cfg.log_level = 'WARNING'
     return cfg

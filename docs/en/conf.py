@@ -60,14 +60,15 @@ napoleon_use_ivar = True
 nitpick_ignore_regex = [
     (
         'py:.*',
-        r'(collections|_?io|mmcv|mmengine|mmpretrain|modelindex|nn|np|numpy|pathlib|'
+        r'(PIL|collections|cv2|_?io|mmcv|mmdet|mmengine|mmpretrain|modelindex|nn|np|numpy|pathlib|'
         r'torch)'
         r'\..*',
     ),
     (
         'py:class',
-        'BaseDataset|BaseModel|Config|DataLoader|DataSample|Dataset|Line|'
-        'LinearSVC|Path|Runner|Tensor|Track|ndarray|optional',
+        'BaseDataset|BaseModel|Config|DataLoader|DataSample|Dataset|ImageFile|'
+        'Line|LinearSVC|Path|Runner|Tensor|(.*\\.)?TiffLayout|Track|ndarray|'
+        'optional',
     ),
 ]
 

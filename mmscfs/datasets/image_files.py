@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset
@@ -138,11 +139,11 @@ class ImageFiles(CustomDataset):
     @property
     def num_unreadable(self) -> int:
         """Files found to be unreadable, by this process and its workers."""
-        return int(self.unreadable.sum(dtype=torch.int64))
+        return int(self.unreadable.numpy().sum(dtype=np.int64))
 
     def unreadable_names(self) -> list[str]:
         """Return the paths of these files."""
-        places = self.unreadable.nonzero().flatten().tolist()
+        places = self.unreadable.numpy().nonzero()[0].tolist()
         return [self.get_data_info(place)['img_path'] for place in places]
 
     def check_some(self) -> None:

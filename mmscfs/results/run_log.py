@@ -116,9 +116,10 @@ class RunLog:
     @property
     def reached(self) -> float:
         """How much of ``planned`` is done, in its unit."""
-        if not self.train:
+        if not self.lines:
             return 0.0
-        iteration = self.train[-1]['at']
+        # A short run may have only a validation in its log.
+        iteration = self.train[-1]['at'] if self.train else 0.0
         total, unit = self.planned
         length = 1 if unit == 'iterations' else self.epoch_length or 1
         logger = get_mapping(self.cfg, 'default_hooks', 'logger')

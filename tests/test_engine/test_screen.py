@@ -46,7 +46,7 @@ def test_a_run_says_what_it_is_and_what_follows(lines, tiny_run):
     first = next(i for i, line in enumerate(screen) if 'Epoch(train)' in line)
     assert first <= 28
     start = screen.index('This run:')
-    rows = [line.split(maxsplit=1) for line in screen[start + 1 : first - 1]]
+    rows = [line.split(maxsplit=1) for line in screen[start + 1 : first]]
     warnings = [text for name, text in rows if name == 'warning']
     # Two more are mmengine's, on gradient accumulation, and the monitor's.
     assert warnings == [

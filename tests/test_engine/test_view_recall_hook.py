@@ -14,6 +14,14 @@ MEAN = torch.tensor([123.675, 116.28, 103.53])
 STD = torch.tensor([58.395, 57.12, 57.375])
 
 
+@pytest.fixture
+def tiny_run(tiny_run):
+    """Measured every other epoch."""
+    hook = dict(type='ViewRecallHook', interval=2)
+    tiny_run.default_hooks.view_recall = hook
+    return tiny_run
+
+
 def recall_by_hand(runner, images, k):
     """Rank by NumPy what the teacher makes of the crops of seed 2023."""
     model = runner.model.eval()
@@ -55,7 +63,6 @@ def logged(runner):
 
 
 def test_recall_is_that_of_the_teacher_before_and_after(tiny_run):
-    tiny_run.default_hooks.view_recall.interval = 2
     runner = Runner.from_cfg(tiny_run)
     runner.train()
     first, last = logged(runner)
@@ -70,7 +77,7 @@ def test_the_training_is_as_without_it(tiny_run, tmp_path):
     states = []
     for hooked in (True, False):
         if not hooked:
-            tiny_run.default_hooks.pop('view_recall')
+            del tiny_run.default_hooks['view_recall']
         tiny_run.work_dir = str(tmp_path / str(hooked))
         runner = Runner.from_cfg(tiny_run)
         runner.train()
@@ -84,7 +91,7 @@ def test_bad_images_are_left_out_and_too_few_are_not_ranked(
     for i, path in enumerate(sorted(image_folder.rglob('*.jpg'))):
         if i < 12:
             path.write_bytes(path.read_bytes()[:50])
-    tiny_run.train_dataloader.dataset.on_error = 'skip'
+    tiny_run.train_dataloader.dataset.update(on_error='skip', max_errors=1)
     runner = Runner.from_cfg(tiny_run)
     runner.train()
     assert not logged(runner)

@@ -65,7 +65,8 @@ def parse_args(
         default=0,
         type=int,
         metavar='N',
-        help='decode N images of each split, spread over it; all without N',
+        help='decode N images of each split, spread over it; all without N '
+        '(default: none)',
     )
     parser.add_argument(
         '--list',
