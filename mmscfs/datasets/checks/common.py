@@ -103,14 +103,23 @@ def check_images(
             'the folder, or put the images there'
         )
     load = loader_like(steps) or LoadImage(value_range='percentiles')
+    by_pillow = [
+        i for i, step in enumerate(steps) if step.get('backend') == 'pillow'
+    ]
     odd = []
     for path, size in zip_longest(paths, sizes):
         try:
-            height, width = load(dict(img_path=path))['img_shape']
+            height, width, channels = load(dict(img_path=path))['img'].shape
         except UnreadableImageError as error:
             raise ValueError(
                 f'{setting}: {error}; if the file is damaged, replace it'
             ) from error
+        if channels != 3 and by_pillow:
+            raise ValueError(
+                f'{setting}: {path!r} has {channels} channels, which Pillow '
+                f"does not resize: set backend='cv2' in pipeline."
+                f'{by_pillow[0]}'
+            )
         if size and tuple(size) != (width, height):
             odd.append(
                 f'{path!r} is {width}x{height} px, its annotation says '

@@ -219,7 +219,8 @@ class MultiCrop(BaseTransform):
             raise ValueError(
                 f'MultiCrop: images of {image.shape[2]} channels have '
                 f'neither hue nor gray: set {", ".join(self.for_rgb)} of '
-                'multi_crop to 0'
+                'multi_crop to 0, or load three channels (LoadImage without '
+                "color_type='unchanged' leaves out a fourth)"
             )
         return image
 

@@ -96,6 +96,25 @@ def test_good_configs_pass_and_stay_as_they_are(cfg, knn_cfg):
         assert each.pretty_text == before
 
 
+def test_images_that_the_pipeline_cannot_take(cfg, root):
+    data = cfg.train_dataloader.dataset
+    data.pipeline = [
+        dict(type='LoadImage', color_type='unchanged'),
+        dict(type='Resize', scale=8, backend='pillow'),
+    ]
+    check_classification_data(cfg)
+    for image in (np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8), np.uint16)):
+        for path in (root / 'train').rglob('*.jpg'):
+            path.write_bytes(cv2.imencode('.png', image)[1].tobytes())
+        if image.ndim == 3:
+            refuse(cfg, TRAIN, '4 channels', "backend='cv2' in pipeline.1")
+            data.pipeline[1].backend = 'cv2'
+        else:
+            refuse(cfg, TRAIN, 'uint16', 'set value_range of LoadImage')
+            data.pipeline[0].value_range = (0, 9)
+        check_classification_data(cfg)
+
+
 def test_other_scopes_and_data_sets_are_left_alone(cfg):
     cfg.default_scope = 'mmdet'
     dataset = cfg.train_dataloader.dataset
