@@ -60,8 +60,8 @@ napoleon_use_ivar = True
 nitpick_ignore_regex = [
     (
         'py:.*',
-        r'(collections|_?io|mmcv|mmengine|mmpretrain|modelindex|nn|np|numpy|pathlib|'
-        r'torch)'
+        r'(collections|_?io|mmcv|mmdet|mmengine|mmpretrain|modelindex|nn|np|numpy|'
+        r'pathlib|torch)'
         r'\..*',
     ),
     (
