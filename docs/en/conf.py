@@ -60,8 +60,8 @@ napoleon_use_ivar = True
 nitpick_ignore_regex = [
     (
         'py:.*',
-        r'(PIL|collections|cv2|_?io|mmcv|mmdet|mmengine|mmpretrain|modelindex|nn|np|numpy|pathlib|'
-        r'torch)'
+        r'(PIL|collections|cv2|_?io|mmcv|mmdet|mmengine|mmpretrain|modelindex|'
+        r'nn|np|numpy|pathlib|torch)'
         r'\..*',
     ),
     (

@@ -9,7 +9,6 @@ from typing import Any
 import cv2
 import mmcv
 import numpy as np
-from mmcv.image.io import imread_flags
 from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
 from mmpretrain.registry import TRANSFORMS
@@ -20,7 +19,6 @@ from .headers import (
     TiffLayout,
     check_jpeg_end,
     check_pixels,
-    is_deep,
     jpeg_shape,
     read_header,
     tiff_layout,
@@ -30,6 +28,8 @@ from .values import (
     NUMPY,
     ValueRange,
     bands_last,
+    checked,
+    decode_image,
     read_array,
     with_channels,
 )
@@ -114,17 +114,6 @@ def decode(content: bytes, reduction: int = 1) -> np.ndarray:
     """
     data = np.frombuffer(content, np.uint8)
     return checked(cv2.imdecode(data, DECODE_FLAGS[reduction]))
-
-
-def checked(image: np.ndarray | None) -> np.ndarray:
-    """Return what was decoded if it is an image.
-
-    Raises:
-        ValueError: It is None, OpenCV's answer to anything else.
-    """
-    if image is None:
-        raise ValueError('no image, cut off, or of a kind unknown to OpenCV')
-    return image
 
 
 class EncodedImage:
@@ -320,12 +309,12 @@ class LoadImage(LoadImageFromFile):
             if shape is not None:
                 image = EncodedImage(content, path, shape)
             else:
-                image = self.decode(content, header, tiff)
+                image = self._decode(content, header, tiff)
         results['img'] = image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
-    def decode(
+    def _decode(
         self,
         content: bytes,
         header: ImageFile | None,
@@ -344,7 +333,8 @@ class LoadImage(LoadImageFromFile):
         elif tiff and self.imdecode_backend == 'tifffile':
             image = bands_last(mmcv.imfrombytes(content, backend='tifffile'))
         else:
-            image = self.decode_image(content, header, tiff)
+            kind, backend = self.color_type, self.imdecode_backend
+            image = decode_image(content, kind, backend, header, tiff)
         if self._map is not None:
             image = self._map(image)
         elif image.dtype != np.uint8:
@@ -358,49 +348,6 @@ class LoadImage(LoadImageFromFile):
             image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
         image = with_channels(image)
         return image.astype(np.float32) if self.to_float32 else image
-
-    def decode_image(
-        self,
-        content: bytes,
-        header: ImageFile | None,
-        tiff: TiffLayout | None,
-    ) -> np.ndarray:
-        """Return an image with all its bits: gray, BGR or RGBA.
-
-        Raises:
-            ValueError, cv2.error: It cannot be decoded, or not rightly.
-        """
-        flag: int | str = self.color_type
-        if self.imdecode_backend in ('cv2', 'tifffile'):
-            if tiff and not tiff.is_easy:
-                raise ValueError(
-                    f'a TIFF of {tiff.channels} x {tiff.bits} bits, which '
-                    'OpenCV does not read rightly: pip install tifffile and '
-                    "set LoadImage's imdecode_backend='tifffile', or save "
-                    'arrays (height, width, bands) as .npy files'
-                )
-            flag = imread_flags[self.color_type] | cv2.IMREAD_ANYDEPTH
-            if tiff and tiff.is_deep:  # of others OpenCV makes None
-                flag = cv2.IMREAD_UNCHANGED
-        elif header and is_deep(header):
-            raise ValueError(
-                f'imdecode_backend={self.imdecode_backend!r} would cut it to '
-                "8 bits: set 'cv2', the default"
-            )
-        backend = self.imdecode_backend
-        image = checked(
-            mmcv.imfrombytes(
-                content,
-                flag=flag,
-                backend='cv2' if backend == 'tifffile' else backend,
-            )
-        )
-        if image.shape[2:] == (4,):  # BGRA
-            bands = (
-                [2, 1, 0, 3] if self.color_type == 'unchanged' else [0, 1, 2]
-            )
-            image = np.ascontiguousarray(image[..., bands])
-        return image
 
     def __repr__(self) -> str:
         return (

@@ -7,7 +7,12 @@ from numbers import Real
 from typing import Any
 
 import cv2
+import mmcv
 import numpy as np
+from mmcv.image.io import imread_flags
+from PIL.ImageFile import ImageFile
+
+from .headers import TiffLayout, is_deep
 
 NUMPY = b'\x93NUMPY'  # how a .npy file starts
 PERCENTILES = (1.0, 99.0)
@@ -117,6 +122,59 @@ def _pair(value: Any) -> tuple[float, float] | None:
     ):
         return float(value[0]), float(value[1])
     return None
+
+
+def checked(image: np.ndarray | None) -> np.ndarray:
+    """Return what was decoded if it is an image.
+
+    Raises:
+        ValueError: It is None, OpenCV's answer to anything else.
+    """
+    if image is None:
+        raise ValueError('no image, cut off, or of a kind unknown to OpenCV')
+    return image
+
+
+def decode_image(
+    content: bytes,
+    color_type: str,
+    backend: str,
+    header: ImageFile | None,
+    tiff: TiffLayout | None,
+) -> np.ndarray:
+    """Return an image with all its bits: gray, BGR or RGBA.
+
+    Args:
+        content (bytes): The file.
+        color_type, backend (str): Those of mmcv's ``imfrombytes``.
+        header (ImageFile | None): From ``read_header``.
+        tiff (TiffLayout | None): From ``tiff_layout``.
+
+    Raises:
+        ValueError, cv2.error: It cannot be decoded, or not rightly.
+    """
+    flag: int | str = color_type
+    if backend in ('cv2', 'tifffile'):
+        if tiff and not tiff.is_easy:
+            raise ValueError(
+                f'a TIFF of {tiff.channels} x {tiff.bits} bits, which OpenCV '
+                'does not read rightly: pip install tifffile and set '
+                "LoadImage's imdecode_backend='tifffile', or save arrays "
+                '(height, width, bands) as .npy files'
+            )
+        backend, flag = 'cv2', imread_flags[color_type] | cv2.IMREAD_ANYDEPTH
+        if tiff and tiff.is_deep:  # of some OpenCV makes None otherwise
+            flag = cv2.IMREAD_UNCHANGED
+    elif header and is_deep(header):
+        raise ValueError(
+            f'imdecode_backend={backend!r} would cut it to 8 bits: set '
+            "'cv2', the default"
+        )
+    image = checked(mmcv.imfrombytes(content, flag=flag, backend=backend))
+    if image.shape[2:] == (4,):  # BGRA
+        bands = [2, 1, 0, 3] if color_type == 'unchanged' else [0, 1, 2]
+        image = np.ascontiguousarray(image[..., bands])
+    return image
 
 
 def read_array(content: bytes) -> np.ndarray:
