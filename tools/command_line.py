@@ -18,6 +18,11 @@ if TYPE_CHECKING:  # else --help would wait for torch
     from mmengine.runner import Runner
 
 PREFIX = 'mmscfs::'
+# Settings that name a file or folder.
+PATHS = (
+    *('ann_file', 'checkpoint', 'data_prefix', 'data_root', 'load_from'),
+    'work_dir',
+)
 # Functions of loops, in which a run has begun.
 STEPS = {'run_epoch', 'run_iter', '__next__'}
 # Beside the tools, in a checkout and where they are installed.
@@ -80,14 +85,23 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def read_settings(words: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of KEY=VALUE words, as mmengine reads them."""
-    import mmscfs  # noqa: F401 (provides a home, which mmengine needs)
+    """Return the settings of KEY=VALUE words, as mmengine reads them.
 
-    from mmengine.config import DictAction  # isort: skip
+    But a path is a text, also one like a number or a list ("2024", "a,b").
+    """
+    from mmengine.config import DictAction
 
+    paths, others = {}, []
+    for word in words:
+        key, _, text = word.partition('=')
+        if key.split('.')[-1] in PATHS and text != 'None':
+            is_quoted = text[:1] in ('"', "'") and text[-1:] == text[:1]
+            paths[key] = text[1:-1] if is_quoted and len(text) > 1 else text
+        else:
+            others.append(word)
     parser = argparse.ArgumentParser()
     parser.add_argument('--words', nargs='*', action=DictAction)
-    return parser.parse_args(['--words', *words]).words or {}
+    return (parser.parse_args(['--words', *others]).words or {}) | paths
 
 
 class SettingsAction(argparse.Action):

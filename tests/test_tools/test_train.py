@@ -199,3 +199,28 @@ def test_restart_goes_on_from_the_newest_or_from_what_was_named(
     named.unlink()  # an outdated one may be removed
     assert chosen('--resume', named, **restart) == (True, str(newest))
     assert chosen('--resume', named) == 2
+
+
+@pytest.mark.parametrize(
+    ('text', 'path'),
+    [
+        *((p, p) for p in ('2024', '1e3', 'True', '[1]', '(a)', "it's")),
+        ('run 1,day 2', 'run 1,day 2'),
+        ('a=b', 'a=b'),
+        ("'2024'", '2024'),
+        ("''", ''),
+        ('"', '"'),
+        ('None', None),  # which unsets it
+    ],
+)
+def test_a_path_is_a_text(monkeypatch, text, path):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    from command_line import read_settings
+
+    key = 'train_dataloader.dataset.data_root'
+    words = [f'{key}={text}', 'train_cfg.max_epochs=2', 'a=1,2']
+    assert read_settings(words) == {
+        key: path,
+        'train_cfg.max_epochs': 2,
+        'a': [1, 2],
+    }
