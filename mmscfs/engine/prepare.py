@@ -35,6 +35,11 @@ OLD_SECTIONS = {
     'log_config': 'default_hooks.logger',
 }
 OLD_SCOPES = ('mmselfsup', 'mmcls')  # mmpretrain's names of before
+# The hooks that mmengine has without a config; None leaves one out.
+MMENGINES_HOOKS = (
+    *('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler'),
+    'checkpoint',
+)
 # Where torchrun, Slurm and MPI tell a process its number.
 RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 
@@ -62,6 +67,9 @@ def prepare_config(cfg: Config) -> None:
         >>> Runner.from_cfg(cfg).train()
     """
     check_age(cfg)
+    for name, hook in list((cfg.get('default_hooks') or {}).items()):
+        if hook is None and name not in MMENGINES_HOOKS:
+            del cfg.default_hooks[name]  # mmengine takes None of its own only
     check_schedules(cfg.get('param_scheduler'))
     apply_multi_crop(cfg)
     share_data_root(cfg)

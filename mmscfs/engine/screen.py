@@ -2,6 +2,7 @@
 """What a person reads of a run: little, and first things first."""
 
 import logging
+import shlex
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -95,7 +96,9 @@ class SummaryHook(Hook):
         """Print one block: data, length, rate, precision, device, start."""
         self.begin = time.time()
         runner.logger.removeHandler(self.warnings)
-        lines = [f'  {"fitted":<12} {text}' for text in self.changes]
+        # A resumed run has the schedules of its checkpoint.
+        changes = [] if runner.iter else self.changes
+        lines = [f'  {"fitted":<12} {text}' for text in changes]
         text = summarize(runner, list(self.warnings.lines))
         say(runner, '\n'.join([text, *lines]))
 
@@ -111,7 +114,8 @@ class SummaryHook(Hook):
         unreadable = Path(runner.work_dir, UNREADABLE)
         if unreadable.is_file():
             lines.append(f'  skipped      the files that {unreadable} lists')
-        say(runner, '\n'.join(lines).replace('CHECKPOINT', str(checkpoint)))
+        name = shlex.quote(str(checkpoint))
+        say(runner, '\n'.join(lines).replace('CHECKPOINT', name))
 
 
 def say(runner: Runner, text: str) -> None:
@@ -184,11 +188,13 @@ def precision_of(runner: Runner) -> str:
 
 def following(runner: Runner) -> list[str]:
     """Return the commands that use a finished run's checkpoint."""
-    config = runner.cfg.filename or 'CONFIG'
+    config = shlex.quote(runner.cfg.filename or 'CONFIG')
     if isinstance(unwrapped_model(runner), BaseSelfSupervisor):
         return [
-            f'python tools/analysis_tools/report.py {runner.work_dir}',
-            'python tools/train.py DETECTOR_CONFIG --pretrained CHECKPOINT',
+            'python tools/analysis_tools/report.py '
+            + shlex.quote(str(runner.work_dir)),
+            'python tools/recipe.py --detector ANNOTATIONS --images FOLDER '
+            '--pretrained CHECKPOINT --out my_det.py',
         ]
     if runner.cfg.get('test_dataloader'):
         return [f'python tools/test.py {config} CHECKPOINT']

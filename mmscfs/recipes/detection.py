@@ -258,7 +258,8 @@ def finetune(
         >>> found.figures['val/coco/bbox_mAP']
     """
     path = Path(out or f'det_{Path(annotations).stem}.py').expanduser()
-    if not (resume and path.is_file()):
+    is_new = not (resume and path.is_file())
+    if is_new:
         machine = look_at_machine()
         write_detector(
             annotations,
@@ -270,4 +271,4 @@ def finetune(
             machine=machine._replace(gpus=min(machine.gpus, 1)),
             steps=steps,
         )
-    return train(path, work_dir, pretrained, resume, cfg_options)
+    return train(path, work_dir, pretrained, resume, cfg_options, is_new)

@@ -30,7 +30,7 @@ from mmscfs.engine import (
     start_from,
 )
 from mmscfs.engine.hooks.deferred_runtime_info_hook import read_hub
-from mmscfs.engine.resume.files import lock_work_dir
+from mmscfs.engine.resume.files import lock_work_dir, unlock_work_dir
 from mmscfs.engine.screen import build_runner
 from mmscfs.settings import read_config
 
@@ -253,34 +253,44 @@ def train(
     pretrained: str | Path | None = None,
     resume: bool = False,
     cfg_options: Mapping[str, Any] | None = None,
+    is_new: bool = False,
 ) -> Run:
     """Train a config in this process, on one device.
+
+    A new config whose run is refused is removed, for the next try.
 
     Raises:
         ValueError: As tools/train.py refuses it.
         OSError: A file is missing.
         KeyboardInterrupt: It was stopped, after it was saved.
     """
-    cfg, changes = read_config(str(config), cfg_options, for_training=True)
-    cfg.work_dir = str(work_dir or Path('work_dirs', config.stem))
-    cfg.resume = resume
-    check_work_dir(cfg)
-    prepare_config(cfg)
-    if pretrained is not None:
-        start_from(cfg, str(pretrained))
-    check_data(cfg)
-    choose_checkpoint(cfg)
-    lock_work_dir(cfg.work_dir)
+    try:
+        cfg, changes = read_config(str(config), cfg_options, for_training=True)
+        cfg.work_dir = str(work_dir or Path('work_dirs', config.stem))
+        cfg.resume = resume
+        check_work_dir(cfg)
+        prepare_config(cfg)
+        if pretrained is not None:
+            start_from(cfg, str(pretrained))
+        check_data(cfg)
+        choose_checkpoint(cfg)
+        lock_work_dir(cfg.work_dir)
+    except (ValueError, OSError):
+        if is_new:
+            config.unlink()
+        raise
     # mmdet has one name for all, by which a second run would get the first's.
     cfg.visualizer.name = f'{cfg.work_dir} {time.time()}'
     begin = time.monotonic()
-    runner = build_runner(cfg, changes)
     try:
+        runner = build_runner(cfg, changes)
         runner.train()
     except SystemExit as end:  # PreemptionHook has saved
         raise KeyboardInterrupt(
             f'saved in {cfg.work_dir}: continue with resume=True'
         ) from end
+    finally:
+        unlock_work_dir(cfg.work_dir)
     folder = Path(cfg.work_dir)
     histories = read_hub(runner).log_scalars.items()
     return Run(
@@ -330,10 +340,17 @@ def pretrain(
     """
     name = Path(images).expanduser().resolve().name
     path = Path(out or f'scfs_{name}.py').expanduser()
-    if not (resume and path.is_file()):
-        machine = look_at_machine()
-        machine = machine._replace(gpus=min(machine.gpus, 1))
-        write_pretraining(
-            images, path, machine=machine, steps=steps, labeled=labeled
-        )
-    return train(path, work_dir, None, resume, cfg_options)
+    if resume and path.is_file():
+        folder = Path(images).expanduser().resolve()
+        if repr(str(folder)) not in path.read_text(encoding='utf-8'):
+            raise ValueError(
+                f'{str(path)!r} was written for other images than {folder}: '
+                'name another config, or leave resume out'
+            )
+        return train(path, work_dir, None, resume, cfg_options)
+    machine = look_at_machine()
+    machine = machine._replace(gpus=min(machine.gpus, 1))
+    write_pretraining(
+        images, path, machine=machine, steps=steps, labeled=labeled
+    )
+    return train(path, work_dir, None, resume, cfg_options, is_new=True)

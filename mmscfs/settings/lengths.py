@@ -92,10 +92,23 @@ def made_for(
     The files of an installed package count as one: some of its recipes have
     another length than the schedule that they inherit, on purpose.
     """
-    for base in () if file.is_installed else file.bases:
-        if get(base.config) == value:
-            return made_for(base, get, value) or length_of(file.config)
+    bases = [] if file.is_installed else file.bases
+    for base in bases:
+        # A package's own files get its scope where they are inherited.
+        if without_scope(get(base.config)) == without_scope(value):
+            lengths = [made_for(base, get, value)]
+            lengths += [length_of(other.config) for other in bases]
+            return next(filter(None, lengths), length_of(file.config))
     return length_of(file.config)
+
+
+def without_scope(part: Any) -> Any:
+    """Return a part of a config without ``_scope_``."""
+    if isinstance(part, Mapping):
+        return {k: without_scope(v) for k, v in part.items() if k != '_scope_'}
+    if isinstance(part, (list, tuple)):
+        return [without_scope(item) for item in part]
+    return part
 
 
 def schedules_of(cfg: Mapping) -> Iterator[tuple[str, Any]]:
@@ -133,6 +146,9 @@ def adapt_schedules(
         if isinstance(item, Mapping)
         and item.get('by_epoch', True) == new.by_epoch
     ]
+    ends = [item.get('end') for _, item in items]
+    if new.value in ends and old.value not in ends:
+        return []  # it is for this length already
     moved = move_bounds(items, old.value, new.value, options)
     share = Fraction(new.value, old.value)
     lines = []
@@ -145,8 +161,8 @@ def adapt_schedules(
         for key in ('T_max', 'total_steps', *TIMES):
             if key in item and f'{path}.{key}' not in options:
                 now = (item.get('end') or new.value) - (item.get('begin') or 0)
-                ends = {old.value: new.value, span: now}
-                item[key] = scale(item[key], share, ends)
+                whole = {old.value: new.value, span: now}
+                item[key] = scale(item[key], share, whole)
         if dict(item) != before:
             lines.append(describe(path, before, item, new, old))
     return lines
@@ -181,13 +197,19 @@ def move_bounds(
                 moved[at] = at
             else:
                 is_warmup = any(
-                    k == 'end' and not i.get('begin') for _, i, k in touching
+                    k == 'end' and not i.get('begin') and is_rising(i)
+                    for _, i, k in touching
                 )
                 is_whole = not all(
                     i.get('convert_to_iter_based') for _, i, _ in touching
                 )
                 moved[at] = move(at, Fraction(new, old), is_warmup, is_whole)
     return moved
+
+
+def is_rising(schedule: Mapping) -> bool:
+    """Whether a schedule is of a kind that warms up."""
+    return 'start_factor' in schedule or 'Linear' in str(schedule.get('type'))
 
 
 def move(at: float, share: Fraction, is_span: bool, is_whole: bool) -> float:
@@ -277,6 +299,7 @@ def times_in_hooks(
                 for key, value in hook.items()
                 if type(value) is int
                 and {unit, f'{unit}s'} & set(str(key).split('_'))
+                and 'interval' not in str(key)
             ]
             if keys:
                 yield f'{section}.{name}', hook, keys
@@ -301,7 +324,7 @@ def check_lengths(cfg: Config) -> None:
             or item.get('by_epoch', True) != new.by_epoch
         ):
             continue
-        begin, end = item.get('begin', 0), item.get('end')
+        begin, end = item.get('begin') or 0, item.get('end')
         if begin >= new.value:
             raise ValueError(
                 f'{path}.begin={begin} is not before the end of the run, '

@@ -160,7 +160,8 @@ def reader(
         for loop in LOOPS[name]:
             found |= arguments_of_type(loop, 'mmengine')
         names = found.names | {'by_epoch', *BUILDERS.get(name, ())}
-        return Arguments(names, found.is_open)
+        # A constructor, as of several optimizers, may have keys of its kind.
+        return Arguments(names, found.is_open or 'constructor' in part)
     if kind is None:
         return ANY
     found = arguments_of_type(kind, scope, modules)
@@ -194,7 +195,7 @@ def is_unread(
     if key in taken.names or key in REGISTRY:
         return False
     if not taken.is_open:
-        return not is_taken_out(key)
+        return path[0].endswith('_cfg') or not is_taken_out(key)
     if path[-1] in CHOSEN or not key.isidentifier():
         return False
     others = taken.names | {str(k) for k in part if k != key}

@@ -42,7 +42,8 @@ class Source(NamedTuple):
             return None
         module = read_module(self.path)
         name = expression.id
-        if name in module.definitions:
+        # A class may be named like its base, which is then imported.
+        if module.definitions.get(name) not in (None, self.node):
             return self._replace(node=module.definitions[name])
         if name not in module.imports:
             return None

@@ -33,10 +33,20 @@ class ConfigFile:
         self.path = path
         self.text = Path(path).read_text(encoding='utf-8')
         is_python = path.endswith('.py')
-        nodes = [*ast.walk(ast.parse(self.text))] if is_python else []
-        names = [n for n in nodes if isinstance(n, ast.Name)]
-        self.uses = {n.id for n in names if isinstance(n.ctx, ast.Load)}
-        self.sets = {n.id for n in names if isinstance(n.ctx, ast.Store)}
+        tree = ast.parse(self.text if is_python else '')
+        self.uses = {
+            node.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+        }
+        # Plain assignments: not what a loop or an unpacking names.
+        self.sets = {
+            target.id
+            for statement in tree.body
+            if isinstance(statement, ast.Assign)
+            for target in statement.targets
+            if isinstance(target, ast.Name)
+        }
         # Of the files below, in quotes too.
         self.inherits = set(INHERITED.findall(self.text))
         self.inherits_all = bool(WHOLE.search(self.text))

@@ -72,8 +72,8 @@ def test_a_run_says_what_it_is_and_what_follows(lines, tiny_run):
     assert screen[-3:] == [
         f'  checkpoint   {work}/epoch_2.pth',
         f'  next         python tools/analysis_tools/report.py {work}',
-        '  next         python tools/train.py DETECTOR_CONFIG --pretrained '
-        f'{work}/epoch_2.pth',
+        '  next         python tools/recipe.py --detector ANNOTATIONS '
+        f'--images FOLDER --pretrained {work}/epoch_2.pth --out my_det.py',
     ]
     for part in ('Config:', 'System environment:', 'Hooks will be executed'):
         assert not any(part in line for line in screen)

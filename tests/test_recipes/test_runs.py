@@ -297,3 +297,17 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(error, match=message):
         write_detector(**arguments | change)
     assert [*tmp_path.iterdir()] == [resnet50]
+
+
+def test_a_refused_run_leaves_no_config(data, tmp_path, monkeypatch):
+    """The corrected call is not in its own way; another folder is named."""
+    monkeypatch.chdir(tmp_path)
+    images = data / 'images'
+    wrong = {'train_dataloader.batchsize': 3}
+    with pytest.raises(ValueError, match='did you mean batch_size'):
+        mmscfs.pretrain(images, 'a.py', steps=2, cfg_options=wrong)
+    assert not (tmp_path / 'a.py').exists()
+    write_pretraining(images, 'a.py', steps=2)
+    with pytest.raises(ValueError, match='written for other images'):
+        mmscfs.pretrain(images.parent, 'a.py', steps=2, resume=True)
+    assert (tmp_path / 'a.py').exists()

@@ -4,6 +4,8 @@
 import mmpretrain
 import pytest
 
+from mmscfs.settings import read_config
+
 DENSENET = 'densenet121_4xb256_in1k.py'
 SCFS = 'scfs_r50.py'  # 200 epochs, 10 of them warm-up
 DEMO = 'scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py'
@@ -231,3 +233,49 @@ def test_what_lies_beyond_a_training_is_named(options, both, read):
     with pytest.raises(ValueError, match='end of the run') as caught:
         read(SCFS, options, for_training=True)
     assert all(name in str(caught.value) for name in both)
+
+
+@pytest.mark.parametrize(
+    ('files', 'expected'),
+    [
+        # Of a package, whose files get its scope where they are inherited.
+        (
+            {
+                'a.py': "_base_ = ['mmdet::faster_rcnn/"
+                "faster-rcnn_r50_fpn_1x_coco.py']\n"
+                'train_cfg = dict(max_epochs=24)'
+            },
+            [
+                dict(begin=0, end=500),
+                dict(begin=0, end=24, milestones=[16, 22]),
+            ],
+        ),
+        # Schedule and length of two bases.
+        (
+            {
+                'a.py': "_base_ = ['./s.py', './l.py']\n"
+                'train_cfg = dict(max_epochs=3)',
+                's.py': "param_scheduler = [dict(type='CosineAnnealingLR', "
+                'by_epoch=True, begin=0, end=14)]',
+                'l.py': 'train_cfg = dict(by_epoch=True, max_epochs=14)',
+            },
+            [dict(begin=0, end=3)],
+        ),
+        # One that its file has made for the new length.
+        (
+            {
+                'a.py': "_base_ = ['./l.py']\n"
+                "param_scheduler = [dict(type='CosineAnnealingLR', "
+                'by_epoch=True, begin=0, end=3)]',
+                'l.py': 'train_cfg = dict(by_epoch=True, max_epochs=14)',
+            },
+            [dict(begin=0, end=3)],
+        ),
+    ],
+)
+def test_schedules_of_inherited_files(tmp_path, files, expected):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    options = {} if len(files) != 2 else {'train_cfg.max_epochs': 3}
+    cfg, _ = read_config(str(tmp_path / 'a.py'), options)
+    assert times(cfg) == expected

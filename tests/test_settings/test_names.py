@@ -342,3 +342,41 @@ def test_modules_of_the_config_are_imported_after_the_checks(
         read_config(config, {'custom_imports.imports': ['no_module']})
     with pytest.raises(ValueError, match='^$'):
         read_config(config)
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'means = []\nfor _ in range(3):\n    means.append(1.0)\n'
+        'model = dict(data_preprocessor=dict(mean=means))',
+        "optim_wrapper = dict(_delete_=True, constructor='Gan', "
+        "generator=dict(type='OptimWrapper'))",
+        'default_hooks = dict(pictures=None)',
+    ],
+)
+def test_what_is_right_is_not_refused(tmp_path, text):
+    path = tmp_path / 'a.py'
+    path.write_text(f"_base_ = ['mmscfs::scfs_r50.py']\n{text}\n")
+    read_config(str(path))
+
+
+def test_a_class_may_have_the_name_of_its_base(tmp_path, monkeypatch):
+    (tmp_path / 'own_nets.py').write_text(
+        'from mmpretrain.models.backbones import ResNet\n'
+        'from mmpretrain.registry import MODELS\n\n\n'
+        '@MODELS.register_module(force=True)\n'
+        'class ResNet(ResNet):\n    pass\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / 'a.py'
+    path.write_text(
+        "_base_ = ['mmscfs::scfs_r50.py']\n"
+        "custom_imports = dict(imports=['own_nets'])\n"
+    )
+    read_config(str(path), import_custom_modules=False)
+
+
+def test_a_length_of_the_other_unit_is_refused():
+    path = Path(__file__).parents[2] / 'configs/scfs_r50.py'
+    with pytest.raises(ValueError, match='max_iters; did you mean max_epochs'):
+        read_config(str(path), {'train_cfg.max_iters': 100})

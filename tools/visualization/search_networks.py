@@ -125,12 +125,10 @@ def loader(settings: Mapping) -> LoadImage:
     Raises:
         ValueError: Its settings are not valid.
     """
-    try:
-        data = settings['train_dataloader']['dataset']
-        pipeline = next(leaf_datasets(data))['pipeline']
-        return loader_like(pipeline) or LoadImage()
-    except (KeyError, TypeError, AttributeError, StopIteration):
-        return LoadImage()  # of a config without a pipeline
+    data = (settings.get('train_dataloader') or {}).get('dataset')
+    for _, leaf in leaf_datasets(data):
+        return loader_like(leaf.get('pipeline') or ()) or LoadImage()
+    return LoadImage()  # of a config without a data set
 
 
 def search(

@@ -2,6 +2,7 @@
 from collections.abc import Iterator
 
 from mmengine.hooks import Hook
+from mmengine.optim.scheduler.param_scheduler import INF
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
@@ -32,16 +33,11 @@ def beyond_the_run(runner: Runner) -> Iterator[str]:
     groups = schedules.values() if isinstance(schedules, dict) else [schedules]
     for group in groups:
         for number, schedule in enumerate(group):
-            is_warmup = hasattr(schedule, 'start_factor')
-            if (
-                not schedule.by_epoch
-                and is_warmup
-                and schedule.end > runner.max_iters
-                and schedule.begin == 0
-            ):
+            if not schedule.by_epoch and runner.max_iters < schedule.end < INF:
+                what = 'warm-up' * hasattr(schedule, 'start_factor')
                 yield (
-                    f'the end of the warm-up, param_scheduler.{number}.end='
-                    f'{schedule.end},'
+                    f'the end of the {what or "schedule"}, '
+                    f'param_scheduler.{number}.end={schedule.end},'
                 )
     for hook in runner.hooks:
         if isinstance(hook, CollapseMonitorHook):

@@ -45,23 +45,27 @@ class UnreadableFilesHook(Hook):
     priority = 'LOWEST'  # after the checkpoint of the same iteration
 
     def __init__(self) -> None:
-        self.listed = 0
+        self.listed: list[str] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Keep what the list has from before a run was resumed."""
+        path = Path(runner.work_dir, UNREADABLE)
+        if runner.iter and path.is_file():
+            self.listed = os.fsdecode(path.read_bytes()).splitlines()
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, *_: Any, **__: Any
     ) -> None:
         """Look now and then; after an epoch list what all processes found."""
-        ends = self.end_of_epoch(runner.train_dataloader, batch_idx)
+        ends = self.is_last_train_iter(runner) or self.end_of_epoch(
+            runner.train_dataloader, batch_idx
+        )
         if ends:
             for part in image_files(runner.train_dataloader.dataset):
                 all_reduce(part.unreadable, 'max')
             self.write(runner)
         if ends or self.every_n_train_iters(runner, INTERVAL):
             self.look(runner)
-
-    def after_train(self, runner: Runner) -> None:
-        """List what a run without epochs found."""
-        self.write(runner)
 
     def look(self, runner: Runner) -> None:
         """Save and end the run if a share is too large."""
@@ -88,19 +92,20 @@ class UnreadableFilesHook(Hook):
 
     def write(self, runner: Runner) -> None:
         """Write the list if there is something new."""
-        names = [
-            name
+        found = [
+            name.replace('\n', '\\n')
             for part in image_files(runner.train_dataloader.dataset)
             for name in part.unreadable_names()
         ]
-        if len(names) > self.listed and is_main_process():
+        names = list(dict.fromkeys([*self.listed, *found]))
+        if len(names) > len(self.listed) and is_main_process():
             path = Path(runner.work_dir, UNREADABLE)
-            lines = [name.replace('\n', '\\n') + '\n' for name in names]
-            write_atomically(path, os.fsencode(''.join(lines)))
+            text = ''.join(f'{name}\n' for name in names)
+            write_atomically(path, os.fsencode(text))
             runner.logger.warning(
                 f'{len(names)} files cannot be read; {path} lists them'
             )
-        self.listed = len(names)
+        self.listed = names
 
 
 def image_files(dataset: Any) -> Iterator[ImageFiles]:

@@ -110,6 +110,12 @@ def lock_work_dir(folder: str) -> None:
     LOCKS[path] = file
 
 
+def unlock_work_dir(folder: str) -> None:
+    """Let others train in a folder that this process had locked."""
+    if file := LOCKS.pop(Path(folder, LOCK).resolve(), None):
+        file.close()
+
+
 @VISBACKENDS.register_module()
 class SafeLocalVisBackend(LocalVisBackend):
     """mmengine's files of scalars and pictures; a full disk costs only those.

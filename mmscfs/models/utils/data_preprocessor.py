@@ -23,6 +23,13 @@ class AnyChannels:
         mean, std (Sequence[float], optional): One number for each channel,
             or one for all. Default to None: not normalized.
         kwargs: Those of the other class.
+
+    Example:
+        >>> from mmengine.model import ImgDataPreprocessor
+        >>> class Bands(AnyChannels, ImgDataPreprocessor):
+        ...     pass
+        >>> Bands(mean=[1] * 5, std=[2] * 5).mean.shape
+        torch.Size([5, 1, 1])
     """
 
     def __init__(
