@@ -157,8 +157,7 @@ def summarize(runner: Runner, warnings: list[str]) -> str:
         model=' '.join([type(model).__name__, backbone_name(backbone)])
         if backbone
         else type(model).__name__,
-        images=f'{len(loader.dataset):,} of '
-        f'{getattr(dataset, "data_root", "") or "several data sets"}',
+        images=f'{len(loader.dataset):,} of {source_of(dataset)}',
         length=length,
         batch=f'{batch} ({" x ".join(parts)})',
         rate=f'at most {rate:.3g}',
@@ -173,6 +172,14 @@ def summarize(runner: Runner, warnings: list[str]) -> str:
         warnings = [*warnings[:SHOWN], more]
     lines += [f'  {"warning":<12} {text}' for text in warnings]
     return '\n'.join(['This run:', *lines])
+
+
+def source_of(dataset: Any) -> str:
+    """Return the folder or file of a data set."""
+    for name in ('data_root', 'ann_file'):
+        if text := getattr(dataset, name, ''):
+            return str(text)
+    return 'several data sets'
 
 
 def precision_of(runner: Runner) -> str:

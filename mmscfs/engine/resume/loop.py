@@ -59,6 +59,12 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         hub.update_info(RANDOM_STATES, all_gather_object(states))
         hub.update_info(POSITION, (self.position, len(self.dataloader)))
 
+    def run(self) -> Any:
+        """Train; refuse to resume within an epoch of another length first."""
+        if self._iter:
+            saved_position(self.runner, len(self.dataloader))
+        return super().run()
+
     def run_epoch(self) -> None:
         """Train for an epoch, or for what is left of it."""
         states = self._between or get_random_states()
