@@ -8,6 +8,8 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
+from mmscfs.settings.names import OLD_SECTIONS
+
 from .cpu import adapt_to_cpu, data_loaders
 
 PIPELINE = 'train_dataloader.dataset.pipeline'
@@ -22,18 +24,6 @@ SAFE_TYPES = {
 # Checkpoints of plain types, which resume under torch 2.6 and later; and the
 # answer to the signals of a cluster.
 SAFE_HOOKS = ('PlainCheckpointHook', 'PreemptionHook')
-# What configs of mmcv 1 have (mmselfsup 0, mmcls 0, mmdet 2), and what
-# mmengine reads in its place.
-OLD_SECTIONS = {
-    'data': 'train_dataloader, val_dataloader',
-    'runner': 'train_cfg',
-    'total_epochs': 'train_cfg.max_epochs',
-    'optimizer': 'optim_wrapper.optimizer',
-    'optimizer_config': 'optim_wrapper',
-    'lr_config': 'param_scheduler',
-    'checkpoint_config': 'default_hooks.checkpoint',
-    'log_config': 'default_hooks.logger',
-}
 OLD_SCOPES = ('mmselfsup', 'mmcls')  # mmpretrain's names of before
 # The hooks that mmengine has without a config; None leaves one out.
 MMENGINES_HOOKS = (
@@ -69,7 +59,7 @@ def prepare_config(cfg: Config) -> None:
     check_age(cfg)
     for name, hook in list((cfg.get('default_hooks') or {}).items()):
         if hook is None and name not in MMENGINES_HOOKS:
-            del cfg.default_hooks[name]  # mmengine takes None of its own only
+            del cfg.default_hooks[name]  # mmengine would refuse None
     check_schedules(cfg.get('param_scheduler'))
     apply_multi_crop(cfg)
     share_data_root(cfg)

@@ -88,7 +88,7 @@ class SharedResStage(BaseModule):
 class BandsDetDataPreprocessor(AnyChannels, DetDataPreprocessor):
     """mmdet's ``DetDataPreprocessor`` for images of any number of channels.
 
-    Only needed where each has a mean and deviation of its own; one number
+    Only needed where the channels differ in mean or deviation; one number
     for all channels suits mmdet's, too.
 
     Args:

@@ -173,7 +173,7 @@ def write_pretraining(
     Raises:
         ValueError: There are too few images, the memory does not suffice, or
             ``out`` exists.
-        OSError: There are no images, or ``out`` cannot be written.
+        OSError: The folder has no images, or ``out`` cannot be written.
     """
     path = check_out(out)
     machine = machine or look_at_machine()

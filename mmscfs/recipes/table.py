@@ -80,7 +80,7 @@ def look_at_images(folder: str | Path) -> Images:
     """Count a folder's images and read some of their headers.
 
     Raises:
-        FileNotFoundError: There is no such folder, or no image in it.
+        FileNotFoundError: The folder does not exist, or has no image.
         ValueError: There are too few, or none tells its size.
     """
     path = Path(folder).expanduser().resolve()

@@ -61,20 +61,26 @@ LOADER = ('dataset', 'num_batch_per_epoch')
 CHOSEN = ('custom_keys', 'default_hooks', 'init_kwargs', 'metainfo')
 # Parts of which layers' builders take out what is theirs.
 LAYERS = ('conv_cfg', 'dcn', 'norm_cfg')
-# What other projects call a setting.
-OTHER_NAMES = {
-    'batch': 'batch_size',
+# What configs of mmcv 1 have (mmselfsup 0, mmcls 0, mmdet 2), and what
+# mmengine reads in its place.
+OLD_SECTIONS = {
     'checkpoint_config': 'default_hooks.checkpoint',
     'data': 'train_dataloader',
+    'log_config': 'default_hooks.logger',
+    'lr_config': 'param_scheduler',
+    'optimizer': 'optim_wrapper.optimizer',
+    'optimizer_config': 'optim_wrapper',
+    'runner': 'train_cfg',
+    'total_epochs': 'train_cfg.max_epochs',
+}
+# What these and other projects call a setting.
+OTHER_NAMES = OLD_SECTIONS | {
+    'batch': 'batch_size',
     'epochs': 'max_epochs',
     'iterations': 'max_iters',
     'iters': 'max_iters',
     'learning_rate': 'lr',
-    'log_config': 'default_hooks.logger',
-    'lr_config': 'param_scheduler',
-    'optimizer_config': 'optim_wrapper',
     'resume_from': 'resume',
-    'runner': 'train_cfg',
     'samples_per_gpu': 'batch_size',
     'seed': 'randomness.seed',
     'workers_per_gpu': 'num_workers',

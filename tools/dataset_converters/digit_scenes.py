@@ -109,8 +109,8 @@ def paint(image: np.ndarray, opacity: np.ndarray, rng: Any) -> None:
     """
     x, y, w, h = cv2.boundingRect((opacity > 0).astype(np.uint8))
     area, alpha = image[y : y + h, x : x + w], opacity[y : y + h, x : x + w]
-    # Green carries most of the brightness. The quartiles heed both sides of an
-    # edge in the photograph, but not a small digit in front of it.
+    # Green carries most of the brightness. The quartiles include both sides of
+    # an edge in the photograph, but not a small digit in front of it.
     low, high = np.percentile(area[..., 1][alpha > 0], (25, 75))
     tint = rng.uniform(0, 1, 3).astype(np.float32)
     tint = (tint - tint.min()) / np.ptp(tint)

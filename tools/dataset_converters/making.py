@@ -39,7 +39,7 @@ def class_folders(split: Path) -> list[str]:
     """Return the names of ImageNet's class folders, sorted.
 
     Raises:
-        ValueError: There is no such split.
+        ValueError: The split does not exist.
     """
     if not split.is_dir():
         raise ValueError(f'no folder {str(split)!r}: correct --source')

@@ -17,7 +17,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 JPEG_START, JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
 ORIENTATION = 0x0112  # EXIF's tag
 ON_ITS_SIDE = (5, 6, 7, 8)  # of its values: rows and columns change places
-# By how a file starts. Not PIL.Image.open, which has a limit of its own.
+# By how a file starts. Not PIL.Image.open, which limits pixels itself.
 READERS = (
     (JPEG_START, JpegImageFile),
     (b'\x89PNG', PngImageFile),
