@@ -192,7 +192,7 @@ def test_search_takes_a_config_for_a_checkpoint_without(
     path, out = tmp_path / 'bare.pth', tmp_path / 'maps.png'
     save(scfs_cfg, path, cfg=None)
     words = [image, '--checkpoint', path, '--out', out]
-    refuses('vis_search', *words, match='bare.pth: it holds no config')
+    refuses('vis_search', *words, match="bare.pth': it holds no config")
     config = tmp_path / 'config.py'
     tiny_run.dump(config)
     assert run('vis_search', *words, '--config', config) == 0
@@ -272,7 +272,7 @@ def test_search_refuses_what_it_cannot_draw(
         ([image, *good[:2], '--out', folder], 'is a folder'),
         (
             [image, '--checkpoint', flat, *good[2:]],
-            'flat.pth: its VisionTransformer has no search layers',
+            "flat.pth': its VisionTransformer has no search layers",
         ),
     ):
         refuses('vis_search', *words, match=expected)
@@ -304,13 +304,13 @@ def test_browse_views_refuses(tiny_run, tmp_path, refuses):
         ([config], 'has no MultiCrop and makes no list'),
         ([KNN], 'has no train_dataloader'),
         ([config, '--cfg-options', gone], 'gone'),
-        ([f'mmscfs::{name}'], f"no config 'mmscfs::{name}': the names are"),
-        (['mmdet::none.py'], 'config mmdet::none.py cannot be read'),
+        ([f'mmscfs::{name}'], f"no config file 'mmscfs::{name}': '"),
+        (['mmdet::none.py'], "no config file 'mmdet::none.py'"),
     ):
         refuses('browse_views', *words, '--out', out, match=expected)
     name = 'mmscfs::detection/digits/' + name
     command = importlib.import_module('picture_command')
-    assert Path(command.read_config(name).filename).samefile(DETECTOR)
+    assert Path(command.config(name)).samefile(DETECTOR)
 
 
 def test_images_of_any_name(tiny_run, image_folder, tmp_path):
@@ -416,7 +416,8 @@ def test_detections_of_two_checkpoints(tmp_path, refuses, drawn):
     pairs = ['--checkpoints', f'a={paths[0]}']
     refuses(
         *('vis_detections', *good, *pairs),
-        match='one.pth: the checkpoint is not one of this MaskRCNN.*'
+        match="one.pth': the checkpoint is not one of this MaskRCNN with "
+        'backbone, .*, but has weight: '
         'Name the config that wrote it',
     )
     refuses(
