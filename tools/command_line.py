@@ -101,7 +101,7 @@ def read_settings(words: Sequence[str]) -> dict[str, Any]:
     But a path is a text, also one like a number or a list ("2024", "a,b").
 
     Raises:
-        ValueError: A value cannot be read, or there is no such folder.
+        ValueError: A value cannot be read.
     """
     from mmengine.config import DictAction
 
@@ -113,13 +113,6 @@ def read_settings(words: Sequence[str]) -> dict[str, Any]:
             paths[key] = text[1:-1] if is_quoted and len(text) > 1 else text
         else:
             others.append(word)
-    for key, path in paths.items():
-        # The other paths are below it, or files that a run makes.
-        if key.endswith('data_root') and path and '://' not in path:
-            try:
-                existing(path, 'folder')
-            except argparse.ArgumentTypeError as error:
-                raise ValueError(f'{key}: {error}') from error
     parser = argparse.ArgumentParser()
     parser.add_argument('--words', nargs='*', action=DictAction)
     try:
@@ -129,7 +122,10 @@ def read_settings(words: Sequence[str]) -> dict[str, Any]:
 
 
 class SettingsAction(argparse.Action):
-    """Collects KEY=VALUE words as a dict of settings."""
+    """Collects KEY=VALUE words as a dict of settings.
+
+    A ``data_root`` must be there, or elsewhere by an address.
+    """
 
     def __call__(
         self,
@@ -140,10 +136,16 @@ class SettingsAction(argparse.Action):
     ) -> None:
         """Put the settings into the namespace."""
         before = getattr(namespace, self.dest) or {}
+        key = ''
         try:
             settings = read_settings(values)
-        except ValueError as error:
-            raise argparse.ArgumentError(self, str(error)) from error
+            for name, path in settings.items():
+                # The other paths are below it, or files that a run makes.
+                if name.endswith('data_root') and path and '://' not in path:
+                    key = f'{name}: '
+                    existing(path, 'folder')
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            raise argparse.ArgumentError(self, f'{key}{error}') from error
         setattr(namespace, self.dest, before | settings)
 
 
