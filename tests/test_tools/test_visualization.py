@@ -238,7 +238,7 @@ def test_networks_that_have_diverged_are_refused(
         torch.save(content, path)
         if words[0] == 'vis_tsne':
             words += knn_options(image_folder)
-        refuses(*words, '--out', out, match='nan.pth: .*not finite')
+        refuses(*words, '--out', out, match="nan.pth': .*not finite")
         assert not out.exists()
 
 
@@ -361,7 +361,7 @@ def test_tsne_refuses(pretrained, checkpoint, tmp_path, refuses):
         ([*good, *out, '--number', '2'], '--number: 2 must be a whole num'),
         ([*good, *out, '--cfg-options', gone], 'gone'),
         ([KNN, '--pretrained', checkpoint, *out], 'does not fit'),
-        ([KNN, '--pretrained', other, *out], 'other.pth: '),
+        ([KNN, '--pretrained', other, *out], "other.pth': "),
         (
             [ROOT / 'configs/scfs_r50.py', '--pretrained', checkpoint, *out],
             'has no test_dataloader',
