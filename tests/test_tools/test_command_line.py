@@ -39,7 +39,10 @@ def test_an_image_that_cannot_be_read_is_one_line(tool, text):
     [ValueError('any'), type('UnreadableImageError', (ValueError,), {})('a')],
 )
 def test_other_errors_of_a_step_keep_their_traceback(tool, error):
-    with pytest.raises(ValueError) as caught, tool.errors_in_one_line():
+    with (
+        pytest.raises(ValueError, match='^a') as caught,
+        tool.errors_in_one_line(),
+    ):
         run_iter(error)
     assert caught.value is error
 
