@@ -33,14 +33,17 @@ LOCATIONS = {
     ),
 }
 _mmengines_path = Config._get_cfg_path
+_mmengines_load = CheckpointLoader.load_checkpoint
 
 
 def install() -> None:
     """Install every patch; a second time changes nothing."""
     # mmengine 0.10.7 has a fixed list of packages.
     Config._get_cfg_path = staticmethod(find_base)
-    # mmengine 0.10.7 executes text of a checkpoint.
-    CheckpointLoader.register_scheme('', load_local, force=True)
+    # mmengine 0.10.7 executes text of a checkpoint, and prints a line for
+    # each, past all loggers.
+    CheckpointLoader.register_scheme('', load_from_local, force=True)
+    CheckpointLoader.load_checkpoint = staticmethod(load_and_log)
     # mmengine 0.10.7 fixes a registry's locations when it is made.
     for module, names in LOCATIONS.items():
         for name in names:
@@ -68,7 +71,16 @@ def find_base(name: str, filename: str) -> tuple[str, str | None]:
     return _mmengines_path(name, filename)
 
 
-def load_local(filename: str, map_location: Any = None) -> Mapping[str, Any]:
+def load_and_log(
+    filename: str, map_location: Any = None, logger: Any = 'current'
+) -> Mapping[str, Any]:
+    """Load a checkpoint; what mmengine would print goes to its log."""
+    return _mmengines_load(filename, map_location, logger or 'current')
+
+
+def load_from_local(
+    filename: str, map_location: Any = None
+) -> Mapping[str, Any]:
     """Read a local file where mmengine would: load_from, resume, init_cfg.
 
     mmengine executes the text ``meta['config']``, trusts a file's sizes, and
@@ -79,7 +91,7 @@ def load_local(filename: str, map_location: Any = None) -> Mapping[str, Any]:
         FileNotFoundError: There is no such file.
         ValueError: As :func:`read_checkpoint`.
     """
-    checkpoint = read_checkpoint(Path(filename).expanduser())
+    checkpoint = read_checkpoint(filename)
     drop_code(checkpoint)
     return checkpoint
 

@@ -172,8 +172,8 @@ def test_wheel_trains_and_extracts_away_from_the_repository(
 
 def test_a_name_that_is_not_there_is_refused():
     error = refusal('tools/train.py', 'mmscfs::none.py').strip()
-    assert "error: no config 'mmscfs::none.py': the names are " in error
-    assert error.endswith('e.g. mmscfs::scfs_r50.py')
+    assert "config: no config file 'mmscfs::none.py': " in error
+    assert error.endswith('names such as mmscfs::scfs_r50.py')
 
 
 def test_mim_starts_training_without_options_that_are_not_there():

@@ -62,6 +62,17 @@ def test_mmengines_loader_keeps_the_text_that_mmengine_executes(tmp_path):
         patches.install()
 
 
+def test_a_runner_prints_nothing_when_it_loads(tmp_path, capsys, caplog):
+    """It asks with logger=None, for which mmengine prints."""
+    path = str(tmp_path / 'any.pth')
+    torch.save(dict(state_dict={}), path)
+    patches._mmengines_load(path, logger=None)
+    line = f'Loads checkpoint by local backend from path: {path}'
+    assert line in capsys.readouterr().out
+    CheckpointLoader.load_checkpoint(path, logger=None)
+    assert line not in capsys.readouterr().out
+
+
 def test_mmpretrains_models_import_mmdet():
     """Which is why ours wait until a registry is asked for them."""
     assert res_layer_extra_norm.ResLayer.__module__.startswith('mmdet.')

@@ -2,6 +2,7 @@
 """What the commands have in common."""
 
 import argparse
+import difflib
 import functools
 import os
 import re
@@ -11,13 +12,14 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from command_paths import checkpoint, existing
 
 if TYPE_CHECKING:  # else --help would wait for torch
     from mmengine.config import Config
     from mmengine.runner import Runner
 
-PREFIX = 'mmscfs::'
 # Settings that name a file or folder.
 PATHS = (
     *('ann_file', 'checkpoint', 'data_prefix', 'data_root', 'load_from'),
@@ -25,8 +27,7 @@ PATHS = (
 )
 # Functions of loops, in which a run has begun.
 STEPS = {'run_epoch', 'run_iter', '__next__'}
-# Beside the tools, in a checkout and where they are installed.
-CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+UNKNOWN = 'unrecognized arguments: '  # as argparse begins such an error
 Main = Callable[[Sequence[str] | None], int]
 
 
@@ -35,10 +36,20 @@ HOME = re.compile(r'(^|=)~(?=/|$)')
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, which puts the home directory for ``~`` in every path.
+    """argparse's, with one line for an error.
 
-    A shell does so only at the beginning of a word.
+    It puts the home directory for ``~`` in every path; a shell does so only
+    at the beginning of a word.
     """
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2, without the usage, which would hide the error."""
+        if message.startswith(UNKNOWN):
+            word = message.removeprefix(UNKNOWN).split()[0].split('=')[0]
+            options = self._option_string_actions
+            near = difflib.get_close_matches(word, options, 1)
+            message += f'; did you mean {near[0]}?' if near else '; see --help'
+        self.exit(2, f'error: {message}\n')
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore
         """Parse the command line."""
@@ -88,6 +99,9 @@ def read_settings(words: Sequence[str]) -> dict[str, Any]:
     """Return the settings of KEY=VALUE words, as mmengine reads them.
 
     But a path is a text, also one like a number or a list ("2024", "a,b").
+
+    Raises:
+        ValueError: A value cannot be read.
     """
     from mmengine.config import DictAction
 
@@ -101,11 +115,17 @@ def read_settings(words: Sequence[str]) -> dict[str, Any]:
             others.append(word)
     parser = argparse.ArgumentParser()
     parser.add_argument('--words', nargs='*', action=DictAction)
-    return (parser.parse_args(['--words', *others]).words or {}) | paths
+    try:
+        return (parser.parse_args(['--words', *others]).words or {}) | paths
+    except AssertionError as error:
+        raise ValueError(f'{" ".join(others)}: {error}') from error
 
 
 class SettingsAction(argparse.Action):
-    """Collects KEY=VALUE words as a dict of settings."""
+    """Collects KEY=VALUE words as a dict of settings.
+
+    A ``data_root`` must be there, or elsewhere by an address.
+    """
 
     def __call__(
         self,
@@ -116,7 +136,17 @@ class SettingsAction(argparse.Action):
     ) -> None:
         """Put the settings into the namespace."""
         before = getattr(namespace, self.dest) or {}
-        setattr(namespace, self.dest, before | read_settings(values))
+        key = ''
+        try:
+            settings = read_settings(values)
+            for name, path in settings.items():
+                # The other paths are below it, or files that a run makes.
+                if name.endswith('data_root') and path and '://' not in path:
+                    key = f'{name}: '
+                    existing(path, 'folder')
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            raise argparse.ArgumentError(self, f'{key}{error}') from error
+        setattr(namespace, self.dest, before | settings)
 
 
 def add_cfg_options(parser: argparse.ArgumentParser, example: str) -> None:
@@ -156,6 +186,7 @@ def add_pretrained_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that name a pre-training checkpoint."""
     parser.add_argument(
         '--pretrained',
+        type=checkpoint,
         metavar='CHECKPOINT',
         help="take the model's backbone (and the last stage of a C4 "
         'detector) from a pre-training checkpoint: of mmscfs, mmpretrain, '
@@ -238,26 +269,16 @@ def commanded(main: Main) -> Main:
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse the command line; exit with code 2 if there is no config.
-
-    A config is a file, or named as in ``mmscfs::scfs_r50.py``.
-    """
+    """Parse the command line of a run, which a launcher may have completed."""
     args = parser.parse_args()
-    name = args.config
-    if name.startswith(PREFIX):
-        from mmscfs.hub import find_config
-
-        try:
-            args.config = find_config(name)
-        except FileNotFoundError as error:
-            parser.error(str(error))
-    if not Path(args.config).is_file():
-        parser.error(
-            f'no config file {name!r}; those of mmscfs are below {CONFIGS}, '
-            f'and have names such as {PREFIX}scfs_r50.py'
-        )
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank or 0))
     return args
+
+
+def announce(text: str) -> None:
+    """Say on a terminal what begins: the imports alone take seconds."""
+    if sys.stderr.isatty() and os.environ.get('RANK', '0') == '0':
+        print(f'{text} ...', file=sys.stderr, flush=True)
 
 
 def read_config(
@@ -271,7 +292,7 @@ def read_config(
     """Read a config, and check that something reads each of its settings.
 
     Args:
-        path (str): A file, or one named ``mmscfs::...``.
+        path (str): The file.
         settings (Mapping, optional): Those of ``--cfg-options``.
         check (bool): False for a command whose runs check them. Defaults to
             True.
@@ -283,19 +304,19 @@ def read_config(
     Raises:
         ValueError: It cannot be read, or nothing reads a setting.
     """
+    if check:
+        announce(f'reading {path}')
     from mmengine.config import Config
 
     from mmscfs import settings as checked
-    from mmscfs.hub import find_config
 
     try:
-        file = find_config(path) if path.startswith(PREFIX) else path
         if check:
             cfg, lines = checked.read_config(
-                file, settings, for_training=for_training
+                path, settings, for_training=for_training
             )
         else:
-            cfg, lines = Config.fromfile(file), []
+            cfg, lines = Config.fromfile(path), []
             cfg.merge_from_dict(dict(settings or {}))
     except ValueError:
         raise
@@ -317,18 +338,23 @@ def read_config(
 def errors_in_one_line() -> Iterator[None]:
     """Exit with one line for an error before the first step of a run.
 
-    Later ones keep their traceback. A type that no registry has is a KeyError
-    of mmengine.
+    Later ones keep their traceback, but for an image that cannot be read. A
+    type that no registry has is a KeyError of mmengine.
     """
     try:
         yield
     except (ValueError, OSError, SyntaxError, KeyError) as error:
         frames = {f.name for f in traceback.extract_tb(error.__traceback__)}
         text = str(error.args[0] if len(error.args) == 1 else error)
-        is_ours = not isinstance(error, KeyError) or 'registry' in text
-        is_file = type(error).__name__ == 'UnreadableImageError'
-        if not is_ours or (frames & STEPS and not is_file):
+        if isinstance(error, KeyError) and 'registry' not in text:
             raise
+        if frames & STEPS:  # a run has begun, and all is imported
+            from mmscfs.datasets.transforms.loading import UnreadableImageError
+
+            if not isinstance(error, UnreadableImageError):
+                raise
+            # Of a worker, it comes with the worker's traceback before it.
+            text = text.split('UnreadableImageError: ')[-1].strip()
         sys.exit(f'error: {text}')
 
 

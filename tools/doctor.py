@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from command_line import add_cfg_options, make_parser
+from command_paths import config
 from doctor_environment import (
     MISSING,
     NOTE,
@@ -48,6 +49,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         'config',
         nargs='?',
+        type=config,
         help='check that this config would run here; a file or mmscfs::NAME',
     )
     parser.add_argument(

@@ -34,6 +34,7 @@ from command_line import (
     read_config,
     read_settings,
 )
+from command_paths import config
 
 if TYPE_CHECKING:
     from plan import Step
@@ -69,7 +70,7 @@ examples:
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; a bad value exits with code 2."""
     parser = make_parser(__doc__, EXAMPLES)
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', type=config, help='config file')
     add_pretrained_options(parser)
     for option, values, text in (
         ('--lr', RATES, 'learning rates'),
@@ -91,8 +92,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_run_options(parser, 'grid_<config>')
     args = parser.parse_args(argv)
-    if args.pretrained and not Path(args.pretrained).is_file():
-        parser.error(f'--pretrained: no file {args.pretrained!r}')
     if args.network and not args.pretrained:
         parser.error('--network requires --pretrained')
     for lr in args.lr:

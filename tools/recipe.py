@@ -11,12 +11,14 @@ command prints how long the training takes, and the commands that follow.
 """
 
 import argparse
+import math
 import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import make_parser
+from command_line import announce, at_least, make_parser
+from command_paths import checkpoint, existing, file, folder, new_config
 
 if TYPE_CHECKING:
     from mmscfs.recipes import Machine
@@ -45,70 +47,83 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'folder',
         nargs='?',
+        type=folder,
         metavar='IMAGES',
         help='folder of the images to pre-train on, at any depth',
     )
     parser.add_argument(
         '--out',
         required=True,
+        type=new_config,
         metavar='CONFIG.py',
         help='config to write, a new file',
     )
     parser.add_argument(
         '--steps',
-        type=int,
+        type=at_least(2),
         metavar='N',
         help="length of the training (default: the table's; detectors 12 "
-        'epochs, at least 3000 steps, on a CPU 1000)',
+        'epochs, at least 3000 steps, on a CPU 1000). A pre-training rounds '
+        'it to whole epochs, two or more, and says so',
     )
     parser.add_argument(
         '--labeled',
+        type=class_folders,
         metavar='FOLDER',
         help='measure k-NN on the way: a folder for each class below its '
         'train and val',
     )
     parser.add_argument(
         '--gpus',
-        type=int,
+        type=at_least(0),
         metavar='N',
         help='GPUs of the training, 0 for the CPU (default: those of this '
         'machine)',
     )
     parser.add_argument(
         '--gpu-memory',
-        type=float,
+        type=gibibytes,
         metavar='GIB',
         help='memory of each (default: what is free on this machine)',
     )
     parser.add_argument(
         '--detector',
+        type=file,
         metavar='ANNOTATIONS',
         help='write the config of a detector for this COCO file',
     )
     parser.add_argument(
         '--pretrained',
+        type=checkpoint,
         metavar='CHECKPOINT',
         help='checkpoint that the detector starts from',
     )
     parser.add_argument(
         '--images',
+        type=folder,
         metavar='FOLDER',
         help="images of --detector (default: the annotations' folder)",
     )
     parser.add_argument(
         '--val',
+        type=file,
         metavar='ANNOTATIONS',
         help='COCO file to validate on (default: every fifth image of '
         '--detector, in two new files beside --out)',
     )
     parser.add_argument(
         '--val-images',
+        type=folder,
         metavar='FOLDER',
         help='images of --val (default: --images)',
     )
     args = parser.parse_args()
     if (args.folder is None) == (args.detector is None):
-        parser.error('name a folder of images, or --detector ANNOTATIONS')
+        both = f'{args.folder} and --detector {args.detector} are two: '
+        parser.error(
+            both * bool(args.folder)
+            + 'name a folder of images, or --detector ANNOTATIONS'
+        )
     if args.detector and not args.pretrained:
         parser.error('--detector requires --pretrained CHECKPOINT')
     names = ('pretrained', 'images', 'val', 'val_images')
@@ -116,10 +131,41 @@ def parse_args() -> argparse.Namespace:
         if getattr(args, name) is not None:
             option = f'--{name.replace("_", "-")}'
             kind = 'a pre-training' if args.detector else '--detector'
-            parser.error(f'{option} is for {kind}')
-    if args.gpus is not None and args.gpus < 0:
-        parser.error(f'--gpus {args.gpus} must be at least 0')
+            parser.error(f'{option} is for {kind}: leave it out')
+    if args.val_images is not None and args.val is None:
+        parser.error(
+            '--val-images is for --val: name the annotations of these images'
+        )
+    if args.gpu_memory is not None and args.gpus == 0:
+        parser.error(
+            '--gpu-memory is for GPUs, and --gpus 0 says CPU: leave '
+            'one of them out'
+        )
     return args
+
+
+def gibibytes(text: str) -> float:
+    """Return the memory of a GPU; a type of argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} must be GiB above 0, e.g. 24'
+        )
+    return value
+
+
+def class_folders(text: str) -> Path:
+    """Return a folder with train and val; a type of argparse."""
+    for name in ('', 'train', 'val'):
+        try:
+            existing(str(Path(text, name)), 'folder')
+        except argparse.ArgumentTypeError as error:
+            remedy = '; put a folder for each class below train and below val'
+            raise argparse.ArgumentTypeError(f'{error}{remedy}') from error
+    return Path(text)
 
 
 def machine_of(args: argparse.Namespace) -> 'Machine':
@@ -127,7 +173,12 @@ def machine_of(args: argparse.Namespace) -> 'Machine':
     from mmscfs.recipes import GIB, look_at_machine
 
     machine = look_at_machine(args.gpus)
-    if args.gpu_memory is not None and machine.gpus:
+    if args.gpu_memory is not None:
+        if not machine.gpus:
+            raise ValueError(
+                f'--gpu-memory {args.gpu_memory:g}: this machine has no GPU; '
+                'say how many the training has with --gpus'
+            )
         machine = machine._replace(memory=args.gpu_memory * GIB)
     if not machine.memory:
         raise ValueError(
@@ -166,10 +217,14 @@ def pretraining(args: argparse.Namespace) -> None:
     rows = {
         'images': f'{images.total:,}, {images.side} px on the shorter side '
         '(median)',
+        'left out': f'{images.damaged:,} files that cannot be opened: python '
+        'tools/dataset_converters/check_dataset.py '
+        f'{shlex.quote(str(args.folder))} --decode names them',
         'network': f'ResNet-{settings.depth} of {settings.width} channels',
         'views': f'2 of {size} px, {number} of {local} px',
         'length': f'{settings.steps:,} steps of {total} images, '
         f'{settings.epochs:,} epochs',
+        'rounded': settings.other_length,
         'devices': f'{settings.processes} GPU(s)' if machine.gpus else 'CPU',
         'memory': f'about {settings.memory / GIB:.1f} GiB of '
         f'{machine.memory / GIB:.1f} GiB for each process',
@@ -185,8 +240,13 @@ def pretraining(args: argparse.Namespace) -> None:
         rows['time'] = f'about {took}: {TRIED} steps took {seconds:.2f} s each'
     else:
         rows['time'] = 'not known: no step can be timed on this machine'
+    if not images.damaged:
+        del rows['left out']
+    if settings.processes < machine.gpus:
+        rows['devices'] += f' of {machine.gpus}: each needs two images a step'
     for name, value in rows.items():
-        print(f'  {name:8} {value}')
+        if value:
+            print(f'  {name:8} {value}')
     work_dir = shlex.quote(f'work_dirs/{Path(args.out).stem}')
     print(
         'next:',
@@ -240,6 +300,7 @@ def detector(args: argparse.Namespace) -> None:
 def main() -> None:
     """Write the config."""
     args = parse_args()
+    announce(f'looking at {args.folder or args.detector}')
     try:
         (detector if args.detector else pretraining)(args)
     except (ValueError, OSError) as error:

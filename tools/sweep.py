@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from command_line import (
-    CONFIGS,
     add_run_options,
     at_least,
     commanded,
@@ -36,6 +35,7 @@ from command_line import (
     read_settings,
     setting,
 )
+from command_paths import CONFIGS, file
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -69,7 +69,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; a bad value exits with code 2."""
     parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
-        'list', help='list of variants, e.g. one of configs/sweeps'
+        'list', type=file, help='list of variants, e.g. one of configs/sweeps'
     )
     add_run_options(parser, 'sweep_<list>')
     parser.add_argument(
@@ -101,10 +101,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='run nothing, write the table of what there is',
     )
     args = parser.parse_args(argv)
-    if not Path(args.list).is_file():
-        parser.error(
-            f'no list {args.list!r}: name one, e.g. of configs/sweeps'
-        )
     args.work_dir = args.work_dir or Path(
         'work_dirs', f'sweep_{Path(args.list).stem}'
     )

@@ -15,6 +15,7 @@ from command_line import (
     parse,
     read_config,
 )
+from command_paths import checkpoint, config
 
 if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
@@ -39,11 +40,14 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
-        'config', help='config file, or mmscfs:: and a name below configs'
+        'config',
+        type=config,
+        help='config file, or mmscfs:: and a name below configs',
     )
     parser.add_argument(
         'checkpoint',
         nargs='?',
+        type=checkpoint,
         help='checkpoint of the whole model, as train.py saves; of a config '
         'whose model is a backbone alone, as k-NN, any that --pretrained '
         'takes',
@@ -123,17 +127,18 @@ def check_weights(cfg: 'Config') -> None:
     """
     from mmengine.registry import MODELS, init_default_scope
 
-    from mmscfs.checkpoint import check_same_model, read_checkpoint
+    from mmscfs.checkpoint import check_same_model, naming, read_checkpoint
 
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     model = MODELS.build(cfg.model)
-    checkpoint = read_checkpoint(cfg.load_from)
-    check_same_model(
-        model.state_dict(),
-        checkpoint,
-        type(model).__name__,
-        remedy='Test with the config that trained it (in its work directory)',
-    )
+    with naming(cfg.load_from):
+        check_same_model(
+            model.state_dict(),
+            read_checkpoint(cfg.load_from),
+            type(model).__name__,
+            remedy='Test with the config that trained it (in its work '
+            'directory)',
+        )
 
 
 def main() -> None:

@@ -5,7 +5,6 @@
 import argparse
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from command_line import (
@@ -18,6 +17,7 @@ from command_line import (
     parse,
     read_config,
 )
+from command_paths import config, existing
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -58,7 +58,9 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
-        'config', help='config file, or mmscfs:: and a name below configs'
+        'config',
+        type=config,
+        help='config file, or mmscfs:: and a name below configs',
     )
     parser.add_argument(
         '--resume',
@@ -96,8 +98,11 @@ def parse_args() -> argparse.Namespace:
     args = parse(parser)
     is_named = args.resume not in (None, 'auto')
     # A restarted run may have removed an outdated checkpoint.
-    if is_named and not is_restart() and not Path(args.resume).is_file():
-        parser.error(f'--resume: no checkpoint {args.resume!r}')
+    if is_named and not is_restart():
+        try:
+            existing(args.resume, 'checkpoint')
+        except argparse.ArgumentTypeError as error:
+            parser.error(f'--resume: {error}')
     if args.overwrite and args.resume:
         parser.error('--overwrite and --resume are mutually exclusive')
     if args.network and not args.pretrained:

@@ -13,6 +13,7 @@ from .loading import (
     check_pickle,
     check_same_model,
     drop_code,
+    naming,
     read_checkpoint,
 )
 from .plain import TENSOR_PARTS, restore_histories, to_plain
@@ -36,6 +37,7 @@ __all__ = [
     'flatten',
     'load_backbone',
     'load_found',
+    'naming',
     'parse_config',
     'read_checkpoint',
     'read_data_preprocessor',

@@ -4,7 +4,8 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
         ValueError: It is damaged, or holds what only running code from it
             could restore, or would take more memory than the file has.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
             f'no checkpoint {str(path)!r}: {_what_is_there(path)}'
@@ -80,6 +81,21 @@ def _what_is_there(path: Path, number: int = 3) -> str:
     names = ', '.join(file.name for file in files[:number])
     more = f' and {len(files) - number} more' * (len(files) > number)
     return f'{str(folder)!r} has {names}{more}'
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Name a checkpoint in what is wrong with it.
+
+    Raises:
+        ValueError: The same as inside, with the path before it.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f'checkpoint {str(path)!r}: {error}') from error
 
 
 def drop_code(checkpoint: Mapping[str, Any]) -> None:
@@ -214,9 +230,14 @@ def check_same_model(
         if isinstance(value, Tensor)
     }
     if differences := name_differences(model_state, state):
+        held, needed = (
+            ', '.join(dict.fromkeys(key.split('.')[0] for key in keys))
+            for keys in (state, model_state)
+        )
+        parts = f' with {needed}, but has {held or "no tensors"}'
         raise ValueError(
-            f'the checkpoint is not one of this {name}: tensors '
-            f'{differences}. {remedy}'
+            f'the checkpoint is not one of this {name}'
+            f'{parts * (held != needed)}: tensors {differences}. {remedy}'
         )
 
 

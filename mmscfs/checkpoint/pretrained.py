@@ -15,7 +15,7 @@ from .layouts import (
     resnet_settings,
     resnet_stages,
 )
-from .loading import name_differences, read_checkpoint
+from .loading import name_differences, naming, read_checkpoint
 
 # A child registry, so that the initializer can be called "Pretrained" beside
 # mmengine's: backbones of mmdet and mmpretrain look for that word before they
@@ -80,11 +80,9 @@ def load_backbone(
     """
     found = KEPT.get((str(path), network))
     checkpoint = {} if found else read_checkpoint(path)
-    try:
+    with naming(path):
         found = found or find_backbone(checkpoint, network)
         return f'{path}: {load_found(module, found)}'
-    except ValueError as error:
-        raise ValueError(f'checkpoint {str(path)!r}: {error}') from error
 
 
 def load_found(module: nn.Module, found: FoundBackbone) -> str:

@@ -17,6 +17,7 @@ from mmpretrain.registry import HOOKS
 from mmscfs.checkpoint import (
     find_backbone,
     load_found,
+    naming,
     parse_config,
     read_checkpoint,
     read_data_preprocessor,
@@ -87,9 +88,10 @@ def start_from(
             'loads: leave out one of them'
         )
     content = read_checkpoint(checkpoint)
-    found = find_backbone(content, network)
-    check_input(cfg, pretraining_input(content))
-    check_values(cfg, content)
+    with naming(checkpoint):
+        found = find_backbone(content, network)
+        check_input(cfg, pretraining_input(content))
+        check_values(cfg, content)
     places = dict(pretrained_places(cfg.model))
     if 'model.backbone' not in places and not any(
         path.endswith('.backbone') for path in places

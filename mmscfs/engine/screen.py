@@ -35,6 +35,7 @@ ASIDES = (
     '"HardDiskBackend" is the alias',
     'Distributed training is not used, all SyncBatchNorm',
     'Checkpoints will be saved to',
+    'Loads checkpoint by',
     'Exp name:',
     'Operators of mmcv:',
 )

@@ -18,6 +18,7 @@ from mmengine.registry import MODELS
 
 from mmscfs.checkpoint import (
     find_backbone,
+    naming,
     read_checkpoint,
     resnet_settings,
     write_atomically,
@@ -27,8 +28,15 @@ from mmscfs.datasets.checks import check_data
 from mmscfs.datasets.checks.coco import read_coco, read_json
 from mmscfs.engine import prepare_config, start_from
 
-from .pretraining import Run, check_out, fill, train
-from .table import SHARE, Machine, look_at_machine
+from .pretraining import (
+    Run,
+    announce,
+    check_out,
+    fill,
+    named_arguments,
+    train,
+)
+from .table import GIB, SHARE, Machine, look_at_machine
 
 # Narrow networks and others.
 DETECTORS = {
@@ -108,28 +116,31 @@ def write_detector(
     """
     path = check_out(out)
     machine = machine or look_at_machine()
-    found = find_backbone(read_checkpoint(pretrained))
+    checkpoint = str(Path(pretrained).expanduser())
+    content = read_checkpoint(checkpoint)
+    with naming(checkpoint):
+        found = find_backbone(content)
     resnet = resnet_settings(found.state)
     if resnet is None:
         raise ValueError(
-            f'{str(pretrained)!r} holds a {found} backbone that is not a '
+            f'{checkpoint!r} holds a {found} backbone that is not a '
             'plain ResNet: write its config by hand (docs/en/transfer.md)'
         )
     source = Path(annotations).expanduser().resolve()
     if not source.is_file():
-        raise FileNotFoundError(f'no annotations {str(annotations)!r}')
-    setting = f'{str(annotations)!r}'
+        raise FileNotFoundError(f'no annotations {str(source)!r}')
+    setting = f'{str(source)!r}'
     read_coco(str(source), setting)  # checks it
     coco = read_json(str(source), setting)
     folder = Path(images or source.parent).expanduser().resolve()
     first = coco['images'][0]['file_name']
     if not (folder / first).is_file():
         raise FileNotFoundError(
-            f'no image {first!r} of {str(annotations)!r} in {str(folder)!r}: '
+            f'no image {first!r} of {setting} in {str(folder)!r}: '
             'name their folder with --images'
         )
     if not coco['annotations']:
-        raise ValueError(f'{str(annotations)!r} has no annotations')
+        raise ValueError(f'{setting} has no annotations')
     values = detector_values(coco, resnet, machine, steps)
     parts = [Path(val).expanduser().resolve()] if val else split(coco, path)
     train_file, val_file = [source, *parts][-2:]
@@ -138,7 +149,7 @@ def write_detector(
         'detect',
         **values | dict(classes=classes),
         file=source.name,
-        checkpoint=Path(pretrained).name,
+        checkpoint=Path(checkpoint).name,
         train=repr(str(train_file)),
         val=repr(str(val_file)),
         images=repr(f'{folder}/'),
@@ -149,8 +160,8 @@ def write_detector(
     try:
         cfg = Config.fromstring(text, '.py')
         prepare_config(cfg)
-        start_from(cfg, str(pretrained))
-        KEPT.pop((str(pretrained), None), None)  # it was a trial
+        start_from(cfg, checkpoint)
+        KEPT.pop((checkpoint, None), None)  # it was a trial
         check_data(cfg)
         MODELS.build(cfg.model)
     except Exception:
@@ -177,7 +188,14 @@ def detector_values(
     batch = 8 if is_narrow else 2 if is_cpu else max(16 // processes, 1)
     if not is_cpu:
         each = EACH * short * long / PIXELS
-        batch = max(min(batch, int(SHARE * machine.memory / each)), 1)
+        fits = int(SHARE * machine.memory / each)
+        if fits < 1:
+            raise ValueError(
+                f'{machine.memory / GIB:.2g} GiB of free GPU memory do not '
+                'hold an image: end other programs on it, or train on the '
+                'CPU (--gpus 0)'
+            )
+        batch = min(batch, fits)
     total, count = batch * processes, len(coco['images'])
     if steps is None:
         steps = round(EPOCHS * count / total)
@@ -223,6 +241,7 @@ def detector_values(
     )
 
 
+@named_arguments
 def finetune(
     annotations: str | Path,
     out: str | Path | None = None,
@@ -248,6 +267,7 @@ def finetune(
             ``resume`` and ``cfg_options``.
 
     Raises:
+        TypeError: There is no such argument; names the nearest.
         ValueError, OSError: See :func:`write_detector` and :func:`train`.
         KeyboardInterrupt: It was stopped, after it was saved.
 
@@ -260,6 +280,7 @@ def finetune(
     path = Path(out or f'det_{Path(annotations).stem}.py').expanduser()
     is_new = not (resume and path.is_file())
     if is_new:
+        announce(f'looking at {annotations}')
         machine = look_at_machine()
         write_detector(
             annotations,

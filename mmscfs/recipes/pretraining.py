@@ -5,12 +5,15 @@
 for each value.
 """
 
+import functools
+import inspect
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from string import Template
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from mmengine.config import Config
@@ -33,8 +36,10 @@ from mmscfs.engine.hooks.deferred_runtime_info_hook import read_hub
 from mmscfs.engine.resume.files import lock_work_dir, unlock_work_dir
 from mmscfs.engine.screen import build_runner
 from mmscfs.settings import read_config
+from mmscfs.settings.names import nearest
 
 from .table import (
+    FEWEST_STEPS,
     Images,
     Machine,
     Settings,
@@ -43,6 +48,8 @@ from .table import (
     look_at_machine,
 )
 
+P = ParamSpec('P')
+R = TypeVar('R')
 BASES = {
     'cpu': 'mmscfs::scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py',
     'gpu': 'mmscfs::scfs_r50.py',
@@ -65,10 +72,10 @@ def check_out(out: str | Path) -> Path:
     """
     path = Path(out).expanduser()
     if path.suffix != '.py':
-        raise ValueError(f'{str(out)!r}: a config ends with .py')
+        raise ValueError(f'{str(path)!r}: a config ends with .py')
     if path.exists():
         raise ValueError(
-            f'{str(out)!r} exists: name another file, or remove it'
+            f'{str(path)!r} exists: name another file, or remove it'
         )
     check_writable(path)
     return path
@@ -87,6 +94,8 @@ def pretraining_text(
     size, local, num_local = settings.views
     interval, warm_up = settings.share(1 / 20), settings.share(1 / 20)
     momentum, center = (0.99, 0.5) if settings.is_brief else (0.996, 0.9)
+    # Figures of fewer steps tell nothing: the monitor looks later.
+    judged = max(settings.steps, FEWEST_STEPS)
     norm = table["projector's norm"]
     each = machine.cores // settings.processes - 1
     where = 'one GPU' if settings.processes == 1 else 'several GPUs'
@@ -97,7 +106,7 @@ def pretraining_text(
         lacking = [n for n in ('train', 'val') if not (folder / n).is_dir()]
         if lacking:
             raise FileNotFoundError(
-                f'{str(labeled)!r} has no folder {lacking[0]!r}: '
+                f'{str(folder)!r} has no folder {lacking[0]!r}: '
                 'put a folder for each class below train and below val'
             )
         bases.append(BASES['knn'])
@@ -143,8 +152,8 @@ def pretraining_text(
         end=table['its end'],
         quarter=settings.share(1 / 4),
         frozen=settings.share(float(table['prototypes frozen'])),
-        begin=min(1000, settings.steps // 3),
-        window=max(min(200, settings.steps // 10), 1),
+        begin=min(1000, judged // 3),
+        window=min(200, judged // 10),
     )
     return text + knn
 
@@ -166,7 +175,8 @@ def write_pretraining(
         out (str | Path): The config to write, a new file.
         machine (Machine, optional): Where it will run. Defaults to None:
             here.
-        steps (int, optional): Its length. Defaults to None: the table's.
+        steps (int, optional): Its length, rounded to whole epochs. Defaults
+            to None: the table's.
         labeled (str | Path, optional): Folder with a folder for each class
             below train and val, to measure k-NN on. Defaults to None.
 
@@ -254,10 +264,12 @@ def train(
     resume: bool = False,
     cfg_options: Mapping[str, Any] | None = None,
     is_new: bool = False,
+    note: str = '',
 ) -> Run:
     """Train a config in this process, on one device.
 
-    A new config whose run is refused is removed, for the next try.
+    A new config whose run is refused is removed, for the next try. The
+    summary of the run has the note.
 
     Raises:
         ValueError: As tools/train.py refuses it.
@@ -271,7 +283,7 @@ def train(
         check_work_dir(cfg)
         prepare_config(cfg)
         if pretrained is not None:
-            start_from(cfg, str(pretrained))
+            start_from(cfg, str(Path(pretrained).expanduser()))
         check_data(cfg)
         choose_checkpoint(cfg)
         lock_work_dir(cfg.work_dir)
@@ -283,7 +295,7 @@ def train(
     cfg.visualizer.name = f'{cfg.work_dir} {time.time()}'
     begin = time.monotonic()
     try:
-        runner = build_runner(cfg, changes)
+        runner = build_runner(cfg, [*filter(None, [note]), *changes])
         runner.train()
     except SystemExit as end:  # PreemptionHook has saved
         raise KeyboardInterrupt(
@@ -303,6 +315,30 @@ def train(
     )
 
 
+def named_arguments(function: Callable[P, R]) -> Callable[P, R]:
+    """Suggest a name for a misspelt argument, as the settings do."""
+    names = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs.keys() - names.keys():
+            near = ' or '.join(nearest(name, names)) or ', '.join(names)
+            raise TypeError(
+                f'{function.__name__}() has no argument {name!r}; did you '
+                f'mean {near}?'
+            )
+        return function(*args, **kwargs)
+
+    return call
+
+
+def announce(text: str) -> None:
+    """Say on a terminal what begins, before it takes seconds."""
+    if sys.stderr.isatty():
+        print(f'{text} ...', file=sys.stderr, flush=True)
+
+
+@named_arguments
 def pretrain(
     images: str | Path,
     out: str | Path | None = None,
@@ -330,6 +366,7 @@ def pretrain(
         cfg_options (Mapping, optional): Other settings by dotted name.
 
     Raises:
+        TypeError: There is no such argument; names the nearest.
         ValueError, OSError: See :func:`write_pretraining` and
             :func:`train`.
         KeyboardInterrupt: It was stopped, after it was saved.
@@ -348,9 +385,11 @@ def pretrain(
                 'name another config, or leave resume out'
             )
         return train(path, work_dir, None, resume, cfg_options)
+    announce(f'looking at {images}')
     machine = look_at_machine()
     machine = machine._replace(gpus=min(machine.gpus, 1))
-    write_pretraining(
+    _, settings, _ = write_pretraining(
         images, path, machine=machine, steps=steps, labeled=labeled
     )
-    return train(path, work_dir, None, resume, cfg_options, is_new=True)
+    note = settings.other_length
+    return train(path, work_dir, None, resume, cfg_options, True, note)

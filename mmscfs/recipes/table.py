@@ -6,7 +6,9 @@
 
 import csv
 import os
+import warnings
 from collections.abc import Iterator
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -15,11 +17,14 @@ import torch
 from mmengine.config import Config
 
 from mmscfs.datasets.image_files import ImageFiles
-from mmscfs.datasets.transforms.headers import read_header
+from mmscfs.datasets.transforms.headers import read_header, tiff_layout
 
 GIB = 2**30
-SAMPLE = 200  # images whose headers are read
-HEADER = 2**18  # bytes that hold one
+LOOKED_AT = 20_000  # files whose headers are read, spread over more
+# Bytes that hold a header: of most files, of those with a preview in it.
+HEADERS = (2**13, 2**18)
+# Of JPEG 2000, whose headers are not read.
+JP2 = (b'\0\0\0\x0cjP  ', b'\xff\x4f\xff\x51')
 SHORTEST = 20  # epochs: the shares of a run are whole epochs
 SHORT = 10_000  # steps: with fewer, no settings for many images
 BRIEF = 5_000  # steps: teacher and centers follow sooner in such a run
@@ -53,13 +58,15 @@ class Images(NamedTuple):
 
     Attributes:
         folder (Path): The folder, absolute.
-        total (int): Its images, at any depth.
+        total (int): Its images that can be opened, at any depth.
         side (int): Their median shorter side, in px.
+        damaged (int): The others, which a run skips.
     """
 
     folder: Path
     total: int
     side: int
+    damaged: int = 0
 
 
 class Machine(NamedTuple):
@@ -77,7 +84,10 @@ class Machine(NamedTuple):
 
 
 def look_at_images(folder: str | Path) -> Images:
-    """Count a folder's images and read some of their headers.
+    """Count a folder's images by their headers.
+
+    Of more than 20,000 files it opens so many, and counts the others as
+    images.
 
     Raises:
         FileNotFoundError: The folder does not exist, or has no image.
@@ -86,37 +96,55 @@ def look_at_images(folder: str | Path) -> Images:
     path = Path(folder).expanduser().resolve()
     if not path.is_dir():
         raise FileNotFoundError(
-            f'no folder {str(folder)!r}: name the folder of your images'
+            f'no folder {str(path)!r}: name the folder of your images'
         )
-    images = ImageFiles(data_root=str(path))
-    count = len(images)
-    if count < FROM[0]:
+    files = ImageFiles(data_root=str(path))
+    places = range(0, len(files), -(-len(files) // LOOKED_AT))
+    paths = [files.get_data_info(i)['img_path'] for i in places]
+    # Eight, which wait for the disk; Pillow warns of damaged files.
+    with ThreadPool(8) as pool, warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        found = pool.map(read_side, paths, chunksize=64)
+    damaged = found.count(None)
+    total = len(files) - damaged
+    if total < FROM[0]:
         raise ValueError(
-            f'{str(folder)!r} has {count} images, and a pre-training needs '
-            f'{FROM[0]} or more: add images, or start your detector from an '
-            'existing network (--pretrained of tools/train.py)'
+            f'{str(path)!r} has {total} images'
+            + f' and {damaged} files that cannot be opened' * (damaged > 0)
+            + f', and a pre-training needs {FROM[0]} or more: add images, or '
+            'start your detector from an existing network (--pretrained of '
+            'tools/train.py)'
         )
-    places = range(0, count, max(count // SAMPLE, 1))
-    shapes = [read_shape(images.get_data_info(i)['img_path']) for i in places]
-    sides = [min(shape) for shape in shapes if shape]
+    sides = [side for side in found if side]
     if not sides:
         raise ValueError(
-            f'none of {len(shapes)} images of {str(folder)!r} says how large '
+            f'none of {len(found)} images of {str(path)!r} says how large '
             'it is: look at the files'
         )
-    return Images(path, count, int(median(sides)))
+    return Images(path, total, int(median(sides)), damaged)
 
 
-def read_shape(path: str) -> tuple[int, int] | None:
-    """Return an image's (height, width) by its header, None without one."""
+def read_side(path: str) -> int | None:
+    """Return an image's shorter side by its header, px.
+
+    0 for JPEG 2000, whose header is not read; None for what is damaged.
+    """
     try:
         with open(path, 'rb') as file:
-            start = file.read(HEADER)
-            # A TIFF may have its header at the end.
-            header = read_header(start) or read_header(start + file.read())
+            start = file.read(HEADERS[0])
+            if start.startswith(JP2):
+                return 0
+            if header := read_header(start):
+                return min(header.size)
+            start += file.read(HEADERS[1])
+            if start.startswith((b'II', b'MM')):  # TIFF: it may be at the end
+                start += file.read()
     except OSError:
         return None
-    return header.size[::-1] if header else None
+    if header := read_header(start):
+        return min(header.size)
+    layout = tiff_layout(start)
+    return min(layout.width, layout.height) if layout else None
 
 
 def look_at_machine(gpus: int | None = None) -> Machine:
@@ -200,6 +228,8 @@ class Settings(NamedTuple):
             how many local ones.
         column (dict[str, str]): The table's.
         memory (float): What a step takes, in bytes.
+        asked (int, optional): The steps that were asked for. Defaults to
+            None: none were.
     """
 
     batch: int
@@ -211,6 +241,18 @@ class Settings(NamedTuple):
     views: tuple[int, int, int]
     column: dict[str, str]
     memory: float
+    asked: int | None = None
+
+    @property
+    def other_length(self) -> str:
+        """Why the length is not the one that was asked for, '' if it is."""
+        if self.asked in (None, self.steps):
+            return ''
+        return (
+            f'{self.steps:,} steps, not {self.asked:,}: a run has whole '
+            f'epochs, here of {self.steps // self.epochs:,} steps, and two '
+            'or more of them, since the first warms up'
+        )
 
     @property
     def is_brief(self) -> bool:
@@ -230,8 +272,8 @@ def choose(
     Args:
         images (Images): From :func:`look_at_images`.
         machine (Machine): From :func:`look_at_machine`.
-        steps (int, optional): The run's length, rounded to whole epochs.
-            Defaults to None, the table's.
+        steps (int, optional): The run's length, rounded to whole epochs, of
+            which it has two at least. Defaults to None, the table's.
 
     Raises:
         ValueError: The memory does not hold two images, or steps is too low.
@@ -261,7 +303,9 @@ def choose(
         batch = min(batch, fits)
     # A multiple of eight suits GPUs.
     batch = batch // 8 * 8 or batch // 2 * 2
-    per_epoch = images.total // (batch * processes)
+    # The run draws the damaged files, too, and takes others for them.
+    files = images.total + images.damaged
+    per_epoch = files // (batch * processes)
     length = column_of(images.total, False)[
         'steps on a CPU' if is_cpu else 'steps on GPUs'
     ]
@@ -281,6 +325,7 @@ def choose(
         views,
         column,
         step_memory(batch, depth, width, views),
+        steps,
     )
 
 

@@ -14,7 +14,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from rich.progress import track
 from torch import nn
 
-from mmscfs.checkpoint import check_same_model, read_checkpoint
+from mmscfs.checkpoint import check_same_model, naming, read_checkpoint
 from mmscfs.datasets.transforms.loading import LoadImage, loader_like
 from mmscfs.ops import check_operators
 
@@ -110,12 +110,10 @@ def load_detector(cfg: Config, path: str | Path) -> nn.Module:
     model = MODELS.build(settings).eval()
     check_operators(model)
     remedy = 'Name the config that wrote it: it lies in the work directory'
-    try:
+    with naming(path):
         check_same_model(
             model.state_dict(), checkpoint, type(model).__name__, remedy
         )
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
     model.load_state_dict(checkpoint['state_dict'])
     model.to(get_device())
     model.cfg = cfg  # inference_detector takes the pipeline from it

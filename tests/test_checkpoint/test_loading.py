@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mmscfs.checkpoint import check_same_model, read_checkpoint
+from mmscfs.checkpoint import check_same_model, naming, read_checkpoint
 
 
 @pytest.fixture
@@ -51,6 +51,16 @@ def test_missing_file_is_named_with_those_there(
         with pytest.raises(FileNotFoundError) as caught:
             read_checkpoint(path)
         assert str(caught.value) == f'no checkpoint {path!r}: {there}'
+
+
+def test_a_checkpoint_is_named_once():
+    for text in ('of another kind', "'a.pth' is damaged"):
+        with (
+            pytest.raises(ValueError, match=r'a\.pth') as caught,
+            naming('a.pth'),
+        ):
+            raise ValueError(text)
+        assert str(caught.value).count('a.pth') == 1
 
 
 def test_missing_folder_is_named():
@@ -136,5 +146,10 @@ def test_tensors_that_do_not_fit_are_named(
         check_same_model(model_state, dict(state_dict=state), 'SCFS')
     text = str(error.value)
     assert f': tensors {problems}. ' in text
+    names = [key.removeprefix('module.') for key in state]
+    held = dict.fromkeys(name.split('.')[0] for name in names)
+    needed = dict.fromkeys(key.split('.')[0] for key in model_state)
+    parts = f'SCFS with {", ".join(needed)}, but has {", ".join(held)}: '
+    assert (parts in text) == ([*held] != [*needed])
     assert 'Resume with the config that wrote it' in text
     assert 'without --resume' in text

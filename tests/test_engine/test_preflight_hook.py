@@ -179,10 +179,13 @@ def test_batches_of_one(norm, monkeypatch):
 
 
 def test_checkpoint_of_another_algorithm():
-    runner, hook = SimpleNamespace(model=moco()), PreflightHook()
+    cfg = dict(load_from='run/epoch_9.pth')
+    runner, hook = SimpleNamespace(model=moco(), cfg=cfg), PreflightHook()
+    runner.work_dir = 'run'
     hook.after_load_checkpoint(runner, dict(state_dict=moco().state_dict()))
     with pytest.raises(
-        ValueError, match=r'not one of this MoCo: .*e.g. queue'
+        ValueError,
+        match=r"'run/epoch_9.pth': .*not one of this MoCo with.*e.g. queue",
     ):
         hook.after_load_checkpoint(
             runner, dict(state_dict=simclr().state_dict())

@@ -299,6 +299,24 @@ def test_what_does_not_fit_is_refused(
     assert [*tmp_path.iterdir()] == [resnet50]
 
 
+def test_a_misspelt_argument_gets_the_nearest(data):
+    message = r"pretrain\(\) has no argument 'step'; did you mean steps\?"
+    with pytest.raises(TypeError, match=message):
+        mmscfs.pretrain(data / 'images', step=20)
+    message = r"finetune\(\) has no argument 'pretraind'; did you mean pretra"
+    with pytest.raises(TypeError, match=message):
+        mmscfs.finetune(data / 'boxes.json', pretraind='a.pth')
+
+
+def test_a_trial_is_not_judged(data, tmp_path):
+    """The monitor looks as late as in the shortest run known to learn."""
+    for steps, expected in ((14, (214, 64)), (6_000, (1_000, 200))):
+        path = tmp_path / f'{steps}.py'
+        write_pretraining(data / 'images', path, machine=CPU, steps=steps)
+        monitor = Config.fromfile(path).default_hooks.collapse_monitor
+        assert (monitor.begin, monitor.window) == expected
+
+
 def test_a_refused_run_leaves_no_config(data, tmp_path, monkeypatch):
     """The corrected call is not in its own way; another folder is named."""
     monkeypatch.chdir(tmp_path)

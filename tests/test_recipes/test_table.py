@@ -2,6 +2,7 @@
 """The table of settings, and what it makes of folders and machines."""
 
 import csv
+import struct
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mmscfs.recipes import (
     look_at_images,
     look_at_machine,
     step_memory,
+    table,
 )
 from mmscfs.recipes.table import TABLE, Images, view_sizes
 
@@ -166,9 +168,56 @@ def write_images(folder, count):
 def test_a_folder_is_counted_and_measured(tmp_path):
     write_images(tmp_path / 'many', 400)
     (tmp_path / 'many/notes.txt').touch()
-    (tmp_path / 'many/broken.jpg').write_bytes(b'no image')
+    for name, content in (
+        ('broken.jpg', b'no image'),
+        ('empty.png', b''),
+        ('cut.tif', b'II*\0\x08\0\0\0'),
+    ):
+        (tmp_path / 'many' / name).write_bytes(content)
+    # Those that Pillow does not read, but the run does.
+    (tmp_path / 'many/2000.jp2').write_bytes(b'\0\0\0\x0cjP  \r\n\x87\n')
+    # 80 x 90 px of five channels of 16 bits.
+    tags = {256: 80, 257: 90, 258: 16, 277: 5}
+    parts = [struct.pack('<HHII', tag, 3, 1, tags[tag]) for tag in tags]
+    start = struct.pack('<2sHIH', b'II', 42, 8, len(tags))
+    content = start + b''.join(parts) + bytes(4)
+    (tmp_path / 'many/bands.tif').write_bytes(content)
     found = look_at_images(tmp_path / 'many')
-    assert found == (tmp_path / 'many', 401, 70)
+    assert found == (tmp_path / 'many', 402, 70, 3)
+
+
+def test_of_many_files_some_are_opened(tmp_path, monkeypatch):
+    write_images(tmp_path / 'many', 250)
+    for name in ('-a.jpg', '-b.jpg'):
+        (tmp_path / 'many' / name).touch()
+    # Every third file of 252: with the first, but not the second.
+    monkeypatch.setattr(table, 'LOOKED_AT', 100)
+    assert look_at_images(tmp_path / 'many') == (
+        *(tmp_path / 'many', 251, 70, 1),
+    )
+
+
+@pytest.mark.parametrize(
+    ('asked', 'steps', 'text'),
+    [
+        (None, 317 * 6, ''),
+        (600, 600, ''),
+        # 6 steps an epoch, and two epochs at least.
+        (6, 12, '12 steps, not 6: a run has whole epochs, here of 6 steps'),
+        (1_000, 1_002, '1,002 steps, not 1,000: a run has whole epochs'),
+    ],
+)
+def test_a_length_that_was_rounded_says_so(asked, steps, text):
+    settings = choose(images(404), CPU, asked)
+    assert settings.steps == steps
+    assert settings.other_length.startswith(text)
+    assert bool(settings.other_length) == bool(text)
+
+
+def test_damaged_files_count_as_the_run_counts_them():
+    # 404 files are 6 steps of 64; 380 images alone would be 5.
+    some = images(380)._replace(damaged=24)
+    assert choose(some, CPU, 600).steps == 600
 
 
 @pytest.mark.parametrize(

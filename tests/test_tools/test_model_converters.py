@@ -178,7 +178,6 @@ def test_wrong_out(checkpoint, tmp_path, capsys, out, options, words):
 @pytest.mark.parametrize(
     ('content', 'options', 'words'),
     [
-        (None, [], 'no checkpoint '),
         (b'not a checkpoint', [], 'is damaged'),
         ({}, [], 'holds no weights (its entries: none)'),
         (
@@ -204,7 +203,7 @@ def test_wrong_checkpoint(
     source, out = tmp_path / 'given.pth', tmp_path / 'out.pth'
     if isinstance(content, bytes):
         source.write_bytes(content)
-    elif content is not None:
+    else:
         torch.save(content, source)
     if overwrite:
         out.write_bytes(b'precious')

@@ -106,7 +106,6 @@ def test_a_terminated_tool_ends_its_command(tmp_path):
             '--weight-decay -0.1 must be 0 or more',
         ),
         ('grid', '--network student', '--network requires --pretrained'),
-        ('grid', '--pretrained no.pth', "--pretrained: no file 'no.pth'"),
     ],
     indirect=['start'],
 )

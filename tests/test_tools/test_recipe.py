@@ -9,6 +9,12 @@ from detection_data import make_coco
 from digit_runs import save_checkpoint
 
 TOOL = 'tools/recipe.py'
+OUT = ('images', '--out', 'my.py')
+MEMORY = ('--gpus', '1', '--gpu-memory')
+DETECTOR = (
+    *('--detector', 'any.json', '--out', 'my.py'),
+    *('--pretrained', 'any.json'),
+)
 
 
 @pytest.fixture
@@ -36,11 +42,28 @@ def test_a_config_and_what_follows(folder):
     assert (folder / 'my.py').is_file()
 
 
+def test_what_differs_from_what_was_asked_is_said(folder):
+    for i in range(3):
+        (folder / f'images/bad{i}.jpg').write_bytes(b'no image')
+    done = call(TOOL, 'images', '--out', 'my.py', '--steps', 3, cwd=folder)
+    assert not done.returncode, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0] == 'my.py: SCFS for 100 images'
+    (left_out,) = (line for line in lines if line.startswith('  left out '))
+    assert left_out.startswith('  left out 3 files that cannot be opened: ')
+    assert 'check_dataset.py images --decode names them' in left_out
+    (rounded,) = (line for line in lines if line.startswith('  rounded '))
+    # 103 // 48 = 2 steps an epoch.
+    assert ' 4 steps, not 3: a run has whole epochs, here of 2 ' in rounded
+
+
 def test_a_config_for_other_machines(folder):
     options = ('--gpus', 8, '--gpu-memory', 80)
     done = call(TOOL, 'images', '--out', 'my.py', *options, cwd=folder)
     assert not done.returncode, done.output
     assert '  tools/dist_train.sh my.py 8\n' in done.stdout
+    assert 'left out' not in done.stdout
+    assert 'rounded' not in done.stdout
     assert ' no step can be timed on this machine' in done.stdout
     text = (folder / 'my.py').read_text()
     assert '    num_workers=8,\n' in text  # as in the paper's config
@@ -69,21 +92,38 @@ def test_a_detector_and_what_follows(folder):
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
-        (['none', '--out', 'my.py'], "no folder 'none'"),
         (['empty', '--out', 'my.py'], 'no image in '),
-        (['images', '--out', 'there.py'], "'there.py' exists: name another"),
-        (['images', '--out', 'no/my.py'], 'the folder does not exist'),
-        (['images', '--out', 'my.txt'], 'a config ends with .py'),
-        (['images', '--out', 'my.py', '--gpus', '2'], 'with --gpu-memory'),
-        (['images', '--out', 'my.py', '--gpus', '-1'], 'at least 0'),
-        (['images', '--out', 'my.py', '--labeled', 'images'], "'train'"),
-        (['images', '--out', 'my.py', '--val', 'a'], '--val is for --detec'),
-        (['--out', 'my.py'], 'name a folder of images, or --detector'),
-        (['--detector', 'a', '--out', 'my.py'], 'requires --pretrained'),
+        (['images', '--out', 'my.txt'], "--out: 'my.txt': a config ends wi"),
+        ([*OUT, '--steps', '0'], '--steps: 0 must be a whole number >= 2'),
+        ([*OUT, '--steps', 'ten'], '--steps: ten must be a whole number'),
+        ([*OUT, '--steps', '-3'], '--steps: -3 must be a whole number'),
+        ([*OUT, '--steps'], '--steps: expected one argument'),
+        ([*OUT, '--gpus', '2'], '--gpus 2: this machine has no GPU to look'),
+        ([*OUT, '--gpus', '-1'], '--gpus: -1 must be a whole number >= 0'),
+        ([*OUT, '--gpus', 'all'], '--gpus: all must be a whole number >= 0'),
+        ([*OUT, '--gpu-memory', '80'], '--gpu-memory 80: this machine has no'),
+        ([*OUT, *MEMORY, '0'], "--gpu-memory: '0' must be GiB above 0"),
+        ([*OUT, *MEMORY, 'inf'], "--gpu-memory: 'inf' must be GiB above 0"),
+        ([*OUT, *MEMORY, '24G'], "--gpu-memory: '24G' must be GiB above 0"),
+        ([*OUT, *MEMORY, '0.8'], '0.8 GiB of free GPU memory do not hold'),
+        ([*OUT, '--gpu-memory', '8', '--gpus', '0'], '--gpus 0 says CPU'),
+        ([*OUT, '--val', 'any.json'], '--val is for --detector: leave it out'),
+        ([*OUT, '--images', 'images'], '--images is for --detector'),
+        ([*OUT, '--val-images', 'images'], '--val-images is for --detector'),
+        ([*OUT, '--pretrained', 'any.json'], '--pretrained is for --detector'),
+        ([*OUT, '--detector', 'any.json'], 'and --detector any.json are two'),
+        (OUT[1:], 'name a folder of images, or --detector'),
+        (['images'], 'the following arguments are required: --out'),
+        ([*DETECTOR[:4]], '--detector requires --pretrained CHECKPOINT'),
+        ([*DETECTOR, '--labeled', 'labeled'], '--labeled is for a pre-train'),
+        ([*DETECTOR, '--val-images', 'images'], '--val-images is for --val'),
+        (DETECTOR, "refused checkpoint 'any.json': it is damaged, or holds"),
     ],
 )
 def test_refusals(folder, words, message):
     (folder / 'empty').mkdir()
-    (folder / 'there.py').touch()
+    for name in ('train', 'val'):
+        (folder / 'labeled' / name).mkdir(parents=True)
+    (folder / 'any.json').write_text('{}')
     assert message in refusal(TOOL, *words, cwd=folder)
     assert not (folder / 'my.py').exists()

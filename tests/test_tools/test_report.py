@@ -85,9 +85,9 @@ def test_where_the_page_lies(capsys):
 @pytest.mark.parametrize(
     ('args', 'words'),
     [
-        (['a', 'absent'], "'absent' is not the work directory of a run"),
-        (['a', 'empty'], 'Name the folder given as --work-dir'),
-        (['a', 'file'], 'it lacks <timestamp>/vis_data/config.py'),
+        (['a', 'absent'], "no folder 'absent': '.' has "),
+        (['a', 'empty'], 'it lacks <timestamp>/vis_data/config.py'),
+        (['a', 'file'], "no folder 'file': name a folder"),
         (['damaged'], 'damaged/20260101_000000/vis_data/config.py'),
         (['a', '--out', 'a/epoch_1.pth'], 'must end in .html'),
         (['a', '--out', 'taken.html'], 'remove it'),

@@ -90,8 +90,6 @@ def test_options_reach_the_config(small_options, tmp_path):
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
-        (['configs/none.py'], "no config file 'configs/none.py'"),
-        ([TRAIN[1], '--resume', 'no.pth'], "no checkpoint 'no.pth'"),
         ([TRAIN[1], '--launcher', 'slurm'], '--launcher=slurm needs GPUs'),
         ([TRAIN[1], '--resume', '--overwrite'], 'mutually exclusive'),
         ([TRAIN[1], '--network=teacher'], '--network requires'),
@@ -111,7 +109,7 @@ def test_a_rate_without_its_batch_size_is_named(tmp_path):
 def test_missing_data_are_named(small_options, tmp_path):
     missing = f'train_dataloader.dataset.data_root={tmp_path}/missing'
     error = refusal(*TRAIN, *small_options, missing)
-    assert re.search(r"no folder '.*missing/train' .*point train_data", error)
+    assert f"dataset.data_root: no folder '{tmp_path}/missing': " in error
     error = refusal(*TRAIN, *small_options, 'model.type=SCSF')
     assert error.startswith('error: SCSF is not in the mmpretrain::model regi')
 

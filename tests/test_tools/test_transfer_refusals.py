@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """What a detector does not start from, or is not tested with."""
 
+import re
 from pathlib import Path
 
 import mmdet
@@ -37,7 +38,7 @@ def bad_checkpoint(request, tmp_path, pretrained):
     [
         ('missing', [], 'no checkpoint'),
         ('truncated', [], 'is damaged'),
-        ('detector', [], 'checkpoint of a detector (rpn_head)'),
+        ('detector', [], "': this is the checkpoint of a detector (rpn_head"),
         ('no teacher', ['--network', 'teacher'], 'has no teacher'),
     ],
     indirect=['bad_checkpoint'],
@@ -50,6 +51,7 @@ def test_bad_checkpoint_stops_before_the_run(
         *(*options, '--work-dir', work_dir, *coco_options(digit_scenes)),
     )
     assert message in error
+    assert str(bad_checkpoint) in error
     assert not work_dir.exists()
 
 
@@ -105,5 +107,7 @@ def test_wrong_model_is_not_tested(digit_scenes, pretrained, work_dir):
         *('tools/test.py', DETECT, pretrained, '--work-dir', work_dir),
         *coco_options(digit_scenes),
     )
-    assert 'not one of this MaskRCNN' in error
+    name = f'checkpoint {str(pretrained)!r}: the checkpoint is not one of '
+    assert error.startswith(f'error: {name}this MaskRCNN with backbone, neck,')
+    assert re.search(r', but has .*\bteacher\b.*: tensors ', error)
     assert not work_dir.exists()

@@ -192,7 +192,7 @@ def test_search_takes_a_config_for_a_checkpoint_without(
     path, out = tmp_path / 'bare.pth', tmp_path / 'maps.png'
     save(scfs_cfg, path, cfg=None)
     words = [image, '--checkpoint', path, '--out', out]
-    refuses('vis_search', *words, match='bare.pth: it holds no config')
+    refuses('vis_search', *words, match="bare.pth': it holds no config")
     config = tmp_path / 'config.py'
     tiny_run.dump(config)
     assert run('vis_search', *words, '--config', config) == 0
@@ -238,7 +238,7 @@ def test_networks_that_have_diverged_are_refused(
         torch.save(content, path)
         if words[0] == 'vis_tsne':
             words += knn_options(image_folder)
-        refuses(*words, '--out', out, match='nan.pth: .*not finite')
+        refuses(*words, '--out', out, match="nan.pth': .*not finite")
         assert not out.exists()
 
 
@@ -272,7 +272,7 @@ def test_search_refuses_what_it_cannot_draw(
         ([image, *good[:2], '--out', folder], 'is a folder'),
         (
             [image, '--checkpoint', flat, *good[2:]],
-            'flat.pth: its VisionTransformer has no search layers',
+            "flat.pth': its VisionTransformer has no search layers",
         ),
     ):
         refuses('vis_search', *words, match=expected)
@@ -304,13 +304,13 @@ def test_browse_views_refuses(tiny_run, tmp_path, refuses):
         ([config], 'has no MultiCrop and makes no list'),
         ([KNN], 'has no train_dataloader'),
         ([config, '--cfg-options', gone], 'gone'),
-        ([f'mmscfs::{name}'], f"no config 'mmscfs::{name}': the names are"),
-        (['mmdet::none.py'], 'config mmdet::none.py cannot be read'),
+        ([f'mmscfs::{name}'], f"no config file 'mmscfs::{name}': '"),
+        (['mmdet::none.py'], "no config file 'mmdet::none.py'"),
     ):
         refuses('browse_views', *words, '--out', out, match=expected)
     name = 'mmscfs::detection/digits/' + name
     command = importlib.import_module('picture_command')
-    assert Path(command.read_config(name).filename).samefile(DETECTOR)
+    assert Path(command.config(name)).samefile(DETECTOR)
 
 
 def test_images_of_any_name(tiny_run, image_folder, tmp_path):
@@ -361,7 +361,7 @@ def test_tsne_refuses(pretrained, checkpoint, tmp_path, refuses):
         ([*good, *out, '--number', '2'], '--number: 2 must be a whole num'),
         ([*good, *out, '--cfg-options', gone], 'gone'),
         ([KNN, '--pretrained', checkpoint, *out], 'does not fit'),
-        ([KNN, '--pretrained', other, *out], 'other.pth: '),
+        ([KNN, '--pretrained', other, *out], "other.pth': "),
         (
             [ROOT / 'configs/scfs_r50.py', '--pretrained', checkpoint, *out],
             'has no test_dataloader',
@@ -416,7 +416,8 @@ def test_detections_of_two_checkpoints(tmp_path, refuses, drawn):
     pairs = ['--checkpoints', f'a={paths[0]}']
     refuses(
         *('vis_detections', *good, *pairs),
-        match='one.pth: the checkpoint is not one of this MaskRCNN.*'
+        match="one.pth': the checkpoint is not one of this MaskRCNN with "
+        'backbone, .*, but has weight: .*'
         'Name the config that wrote it',
     )
     refuses(

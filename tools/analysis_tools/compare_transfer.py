@@ -19,6 +19,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from command_line import make_parser
+from command_paths import folder
+
 FOOTER = 'Scores of runs are those of their last validation, not the best.'
 EXAMPLES = """
 examples:
@@ -29,14 +33,11 @@ examples:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         'runs',
         nargs='+',
+        type=folder,
         metavar='RUN',
         help='work directory of a detection run, or of tools/test.py',
     )

@@ -20,6 +20,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from command_line import make_parser
+from command_paths import folder
+
 WATCH = 30.0  # seconds
 EXAMPLES = """
 examples:
@@ -54,15 +58,11 @@ def seconds(text: str) -> float:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         'runs',
         nargs='+',
-        type=Path,
+        type=folder,
         metavar='WORK_DIR',
         help='work directory of a run',
     )
@@ -87,8 +87,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.out is None:
         first = args.runs[0]
         several = len(args.runs) > 1
-        folder = first.resolve().parent if several else first
-        args.out = folder / 'report.html'
+        above = first.resolve().parent if several else first
+        args.out = above / 'report.html'
     if args.out.suffix not in ('.html', '.htm'):
         parser.error(
             f'--out {args.out}: the name must end in .html, so that the page '

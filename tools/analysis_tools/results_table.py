@@ -15,6 +15,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from command_line import make_parser
+from command_paths import run_or_file
+
 FOOTER = (
     'Scores in percent; of trainings those of the last validation, not the '
     'best.'
@@ -35,14 +39,11 @@ examples:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         'results',
         nargs='+',
+        type=run_or_file,
         metavar='RESULT_OR_FOLDER',
         help='JSON file of a result, or a folder of some, at any depth',
     )

@@ -19,6 +19,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from command_line import make_parser
+from command_paths import folder
+
 NAMES = (
     'in1k, in100, in1k-1percent, in1k-10percent, coco, voc0712, voc07, '
     'cifar10, cifar100, cub200, cars, aircraft, pets'
@@ -39,21 +43,15 @@ exit code: 0 complete, 1 incomplete, 2 wrong call
 """
 
 
-def parse_args(
-    argv: Sequence[str] | None,
-) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         'name', nargs='?', metavar='NAME', help=f'{NAMES}; or a folder'
     )
     parser.add_argument(
         '--root',
-        type=Path,
+        type=folder,
         metavar='FOLDER',
         help="where the data set is (default: where the configs' data_root "
         'says, below data/)',
@@ -78,7 +76,15 @@ def parse_args(
         parser.error(f'--decode {args.decode} must be a number of images')
     if args.list == bool(args.name):
         parser.error('give the NAME of a data set, a folder, or --list')
-    return args, parser
+    if not (args.list or args.name in NAMES.split(', ')):
+        try:
+            folder(args.name)
+        except argparse.ArgumentTypeError as error:
+            parser.error(
+                f'unknown data set {args.name!r}: choose one of {NAMES}, or '
+                f'name a folder of images ({error})'
+            )
+    return args
 
 
 def print_layout(
@@ -138,7 +144,7 @@ def check(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code."""
-    args, parser = parse_args(argv)
+    args = parse_args(argv)
 
     # After parsing, so that --help and a wrong option answer at once.
     from mmscfs.datasets.checks.published import known_datasets, own_images
@@ -150,14 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, dataset in known.items():
             print_layout(console, name, dataset, Path(dataset['root']))
         return 0
-    if args.name not in known and Path(args.name).is_dir():
-        known = {args.name: own_images(args.name)}
-    if args.name not in known:
-        parser.error(
-            f'unknown data set {args.name!r}: choose one of '
-            f'{", ".join(known)}, or name a folder of images'
-        )
-    dataset = known[args.name]
+    dataset = known.get(args.name) or own_images(args.name)
     root = args.root or Path(dataset['root'])
     try:
         complete = check(console, args.name, dataset, root, args.decode)

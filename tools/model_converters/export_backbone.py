@@ -13,6 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from command_line import add_network_option, make_parser
+from command_paths import checkpoint
+
 # Also the defaults of --format: the first that has OUT's suffix.
 FORMATS = ('openmmlab', 'torchvision', 'timm', 'detectron2')
 RESNET_WIDTH = 64  # channels of conv1, unless a ResNet was made narrow
@@ -58,15 +62,11 @@ OUT is as it was unless the code is 0.
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a wrong option exits with code 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__, EPILOG)
     parser.add_argument(
         'checkpoint',
         metavar='CHECKPOINT',
-        type=Path,
+        type=checkpoint,
         help='checkpoint, or weights, to take it from',
     )
     parser.add_argument('out', metavar='OUT', type=Path, help='file to write')
@@ -76,15 +76,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="names of the tensors (default: by OUT's suffix, detectron2 "
         'for .pkl, else openmmlab)',
     )
-    parser.add_argument(
-        '--network',
-        choices=['teacher', 'student'],
-        help='which network (default: the teacher where there is one)',
-    )
+    add_network_option(parser)
     parser.add_argument(
         '--overwrite', action='store_true', help='replace OUT if it exists'
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.checkpoint = Path(args.checkpoint)
+    return args
 
 
 def choose_format(out: Path, name: str | None) -> str:
@@ -140,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         describe_source,
         encode,
         find_backbone,
+        naming,
         read_checkpoint,
         write_atomically,
     )
@@ -147,19 +146,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         target = choose_format(args.out, args.format)
         check_out(args.out, args.checkpoint, args.overwrite)
-        checkpoint = read_checkpoint(args.checkpoint)
-        try:
-            found = find_backbone(checkpoint, args.network)
+        content = read_checkpoint(args.checkpoint)
+        with naming(args.checkpoint):
+            found = find_backbone(content, args.network)
             state = convert(found, target)
-        except ValueError as error:
-            raise ValueError(f'{args.checkpoint}: {error}') from error
-        meta = describe_source(args.checkpoint, checkpoint, found)
-        content = encode(state, target, args.out.suffix, meta)
+        meta = describe_source(args.checkpoint, content, found)
+        encoded = encode(state, target, args.out.suffix, meta)
     except (OSError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     try:
-        write_atomically(args.out, content)
+        write_atomically(args.out, encoded)
     except OSError as error:
         print(f'error: cannot write {args.out}: {error}', file=sys.stderr)
         return 1
@@ -168,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     print(
         f'{args.out}: {target} backbone from {found}, {len(state)} tensors, '
-        f'{len(content) / 1e6:.1f} MB'
+        f'{len(encoded) / 1e6:.1f} MB'
     )
     width = len(found.state.get('conv1.weight', range(RESNET_WIDTH)))
     if target != 'openmmlab' and width != RESNET_WIDTH:

@@ -3,8 +3,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,15 @@ from command_line import (
     make_parser,
     read_config,
 )
+from command_paths import checkpoint, config, existing
 
 __all__ = [  # for the commands
     'add_network_option',
     'add_pretrained_options',
     'at_least',
+    'checkpoint',
+    'config',
+    'existing',
     'read_config',
 ]
 
@@ -46,7 +49,9 @@ def picture_parser(
     """
     parser = make_parser(description, examples)
     if what:
-        parser.add_argument('config', help=f'{what}, a file or mmscfs::NAME')
+        parser.add_argument(
+            'config', type=config, help=f'{what}, a file or mmscfs::NAME'
+        )
         add_cfg_options(parser, example)
     parser.add_argument(
         '--out',
@@ -79,21 +84,6 @@ def png(text: str) -> Path:
             'mistake'
         )
     return Path(text)
-
-
-@contextmanager
-def naming(checkpoint: str) -> Iterator[None]:
-    """Name the checkpoint in what is wrong with it.
-
-    Raises:
-        ValueError: The same as inside.
-    """
-    try:
-        yield
-    except ValueError as error:
-        if checkpoint in str(error):
-            raise
-        raise ValueError(f'checkpoint {checkpoint}: {error}') from error
 
 
 def write_pictures(

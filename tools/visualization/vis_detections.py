@@ -13,6 +13,7 @@ from pathlib import Path
 
 from picture_command import (
     add_number_option,
+    checkpoint,
     picture_parser,
     read_config,
     write_pictures,
@@ -72,7 +73,7 @@ def named(text: str) -> tuple[str, str]:
             f'{text!r}: give name=checkpoint, e.g. '
             'random=work_dirs/random/epoch_12.pth'
         )
-    return name, path
+    return name, checkpoint(path)
 
 
 def draw(args: argparse.Namespace) -> list:

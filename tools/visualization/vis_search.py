@@ -11,11 +11,14 @@ knows it. Two checkpoints stand side by side.
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from picture_command import (
     add_network_option,
-    naming,
+    checkpoint,
+    config,
+    existing,
     picture_parser,
     write_pictures,
 )
@@ -46,11 +49,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a wrong option exits with code 2."""
     parser = picture_parser(__doc__, EXAMPLES, 'search_maps.png')
     parser.add_argument(
-        'images', nargs='+', metavar='IMAGE', help='image file to search in'
+        'images',
+        nargs='+',
+        type=partial(existing, what='image'),
+        metavar='IMAGE',
+        help='image file to search in',
     )
     parser.add_argument(
         '--checkpoint',
         nargs='+',
+        type=checkpoint,
         required=True,
         metavar='CHECKPOINT',
         help='one pre-training checkpoint, or two to compare',
@@ -66,6 +74,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_network_option(parser)
     parser.add_argument(
         '--config',
+        type=config,
         help='config of the pre-training, a file or mmscfs::NAME (default: '
         "the checkpoint's own)",
     )
@@ -136,6 +145,7 @@ def draw(args: argparse.Namespace) -> list:
     from rich.progress import track
     from search_networks import load_network
 
+    from mmscfs.checkpoint import naming
     from mmscfs.visualization import draw_search_maps, search_image
 
     networks = {}
@@ -147,11 +157,11 @@ def draw(args: argparse.Namespace) -> list:
     samples = []
     for path in track(args.images, 'searching'):
         found = {}
-        for checkpoint in args.checkpoint:
-            name, search, sizes, load = networks[checkpoint]
+        for source in args.checkpoint:
+            name, search, sizes, load = networks[source]
             image = load(dict(img_path=path))['img']
             shares = box_shares(args.boxes, image, path)
-            with naming(checkpoint):
+            with naming(source):
                 sample = search_image(search, image, shares, *sizes)
             # The same checkpoint twice is a pair, too.
             found[name + ' ' * (name in found)] = sample.found['']

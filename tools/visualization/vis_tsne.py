@@ -16,7 +16,6 @@ from pathlib import Path
 from picture_command import (
     add_number_option,
     add_pretrained_options,
-    naming,
     picture_parser,
     read_config,
     write_pictures,
@@ -94,6 +93,7 @@ def load(args: argparse.Namespace):
     from mmengine.runner import Runner
     from mmpretrain.registry import DATASETS, MODELS
 
+    from mmscfs.checkpoint import naming
     from mmscfs.engine import prepare_config, start_from
     from mmscfs.visualization import spread
 
@@ -134,6 +134,7 @@ def draw(args: argparse.Namespace) -> list:
     import numpy as np
     from rich.console import Console
 
+    from mmscfs.checkpoint import naming
     from mmscfs.engine.loops import extract_features
     from mmscfs.visualization import draw_embedding, embed, write_points
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
-from mmscfs.checkpoint import check_same_model
+from mmscfs.checkpoint import check_same_model, naming
 from mmscfs.datasets import KeyedSampler
 from mmscfs.models.selfsup.moco_co2 import check_queue_length
 from mmscfs.models.utils import (
@@ -60,7 +60,10 @@ class PreflightHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check that the checkpoint is one of this algorithm."""
         model = unwrapped_model(runner)
-        check_same_model(model.state_dict(), checkpoint, type(model).__name__)
+        with naming(runner.cfg.get('load_from') or runner.work_dir):
+            check_same_model(
+                model.state_dict(), checkpoint, type(model).__name__
+            )
 
     def before_train(self, runner: Runner) -> None:
         """Check batches and views."""

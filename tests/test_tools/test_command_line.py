@@ -1,0 +1,60 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""What a command says before and while it fails."""
+
+import sys
+
+import pytest
+from commands import load_tool
+
+from mmscfs.datasets.transforms.loading import UnreadableImageError
+
+# As torch hands on the error of a loader's worker.
+WORKERS = (
+    'Caught UnreadableImageError in DataLoader worker process 0.\n'
+    'Original Traceback (most recent call last):\n'
+    'mmscfs.UnreadableImageError: cannot read image a.jpg: empty; repair it\n'
+)
+
+
+@pytest.fixture(scope='module')
+def tool():
+    return load_tool('command_line')
+
+
+def run_iter(error):
+    """Fail in a function that is called as those of a training loop."""
+    raise error
+
+
+@pytest.mark.parametrize('text', [WORKERS, WORKERS.split(': ', 1)[1]])
+def test_an_image_that_cannot_be_read_is_one_line(tool, text):
+    with pytest.raises(SystemExit) as caught, tool.errors_in_one_line():
+        run_iter(UnreadableImageError(text))
+    message = 'error: cannot read image a.jpg: empty; repair it'
+    assert caught.value.code == message
+
+
+@pytest.mark.parametrize(
+    'error',
+    [ValueError('any'), type('UnreadableImageError', (ValueError,), {})('a')],
+)
+def test_other_errors_of_a_step_keep_their_traceback(tool, error):
+    with (
+        pytest.raises(ValueError, match='^a') as caught,
+        tool.errors_in_one_line(),
+    ):
+        run_iter(error)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ('is_terminal', 'rank', 'text'),
+    [(True, '0', 'reading a.py ...\n'), (True, '1', ''), (False, '0', '')],
+)
+def test_a_terminal_is_told_what_begins(
+    tool, monkeypatch, capsys, is_terminal, rank, text
+):
+    monkeypatch.setenv('RANK', rank)
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: is_terminal)
+    tool.announce('reading a.py')
+    assert capsys.readouterr().err == text
