@@ -107,8 +107,9 @@ def detector(tmp_path):
     cfg = Config.fromfile(DETECTOR)
     make_data(cfg, tmp_path / 'scenes', tuple('0123456789'))
     shrink(cfg)
-    cfg.log_level, cfg.filename = 'INFO', 'configs/my det.py'
-    cfg.work_dir = str(tmp_path / 'work')
+    cfg.log_level, cfg.work_dir = 'INFO', str(tmp_path / 'work')
+    cfg.dump(tmp_path / 'my det.py')
+    cfg = Config.fromfile(tmp_path / 'my det.py')
     prepare_config(cfg)
     return cfg
 
@@ -123,14 +124,13 @@ def test_a_detectors_screen(detector, capsys):
         assert text in file, text
     assert screen.count('coco/bbox_mAP: ') == 1
     assert len(screen.splitlines()) <= 25
-    work = detector.work_dir
+    work, config = detector.work_dir, f"'{detector.filename}'"
     checkpoint = f'{work}/iter_1.pth'
     assert screen.splitlines()[-4:] == [
         f'  checkpoint   {checkpoint}',
-        f"  next         python tools/test.py 'configs/my det.py' "
-        f'{checkpoint}',
-        f"  next         python tools/detect.py 'configs/my det.py' "
-        f'{checkpoint} NEW_IMAGES --out {work}/found',
+        f'  next         python tools/test.py {config} {checkpoint}',
+        f'  next         python tools/detect.py {config} {checkpoint} '
+        f'NEW_IMAGES --out {work}/found',
         'a hook of the user',
     ]
 
