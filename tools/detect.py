@@ -147,25 +147,24 @@ def detect(cfg: 'Config', args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     check_writable(file)
     prepare_config(cfg)
-    model = load_detector(cfg, args.checkpoint)
-    classes = model.dataset_meta['classes']
+    detector = load_detector(cfg, args.checkpoint)
     subtitle = f'class and score in percent, from {100 * args.min_score:g} on'
     try:
         for path, picture in track([*images.items()], 'detecting'):
             try:
-                image, found = find_objects(model, path, args.min_score)
+                image, found = find_objects(detector, path, args.min_score)
             except UnreadableImageError as error:
                 print(f'skipped: {error}', file=sys.stderr)
                 skipped += 1
                 continue
             results += [
                 dict(file=path, **result)
-                for result in to_results(found, classes)
+                for result in to_results(found, detector.classes)
             ]
             side = min(max(*image.shape[:2], SIDES[0]), SIDES[1])
             sample = image, {f'found: {len(found.labels)}': found}
             drawn = draw_detections(
-                [sample], classes, Path(path).name, subtitle, side
+                [sample], detector.classes, Path(path).name, subtitle, side
             )
             picture.parent.mkdir(parents=True, exist_ok=True)
             write_png(drawn, picture)

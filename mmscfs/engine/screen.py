@@ -41,6 +41,7 @@ ASIDES = (
     'Checkpoints will be saved to',
     'Exp name:',
     'Operators of mmcv:',
+    'Loads checkpoint by',
     # Of mmdet's metrics, whose figures follow in one line.
     *('Evaluating bbox', 'Evaluating segm', '---------------iou_thr'),
     *('bbox_mAP_copypaste', 'segm_mAP_copypaste'),

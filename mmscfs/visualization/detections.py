@@ -51,6 +51,24 @@ class Detections(NamedTuple):
     masks: np.ndarray | None = None
 
 
+class Detector(NamedTuple):
+    """A trained detector, and how it gets its images.
+
+    Attributes:
+        model (nn.Module): With its weights, on the device.
+        classes (Sequence[str]): The names of its classes.
+        channels (int): Those of its images.
+        load (LoadImage): Loads a file as the config's test images.
+        steps (Compose): All steps of the test images.
+    """
+
+    model: nn.Module
+    classes: Sequence[str]
+    channels: int
+    load: LoadImage
+    steps: Compose
+
+
 # An RGB uint8 image (H, W, 3), and what is in it by name of the detector.
 Sample = tuple[np.ndarray, dict[str, Detections]]
 
@@ -86,12 +104,12 @@ def detect(
         for info in infos
     ]
     for name, path in checkpoints.items():
-        model = load_detector(cfg, path)
+        detector = load_detector(cfg, path)
         for info, (_, found) in track(
             list(zip(infos, samples, strict=True)), f'detecting: {name}'
         ):
             path = info['img_path']
-            _, found[name] = find_objects(model, path, min_score)
+            _, found[name] = find_objects(detector, path, min_score)
     return samples, data.metainfo['classes']
 
 
@@ -101,12 +119,12 @@ def picture_loader(steps: Sequence[Mapping]) -> LoadImage:
 
 
 def find_objects(
-    model: nn.Module, path: str, min_score: float
+    detector: Detector, path: str, min_score: float
 ) -> tuple[np.ndarray, Detections]:
     """Detect objects in an image file.
 
     Args:
-        model (nn.Module): From :func:`load_detector`.
+        detector (Detector): From :func:`load_detector`.
         path (str): The file. It is read as the config's test images are.
         min_score (float): The least score of what is kept.
 
@@ -120,14 +138,13 @@ def find_objects(
     """
     from mmdet.apis import inference_detector  # takes seconds to import
 
-    image = model.load_image(dict(img_path=path))['img']
-    channels = model.cfg.model.backbone.get('in_channels', 3)
-    if image.shape[2] != channels:
+    image = detector.load(dict(img_path=path))['img']
+    if image.shape[2] != detector.channels:
         raise UnreadableImageError(
             f'cannot use image {path}: it has {image.shape[2]} channels, and '
-            f'model.backbone.in_channels={channels}'
+            f'model.backbone.in_channels={detector.channels}'
         )
-    result = inference_detector(model, path, model.test_pipeline)
+    result = inference_detector(detector.model, path, detector.steps)
     objects = result.pred_instances.cpu().numpy()
     objects = objects[objects.scores >= min_score]
     return to_rgb_image(image), Detections(
@@ -149,10 +166,11 @@ def to_results(found: Detections, classes: Sequence[str]) -> list[dict]:
     from pycocotools.mask import encode  # comes with mmdet
 
     results = []
+    scores = np.array(found.scores).tolist()
     for i, (x1, y1, x2, y2) in enumerate(found.boxes.tolist()):
         result = {
             'class': classes[int(found.labels[i])],
-            'score': round(float(found.scores[i]), 4),
+            'score': round(scores[i], 4),
             'bbox': [round(v, 2) for v in (x1, y1, x2 - x1, y2 - y1)],
         }
         if found.masks is not None:
@@ -163,16 +181,12 @@ def to_results(found: Detections, classes: Sequence[str]) -> list[dict]:
     return results
 
 
-def load_detector(cfg: Config, path: str | Path) -> nn.Module:
+def load_detector(cfg: Config, path: str | Path) -> Detector:
     """Return a detector with the weights of a checkpoint, to test it.
 
     Args:
         cfg (Config): The detector's config.
         path (str | Path): The checkpoint.
-
-    Returns:
-        nn.Module: With ``dataset_meta['classes']``, the names of its classes,
-        and ``load_image``, which loads a file as the test images.
 
     Raises:
         OSError, ValueError: The checkpoint cannot be read, or is another
@@ -197,11 +211,14 @@ def load_detector(cfg: Config, path: str | Path) -> nn.Module:
         raise ValueError(f'{path}: {error}') from error
     model.load_state_dict(checkpoint.get('state_dict', checkpoint))
     model.to(get_device())
-    # What inference_detector takes from a model, by mmdet's names.
-    model.cfg, model.dataset_meta = cfg, dict(classes=classes)
-    model.load_image = picture_loader(dataset.pipeline)
-    model.test_pipeline = Compose(dataset.pipeline)
-    return model
+    model.cfg = cfg  # inference_detector looks at it
+    return Detector(
+        model,
+        classes,
+        cfg.model.backbone.get('in_channels', 3),
+        picture_loader(dataset['pipeline']),
+        Compose(dataset['pipeline']),
+    )
 
 
 def class_names(
@@ -229,7 +246,7 @@ def class_names(
     where = f'checkpoint {str(path)!r}'
     if not names:
         where, dataset = next(loader_datasets(cfg, 'test_dataloader'))
-        kind, _ = find_reader(dataset.type)
+        kind, _ = find_reader(dataset['type'])
         metainfo = {**kind.METAINFO, **(dataset.get('metainfo') or {})}
         names = metainfo.get('classes') or ()
     for setting, count in head_classes(cfg.model, 'model', False):
