@@ -21,6 +21,8 @@ from command_line import announce, at_least, make_parser
 from command_paths import checkpoint, existing, file, folder, new_config
 
 if TYPE_CHECKING:
+    from mmengine.config import Config
+
     from mmscfs.recipes import Machine
 
 EXAMPLES = """
@@ -197,11 +199,41 @@ def train_command(args: argparse.Namespace, processes: int) -> str:
     return f'{hide}python tools/train.py {out}'
 
 
-def pretraining(args: argparse.Namespace) -> None:
-    """Write a pre-training, and say what it is and what follows."""
+def print_rows(
+    rows: dict[str, str],
+    cfg: 'Config',
+    steps: int,
+    memory: float,
+    machine: 'Machine',
+) -> None:
+    """Print what a training is, and what it takes: memory, and time here."""
     import torch
 
-    from mmscfs.recipes import GIB, time_step, write_pretraining
+    from mmscfs.recipes import GIB, time_step
+
+    took = 'not known: no step can be timed on this machine'
+    if bool(machine.gpus) == torch.cuda.is_available():
+        seconds = time_step(cfg, TRIED)
+        minutes = seconds * steps / 60
+        took = (
+            f'{minutes:.0f} minutes'
+            if minutes < 90
+            else f'{minutes / 60:.1f} hours'
+        )
+        took = f'about {took}: {TRIED} steps took {seconds:.2f} s each'
+    rows = rows | {
+        'memory': f'about {memory / GIB:.1f} GiB of '
+        f'{machine.memory / GIB:.1f} GiB for each process',
+        'time': took,
+    }
+    for name, value in rows.items():
+        if value:
+            print(f'  {name:8} {value}')
+
+
+def pretraining(args: argparse.Namespace) -> None:
+    """Write a pre-training, and say what it is and what follows."""
+    from mmscfs.recipes import write_pretraining
 
     machine = machine_of(args)
     cfg, settings, images = write_pretraining(
@@ -226,27 +258,12 @@ def pretraining(args: argparse.Namespace) -> None:
         f'{settings.epochs:,} epochs',
         'rounded': settings.other_length,
         'devices': f'{settings.processes} GPU(s)' if machine.gpus else 'CPU',
-        'memory': f'about {settings.memory / GIB:.1f} GiB of '
-        f'{machine.memory / GIB:.1f} GiB for each process',
     }
-    if bool(machine.gpus) == torch.cuda.is_available():
-        seconds = time_step(cfg, TRIED)
-        minutes = seconds * settings.steps / 60
-        took = (
-            f'{minutes:.0f} minutes'
-            if minutes < 90
-            else f'{minutes / 60:.1f} hours'
-        )
-        rows['time'] = f'about {took}: {TRIED} steps took {seconds:.2f} s each'
-    else:
-        rows['time'] = 'not known: no step can be timed on this machine'
     if not images.damaged:
         del rows['left out']
     if settings.processes < machine.gpus:
         rows['devices'] += f' of {machine.gpus}: each needs two images a step'
-    for name, value in rows.items():
-        if value:
-            print(f'  {name:8} {value}')
+    print_rows(rows, cfg, settings.steps, settings.memory, machine)
     work_dir = shlex.quote(f'work_dirs/{Path(args.out).stem}')
     print(
         'next:',
@@ -264,7 +281,7 @@ def detector(args: argparse.Namespace) -> None:
     from mmscfs.recipes import write_detector
 
     machine = machine_of(args)
-    _, values = write_detector(
+    cfg, values = write_detector(
         args.detector,
         args.out,
         pretrained=args.pretrained,
@@ -284,15 +301,21 @@ def detector(args: argparse.Namespace) -> None:
             f'{values["train"].name}. Name a file with --val where images '
             'of one scene must stay together.'
         )
+    steps = values['steps']
+    rows = {
+        'length': f'{steps:,} steps of {values["total"]} images, '
+        f'{values["seen"]:,} epochs',
+        'images': f'{values["shape"][1]} px on the shorter side',
+    }
+    print_rows(rows, cfg, steps, values['memory'], machine)
     work_dir = shlex.quote(f'work_dirs/{Path(args.out).stem}')
     print(
-        f'  length   {values["steps"]:,} steps of {values["total"]} images, '
-        f'{values["seen"]:,} epochs',
-        f'  images   {values["shape"][1]} px on the shorter side',
         'next:',
         f'  {train_command(args, max(machine.gpus, 1))} --pretrained '
         f'{shlex.quote(args.pretrained)}',
         f'  python tools/analysis_tools/report.py {work_dir}',
+        f'  python tools/detect.py {shlex.quote(args.out)} '
+        f'{work_dir}/iter_{steps}.pth NEW_IMAGES --out {work_dir}/found',
         sep='\n',
     )
 

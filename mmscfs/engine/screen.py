@@ -1,10 +1,12 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """What a person reads of a run: little, and first things first."""
 
+import io
 import logging
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import get_world_size, master_only
+from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS
@@ -21,6 +24,7 @@ from mmengine.runner import (
     find_latest_checkpoint,
 )
 from mmpretrain.models import BaseSelfSupervisor
+from torch.utils.data import DataLoader
 
 from mmscfs.datasets.image_files import UNREADABLE
 from mmscfs.ops import check_operators, describe_operators
@@ -38,6 +42,10 @@ ASIDES = (
     'Loads checkpoint by',
     'Exp name:',
     'Operators of mmcv:',
+    'Loads checkpoint by',
+    # Of mmdet's metrics, whose figures follow in one line.
+    *('Evaluating bbox', 'Evaluating segm', '---------------iou_thr'),
+    *('bbox_mAP_copypaste', 'segm_mAP_copypaste'),
 )
 SHOWN = 5  # warnings in the summary
 
@@ -70,8 +78,49 @@ class WarningCollector(logging.Handler):
         self.lines[record.getMessage().strip().split('\n')[0]] = None
 
 
+@contextmanager
+def prints_in_log() -> Iterator[None]:
+    """Put what a library prints into the log file instead of the screen.
+
+    pycocotools prints for each data set and each evaluation.
+    """
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            yield
+    finally:
+        logger = MMLogger.get_current_instance()
+        if printed.getvalue() and logger.log_file:
+            logger.info('\n' + printed.getvalue())
+
+
+class QuietEvaluator(Evaluator):
+    """mmengine's evaluator, whose metrics print into the log file."""
+
+    def evaluate(self, size: int) -> dict:
+        """Return the figures of all metrics."""
+        with prints_in_log():
+            return super().evaluate(size)
+
+
 class ScreenRunner(Runner):
-    """mmengine's runner; its screen has no environment, config and hooks."""
+    """mmengine's runner; its screen has no environment, config and hooks.
+
+    Nor what data sets and metrics print.
+    """
+
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+        """Build a data loader and its data set."""
+        with prints_in_log():
+            return Runner.build_dataloader(*args, **kwargs)
+
+    def build_evaluator(self, evaluator: Any) -> Evaluator:
+        """Build an evaluator of mmengine's type, or a config's own."""
+        with prints_in_log():
+            if isinstance(evaluator, Evaluator) or 'metrics' in evaluator:
+                return super().build_evaluator(evaluator)
+            return QuietEvaluator(evaluator)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build mmengine's logger, whose file has everything."""
@@ -177,10 +226,13 @@ def summarize(runner: Runner, warnings: list[str]) -> str:
 
 def source_of(dataset: Any) -> str:
     """Return the folder or file of a data set."""
-    for name in ('data_root', 'ann_file'):
-        if text := getattr(dataset, name, ''):
-            return str(text)
-    return 'several data sets'
+    if parts := getattr(dataset, 'datasets', None):
+        return f'{len(parts)} data sets'
+    prefix = getattr(dataset, 'data_prefix', None)
+    folders = prefix.values() if isinstance(prefix, Mapping) else [prefix]
+    names = [getattr(dataset, name, '') for name in ('data_root', 'ann_file')]
+    found = [str(name) for name in (*names, *folders) if name]
+    return found[0] if found else type(dataset).__name__
 
 
 def precision_of(runner: Runner) -> str:
@@ -204,9 +256,16 @@ def following(runner: Runner) -> list[str]:
             'python tools/recipe.py --detector ANNOTATIONS --images FOLDER '
             '--pretrained CHECKPOINT --out my_det.py',
         ]
+    commands = []
     if runner.cfg.get('test_dataloader'):
-        return [f'python tools/test.py {config} CHECKPOINT']
-    return []
+        commands.append(f'python tools/test.py {config} CHECKPOINT')
+        if runner.cfg.get('default_scope') == 'mmdet':
+            out = shlex.quote(str(Path(runner.work_dir, 'found')))
+            commands.append(
+                f'python tools/detect.py {config} CHECKPOINT NEW_IMAGES '
+                f'--out {out}'
+            )
+    return commands
 
 
 def build_runner(cfg: Config, changes: Sequence[str] = ()) -> Runner:

@@ -17,10 +17,9 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from mmengine.config import Config
-from mmengine.dataset import default_collate
 from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
+from mmengine.registry import FUNCTIONS, init_default_scope
 from mmpretrain.registry import DATASETS, MODELS
 
 from mmscfs.checkpoint import check_writable, write_atomically
@@ -34,7 +33,7 @@ from mmscfs.engine import (
 )
 from mmscfs.engine.hooks.deferred_runtime_info_hook import read_hub
 from mmscfs.engine.resume.files import lock_work_dir, unlock_work_dir
-from mmscfs.engine.screen import build_runner
+from mmscfs.engine.screen import build_runner, prints_in_log
 from mmscfs.settings import read_config
 from mmscfs.settings.names import nearest
 
@@ -201,11 +200,11 @@ def write_pretraining(
 
 
 def build_model(cfg: Config) -> Any:
-    """Build the model of a pre-training."""
+    """Build the model of a config, as mmengine's runner does."""
     init_default_scope(cfg.default_scope)
-    return MODELS.build(
-        dict(cfg.model, data_preprocessor=cfg.data_preprocessor)
-    )
+    settings = dict(cfg.model)
+    settings.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    return MODELS.build(settings)
 
 
 def time_step(cfg: Config, steps: int = 3) -> float:
@@ -214,22 +213,27 @@ def time_step(cfg: Config, steps: int = 3) -> float:
     Where the loader's workers are slower than the step, theirs count.
 
     Args:
-        cfg (Config): From :func:`write_pretraining`.
+        cfg (Config): From :func:`write_pretraining` or
+            :func:`write_detector`.
         steps (int): How many are timed, after one that is not. Defaults
             to 3.
     """
     model = build_model(cfg).to(get_device()).train()
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     loader = cfg.train_dataloader
-    dataset = DATASETS.build(loader.dataset)
+    with prints_in_log():
+        dataset = DATASETS.build(loader.dataset)
+    keys = [SampleKey(i % len(dataset)) for i in range(loader.batch_size)]
     begin = time.perf_counter()
-    data = [dataset[SampleKey(i)] for i in range(loader.batch_size)]
+    data = [dataset[key] for key in keys]
     loading = (time.perf_counter() - begin) / max(loader.num_workers, 1)
-    batch, seconds = default_collate(data), []
+    collate = loader.get('collate_fn') or dict(type='pseudo_collate')
+    batch, seconds = FUNCTIONS.get(collate['type'])(data), []
     for _ in range(steps + 1):
         begin = time.perf_counter()
         model.train_step(batch, wrapper)
-        model.after_step(0.99)
+        if hasattr(model, 'after_step'):  # of pre-trainings
+            model.after_step(0.99)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begin)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from matplotlib.colors import to_rgb
+from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import DATASETS, MODELS, init_default_scope
@@ -15,7 +16,13 @@ from rich.progress import track
 from torch import nn
 
 from mmscfs.checkpoint import check_same_model, naming, read_checkpoint
-from mmscfs.datasets.transforms.loading import LoadImage, loader_like
+from mmscfs.datasets.checks.common import loader_datasets, short
+from mmscfs.datasets.checks.detection import find_reader, head_classes
+from mmscfs.datasets.transforms.loading import (
+    LoadImage,
+    UnreadableImageError,
+    loader_like,
+)
 from mmscfs.ops import check_operators
 
 from .sheet import HEAD, HEADING, MARGIN, Sheet, color_of, fit
@@ -23,6 +30,7 @@ from .views import spread, to_rgb_image
 
 ANNOTATED = 'annotated'
 PANEL, GAP = 300, 10  # px
+REMEDY = 'Name the config that wrote it: it lies in the work directory'
 NAMES = 26  # px, of the detectors'
 
 
@@ -41,6 +49,24 @@ class Detections(NamedTuple):
     labels: np.ndarray
     scores: np.ndarray | None = None
     masks: np.ndarray | None = None
+
+
+class Detector(NamedTuple):
+    """A trained detector, and how it gets its images.
+
+    Attributes:
+        model (nn.Module): With its weights, on the device.
+        classes (Sequence[str]): The names of its classes.
+        channels (int): Those of its images.
+        load (LoadImage): Loads a file as the config's test images.
+        steps (Compose): All steps of the test images.
+    """
+
+    model: nn.Module
+    classes: Sequence[str]
+    channels: int
+    load: LoadImage
+    steps: Compose
 
 
 # An RGB uint8 image (H, W, 3), and what is in it by name of the detector.
@@ -69,55 +95,165 @@ def detect(
         OSError, ValueError: An image or a checkpoint cannot be read, or a
             checkpoint is another model's.
     """
-    from mmdet.apis import inference_detector  # takes seconds to import
-
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     data = DATASETS.build(cfg.val_dataloader.dataset)
     infos = [data.get_data_info(i) for i in spread(len(data), number)]
-    steps = cfg.val_dataloader.dataset.pipeline
-    load = loader_like(steps) or LoadImage(value_range='percentiles')
+    load = picture_loader(cfg.val_dataloader.dataset.pipeline)
     samples = [
         (to_rgb_image(load(dict(info))['img']), {ANNOTATED: annotated(info)})
         for info in infos
     ]
     for name, path in checkpoints.items():
-        model = load_detector(cfg, path)
+        detector = load_detector(cfg, path)
         for info, (_, found) in track(
             list(zip(infos, samples, strict=True)), f'detecting: {name}'
         ):
-            result = inference_detector(model, info['img_path'])
-            objects = result.pred_instances.cpu().numpy()
-            objects = objects[objects.scores >= min_score]
-            found[name] = Detections(
-                objects.bboxes,
-                objects.labels,
-                objects.scores,
-                objects.get('masks'),
-            )
+            path = info['img_path']
+            _, found[name] = find_objects(detector, path, min_score)
     return samples, data.metainfo['classes']
 
 
-def load_detector(cfg: Config, path: str | Path) -> nn.Module:
-    """Return a detector with the weights of a checkpoint, to test it.
+def picture_loader(steps: Sequence[Mapping]) -> LoadImage:
+    """Return what loads an image, of any kind, as a pipeline's config does."""
+    return loader_like(steps) or LoadImage(value_range='percentiles')
+
+
+def find_objects(
+    detector: Detector, path: str, min_score: float
+) -> tuple[np.ndarray, Detections]:
+    """Detect objects in an image file.
+
+    Args:
+        detector (Detector): From :func:`load_detector`.
+        path (str): The file. It is read as the config's test images are.
+        min_score (float): The least score of what is kept.
+
+    Returns:
+        tuple[np.ndarray, Detections]: The image as RGB uint8 (H, W, 3), and
+        the objects.
 
     Raises:
-        OSError, ValueError: It cannot be read, is another model's, or needs
-            operators of mmcv that are not installed.
+        UnreadableImageError: The file cannot be read, or has other channels
+            than the detector takes.
+    """
+    from mmdet.apis import inference_detector  # takes seconds to import
+
+    image = detector.load(dict(img_path=path))['img']
+    if image.shape[2] != detector.channels:
+        raise UnreadableImageError(
+            f'cannot use image {path}: it has {image.shape[2]} channels, and '
+            f'model.backbone.in_channels={detector.channels}'
+        )
+    result = inference_detector(detector.model, path, detector.steps)
+    objects = result.pred_instances.cpu().numpy()
+    objects = objects[objects.scores >= min_score]
+    return to_rgb_image(image), Detections(
+        objects.bboxes, objects.labels, objects.scores, objects.get('masks')
+    )
+
+
+def to_results(found: Detections, classes: Sequence[str]) -> list[dict]:
+    """Return what was found as JSON has it, with COCO's boxes and masks.
+
+    Args:
+        found (Detections): With scores.
+        classes (Sequence[str]): Names of the classes.
+
+    Returns:
+        list[dict]: Of each object ``class``, ``score``, ``bbox`` (left, top,
+        width and height, px), and ``segmentation`` if there are masks.
+    """
+    from pycocotools.mask import encode  # comes with mmdet
+
+    results = []
+    scores = np.array(found.scores).tolist()
+    for i, (x1, y1, x2, y2) in enumerate(found.boxes.tolist()):
+        result = {
+            'class': classes[int(found.labels[i])],
+            'score': round(scores[i], 4),
+            'bbox': [round(v, 2) for v in (x1, y1, x2 - x1, y2 - y1)],
+        }
+        if found.masks is not None:
+            mask = encode(np.asfortranarray(found.masks[i], np.uint8))
+            counts = mask['counts'].decode()
+            result['segmentation'] = dict(size=mask['size'], counts=counts)
+        results.append(result)
+    return results
+
+
+def load_detector(cfg: Config, path: str | Path) -> Detector:
+    """Return a detector with the weights of a checkpoint, to test it.
+
+    Args:
+        cfg (Config): The detector's config.
+        path (str | Path): The checkpoint.
+
+    Raises:
+        OSError, ValueError: The checkpoint cannot be read, or is another
+            model's, or the model needs operators of mmcv that are not
+            installed.
     """
     checkpoint = read_checkpoint(path)
+    if not cfg.get('test_dataloader'):
+        cfg.test_dataloader = cfg.val_dataloader
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    _, dataset = next(loader_datasets(cfg, 'test_dataloader'))
+    classes = class_names(cfg, checkpoint, path)
     settings = cfg.model.copy()
     settings.pop('init_cfg', None)
     model = MODELS.build(settings).eval()
     check_operators(model)
-    remedy = 'Name the config that wrote it: it lies in the work directory'
     with naming(path):
         check_same_model(
-            model.state_dict(), checkpoint, type(model).__name__, remedy
+            model.state_dict(), checkpoint, type(model).__name__, REMEDY
         )
-    model.load_state_dict(checkpoint['state_dict'])
+    model.load_state_dict(checkpoint.get('state_dict', checkpoint))
     model.to(get_device())
-    model.cfg = cfg  # inference_detector takes the pipeline from it
-    return model
+    model.cfg = cfg  # inference_detector looks at it
+    return Detector(
+        model,
+        classes,
+        cfg.model.backbone.get('in_channels', 3),
+        picture_loader(dataset['pipeline']),
+        Compose(dataset['pipeline']),
+    )
+
+
+def class_names(
+    cfg: Config, checkpoint: Mapping, path: str | Path
+) -> Sequence[str]:
+    """Return the names of a detector's classes.
+
+    Those of the checkpoint, which were trained; the config's if it has none.
+
+    Raises:
+        ValueError: The checkpoint is not a detector's, or of another number
+            of classes than the config's heads.
+    """
+    state = checkpoint.get('state_dict', checkpoint)
+    parts = sorted({str(key).split('.')[0] for key in state})
+    if not any(part.endswith('_head') for part in parts):
+        raise ValueError(
+            f'checkpoint {str(path)!r} is not a detector: it holds '
+            f'{", ".join(parts) or "nothing"}. A pre-training is where a '
+            'detector starts from: train one by tools/train.py --pretrained, '
+            'then name its own checkpoint'
+        )
+    meta = (checkpoint.get('meta') or {}).get('dataset_meta')
+    names = meta.get('classes') if isinstance(meta, Mapping) else None
+    where = f'checkpoint {str(path)!r}'
+    if not names:
+        where, dataset = next(loader_datasets(cfg, 'test_dataloader'))
+        kind, _ = find_reader(dataset['type'])
+        metainfo = {**kind.METAINFO, **(dataset.get('metainfo') or {})}
+        names = metainfo.get('classes') or ()
+    for setting, count in head_classes(cfg.model, 'model', False):
+        if count != len(names):
+            raise ValueError(
+                f'{setting}={count}, but {where} has {len(names)} classes '
+                f'({short(names)}). {REMEDY}'
+            )
+    return names
 
 
 def annotated(info: Mapping) -> Detections:
@@ -150,6 +286,7 @@ def draw_detections(
     classes: Sequence[str],
     title: str = '',
     subtitle: str = '',
+    panel: int = PANEL,
 ) -> np.ndarray:
     """Draw images side by side with what different detectors found.
 
@@ -161,6 +298,7 @@ def draw_detections(
         classes (Sequence[str]): Names of the classes.
         title (str): Defaults to none.
         subtitle (str): Defaults to none.
+        panel (int): Width of a column, px. Defaults to 300.
 
     Returns:
         np.ndarray: RGB uint8 picture.
@@ -171,15 +309,16 @@ def draw_detections(
         >>> picture = draw_detections([(image, dict(mine=found))], ['cat'])
     """
     names = list(samples[0][1])
-    heights = [fit(image, PANEL, PANEL).shape[0] for image, _ in samples]
-    width = 2 * MARGIN + len(names) * (PANEL + GAP) - GAP
+    heights = [fit(image, panel, panel).shape[0] for image, _ in samples]
+    width = 2 * MARGIN + len(names) * (panel + GAP) - GAP
     height = HEAD + NAMES + sum(heights) + GAP * (len(samples) - 1) + MARGIN
     sheet = Sheet(width, height, title, subtitle)
     for i, name in enumerate(names):
-        left, top = MARGIN + i * (PANEL + GAP), HEAD + NAMES
-        sheet.text(left, HEAD, name, HEADING, PANEL, weight='bold')
+        left, top = MARGIN + i * (panel + GAP), HEAD + NAMES
+        sheet.text(left, HEAD, name, HEADING, panel, weight='bold')
         for (image, found), height in zip(samples, heights, strict=True):
-            draw_objects(sheet, image, found[name], classes, left, top, height)
+            place = left, top, panel, height
+            draw_objects(sheet, image, found[name], classes, place)
             top += height + GAP
     return sheet.render()
 
@@ -189,12 +328,13 @@ def draw_objects(
     image: np.ndarray,
     found: Detections,
     classes: Sequence[str],
-    left: int,
-    top: int,
-    height: int,
+    place: tuple[int, int, int, int],
 ) -> None:
-    """Draw an image with boxes, masks, names and scores."""
-    picture = fit(image, PANEL, height)
+    """Draw an image with boxes, masks, names and scores.
+
+    Its place is the left and the top edge, width and height, in px.
+    """
+    picture = fit(image, *place[2:])
     if found.masks is not None:
         for mask, label in zip(found.masks, found.labels, strict=True):
             shown = cv2.resize(
@@ -204,10 +344,10 @@ def draw_objects(
             ).astype(bool)
             ink = 255 * np.array(to_rgb(color_of(int(label))))
             picture[shown] = 0.5 * picture[shown] + 0.5 * ink
-    place = sheet.image(picture, left, top, PANEL, height)
+    frame = sheet.image(picture, *place)
     shares = np.array(found.boxes, float) / (2 * image.shape[1::-1])
     for i, (box, label) in enumerate(zip(shares, found.labels, strict=True)):
         text = classes[int(label)]
         if found.scores is not None:
             text += f' {100 * float(found.scores[i]):.0f}'
-        sheet.outline(place, box, color_of(int(label)), text, above=True)
+        sheet.outline(frame, box, color_of(int(label)), text, above=True)

@@ -3,9 +3,8 @@
 
 import pytest
 import torch
-from classification_data import draw
 from detection_data import make_coco
-from documents import ROOT, printed_files, read_blocks
+from documents import ROOT, printed_files
 from mmdet.registry import MODELS as DETECTORS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -89,24 +88,3 @@ def test_any_detector_is_trained_whole(configs, checkpoint):
     assert len(norms) == 53 + 8
     assert all(norm.training for norm in norms)
     assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
-
-
-def test_new_images_are_looked_at(configs, tmp_path, capsys):
-    cfg = Config.fromfile(configs / 'mask-rcnn_r50-fpn_1x_mine.py')
-    init_default_scope('mmdet')
-    state = DETECTORS.build(cfg.model).state_dict()
-    meta = dict(dataset_meta=dict(classes=cfg.metainfo.classes))
-    path = tmp_path / 'work_dirs' / 'mask-rcnn_r50-fpn_1x_mine/epoch_12.pth'
-    path.parent.mkdir(parents=True)
-    torch.save(dict(state_dict=state, meta=meta), path)
-    draw(tmp_path / 'my/new-images/1.jpg', 0, 1)
-    (text,) = (
-        block.text
-        for block in read_blocks(ROOT / 'docs/en/transfer.md')
-        if 'DetInferencer' in block.text
-    )
-    resize = 'cfg.test_dataloader.dataset.pipeline[1]'
-    small = f'{resize}.scale = (64, 64)\ninferencer = '
-    exec(text.replace('inferencer = ', small, 1), {})
-    assert (tmp_path / 'detections/vis/1.jpg').is_file()
-    assert '] [' in capsys.readouterr().out

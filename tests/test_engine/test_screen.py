@@ -2,12 +2,25 @@
 """What stands on the screen of a run, and what only in its log file."""
 
 import logging
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from detection_data import make_data, shrink
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from mmscfs.engine import prepare_config
-from mmscfs.engine.screen import ScreenFilter, build_runner
+from mmscfs.engine.screen import ScreenFilter, build_runner, source_of
+
+DETECTOR = 'configs/detection/digits/mask-rcnn_r18-w16-fpn_demo_digits.py'
+# What pycocotools and mmdet's metric print and log.
+PRINTED = (
+    *('loading annotations into memory...', 'creating index...', 'Done (t='),
+    *('Loading and preparing results', 'Running per image evaluation...'),
+    *('Accumulating evaluation results...', 'Average Precision  (AP) @'),
+    *('Evaluating bbox...', 'bbox_mAP_copypaste'),
+)
 
 
 def shown(message, level=logging.INFO, **extra):
@@ -86,3 +99,52 @@ def test_one_learning_rate(lines):
         if 'Epoch(train)' in line:
             assert line.count('lr: ') == 1
             assert 'lr: 1.0000e-02' in line
+
+
+@pytest.fixture
+def detector(tmp_path):
+    """A detector's config, cut to a step of two images."""
+    cfg = Config.fromfile(DETECTOR)
+    make_data(cfg, tmp_path / 'scenes', tuple('0123456789'))
+    shrink(cfg)
+    cfg.log_level, cfg.work_dir = 'INFO', str(tmp_path / 'work')
+    cfg.dump(tmp_path / 'my det.py')
+    cfg = Config.fromfile(tmp_path / 'my det.py')
+    prepare_config(cfg)
+    return cfg
+
+
+def test_a_detectors_screen(detector, capsys):
+    build_runner(detector).train()
+    print('a hook of the user')
+    screen = capsys.readouterr().out
+    file = Path(MMLogger.get_current_instance().log_file).read_text()
+    for text in PRINTED:
+        assert text not in screen, text
+        assert text in file, text
+    assert screen.count('coco/bbox_mAP: ') == 1
+    assert len(screen.splitlines()) <= 25
+    work, config = detector.work_dir, f"'{detector.filename}'"
+    checkpoint = f'{work}/iter_1.pth'
+    assert screen.splitlines()[-4:] == [
+        f'  checkpoint   {checkpoint}',
+        f'  next         python tools/test.py {config} {checkpoint}',
+        f'  next         python tools/detect.py {config} {checkpoint} '
+        f'NEW_IMAGES --out {work}/found',
+        'a hook of the user',
+    ]
+
+
+@pytest.mark.parametrize(
+    ('values', 'text'),
+    [
+        (dict(data_root='data/a', ann_file='b.json'), 'data/a'),
+        (dict(data_root='', ann_file='/my/b.json'), '/my/b.json'),
+        (dict(data_root='', data_prefix=dict(img='my/c')), 'my/c'),
+        (dict(data_prefix='my/d'), 'my/d'),
+        (dict(datasets=[1, 2]), '2 data sets'),
+        (dict(), 'SimpleNamespace'),
+    ],
+)
+def test_where_images_come_from(values, text):
+    assert source_of(SimpleNamespace(**values)) == text

@@ -85,6 +85,19 @@ def test_a_detector_and_what_follows(folder):
     assert 'my_det_val.json' in lines[1]
     # Eight images a step: 1,000 steps are 133 epochs of 60.
     assert '  length   1,000 steps of 8 images, 133 epochs' in lines
+    (time,) = (line for line in lines if line.startswith('  time '))
+    _, _, took, unit, *_, seconds, _, _ = time.split()
+    length = dict([('minutes:', 60), ('hours:', 3600)])[unit]
+    # Rounded: to a minute or a tenth of an hour, and to 0.01 s.
+    expected = pytest.approx(1000 * float(seconds) / length, abs=0.7)
+    assert float(took) == expected
+    # 0.84 GiB of libraries, 1 million parameters, and little for small images.
+    assert any('  memory   about 0.9 GiB of ' in line for line in lines)
+    assert lines[-1] == (
+        '  python tools/detect.py my_det.py work_dirs/my_det/iter_1000.pth '
+        'NEW_IMAGES --out work_dirs/my_det/found'
+    )
+    assert 'index' not in done.output  # what pycocotools prints
     train = 'python tools/train.py my_det.py --pretrained epoch_14.pth'
     assert f'  {train}' in lines
 
