@@ -3,15 +3,17 @@
 
 import logging
 import shlex
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import get_world_size, master_only
+from mmengine.dist import get_world_size, is_main_process, master_only
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS
@@ -21,13 +23,14 @@ from mmengine.runner import (
     find_latest_checkpoint,
 )
 from mmpretrain.models import BaseSelfSupervisor
+from torch import nn
 
 from mmscfs.datasets.image_files import UNREADABLE
 from mmscfs.ops import check_operators, describe_operators
 from mmscfs.results import backbone_name, backbone_origin
 
 from .hooks.length_hook import LengthHook
-from .runner_access import unwrapped_model
+from .runner_access import param_groups, unwrapped_model
 
 # How messages begin that nobody can act on.
 ASIDES = (
@@ -39,6 +42,8 @@ ASIDES = (
     'Operators of mmcv:',
 )
 SHOWN = 5  # warnings in the summary
+# What a run is refused with.
+REFUSALS = (ValueError, OSError, SyntaxError, KeyError)
 
 
 class ScreenFilter(logging.Filter):
@@ -70,7 +75,44 @@ class WarningCollector(logging.Handler):
 
 
 class ScreenRunner(Runner):
-    """mmengine's runner; its screen has no environment, config and hooks."""
+    """mmengine's runner, with less on the screen and no trace of a refusal.
+
+    The screen has no environment, config and hooks. A run that is refused
+    before its first step leaves the config in the work directory as it was,
+    and no folder of logs.
+    """
+
+    has_begun = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with self.traceless_if_refused():
+            super().__init__(*args, **kwargs)
+
+    def train(self) -> nn.Module:
+        """Train."""
+        with self.traceless_if_refused():
+            return super().train()
+
+    @contextmanager
+    def traceless_if_refused(self) -> Iterator[None]:
+        """Remove the folder of logs if the run is refused."""
+        try:
+            yield
+        except REFUSALS:
+            folder = getattr(self, '_log_dir', None)
+            if folder and not self.has_begun and is_main_process():
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def begin(self) -> None:
+        """Note that nothing refuses the run, and keep its config."""
+        self.has_begun = True
+        self.dump_config()
+
+    def dump_config(self) -> None:
+        """Write the config to the work directory, once the run begins."""
+        if self.has_begun:
+            super().dump_config()
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build mmengine's logger, whose file has everything."""
@@ -91,9 +133,15 @@ class SummaryHook(Hook):
         self.changes = [*changes]
         self.warnings = WarningCollector()
 
+    def before_test(self, runner: Runner) -> None:
+        """Have the runner keep its config."""
+        if isinstance(runner, ScreenRunner):
+            runner.begin()
+
     @master_only
     def before_train(self, runner: Runner) -> None:
         """Print one block: data, length, rate, precision, device, start."""
+        self.before_test(runner)
         self.begin = time.time()
         runner.logger.removeHandler(self.warnings)
         # A resumed run has the schedules of its checkpoint.
@@ -149,10 +197,7 @@ def summarize(runner: Runner, warnings: list[str]) -> str:
         start = f'all of {cfg.load_from}'
     if cfg.get('resume') and runner.iter:
         start = f'resumed after {done} of {cfg.load_from}'
-    groups = runner.optim_wrapper.param_groups
-    if isinstance(groups, dict):  # of several optimizers
-        groups = [group for own in groups.values() for group in own]
-    rate = max(group.get('initial_lr', group['lr']) for group in groups)
+    rate = max(g.get('initial_lr', g['lr']) for g in param_groups(runner))
     rows = dict(
         model=' '.join([type(model).__name__, backbone_name(backbone)])
         if backbone
