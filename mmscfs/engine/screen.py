@@ -133,15 +133,9 @@ class SummaryHook(Hook):
         self.changes = [*changes]
         self.warnings = WarningCollector()
 
-    def before_test(self, runner: Runner) -> None:
-        """Have the runner keep its config."""
-        if isinstance(runner, ScreenRunner):
-            runner.begin()
-
     @master_only
     def before_train(self, runner: Runner) -> None:
         """Print one block: data, length, rate, precision, device, start."""
-        self.before_test(runner)
         self.begin = time.time()
         runner.logger.removeHandler(self.warnings)
         # A resumed run has the schedules of its checkpoint.
@@ -149,6 +143,13 @@ class SummaryHook(Hook):
         lines = [f'  {"fitted":<12} {text}' for text in changes]
         text = summarize(runner, list(self.warnings.lines))
         say(runner, '\n'.join([text, *lines]))
+
+    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Have the runner keep its config."""
+        if isinstance(runner, ScreenRunner) and not runner.has_begun:
+            runner.begin()
+
+    before_test = before_train_iter
 
     @master_only
     def after_train(self, runner: Runner) -> None:
