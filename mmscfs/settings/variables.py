@@ -9,13 +9,15 @@ import ast
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from .names import CROPS, OTHER_NAMES, no_setting, sections
+from .names import CROPS, OTHER_NAMES, PACKAGES, no_setting, sections
+from .signatures import package_folder
 
 INHERITED = re.compile(r'_base_\.(\w+)')
 # Of the base files as a whole: who knows which variables.
@@ -96,8 +98,9 @@ def unread_variables(file: ConfigFile) -> Iterator[str]:
     """Yield a message for each variable of the config files without effect.
 
     A variable has one if its own file uses it, or by ``_base_`` a file that
-    inherits from it. Files of installed packages may have others, and so may
-    one that a run has written: its values are in their places already.
+    inherits from it. Files of installed packages may have others, also where
+    they were copied to, and so may one that a run has written: its values are
+    in their places already.
 
     Args:
         file (ConfigFile): The config's file.
@@ -118,11 +121,27 @@ def unused(
 ) -> Iterator[tuple[ConfigFile, str]]:
     """Yield each variable that neither its file nor an heir uses."""
     if not file.is_literal and not file.is_installed:
-        for name in sorted(file.sets - file.uses - inherited - sections()):
+        names = file.sets - file.uses - inherited - sections()
+        if names:  # as it may be a copy of a package's file
+            names -= packaged(Path(file.path).name)
+        for name in sorted(names):
             yield file, name
     if not file.inherits_all:
         for base in file.bases:
             yield from unused(base, inherited | file.inherits)
+
+
+@cache
+def packaged(name: str) -> frozenset[str]:
+    """Return the variables of installed packages' configs of a name."""
+    folders = [package_folder(package) for package in PACKAGES]
+    return frozenset().union(
+        *(
+            ConfigFile(str(path)).sets
+            for folder in filter(None, folders)
+            for path in (folder / '.mim' / 'configs').rglob(escape(name))
+        )
+    )
 
 
 def without_effect(file: ConfigFile, name: str, cfg: Config) -> str:

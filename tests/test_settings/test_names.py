@@ -2,6 +2,7 @@
 """Settings that nothing reads, and configs of which each is read."""
 
 import re
+import shutil
 from pathlib import Path
 
 import mmdet
@@ -304,6 +305,36 @@ def test_a_config_that_a_run_has_written_is_taken(read, tmp_path):
     written.write_text(re.sub('^train_datal', 'train_dtal', text, flags=re.M))
     with pytest.raises(ValueError, match='did you mean train_dataloader?'):
         read(written)
+
+
+@pytest.mark.parametrize(
+    ('package', 'name'),
+    [
+        (mmdet, 'fpg/mask-rcnn_r50_fpn_crop640-50e_coco.py'),
+        (mmdet, 'guided_anchoring/ga-fast-rcnn_r50-caffe_fpn_1x_coco.py'),
+        (mmpretrain, 'hornet/hornet-tiny_8xb128_in1k.py'),
+        (mmpretrain, 'lenet/lenet5_mnist.py'),
+    ],
+)
+def test_copies_of_a_packages_configs_may_have_its_variables(
+    package, name, read, tmp_path
+):
+    """As in a clone of its repository; variables that a user adds may not."""
+    configs = Path(package.__file__).parent / '.mim' / 'configs'
+    for folder in {'_base_', *Path(name).parts[:-1], 'fast_rcnn'}:
+        if (configs / folder).is_dir():
+            shutil.copytree(configs / folder, tmp_path / folder)
+    copy = tmp_path / name
+    read(copy)
+    text = copy.read_text()
+    copy.write_text(f'{text}\nmodle = dict(neck=None)\n')
+    with pytest.raises(ValueError, match=r'setting modle .*; did you mean mo'):
+        read(copy)
+    # So does the same text in a file of another name.
+    own = copy.with_name('own.py')
+    own.write_text(text)
+    with pytest.raises(ValueError, match=rf'{own}'):
+        read(own)
 
 
 def test_the_home_directory_is_put_in(read, monkeypatch, tmp_path):
