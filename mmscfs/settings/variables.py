@@ -8,7 +8,7 @@ text uses it, and forgets where. One that nothing uses has no effect.
 import ast
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
 from glob import escape
 from pathlib import Path
@@ -164,10 +164,9 @@ def unread_options(options: Mapping[str, Any], cfg: Config) -> Iterator[str]:
         cfg (Config): The config as its file has it.
     """
     for path in options:
-        top, *parts = path.split('.')
+        top = path.split('.')[0]
         if top in sections() or (top == CROPS and CROPS in cfg):
-            if top in cfg:
-                yield from through_values(path, parts, cfg[top])
+            yield from through_values(path, dict(cfg.items()))
         elif top in cfg:
             yield (
                 f'no setting {path}: {top} is a variable, and the config has '
@@ -177,28 +176,24 @@ def unread_options(options: Mapping[str, Any], cfg: Config) -> Iterator[str]:
             yield unknown(path, cfg)
 
 
-def through_values(
-    path: str, parts: Sequence[str], part: Any
-) -> Iterator[str]:
+def through_values(path: str, part: Any) -> Iterator[str]:
     """Yield a message if a path leads through a value that has no parts."""
-    for i, key in enumerate(parts):
-        if isinstance(part, Mapping):
+    keys = path.split('.')
+    for i, key in enumerate(keys):
+        whole = '.'.join(keys[:i])
+        if isinstance(part, (list, tuple)):
+            part = {str(number): item for number, item in enumerate(part)}
             if key not in part:
-                return
-            part = part[key]
-        elif isinstance(part, (list, tuple)):
-            if not key.isdecimal() or int(key) >= len(part):
-                whole = path.removesuffix('.'.join(['', *parts[i:]]))
                 yield (
                     f'no setting {whole}.{key}: {whole} is a list of '
                     f'{len(part)}, counted from 0'
                 )
-                return
-            part = part[int(key)]
-        else:
-            whole = path.removesuffix('.'.join(['', *parts[i:]]))
+        elif not isinstance(part, Mapping):
             yield f'no setting {path}: {whole}={part!r} is a value'
             return
+        if key not in part:
+            return
+        part = part[key]
 
 
 def unknown(path: str, cfg: Config, where: str = '') -> str:
