@@ -114,34 +114,44 @@ def adapt_lengths(
     new = length_of(cfg)
     if new is None or new == ONE_STEP:
         return []
-    lines = []
-
-    def change(path: str, part: Any, changed: Mapping, old: int) -> None:
-        changed = {k: v for k, v in changed.items() if part[k] != v}
-        if changed:
-            words = [f'{k} {part[k]} -> {v}' for k, v in changed.items()]
-            text = f'{path}: {", ".join(words)}, for {new} instead of {old}'
-            lines.append(text)
-            part.update(changed)
-
-    def fit_for(path: str) -> Fit | None:
-        old = made_for(file, path)
-        if old is None or old.by_epoch != new.by_epoch or old == new:
-            return None
-        return Fit(old.value, new.value)
-
-    if 'param_scheduler' not in options and (fit := fit_for(SCHEDULES)):
+    lines: list[str] = []
+    fit = fit_for(file, SCHEDULES, new)
+    if fit and SCHEDULES not in options:
         schedules = dict(schedules_of(cfg, new))
-        for path, changed in fit_schedules(schedules, fit, options):
-            change(path, schedules[path], changed, fit.old)
+        for path, times in fit_schedules(schedules, fit, options):
+            lines += change(path, schedules[path], times, new, fit)
     for path, hook, keys in times_in_hooks(cfg, new):
         for key in keys:
             name = f'{path}.{key}'
-            if not {path, name} & options.keys() and (fit := fit_for(name)):
+            fit = fit_for(file, name, new)
+            if fit and not {path, name} & options.keys():
                 is_moment = {'epoch', 'iter'} & {*key.split('_')}
                 moved = fit.move(hook[key], keeps=not is_moment)
-                change(path, hook, {key: moved}, fit.old)
+                lines += change(path, hook, {key: moved}, new, fit)
     return lines
+
+
+def change(
+    path: str, part: Any, times: Mapping, new: Length, fit: Fit
+) -> Iterator[str]:
+    """Set the times of a schedule or hook; yield a line if any is new."""
+    before = {key: part[key] for key in times}
+    part.update(times)
+    words = [
+        f'{key} {before[key]} -> {time}'
+        for key, time in times.items()
+        if before[key] != time
+    ]
+    if words:
+        yield f'{path}: {", ".join(words)}, for {new} instead of {fit.old}'
+
+
+def fit_for(file: ConfigFile, path: str, new: Length) -> Fit | None:
+    """Return how to fit a setting, None if it is for the length already."""
+    old = made_for(file, path)
+    if old is None or old.by_epoch != new.by_epoch or old == new:
+        return None
+    return Fit(old.value, new.value)
 
 
 def made_for(file: ConfigFile, path: str) -> Length | None:
@@ -278,7 +288,8 @@ def check_lengths(cfg: Config) -> None:
     run = length_of(cfg)
     if run is None or run == ONE_STEP:
         return
-    times, ends = [], {}
+    times: list[tuple[str, Any, bool]] = []
+    ends: dict[float, str] = {}
     for path, part in schedules_of(cfg, run):
         begin, end = part.get('begin') or 0, part.get('end') or run.value
         times.append((f'{path}.end', end, end > run.value))

@@ -134,13 +134,12 @@ def unused(
 @cache
 def packaged(name: str) -> frozenset[str]:
     """Return the variables of installed packages' configs of a name."""
-    folders = [package_folder(package) for package in PACKAGES]
-    return frozenset().union(
-        *(
-            ConfigFile(str(path)).sets
-            for folder in filter(None, folders)
-            for path in (folder / '.mim' / 'configs').rglob(escape(name))
-        )
+    return frozenset(
+        variable
+        for package in PACKAGES
+        if (folder := package_folder(package))
+        for path in (folder / '.mim' / 'configs').rglob(escape(name))
+        for variable in ConfigFile(str(path)).sets
     )
 
 

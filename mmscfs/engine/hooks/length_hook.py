@@ -111,7 +111,8 @@ def beyond_the_run(runner: Runner, is_changed: bool) -> Iterator[str]:
 
     Not its schedules if its length changed, which says it.
     """
-    for number, schedule in () if is_changed else schedules_of(runner):
+    schedules = [] if is_changed else [*schedules_of(runner)]
+    for number, schedule in schedules:
         if not schedule.by_epoch and runner.max_iters < schedule.end < INF:
             what = 'warm-up' * hasattr(schedule, 'start_factor')
             yield (
