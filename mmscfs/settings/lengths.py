@@ -192,19 +192,18 @@ def part_of(part: Any, path: str) -> Any:
 
 def schedules_of(cfg: Mapping, length: Length) -> Iterator[tuple[str, Any]]:
     """Yield path and config of each schedule that counts as a run does."""
-    found = cfg.get(SCHEDULES) or ()
     # One, several, or one or several for each of several optimizers.
-    waiting = [(SCHEDULES, found)]
+    waiting: list[tuple[str, Any]] = [(SCHEDULES, cfg.get(SCHEDULES))]
     while waiting:
         path, part = waiting.pop(0)
         if isinstance(part, (list, tuple)):
-            part = dict(enumerate(part))
-        elif isinstance(part, Mapping) and 'type' in part:
-            if part.get('by_epoch', True) == length.by_epoch:
-                yield path, part
+            waiting += [(f'{path}.{i}', item) for i, item in enumerate(part)]
+        elif not isinstance(part, Mapping):
             continue
-        if isinstance(part, Mapping):
+        elif 'type' not in part:
             waiting += [(f'{path}.{key}', item) for key, item in part.items()]
+        elif part.get('by_epoch', True) == length.by_epoch:
+            yield path, part
 
 
 def fit_schedules(
