@@ -22,6 +22,8 @@ from command_paths import config, existing
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+    from mmscfs.engine.resume.chooser import SavedRun
+
 EXAMPLES = """
 examples:
   # the paper's SCFS on 8 GPUs
@@ -134,8 +136,11 @@ def merge_args(cfg: 'Config', args: argparse.Namespace) -> None:
     merge_common(cfg, args)  # last: --cfg-options win
 
 
-def resume_again(cfg: 'Config') -> None:
+def resume_again(cfg: 'Config') -> 'SavedRun | None':
     """Set ``load_from`` of a restart: the newest, or else the user's.
+
+    Returns:
+        SavedRun | None: As of ``choose_checkpoint``.
 
     Raises:
         ValueError: The checkpoint is damaged, or not one of a run.
@@ -144,10 +149,11 @@ def resume_again(cfg: 'Config') -> None:
     from mmscfs.engine import choose_checkpoint
 
     named, cfg.load_from = cfg.get('load_from'), None
-    choose_checkpoint(cfg)
+    saved = choose_checkpoint(cfg)
     if cfg.load_from is None:
         cfg.load_from = named
-        choose_checkpoint(cfg)
+        saved = choose_checkpoint(cfg)
+    return saved
 
 
 def main() -> None:
@@ -165,6 +171,7 @@ def main() -> None:
     from mmscfs.engine import (
         check_work_dir,
         choose_checkpoint,
+        describe_finished,
         prepare_config,
         start_from,
     )
@@ -177,11 +184,13 @@ def main() -> None:
         prepare_config(cfg)
         if args.pretrained:
             start_from(cfg, args.pretrained, args.network)
+        is_again = cfg.get('resume') and is_restart()
+        saved = resume_again(cfg) if is_again else choose_checkpoint(cfg)
+        if finished := describe_finished(cfg, saved):
+            if is_first_process():
+                print(finished)
+            return
         check_data(cfg)
-        if cfg.get('resume') and is_restart():
-            resume_again(cfg)
-        else:
-            choose_checkpoint(cfg)
         if is_first_process():
             lock_work_dir(cfg.work_dir)
         build_runner(cfg, changes).train()

@@ -3,13 +3,18 @@ from . import hooks, loops, optimizers
 from .cpu import adapt_to_cpu
 from .prepare import apply_multi_crop, prepare_config
 from .pretrained import start_from
-from .resume.chooser import check_work_dir, choose_checkpoint
+from .resume.chooser import (
+    check_work_dir,
+    choose_checkpoint,
+    describe_finished,
+)
 
 __all__ = [
     'adapt_to_cpu',
     'apply_multi_crop',
     'check_work_dir',
     'choose_checkpoint',
+    'describe_finished',
     'hooks',
     'loops',
     'optimizers',

@@ -1,6 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from collections.abc import Sized
-from typing import cast
+from typing import Any, cast
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import LoggerHook
@@ -13,6 +13,14 @@ def unwrapped_model(runner: Runner) -> BaseModel:
     """Return the runner's model without its distributed wrapper."""
     model = runner.model
     return model.module if is_model_wrapper(model) else model
+
+
+def param_groups(runner: Runner) -> list[dict[str, Any]]:
+    """Return the parameter groups of a runner's optimizer, or of several."""
+    groups = runner.optim_wrapper.param_groups
+    if isinstance(groups, dict):
+        return [group for own in groups.values() for group in own]
+    return groups
 
 
 def log_is_due(runner: Runner, batch_idx: int) -> bool:

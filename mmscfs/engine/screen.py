@@ -4,6 +4,7 @@
 import io
 import logging
 import shlex
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -13,7 +14,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import get_world_size, master_only
+from mmengine.dist import get_world_size, is_main_process, master_only
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
@@ -24,6 +25,7 @@ from mmengine.runner import (
     find_latest_checkpoint,
 )
 from mmpretrain.models import BaseSelfSupervisor
+from torch import nn
 from torch.utils.data import DataLoader
 
 from mmscfs.datasets.image_files import UNREADABLE
@@ -31,7 +33,7 @@ from mmscfs.ops import check_operators, describe_operators
 from mmscfs.results import backbone_name, backbone_origin
 
 from .hooks.length_hook import LengthHook
-from .runner_access import unwrapped_model
+from .runner_access import param_groups, unwrapped_model
 
 # How messages begin that nobody can act on.
 ASIDES = (
@@ -42,12 +44,13 @@ ASIDES = (
     'Loads checkpoint by',
     'Exp name:',
     'Operators of mmcv:',
-    'Loads checkpoint by',
     # Of mmdet's metrics, whose figures follow in one line.
     *('Evaluating bbox', 'Evaluating segm', '---------------iou_thr'),
     *('bbox_mAP_copypaste', 'segm_mAP_copypaste'),
 )
 SHOWN = 5  # warnings in the summary
+# What a run is refused with.
+REFUSALS = (ValueError, OSError, SyntaxError, KeyError)
 
 
 class ScreenFilter(logging.Filter):
@@ -104,10 +107,45 @@ class QuietEvaluator(Evaluator):
 
 
 class ScreenRunner(Runner):
-    """mmengine's runner; its screen has no environment, config and hooks.
+    """mmengine's runner, with less on the screen and no trace of a refusal.
 
-    Nor what data sets and metrics print.
+    The screen has no environment, config and hooks, nor what data sets and
+    metrics print. A run that is refused
+    before its first step leaves the config in the work directory as it was,
+    and no folder of logs.
     """
+
+    has_begun = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with self.traceless_if_refused():
+            super().__init__(*args, **kwargs)
+
+    def train(self) -> nn.Module:
+        """Train."""
+        with self.traceless_if_refused():
+            return super().train()
+
+    @contextmanager
+    def traceless_if_refused(self) -> Iterator[None]:
+        """Remove the folder of logs if the run is refused."""
+        try:
+            yield
+        except REFUSALS:
+            folder = getattr(self, '_log_dir', None)
+            if folder and not self.has_begun and is_main_process():
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def begin(self) -> None:
+        """Note that nothing refuses the run, and keep its config."""
+        self.has_begun = True
+        self.dump_config()
+
+    def dump_config(self) -> None:
+        """Write the config to the work directory, once the run begins."""
+        if self.has_begun:
+            super().dump_config()
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
@@ -151,6 +189,13 @@ class SummaryHook(Hook):
         lines = [f'  {"fitted":<12} {text}' for text in changes]
         text = summarize(runner, list(self.warnings.lines))
         say(runner, '\n'.join([text, *lines]))
+
+    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Have the runner keep its config."""
+        if isinstance(runner, ScreenRunner) and not runner.has_begun:
+            runner.begin()
+
+    before_test = before_train_iter
 
     @master_only
     def after_train(self, runner: Runner) -> None:
@@ -199,10 +244,7 @@ def summarize(runner: Runner, warnings: list[str]) -> str:
         start = f'all of {cfg.load_from}'
     if cfg.get('resume') and runner.iter:
         start = f'resumed after {done} of {cfg.load_from}'
-    groups = runner.optim_wrapper.param_groups
-    if isinstance(groups, dict):  # of several optimizers
-        groups = [group for own in groups.values() for group in own]
-    rate = max(group.get('initial_lr', group['lr']) for group in groups)
+    rate = max(g.get('initial_lr', g['lr']) for g in param_groups(runner))
     rows = dict(
         model=' '.join([type(model).__name__, backbone_name(backbone)])
         if backbone

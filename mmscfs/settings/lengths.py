@@ -1,19 +1,19 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Schedules that follow the length of a run."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from functools import partial
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
 from .variables import ConfigFile
 
-# Arguments of schedules that are times, beside begin and end.
-TIMES = ('milestones', 'step_size', 'periods')
+SCHEDULES = 'param_scheduler'
 HOOKS = ('default_hooks', 'custom_hooks')
 MIN_WARMUP = 0.5  # epochs
+# In the names of types that warm up, if they begin with the run.
+WARMUPS = ('Linear', 'Constant', 'Warmup')
 
 
 class Length(NamedTuple):
@@ -45,6 +45,49 @@ def length_of(cfg: Mapping) -> Length | None:
     return None
 
 
+def is_number(value: Any) -> bool:
+    """Whether a setting is a number, and not a switch."""
+    return type(value) in (int, float)
+
+
+class Fit(NamedTuple):
+    """From one length of a run, in epochs or iterations, to another."""
+
+    old: int
+    new: int
+
+    def move(self, at: Any, keeps: bool = False, whole: bool = True) -> Any:
+        """Return where a time comes to lie.
+
+        Args:
+            at (Any): The time; what is none within the run stays.
+            keeps (bool): A warm-up, which no longer run prolongs.
+            whole (bool): In whole epochs or iterations.
+        """
+        if not is_number(at) or not 0 < at <= self.old:
+            return at
+        if at == self.old:
+            return self.new
+        if keeps and self.new >= self.old:
+            return at
+        moved = at * Fraction(self.new, self.old)
+        if whole:
+            return max(round(moved), 1)
+        found = max(float(f'{float(moved):.3g}'), MIN_WARMUP)
+        return int(found) if found.is_integer() else found
+
+    def spread(self, milestones: list) -> list:
+        """Return where milestones come to lie: each in an epoch of its own.
+
+        The first ones are left out if a short run has no room for all.
+        """
+        found: list = []
+        for at in reversed(milestones):
+            last = found[0] - 1 if found else self.new - (at < self.old)
+            found.insert(0, min(self.move(at), last))
+        return [at for at in found if at > 0]
+
+
 def adapt_lengths(
     cfg: Config, file: ConfigFile, options: Mapping[str, Any]
 ) -> list[str]:
@@ -71,22 +114,47 @@ def adapt_lengths(
     new = length_of(cfg)
     if new is None or new == ONE_STEP:
         return []
-    lines = []
-    if new != length_of(file.config) or may_differ(file):
-        if 'param_scheduler' not in options:
-            lines += adapt_schedules(cfg, file, new, options)
-        lines += adapt_hooks(cfg, file, new, options)
+    lines: list[str] = []
+    fit = fit_for(file, SCHEDULES, new)
+    if fit and SCHEDULES not in options:
+        schedules = dict(schedules_of(cfg, new))
+        for path, times in fit_schedules(schedules, fit, options):
+            lines += change(path, schedules[path], times, new, fit)
+    for path, hook, keys in times_in_hooks(cfg, new):
+        for key in keys:
+            name = f'{path}.{key}'
+            fit = fit_for(file, name, new)
+            if fit and not {path, name} & options.keys():
+                is_moment = {'epoch', 'iter'} & {*key.split('_')}
+                moved = fit.move(hook[key], keeps=not is_moment)
+                lines += change(path, hook, {key: moved}, new, fit)
     return lines
 
 
-def may_differ(file: ConfigFile) -> bool:
-    """Whether several files set the run's length, or may have."""
-    return sum('train_cfg' in part.sets for part in file.files()) > 1
+def change(
+    path: str, part: Any, times: Mapping, new: Length, fit: Fit
+) -> Iterator[str]:
+    """Set the times of a schedule or hook; yield a line if any is new."""
+    before = {key: part[key] for key in times}
+    part.update(times)
+    words = [
+        f'{key} {before[key]} -> {time}'
+        for key, time in times.items()
+        if before[key] != time
+    ]
+    if words:
+        yield f'{path}: {", ".join(words)}, for {new} instead of {fit.old}'
 
 
-def made_for(
-    file: ConfigFile, get: Callable[[Config], Any], value: Any
-) -> Length | None:
+def fit_for(file: ConfigFile, path: str, new: Length) -> Fit | None:
+    """Return how to fit a setting, None if it is for the length already."""
+    old = made_for(file, path)
+    if old is None or old.by_epoch != new.by_epoch or old == new:
+        return None
+    return Fit(old.value, new.value)
+
+
+def made_for(file: ConfigFile, path: str) -> Length | None:
     """Return the length of the run in the file that set a value.
 
     The files of an installed package count as one: some of its recipes have
@@ -95,8 +163,9 @@ def made_for(
     bases = [] if file.is_installed else file.bases
     for base in bases:
         # A package's own files get its scope where they are inherited.
-        if without_scope(get(base.config)) == without_scope(value):
-            lengths = [made_for(base, get, value)]
+        value, ours = (part_of(f.config, path) for f in (base, file))
+        if without_scope(value) == without_scope(ours):
+            lengths = [made_for(base, path)]
             lengths += [length_of(other.config) for other in bases]
             return next(filter(None, lengths), length_of(file.config))
     return length_of(file.config)
@@ -111,166 +180,6 @@ def without_scope(part: Any) -> Any:
     return part
 
 
-def schedules_of(cfg: Mapping) -> Iterator[tuple[str, Any]]:
-    """Yield path and config of each schedule of a config."""
-    found = cfg.get('param_scheduler') or ()
-    if isinstance(found, Mapping) and 'type' in found:
-        yield 'param_scheduler', found
-        return
-    # Of several optimizers, by their names.
-    groups = found.items() if isinstance(found, Mapping) else [('', found)]
-    for name, group in groups:
-        path = f'param_scheduler.{name}' if name else 'param_scheduler'
-        if isinstance(group, Mapping):
-            yield path, group
-        else:
-            yield from ((f'{path}.{i}', item) for i, item in enumerate(group))
-
-
-def is_number(value: Any) -> bool:
-    """Whether a setting is a number, and not a switch."""
-    return type(value) in (int, float)
-
-
-def adapt_schedules(
-    cfg: Config, file: ConfigFile, new: Length, options: Mapping[str, Any]
-) -> list[str]:
-    """Fit ``param_scheduler``; return a line for each that was changed."""
-    get = partial(part_of, path='param_scheduler')
-    old = made_for(file, get, get(file.config))
-    if old is None or old.by_epoch != new.by_epoch or old == new:
-        return []
-    items: list[tuple[str, Any]] = [
-        (path, item)
-        for path, item in schedules_of(cfg)
-        if isinstance(item, Mapping)
-        and item.get('by_epoch', True) == new.by_epoch
-    ]
-    ends = [item.get('end') for _, item in items]
-    if new.value in ends and old.value not in ends:
-        return []  # it is for this length already
-    moved = move_bounds(items, old.value, new.value, options)
-    share = Fraction(new.value, old.value)
-    lines = []
-    for path, item in items:
-        before = dict(item)
-        span = (item.get('end') or old.value) - (item.get('begin') or 0)
-        for key in ('begin', 'end'):
-            if item.get(key) in moved and f'{path}.{key}' not in options:
-                item[key] = moved[item[key]]
-        for key in ('T_max', 'total_steps', *TIMES):
-            if key in item and f'{path}.{key}' not in options:
-                now = (item.get('end') or new.value) - (item.get('begin') or 0)
-                whole = {old.value: new.value, span: now}
-                item[key] = scale(item[key], share, whole)
-        if dict(item) != before:
-            lines.append(describe(path, before, item, new, old))
-    return lines
-
-
-def move_bounds(
-    items: list[tuple[str, Any]],
-    old: int,
-    new: int,
-    options: Mapping[str, Any],
-) -> dict[float, float]:
-    """Return where each begin and end of schedules comes to lie."""
-    moved: dict[float, float] = {}
-    for _, item in items:
-        for key in ('begin', 'end'):
-            at = item.get(key)
-            if not is_number(at) or not 0 < at <= old:
-                continue
-            touching = [
-                (p, i, k)
-                for p, i in items
-                for k in ('begin', 'end')
-                if i.get(k) == at
-            ]
-            if at == old:
-                moved[at] = new
-            elif any(
-                f'{p}.{k}' in options
-                for p, _, _ in touching
-                for k in ('begin', 'end')
-            ):
-                moved[at] = at
-            else:
-                is_warmup = any(
-                    k == 'end' and not i.get('begin') and is_rising(i)
-                    for _, i, k in touching
-                )
-                is_whole = not all(
-                    i.get('convert_to_iter_based') for _, i, _ in touching
-                )
-                moved[at] = move(at, Fraction(new, old), is_warmup, is_whole)
-    return moved
-
-
-def is_rising(schedule: Mapping) -> bool:
-    """Whether a schedule is of a kind that warms up."""
-    return 'start_factor' in schedule or 'Linear' in str(schedule.get('type'))
-
-
-def move(at: float, share: Fraction, is_span: bool, is_whole: bool) -> float:
-    """Return where a time of a run comes to lie in one of another length."""
-    if is_span and share >= 1:
-        return at
-    if is_whole:
-        return max(round(at * share), 1)
-    found = max(float(f'{float(at * share):.3g}'), MIN_WARMUP)
-    return int(found) if found.is_integer() else found
-
-
-def scale(value: Any, share: Fraction, ends: Mapping[float, float]) -> Any:
-    """Scale the times of a schedule, rounded down but to 1."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(scale(v, share, ends) for v in value)
-    if not is_number(value):
-        return value
-    return ends.get(value, max(int(value * share), 1))
-
-
-def describe(
-    path: str, before: Mapping, after: Mapping, new: Length, old: Length
-) -> str:
-    """Return the line for the log."""
-    changes = ', '.join(
-        f'{key} {before[key]} -> {after[key]}'
-        for key in before
-        if before[key] != after[key]
-    )
-    return f'{path}: {changes}, for {new} instead of {old.value}'
-
-
-def adapt_hooks(
-    cfg: Config, file: ConfigFile, new: Length, options: Mapping[str, Any]
-) -> list[str]:
-    """Fit the times in hooks; return a line for each that was changed."""
-    lines = []
-    for path, hook, keys in times_in_hooks(cfg, new):
-        before = dict(hook)
-        for key in keys:
-            get = partial(part_of, path=f'{path}.{key}')
-            old = made_for(file, get, get(file.config))
-            if (
-                old is None
-                or old.by_epoch != new.by_epoch
-                or old == new
-                or {path, f'{path}.{key}'} & options.keys()
-            ):
-                continue
-            if hook[key] == old.value:
-                hook[key] = new.value
-            elif 0 < hook[key] < old.value:
-                is_span = not {'epoch', 'iter'} & {*key.split('_')}
-                share = Fraction(new.value, old.value)
-                hook[key] = move(hook[key], share, is_span, True)
-        if dict(hook) != before and old:
-            lines.append(describe(path, before, hook, new, old))
-    return lines
-
-
 def part_of(part: Any, path: str) -> Any:
     """Return what lies at a dotted path of a config, None if nothing does."""
     for name in path.split('.'):
@@ -281,64 +190,126 @@ def part_of(part: Any, path: str) -> Any:
     return part
 
 
+def schedules_of(cfg: Mapping, length: Length) -> Iterator[tuple[str, Any]]:
+    """Yield path and config of each schedule that counts as a run does."""
+    # One, several, or one or several for each of several optimizers.
+    waiting: list[tuple[str, Any]] = [(SCHEDULES, cfg.get(SCHEDULES))]
+    while waiting:
+        path, part = waiting.pop(0)
+        if isinstance(part, (list, tuple)):
+            waiting += [(f'{path}.{i}', item) for i, item in enumerate(part)]
+        elif not isinstance(part, Mapping):
+            continue
+        elif 'type' not in part:
+            waiting += [(f'{path}.{key}', item) for key, item in part.items()]
+        elif part.get('by_epoch', True) == length.by_epoch:
+            yield path, part
+
+
+def fit_schedules(
+    schedules: Mapping[str, Mapping], fit: Fit, options: Mapping[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield path and times of each schedule."""
+    parts = [*schedules.values()]
+    ends = [part.get('end') for part in parts]
+    if fit.new in ends and fit.old not in ends:
+        return  # they are for this length already
+    warmups = [part.get('end') for part in parts if is_warmup(part)]
+    # What an option sets stays, and what meets it.
+    kept = [
+        part.get(key)
+        for path, part in schedules.items()
+        if {f'{path}.begin', f'{path}.end'} & options.keys()
+        for key in ('begin', 'end')
+    ]
+    whole = not all(part.get('convert_to_iter_based') for part in parts)
+    for path, part in schedules.items():
+        times = {
+            key: fit.move(value, value in warmups, whole)
+            for key, value in part.items()
+            if key in ('begin', 'end')
+            and f'{path}.{key}' not in options
+            and (value == fit.old or value not in kept)
+        }
+        span, now = (
+            (p.get('end') or end) - (p.get('begin') or 0)
+            for p, end in ((part, fit.old), ({**part, **times}, fit.new))
+        )
+        for key, value in part.items():
+            if f'{path}.{key}' in options:
+                continue
+            if key in ('T_max', 'total_steps', 'step_size'):
+                times[key] = now if value == span else fit.move(value)
+            elif key == 'periods':
+                times[key] = [fit.move(period) for period in value]
+            elif key == 'milestones':
+                times[key] = fit.spread(value)
+        yield path, times
+
+
+def is_warmup(schedule: Mapping) -> bool:
+    """Whether a schedule warms up."""
+    kind = str(schedule.get('type'))
+    return not schedule.get('begin') and any(name in kind for name in WARMUPS)
+
+
 def times_in_hooks(
-    cfg: Config, new: Length
+    cfg: Config, length: Length
 ) -> Iterator[tuple[str, Any, list[str]]]:
     """Yield path and config of each hook, and its settings that are times."""
-    unit = 'epoch' if new.by_epoch else 'iter'
+    unit = 'epoch' if length.by_epoch else 'iter'
     for section in HOOKS:
         hooks = cfg.get(section) or {}
-        pairs = (
-            hooks.items() if isinstance(hooks, Mapping) else enumerate(hooks)
-        )
-        for name, hook in pairs:
-            if not isinstance(hook, Mapping):
-                continue
-            keys = [
-                key
-                for key, value in hook.items()
-                if type(value) is int
-                and {unit, f'{unit}s'} & set(str(key).split('_'))
-                and 'interval' not in str(key)
-            ]
-            if keys:
+        if not isinstance(hooks, Mapping):
+            hooks = dict(enumerate(hooks))
+        for name, hook in hooks.items():
+            if isinstance(hook, Mapping):
+                keys = [
+                    key
+                    for key, value in hook.items()
+                    if type(value) is int
+                    and {unit, f'{unit}s'} & set(str(key).split('_'))
+                    and 'interval' not in str(key)
+                ]
                 yield f'{section}.{name}', hook, keys
 
 
 def check_lengths(cfg: Config) -> None:
-    """Check that a training reaches all of its schedules.
+    """Check that a training ends with its schedules.
 
     Args:
         cfg (Config): The whole config.
 
     Raises:
-        ValueError: A schedule begins, a warm-up ends, or a hook acts after
-            the end of the run. Names both settings.
+        ValueError: A schedule ends, or a hook acts after the end of the run,
+            or the last schedule ends before it. Names both settings.
     """
-    new = length_of(cfg)
-    if new is None or new == ONE_STEP:
+    run = length_of(cfg)
+    if run is None or run == ONE_STEP:
         return
-    for path, item in schedules_of(cfg):
-        if (
-            not isinstance(item, Mapping)
-            or item.get('by_epoch', True) != new.by_epoch
-        ):
-            continue
-        begin, end = item.get('begin') or 0, item.get('end')
-        if begin >= new.value:
+    times: list[tuple[str, Any, bool]] = []
+    ends: dict[float, str] = {}
+    for path, part in schedules_of(cfg, run):
+        begin, end = part.get('begin') or 0, part.get('end') or run.value
+        times.append((f'{path}.end', end, end > run.value))
+        times.append((f'{path}.begin', begin, begin >= run.value))
+        if not is_warmup(part):
+            ends[end] = f'{path}.end={end}'
+    for path, hook, keys in times_in_hooks(cfg, run):
+        times += [
+            (f'{path}.{key}', hook[key], hook[key] > run.value) for key in keys
+        ]
+    for name, value, is_beyond in times:
+        if is_beyond:
             raise ValueError(
-                f'{path}.begin={begin} is not before the end of the run, '
-                f'{new}: set one of them'
+                f'{name}={value} is beyond the end of the run, {run}: set one '
+                'of them'
             )
-        if 'start_factor' in item and end is not None and end > new.value:
-            raise ValueError(
-                f'{path}.end={end}, the end of the warm-up, is after the end '
-                f'of the run, {new}: set one of them'
-            )
-    for path, hook, keys in times_in_hooks(cfg, new):
-        for key in keys:
-            if hook[key] > new.value:
-                raise ValueError(
-                    f'{path}.{key}={hook[key]} is beyond the end of the run, '
-                    f'{new}: set one of them'
-                )
+    last = max(ends, default=run.value)
+    if last < run.value:
+        unit = '' if run.by_epoch else ', by_epoch=False'
+        raise ValueError(
+            f'{ends[last]} is before the end of the run, {run}: set one of '
+            "them, or for a constant rate from there add dict(type='ConstantLR"
+            f"', factor=1, begin={last}, end={run.value}{unit}) to {SCHEDULES}"
+        )

@@ -5,6 +5,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 from .signatures import (
@@ -134,16 +135,12 @@ def walk(
             names = {*taken.names, *part} - {key}
             yield no_setting('.'.join((*path, key)), names, owner)
     for key, item in part.items():
-        if path == ('default_hooks',) and is_hook_without_type(item):
+        is_hook = path == ('default_hooks',) and isinstance(item, Mapping)
+        if is_hook and 'type' not in item:  # of a hook that the config lacks
             others = [k for k in part if k != key]
             yield no_setting(f'default_hooks.{key}', others, 'the config')
         else:
             yield from walk(item, (*path, str(key)), scope, modules)
-
-
-def is_hook_without_type(part: Any) -> bool:
-    """Whether a setting was given to a hook that the config lacks."""
-    return isinstance(part, Mapping) and 'type' not in part
 
 
 def reader(
@@ -160,7 +157,8 @@ def reader(
     if known:
         return Arguments(frozenset(known.split()), False)
     if kind is None and name.endswith('dataloader'):
-        return loader_arguments()
+        names = torch_arguments('torch.utils.data', 'DataLoader').names
+        return Arguments(names | {*LOADER}, False)
     if kind is None and len(path) == 1 and name in LOOPS:
         found = NONE
         for loop in LOOPS[name]:
@@ -172,25 +170,15 @@ def reader(
         return ANY
     found = arguments_of_type(kind, scope, modules)
     if name == 'optimizer' and found == ANY:
-        found = optimizer_arguments(kind)
+        found = torch_arguments('torch.optim', str(kind))
     extra = BUILDERS.get(path[0], ()) if len(path) < 3 else ()
     return Arguments(found.names | REGISTRY | {*extra}, found.is_open)
 
 
 @cache
-def loader_arguments() -> Arguments:
-    """Return what a data loader takes."""
-    from torch.utils.data import DataLoader
-
-    names = arguments_of_object(DataLoader).names
-    return Arguments(names | {*LOADER}, False)
-
-
-def optimizer_arguments(kind: Any) -> Arguments:
-    """Return what an optimizer of torch takes."""
-    from torch import optim
-
-    found = getattr(optim, str(kind), None)
+def torch_arguments(module: str, kind: str) -> Arguments:
+    """Return what a class of torch takes, ANY if torch has none."""
+    found = getattr(import_module(module), kind, None)
     return arguments_of_object(found) if found else ANY
 
 
@@ -255,21 +243,10 @@ def no_setting(
     key = path.split('.')[-1]
     names = sorted({*map(str, names)} - REGISTRY)
     near = [*whole] or [o for o in [OTHER_NAMES.get(key)] if o in names]
-    near = near or nearest(key if owner else path.split('.')[0], names)
+    word = key if owner else path.split('.')[0]
+    near = near or difflib.get_close_matches(word, names, 1)
     if near:
         return f'no setting {path}{where}; did you mean {" or ".join(near)}?'
     if not owner or not names:
         return f'no setting {path}{where}: nothing reads it, so remove it'
     return f'no setting {path}{where}; {owner} takes {", ".join(names)}'
-
-
-def nearest(key: str, names: Iterable[str]) -> list[str]:
-    """Return at most two names like one, the nearest first."""
-    names = list(names)
-    found = difflib.get_close_matches(key, names, n=2, cutoff=0.6)
-    if len(found) == 2:  # the second only if it is as good a guess
-        first, second = (
-            difflib.SequenceMatcher(None, key, n).ratio() for n in found
-        )
-        found = found[: 1 + (first - second < 0.1)]
-    return found

@@ -47,34 +47,27 @@ class Source(NamedTuple):
             return self._replace(node=module.definitions[name])
         if name not in module.imports:
             return None
-        level, dotted, name = module.imports[name]
-        package, _, inner = dotted.partition('.')
-        if level:  # relative
-            package, inner = self.package, dotted
-            folder: Path | None = self.path.parents[level - 1]
-        else:
-            folder = package_folder(package)
-        files = read_package(package).get(name, ()) if folder else ()
-        if not folder or not files:
+        package, name = module.imports[name]
+        package = package or self.package
+        files = read_package(package).get(name, [])
+        if len(files) > 1:
+            files = [
+                path for path, _ in read_registered(package).get(name, ())
+            ]
+        if len(files) != 1:
             return None
-        place = folder.joinpath(*inner.split('.')) if inner else folder
-        # The module itself, or one whose names its __init__ has collected.
-        near = [f for f in files if f.with_suffix('') == place]
-        near = near or [f for f in files if place in f.parents] or [*files]
-        registered = {f for f, _ in read_registered(package).get(name, ())}
-        if len(near) > 1:
-            near = [f for f in near if f in registered]
-        if len(near) != 1:
-            return None
-        (path,) = near
-        return Source(package, path, read_module(path).definitions[name])
+        definition = read_module(files[0]).definitions[name]
+        return Source(package, files[0], definition)
 
 
 class Module(NamedTuple):
-    """What a module defines, and imports: (level, module, name)."""
+    """What a module defines; package and name of what it imports.
+
+    The package is '' for one of its own.
+    """
 
     definitions: dict[str, Definition]
-    imports: dict[str, tuple[int, str, str]]
+    imports: dict[str, tuple[str, str]]
 
 
 @cache
@@ -139,8 +132,7 @@ def read_module(path: Path) -> Module:
         },
         {
             alias.asname or alias.name: (
-                node.level,
-                node.module or '',
+                '' if node.level else (node.module or '').split('.')[0],
                 alias.name,
             )
             for node in ast.walk(tree)
@@ -259,7 +251,9 @@ def taken(order: tuple[Source | None, ...]) -> Arguments:
         if source is None:
             return ANY
         body = source.node.body
-        if any('dataclass' in ast.unparse(d) for d in decorators(source)):
+        if any(
+            'dataclass' in ast.unparse(d) for d in source.node.decorator_list
+        ):
             fields = [n.target for n in body if isinstance(n, ast.AnnAssign)]
             own = frozenset(f.id for f in fields if isinstance(f, ast.Name))
             rest = order[i + 1 :]
@@ -274,11 +268,6 @@ def taken(order: tuple[Source | None, ...]) -> Arguments:
                 found = reduce(or_, rest, found)
             return found
     return ANY
-
-
-def decorators(source: Source) -> list[ast.expr]:
-    """Return a definition's decorators."""
-    return source.node.decorator_list
 
 
 def passed_on(

@@ -8,14 +8,16 @@ text uses it, and forgets where. One that nothing uses has no effect.
 import ast
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from functools import cache, cached_property
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from .names import CROPS, OTHER_NAMES, no_setting, sections
+from .names import CROPS, OTHER_NAMES, PACKAGES, no_setting, sections
+from .signatures import package_folder
 
 INHERITED = re.compile(r'_base_\.(\w+)')
 # Of the base files as a whole: who knows which variables.
@@ -96,8 +98,9 @@ def unread_variables(file: ConfigFile) -> Iterator[str]:
     """Yield a message for each variable of the config files without effect.
 
     A variable has one if its own file uses it, or by ``_base_`` a file that
-    inherits from it. Files of installed packages may have others, and so may
-    one that a run has written: its values are in their places already.
+    inherits from it. Files of installed packages may have others, also where
+    they were copied to, and so may one that a run has written: its values are
+    in their places already.
 
     Args:
         file (ConfigFile): The config's file.
@@ -118,11 +121,26 @@ def unused(
 ) -> Iterator[tuple[ConfigFile, str]]:
     """Yield each variable that neither its file nor an heir uses."""
     if not file.is_literal and not file.is_installed:
-        for name in sorted(file.sets - file.uses - inherited - sections()):
+        names = file.sets - file.uses - inherited - sections()
+        if names:  # as it may be a copy of a package's file
+            names -= packaged(Path(file.path).name)
+        for name in sorted(names):
             yield file, name
     if not file.inherits_all:
         for base in file.bases:
             yield from unused(base, inherited | file.inherits)
+
+
+@cache
+def packaged(name: str) -> frozenset[str]:
+    """Return the variables of installed packages' configs of a name."""
+    return frozenset(
+        variable
+        for package in PACKAGES
+        if (folder := package_folder(package))
+        for path in (folder / '.mim' / 'configs').rglob(escape(name))
+        for variable in ConfigFile(str(path)).sets
+    )
 
 
 def without_effect(file: ConfigFile, name: str, cfg: Config) -> str:
@@ -145,10 +163,9 @@ def unread_options(options: Mapping[str, Any], cfg: Config) -> Iterator[str]:
         cfg (Config): The config as its file has it.
     """
     for path in options:
-        top, *parts = path.split('.')
+        top = path.split('.')[0]
         if top in sections() or (top == CROPS and CROPS in cfg):
-            if top in cfg:
-                yield from through_values(path, parts, cfg[top])
+            yield from through_values(path, dict(cfg.items()))
         elif top in cfg:
             yield (
                 f'no setting {path}: {top} is a variable, and the config has '
@@ -158,28 +175,24 @@ def unread_options(options: Mapping[str, Any], cfg: Config) -> Iterator[str]:
             yield unknown(path, cfg)
 
 
-def through_values(
-    path: str, parts: Sequence[str], part: Any
-) -> Iterator[str]:
+def through_values(path: str, part: Any) -> Iterator[str]:
     """Yield a message if a path leads through a value that has no parts."""
-    for i, key in enumerate(parts):
-        if isinstance(part, Mapping):
+    keys = path.split('.')
+    for i, key in enumerate(keys):
+        whole = '.'.join(keys[:i])
+        if isinstance(part, (list, tuple)):
+            part = {str(number): item for number, item in enumerate(part)}
             if key not in part:
-                return
-            part = part[key]
-        elif isinstance(part, (list, tuple)):
-            if not key.isdecimal() or int(key) >= len(part):
-                whole = path.removesuffix('.'.join(['', *parts[i:]]))
                 yield (
                     f'no setting {whole}.{key}: {whole} is a list of '
                     f'{len(part)}, counted from 0'
                 )
-                return
-            part = part[int(key)]
-        else:
-            whole = path.removesuffix('.'.join(['', *parts[i:]]))
+        elif not isinstance(part, Mapping):
             yield f'no setting {path}: {whole}={part!r} is a value'
             return
+        if key not in part:
+            return
+        part = part[key]
 
 
 def unknown(path: str, cfg: Config, where: str = '') -> str:

@@ -105,7 +105,7 @@ def test_dino_has_views_alone_by_epochs(tiny_run, dino_cfg):
 
 @pytest.mark.usefixtures('blank')
 def test_runs_by_iteration(tiny_run, monkeypatch):
-    monkeypatch.setattr('mmscfs.engine.hooks.pictures_hook.EARLY', 2)
+    monkeypatch.setattr('mmscfs.engine.hooks.recurring_hook.EARLY', 2)
     hooks = tiny_run.default_hooks
     for name in ('teacher_temp', 'frozen_prototypes'):
         del hooks[name]  # they count epochs

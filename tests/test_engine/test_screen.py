@@ -9,6 +9,7 @@ import pytest
 from detection_data import make_data, shrink
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from toy_runs import toy_cfg
 
 from mmscfs.engine import prepare_config
 from mmscfs.engine.screen import ScreenFilter, build_runner, source_of
@@ -92,6 +93,25 @@ def test_a_run_says_what_it_is_and_what_follows(lines, tiny_run):
         assert not any(part in line for line in screen)
         assert any(part in line for line in file)
     assert all(line in '\n'.join(file) for line in screen[start + 1 : first])
+
+
+def test_a_refused_run_leaves_the_work_directory_as_it_was(tmp_path):
+    """Saved within an epoch, and resumed with another batch."""
+    cfg = Config(toy_cfg(tmp_path).to_dict(), filename=__file__)
+    first = build_runner(cfg)
+    first.train()
+    Path(first.log_dir).rename(tmp_path / 'first')  # not of this second
+    cfg.resume, cfg.load_from = True, str(tmp_path / 'iter_8.pth')
+    before = {p: p.is_dir() or p.read_bytes() for p in tmp_path.rglob('*')}
+    assert tmp_path / Path(__file__).name in before
+    cfg.train_dataloader.batch_size = 5
+    with pytest.raises(ValueError, match='has 2 batches now'):
+        build_runner(cfg).train()
+    cfg.model = dict(type='NoModel')
+    with pytest.raises(KeyError, match='NoModel'):
+        build_runner(cfg)
+    after = {p: p.is_dir() or p.read_bytes() for p in tmp_path.rglob('*')}
+    assert after == before
 
 
 def test_one_learning_rate(lines):

@@ -61,11 +61,17 @@ def times(cfg):
             6,
             [dict(begin=0, end=500), dict(begin=0, end=6, milestones=[4, 5])],
         ),
-        # Both decays of the rate stay, at the same time.
-        (
-            RCNN,
-            1,
-            [dict(begin=0, end=500), dict(begin=0, end=1, milestones=[1, 1])],
+        # Each decay of the rate in an epoch of its own, while there is room.
+        *(
+            (
+                RCNN,
+                length,
+                [
+                    dict(begin=0, end=500),
+                    dict(begin=0, end=length, milestones=milestones),
+                ],
+            )
+            for length, milestones in ((3, [1, 2]), (2, [1]), (1, []))
         ),
         (
             VOC,
@@ -215,6 +221,19 @@ def test_a_package_may_have_a_recipe_of_another_length(read):
             {'train_cfg.max_epochs': 9, 'param_scheduler.0.end': 10},
             ('param_scheduler.0.end=10', 'train_cfg.max_epochs=9'),
         ),
+        # A schedule of any kind that the run does not end with
+        (
+            {'train_cfg.max_epochs': 50, 'param_scheduler.1.end': 51},
+            ('param_scheduler.1.end=51', 'train_cfg.max_epochs=50'),
+        ),
+        (
+            {'param_scheduler.1.end': 199},
+            (
+                'param_scheduler.1.end=199',
+                'train_cfg.max_epochs=200',
+                'factor=1, begin=199, end=200)',
+            ),
+        ),
         (
             {'default_hooks.frozen_prototypes.epochs': 201},
             ('frozen_prototypes.epochs=201', 'train_cfg.max_epochs=200'),
@@ -233,6 +252,19 @@ def test_what_lies_beyond_a_training_is_named(options, both, read):
     with pytest.raises(ValueError, match='end of the run') as caught:
         read(SCFS, options, for_training=True)
     assert all(name in str(caught.value) for name in both)
+
+
+def test_a_constant_rate_at_the_end_is_taken(read):
+    text = (
+        "param_scheduler = [dict(type='LinearLR', end=5), "
+        "dict(type='CosineAnnealingLR', begin=5, end=180), "
+        "dict(type='ConstantLR', factor=1, begin=180, end=200)]\n"
+    )
+    cfg, _ = read(SCFS, text=text, for_training=True)
+    assert [s.end for s in cfg.param_scheduler] == [5, 180, 200]
+    # So is one from the warm-up to the end, of no schedule.
+    text = "param_scheduler = [dict(type='ConstantLR', factor=0.3, end=5)]\n"
+    read(SCFS, text=text, for_training=True)
 
 
 @pytest.mark.parametrize(

@@ -68,11 +68,18 @@ def test_one_command_trains_and_one_more_resumes(small_options, tmp_path):
     second = {key: loss for key, loss in whole.items() if key[0] == '2'}
     assert losses(resumed.output) == second
     assert 'change nothing' not in resumed.output
+    # Nothing is left to train.
+    before = {path: path.read_bytes() for path in work.rglob('*.*')}
+    done = call(*TRAIN, '--resume', *two_epochs)
+    assert done.returncode == 0
+    assert done.output.startswith('This run has finished already: 2 of 2 ep')
+    assert before == {path: path.read_bytes() for path in work.rglob('*.*')}
     lower = 'optim_wrapper.optimizer.lr=0.001'
     longer = [*small_options, 'train_cfg.max_epochs=3', lower]
     resumed = call(*TRAIN, '--resume', *longer)
-    assert f'change nothing: {lower} (saved: 0.1)' in resumed.output
-    assert 'max_epochs=3 is more than the 2 ' in resumed.output
+    assert f'change nothing: {lower} (saved: 0.1). To' in resumed.output
+    assert 'warning      train_cfg.max_epochs=3 (saved: 2)' in resumed.output
+    assert 'fitted' not in resumed.output
 
 
 def test_options_reach_the_config(small_options, tmp_path):

@@ -1,12 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from typing import Any
-
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import Tensor
 
@@ -38,14 +35,14 @@ from ..loops.features import (
 )
 from ..resume.random_states import kept_random_states
 from ..runner_access import unwrapped_model
+from .recurring_hook import RecurringHook
 
-EARLY = 100  # iterations: the first picture of a run without epochs
 EMBEDDED = 1000  # images at most
 BATCH = 32  # of them
 
 
 @HOOKS.register_module()
-class PicturesHook(Hook):
+class PicturesHook(RecurringHook):
     """Show in pictures what a pre-training sees and learns.
 
     Before the run, after its first epoch, then every few epochs and after the
@@ -80,7 +77,7 @@ class PicturesHook(Hook):
         >>> default_hooks = dict(pictures=dict(type='PicturesHook'))
     """
 
-    priority = 'VERY_LOW'  # after the teacher has moved
+    looks_early = True
 
     def __init__(
         self,
@@ -89,20 +86,7 @@ class PicturesHook(Hook):
         num_images: int = 4,
         embedding: bool = False,
     ) -> None:
-        for name, value in dict(
-            interval=interval,
-            iter_interval=iter_interval,
-            num_images=num_images,
-        ).items():
-            if type(value) is not int or value < 1:
-                raise ValueError(
-                    f'PicturesHook: {name}={value!r} must be a whole number '
-                    '>= 1; to have no pictures, remove the hook from '
-                    'default_hooks'
-                )
-        self.interval = interval
-        self.iter_interval = iter_interval
-        self.num_images = num_images
+        super().__init__(interval, iter_interval, num_images)
         self.embedding = embedding
         self._failed: set[str] = set()
 
@@ -114,40 +98,15 @@ class PicturesHook(Hook):
                 'labeled images from: set one, as '
                 'configs/scfs/scfs_r50_knn.py does, or embedding=False'
             )
-        if runner.iter == 0:
-            self.draw(runner, step=0, epoch=0)
+        super().before_train(runner)
 
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Draw if it is due, by epochs."""
-        if isinstance(runner.train_loop, EpochBasedTrainLoop) and (
-            runner.epoch == 0
-            or self.every_n_epochs(runner, self.interval)
-            or self.is_last_train_epoch(runner)
-        ):
-            # After the last epoch none is to come: it is shown once more.
-            coming = min(runner.epoch + 1, runner.max_epochs - 1)
-            self.draw(runner, runner.iter, coming)
-
-    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Draw if it is due, by iterations."""
-        if not isinstance(runner.train_loop, EpochBasedTrainLoop) and (
-            runner.iter + 1 == EARLY
-            or self.every_n_train_iters(runner, self.iter_interval)
-            or self.is_last_train_iter(runner)
-        ):
-            self.draw(runner, runner.iter + 1, runner.epoch)
-
-    def draw(self, runner: Runner, step: int, epoch: int) -> None:
-        """Draw every picture after ``step`` iterations.
-
-        Args:
-            runner (Runner): The runner.
-            step (int): Iterations so far.
-            epoch (int): Whose crops are shown, counted from 0.
-        """
+    def look(self, runner: Runner, step: int, epoch: int) -> None:
+        """Draw every picture, the views of the epoch to come."""
         if not is_main_process():
             return
-        pictures = dict(views=lambda: self.views(runner, epoch))
+        # After the last epoch none is to come: it is shown once more.
+        coming = min(epoch, runner.max_epochs - 1)
+        pictures = dict(views=lambda: self.views(runner, coming))
         if hasattr(unwrapped_model(runner), 'search_outputs'):
             pictures['search_maps'] = lambda: self.search_maps(runner, step)
         if self.embedding:

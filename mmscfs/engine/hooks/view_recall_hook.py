@@ -1,11 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.dist import master_only
-from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 from torch import Tensor
@@ -19,6 +17,7 @@ from mmscfs.visualization.views import find_multi_crop
 from ..loops.features import choose_backbone, normalize, pool
 from ..resume.random_states import kept_random_states
 from ..runner_access import unwrapped_model
+from .recurring_hook import RecurringHook
 
 SEED = 2023  # of the crops: the same at every measurement
 BATCH = 32
@@ -26,7 +25,7 @@ KS = (1, 5)
 
 
 @HOOKS.register_module()
-class ViewRecallHook(Hook):
+class ViewRecallHook(RecurringHook):
     """Log how often a crop of an image finds the other crop of that image.
 
     A figure of quality that needs no labels: two random global crops of each
@@ -55,7 +54,7 @@ class ViewRecallHook(Hook):
         >>> default_hooks = dict(view_recall=dict(type='ViewRecallHook'))
     """
 
-    priority = 'VERY_LOW'  # after the teacher has moved
+    least_images = max(KS)
 
     def __init__(
         self,
@@ -63,44 +62,11 @@ class ViewRecallHook(Hook):
         iter_interval: int = 5000,
         num_images: int = 500,
     ) -> None:
-        for name, value, least in (
-            ('interval', interval, 1),
-            ('iter_interval', iter_interval, 1),
-            ('num_images', num_images, max(KS)),
-        ):
-            if type(value) is not int or value < least:
-                raise ValueError(
-                    f'ViewRecallHook: {name}={value!r} must be a whole '
-                    f'number >= {least}'
-                )
-        self.interval = interval
-        self.iter_interval = iter_interval
-        self.num_images = num_images
-
-    def before_train(self, runner: Runner) -> None:
-        """Measure what the first weights know."""
-        if runner.iter == 0:
-            self.measure(runner, 0)
-
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Measure if it is due, by epochs."""
-        if isinstance(runner.train_loop, EpochBasedTrainLoop) and (
-            self.every_n_epochs(runner, self.interval)
-            or self.is_last_train_epoch(runner)
-        ):
-            self.measure(runner, runner.epoch + 1)
-
-    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Measure if it is due, by iterations."""
-        if not isinstance(runner.train_loop, EpochBasedTrainLoop) and (
-            self.every_n_train_iters(runner, self.iter_interval)
-            or self.is_last_train_iter(runner)
-        ):
-            self.measure(runner, runner.iter + 1)
+        super().__init__(interval, iter_interval, num_images)
 
     @master_only
-    def measure(self, runner: Runner, step: int) -> None:
-        """Measure and log, as of an epoch or iteration."""
+    def look(self, runner: Runner, step: int, epoch: int) -> None:
+        """Measure and log, as of an epoch, or of an iteration without them."""
         model = unwrapped_model(runner)
         backbone = choose_backbone(model, None)
         dataset = runner.train_dataloader.dataset
@@ -123,7 +89,9 @@ class ViewRecallHook(Hook):
         figures = {
             f'view_recall/top{k}': sum(way[k] for way in ways) / 2 for k in KS
         }
-        runner.visualizer.add_scalars(figures, step=step)
+        is_by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        at = epoch if is_by_epoch else step
+        runner.visualizer.add_scalars(figures, step=at)
         runner.logger.info(
             f'View recall of {len(first)} images: '
             + ', '.join(

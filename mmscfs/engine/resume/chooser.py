@@ -2,7 +2,6 @@
 """Which checkpoint a run resumes from."""
 
 import json
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import is_main_process
 
 from mmscfs.checkpoint import (
     check_archive,
@@ -19,7 +17,9 @@ from mmscfs.checkpoint import (
     parse_config,
     read_checkpoint,
 )
+from mmscfs.settings.lengths import length_of
 
+from ..prepare import is_first_process
 from .files import INTERRUPTED, LAST, is_local
 
 # What mmengine resumes from; without an optimizer it is not a run's state.
@@ -30,6 +30,9 @@ BROUGHT = (
     'optim_wrapper.paramwise_cfg.',
     'param_scheduler.',
 )
+# What follows the length of a run, of which LengthHook speaks.
+TIMES = {'begin', 'end', 'T_max', 'total_steps', 'step_size', 'milestones'}
+LENGTHS = ('train_cfg.max_epochs', 'train_cfg.max_iters')
 SHOWN = 5  # of them in a message
 # What a run saves into its work directory.
 SAVED = ('epoch_*.pth', 'iter_*.pth', 'best_*.pth', INTERRUPTED)
@@ -44,13 +47,13 @@ class SavedRun(NamedTuple):
 
     Attributes:
         iteration (int): Iterations that were done.
-        epoch_length (float): Iterations of an epoch, infinite if unknown.
+        epoch (int): Epochs that were done.
         seed (int | None): The run's seed.
         cfg (str): Its config as text, "" if it has none.
     """
 
     iteration: int
-    epoch_length: float
+    epoch: int
     seed: int | None
     cfg: str
 
@@ -75,7 +78,7 @@ def check_work_dir(cfg: Config) -> None:
         )
 
 
-def choose_checkpoint(cfg: Config) -> None:
+def choose_checkpoint(cfg: Config) -> SavedRun | None:
     """Set ``cfg.load_from`` to a whole checkpoint for a run that resumes.
 
     Without a name it is the last one that was saved, and if that is damaged
@@ -84,14 +87,18 @@ def choose_checkpoint(cfg: Config) -> None:
     drawn for it, which its sampler needs. Settings that the checkpoint's
     optimizer and schedules replace are named in a warning.
 
+    Returns:
+        SavedRun | None: What the checkpoint says of its run, None without
+        one, or if it is not on this machine.
+
     Raises:
         ValueError: The checkpoint that ``load_from`` names is damaged or not
             a run's, or all of the work directory are.
         OSError: A file cannot be read.
     """
-    if not cfg.get('resume'):
-        return
     saved = None
+    if not cfg.get('resume'):
+        return saved
     if cfg.get('load_from'):
         if is_local(cfg.load_from):
             saved = check_run(Path(cfg.load_from))
@@ -100,17 +107,41 @@ def choose_checkpoint(cfg: Config) -> None:
         cfg.load_from = None if found is None else str(found)
         saved = None if found is None else read_saved_run(found)
     if saved is None:
-        return
+        return saved
     randomness = cfg.get('randomness') or {}
     if saved.seed is not None and randomness.get('seed') is None:
         cfg.randomness = dict(randomness, seed=saved.seed)
     for text in replaced_settings(cfg, saved):
         warn(text)
+    return saved
+
+
+def describe_finished(cfg: Config, saved: SavedRun | None) -> str:
+    """Say that a run has nothing left to train, '' if it has.
+
+    Args:
+        cfg (Config): With the checkpoint, see :func:`choose_checkpoint`.
+        saved (SavedRun | None): What that says.
+    """
+    length = length_of(cfg)
+    if saved is None or length is None:
+        return ''
+    done = saved.epoch if length.by_epoch else saved.iteration
+    if done < length.value:
+        return ''
+    unit = 'epochs' if length.by_epoch else 'iterations'
+    return (
+        f'This run has finished already: {done} of {length.value} {unit}.\n'
+        f'  checkpoint   {cfg.load_from}\n'
+        f'To train for longer, start a new run from it in another --work-dir: '
+        f'--cfg-options load_from={cfg.load_from}. Or raise {length.setting} '
+        'and resume: the learning rate then stays at its last value'
+    )
 
 
 def warn(text: str) -> None:
     """Print a warning once, before the run has a log."""
-    if is_main_process():
+    if is_first_process():
         print(f'warning: {text}', file=sys.stderr)
 
 
@@ -126,10 +157,13 @@ def replaced_settings(cfg: Config, saved: SavedRun) -> Iterator[str]:
     # As plain as what is read from text.
     plain = json.loads(json.dumps(cfg.to_dict(), default=str, skipkeys=True))
     now = dict(flatten(plain))
+    has_length = all(now.get(n) == before.get(n) for n in LENGTHS)
     changes = [
         f'{name}={value!r} (saved: {before[name]!r})'
         for name, value in now.items()
-        if name.startswith(BROUGHT) and before.get(name, value) != value
+        if name.startswith(BROUGHT)
+        and before.get(name, value) != value
+        and (has_length or not TIMES & {*name.split('.')})
     ]
     if changes:
         more = ', ...' * (len(changes) > SHOWN)
@@ -146,19 +180,6 @@ def replaced_settings(cfg: Config, saved: SavedRun) -> Iterator[str]:
             f'max_iters={now["train_cfg.max_iters"]} steps, at the learning '
             'rate of before'
         )
-    for name in ('train_cfg.max_epochs', 'train_cfg.max_iters'):
-        length, old = now.get(name), before.get(name)
-        # A file may say anything.
-        if (
-            isinstance(length, (int, float))
-            and isinstance(old, (int, float))
-            and length > old
-        ):
-            yield (
-                f'{name}={length} is more than the {old} that '
-                "the checkpoint's schedules were made for: from there on the "
-                'learning rate stays at its last value'
-            )
 
 
 def find_checkpoint(work_dir: Path) -> Path | None:
@@ -280,12 +301,9 @@ def read_saved_run(path: Path) -> SavedRun:
             f'mmengine: its {", ".join(wrong)} cannot be used'
         )
     seed, cfg = meta.get('seed'), meta.get('cfg')
-    info = parts.get("message_hub['runtime_info']", {})
-    lengths = [info.get(name) for name in ('max_iters', 'max_epochs')]
-    is_known = all(is_count(length) and length for length in lengths)
     return SavedRun(
         meta['iter'],
-        lengths[0] / lengths[1] if is_known else math.inf,
+        meta['epoch'],
         seed if is_count(seed) else None,
         cfg if isinstance(cfg, str) else '',
     )

@@ -62,14 +62,14 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     def run(self) -> Any:
         """Train; refuse to resume within an epoch of another length first."""
         if self._iter:
-            saved_position(self.runner, len(self.dataloader))
+            batches = len(self.dataloader)
+            self.position = saved_position(self.runner, batches)
         return super().run()
 
     def run_epoch(self) -> None:
         """Train for an epoch, or for what is left of it."""
         states = self._between or get_random_states()
         if self._iter and not self._begun:
-            self.position = saved_position(self.runner, len(self.dataloader))
             states = saved_states(self.runner) or states
         self._begun = True
         self._call_before_epoch()
@@ -119,10 +119,11 @@ def saved_position(runner: Runner, batches: int) -> int:
     Raises:
         ValueError: It was saved within an epoch of another length.
     """
-    position, length = runner.message_hub.runtime_info.get(POSITION, (0, 0))
+    info = runner.message_hub.runtime_info
+    position, length = info.get(POSITION, (0, 0))
     if position in (0, length):  # saved after an epoch
         if length not in (0, batches):
-            planned = runner.max_epochs * length
+            planned = info.get('max_iters', runner.max_epochs * length)
             left = runner.max_epochs - runner.epoch - bool(position)
             end = runner.iter + left * batches
             effect = (

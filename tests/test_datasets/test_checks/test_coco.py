@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from mmscfs.datasets.checks.detection import check_detection_data
 from mmscfs.datasets.checks.masks import mask_problem, packed_total
 
-NAN, INF = float('nan'), float('inf')
+NAN = float('nan')
 LOST = ...  # the key goes
 SQUARE = [2, 2, 9, 2, 9, 9, 2, 9]
 LOAD_MASKS = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
@@ -75,7 +75,6 @@ def runs(counts, size=(40, 60)):
         (f'[{"9" * 5000}]', '4300 digits'),
         ('[]', 'holds a list'),
         (dict(images=[]), 'no images'),
-        (dict(categories=None), 'no categories'),
         (dict(images={'a': 1}), 'is a dict'),
         (dict(annotations=[1]), "'annotations' that is not an object"),
         (dict(annotations=[]), 'no annotations'),
@@ -103,7 +102,7 @@ BAD = {
         (dict(file_name='../../a'), "'../../a'", 'not a path below'),
         (dict(file_name='1.jpg\0'), 'not a path below'),
         (dict(file_name='http://127.0.0.1:9/1.jpg'), 'not a path', '"://"'),
-        (dict(file_name='gone.jpg'), 'gone.jpg', 'not exist'),
+        (dict(file_name='gone.jpg'), 'gone.jpg', '1 of 3 images', 'not exist'),
     ],
     'categories': [
         (dict(id={}), 'id={}'),
@@ -114,24 +113,20 @@ BAD = {
         + ('train_dataloader.dataset.metainfo=dict(classes=...)',),
     ],
     'annotations': [
-        *((dict({key: LOST}), f'without {key}') for key in ('id', 'area')),
         *(
             (dict({key: LOST}), f'without {key}')
-            for key in ('bbox', 'iscrowd')
+            for key in ('id', 'area', 'bbox', 'iscrowd')
         ),
         (dict(id=1), 'id=1 twice'),
         (dict(image_id=True), 'image_id=True'),
         (dict(category_id=1.5), 'category_id=1.5'),
         (dict(area='9'), "area='9'"),
         (dict(iscrowd=None), 'iscrowd=None', '0 or 1'),
-        (dict(iscrowd='0'), "iscrowd='0'"),
         (dict(ignore='0'), "ignore='0'"),
         (dict(bbox='1234'), "bbox='1234', which must be [x, y, width"),
         (dict(bbox=[5, 6, 20]), '[x, y, width', "'image_id': 1"),
-        (dict(bbox=[5, 6, 20, 3, 1]), '[x, y, width'),
         (dict(bbox=[5, 6, '20', 3]), 'finite numbers'),
         (dict(bbox=[NAN, 6, 20, 3]), 'finite numbers'),
-        (dict(bbox=[5, 6, INF, 3]), 'finite numbers'),
         (dict(bbox=[5, 6, -20, 3]), "'1.jpg'", 'negative size'),
         (dict(bbox=[61, 6, 20, 3]), 'outside of the image (60x40)'),
     ],
@@ -145,8 +140,6 @@ BAD_MASKS = [
     (polygon(10**400), 'not finite'),
     # Ten sides are 600 px.
     (polygon(601), 'coordinate 601,', 'far outside', '(60x40)'),
-    (polygon(-601), 'coordinate -601,', 'far outside'),
-    (polygon(1e300), 'coordinate 1e+300,', 'far outside'),
     (dict(size=[40, 60]), 'not run lengths'),
     (runs([2395, 10**9]), '1000002395 pixels'),
     (runs([2410, -10]), 'not run lengths'),
@@ -154,7 +147,6 @@ BAD_MASKS = [
     (runs('kZ26'), '2401 pixels in all'),
     (runs('0'), 'of 0 pixels in all'),
     (runs('Z[2F'), 'pixels in all'),  # one is below 0
-    (runs('kZ'), 'not run lengths'),  # cut off
     (runs('garbage!!!'), 'not run lengths'),
     (runs('kZRPPPPPPP05'), 'not run lengths'),  # of too many bits
     (runs('kZ25\ud800'), 'not run lengths'),
@@ -201,12 +193,8 @@ def test_good_masks(coco, change, mask):
 @pytest.mark.parametrize(
     ('values', 'count', 'warned'),
     [
-        (dict(bbox=[5, 6, 0, 3]), 0, ''),
-        (dict(area=0), 0, ''),
-        (dict(iscrowd=1), 0, ''),
         # As tables write whole numbers.
         (dict(id=2.0, image_id=1.0, category_id=10.0, iscrowd=0.0), 1, ''),
-        (dict(iscrowd=1.0), 0, ''),
         (dict(category_id=77), 0, "category_id': 77"),
         (dict(image_id=77), 0, "image_id': 77"),
         # As corners, of which the last two are beyond as sizes.
@@ -322,12 +310,7 @@ def test_packed_masks():
         packed['counts'] = packed['counts'].decode()
         assert mask_problem(packed, (width, height)) is None
         assert packed_total(packed['counts']) == height * width
-    for counts in (
-        [2**28, 2**28],
-        [1, 5, 9, 2**28, 0, 0],
-        [2, 3, 0, 1, 4],
-        [7, 0],
-    ):
+    for counts in ([2**28, 2**28], [1, 5, 9, 2**28, 0, 0], [2, 3, 0, 1, 4]):
         width = sum(counts)
         row = runs(counts, (1, width))
         packed = coco_mask.frPyObjects(row, 1, width)['counts'].decode()
@@ -336,14 +319,8 @@ def test_packed_masks():
         assert f'{width} pixels in all' in problem
 
 
-def shrink(path):
-    image = Image.open(path)
-    image.resize((30, 20)).save(path)
-
-
-def exchange(path):
-    image = Image.open(path)
-    image.transpose(Image.Transpose.ROTATE_90).save(path)
+def resized(*size):
+    return lambda path: Image.open(path).resize(size).save(path)
 
 
 def turn(path, kind='JPEG'):
@@ -355,8 +332,11 @@ def turn(path, kind='JPEG'):
 @pytest.mark.parametrize(
     ('spoil', 'words'),
     [
-        (shrink, ['is 30x20 px']),
-        (exchange, ['is 40x60 px', 'width and height have changed places']),
+        (resized(30, 20), ['is 30x20 px']),
+        (
+            resized(40, 60),
+            ['is 40x60 px', 'width and height have changed places'],
+        ),
         (turn, ['is 40x60 px, its annotation', 'EXIF orientation turns it']),
     ],
 )
@@ -386,12 +366,10 @@ def test_images_are_read_as_the_run_reads_them(coco, tmp_path, refuse):
     refuse(coco, 'EXIF orientation turns it', 'color_ignore_orientation')
 
 
-def test_missing_and_damaged_images(coco, tmp_path, refuse):
+def test_damaged_images(coco, tmp_path, refuse):
     path = tmp_path / 'images/2.jpg'
     path.write_text('404 not found')
     refuse(coco, str(path), 'no image')
-    path.unlink()
-    refuse(coco, str(path), '1 of 3 images', 'not exist')
 
 
 def test_default_classes_are_cocos(coco, refuse):

@@ -1,7 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Which checkpoint a run resumes from, and what it takes from it."""
 
-import math
 import os
 import shutil
 
@@ -11,7 +10,11 @@ from mmengine.config import Config
 from toy_runs import run, toy_cfg
 
 from mmscfs.checkpoint import read_checkpoint
-from mmscfs.engine import check_work_dir, choose_checkpoint
+from mmscfs.engine import (
+    check_work_dir,
+    choose_checkpoint,
+    describe_finished,
+)
 from mmscfs.engine.resume import PlainCheckpointHook
 from mmscfs.engine.resume.chooser import (
     NoRunError,
@@ -183,14 +186,15 @@ def test_settings_that_the_checkpoint_replaces_are_named(runs, capsys):
     cfg.optim_wrapper.accumulative_counts = 2  # this one is taken
     cfg.optim_wrapper.optimizer.lr = 0.05
     cfg.param_scheduler[1].end = 12
-    cfg.train_cfg.max_epochs = 12
     choose_checkpoint(cfg)
-    settings, length = capsys.readouterr().err.splitlines()
     assert (
         'change nothing: optim_wrapper.optimizer.lr=0.05 (saved: 0.1), '
         'param_scheduler.1.end=12 (saved: 9). To train'
-    ) in settings
-    assert 'train_cfg.max_epochs=12 is more than the 9 that' in length
+    ) in capsys.readouterr().err
+    # Of an end that has followed another length, LengthHook speaks.
+    cfg.train_cfg.max_epochs = 12
+    choose_checkpoint(cfg)
+    assert 'lr=0.05 (saved: 0.1). To train' in capsys.readouterr().err
 
     for text in ('no Python', "train_cfg = dict(max_epochs='4')"):
         save(cfg.load_from, meta=dict(meta, cfg=text))
@@ -220,6 +224,33 @@ def test_another_batch_of_a_run_by_steps_is_named(runs, capsys, unit):
         unit == 'max_iters'
     )
     assert ('train_cfg.max_iters=9 steps' in told) == (unit == 'max_iters')
+
+
+@pytest.mark.parametrize(
+    ('done', 'length', 'words'),
+    [
+        (dict(epoch=8, iter=40), dict(max_epochs=9), None),
+        # Saved by iterations: hooks of the last epoch have work to do.
+        (dict(epoch=8, iter=45), dict(max_epochs=9), None),
+        (dict(epoch=9, iter=45), dict(max_epochs=9), '9 of 9 epochs'),
+        (dict(epoch=9, iter=45), dict(max_epochs=6), '9 of 6 epochs'),
+        (dict(epoch=0, iter=44), dict(max_iters=45), None),
+        (dict(epoch=0, iter=45), dict(max_iters=45), '45 of 45 iterations'),
+        (dict(epoch=0, iter=45), {}, None),
+    ],
+)
+def test_a_finished_run_is_named(runs, done, length, words):
+    path = runs / 'interrupted.pth'
+    save(path, meta=done)
+    cfg = Config(dict(resume=True, work_dir=str(runs), train_cfg=length))
+    text = describe_finished(cfg, choose_checkpoint(cfg))
+    if words is None:
+        assert text == ''
+    else:
+        (name,) = length
+        assert text.startswith(f'This run has finished already: {words}.')
+        assert f'checkpoint   {path}' in text
+        assert f'raise train_cfg.{name} ' in text
 
 
 def test_code_of_a_checkpoint_is_not_run(tmp_path):
@@ -333,11 +364,7 @@ def test_parts_of_another_kind_are_named(changes, named, tmp_path):
 )
 @pytest.mark.parametrize('new_format', [True, False])
 def test_what_a_checkpoint_says(meta, seed, cfg, new_format, tmp_path):
-    info = dict(max_iters=12, max_epochs=6) if seed else {}
-    hub = dict(log_scalars={}, runtime_info=info)
-    meta = dict(meta, iter=5, epoch=2)
-    path = save(tmp_path / 'a.pth', meta=meta, message_hub=hub)
+    path = save(tmp_path / 'a.pth', meta=dict(meta, iter=5, epoch=2))
     parts = torch.load(path, weights_only=True)
     torch.save(parts, path, _use_new_zipfile_serialization=new_format)
-    length = 2 if seed else math.inf
-    assert check_run(path) == (5, length, seed, cfg)
+    assert check_run(path) == (5, 2, seed, cfg)
