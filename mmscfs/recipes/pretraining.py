@@ -10,6 +10,7 @@ import inspect
 import sys
 import time
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from statistics import median
 from string import Template
@@ -35,7 +36,6 @@ from mmscfs.engine.hooks.deferred_runtime_info_hook import read_hub
 from mmscfs.engine.resume.files import lock_work_dir, unlock_work_dir
 from mmscfs.engine.screen import build_runner, prints_in_log
 from mmscfs.settings import read_config
-from mmscfs.settings.names import nearest
 
 from .table import (
     FEWEST_STEPS,
@@ -326,7 +326,9 @@ def named_arguments(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         for name in kwargs.keys() - names.keys():
-            near = ' or '.join(nearest(name, names)) or ', '.join(names)
+            near = ' or '.join(get_close_matches(name, names, 1)) or ', '.join(
+                names
+            )
             raise TypeError(
                 f'{function.__name__}() has no argument {name!r}; did you '
                 f'mean {near}?'

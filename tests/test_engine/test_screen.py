@@ -62,11 +62,11 @@ def test_a_run_says_what_it_is_and_what_follows(lines, tiny_run):
     start = screen.index('This run:')
     rows = [line.split(maxsplit=1) for line in screen[start + 1 : first]]
     warnings = [text for name, text in rows if name == 'warning']
-    # Two more are mmengine's, on gradient accumulation, and the monitor's.
+    # Two more are mmengine's, on gradient accumulation.
     assert warnings == [
         'too few images',
         *(f'warning {number}' for number in range(4)),
-        'and 3 more, see the log',
+        'and 2 more, see the log',
     ]
     block = {name: text for name, text in rows if name != 'warning'}
     work, folder = tiny_run.work_dir, tiny_run.train_dataloader.dataset
