@@ -256,7 +256,9 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
             f'no config file {name!r}; those of mmscfs are below {CONFIGS}, '
             f'and have names such as {PREFIX}scfs_r50.py'
         )
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank or 0))
+    os.environ.setdefault(
+        'LOCAL_RANK', str(getattr(args, 'local_rank', 0) or 0)
+    )
     return args
 
 
