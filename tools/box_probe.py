@@ -29,9 +29,8 @@ from command_line import (
 if TYPE_CHECKING:  # else --help would wait for torch
     from mmengine.config import Config
 
-    from mmscfs.results.tables import Table
-
 RANDOM = 'random'  # weights, in place of a checkpoint
+COLUMNS = ('top1', 'object_top1', 'mIoU')
 NOTE = (
     'Percent. top1: class of boxes by k-NN; object_top1: object or '
     'background; mIoU: masks by dense nearest neighbors'
@@ -77,7 +76,7 @@ def parse_args() -> argparse.Namespace:
         ('images', 500, 2, 'images of each data set at most, evenly spread'),
         ('k', 20, 1, 'boxes that vote'),
         ('grid', 3, 1, 'cells of a box in each direction'),
-        ('memory', 20000, 1, 'patches of a layer that are kept for masks'),
+        ('memory', 10000, 1, 'patches of a layer that are kept for masks'),
     ):
         parser.add_argument(
             f'--{name}',
@@ -203,22 +202,23 @@ class Subject:
         return found.network or ''
 
 
-def make_table(
-    measured: Mapping[str, dict], networks: Mapping[str, str]
-) -> 'Table':
-    """Return the table of the figures of each checkpoint."""
-    from mmscfs.results.tables import Row, Table
+def make_rows(path: str, network: str, metrics: Mapping) -> list:
+    """Return the rows of a checkpoint: all layers together, then each."""
+    from mmscfs.results.tables import Row
 
-    rows = []
-    for path, metrics in measured.items():
-        place = Path(path)
-        name = '/'.join([*place.parent.parts[-1:], place.stem])
-        scores = {k.removeprefix('boxes/'): v for k, v in metrics.items()}
-        rows.append(Row((name, networks[path]), scores, path, True))
-    order = ('top1', 'object_top1', 'mIoU')
-    columns = dict.fromkeys([*order, *(c for r in rows for c in r.scores)])
-    labels = ('checkpoint', 'network')
-    return Table('Box probe', NOTE, labels, tuple(columns), rows)
+    place = Path(path)
+    name = '/'.join([*place.parent.parts[-1:], place.stem])
+    by_layer: dict[str, dict] = {'all': {}}
+    for metric, value in metrics.items():
+        layer, _, column = metric.removeprefix('boxes/').rpartition('_')
+        if layer.endswith('object'):
+            layer = layer.removesuffix('object').rstrip('_')
+            column = f'object_{column}'
+        by_layer.setdefault(layer or 'all', {})[column] = value
+    return [
+        Row((name, network, layer), scores, path, True)
+        for layer, scores in by_layer.items()
+    ]
 
 
 def main() -> int:
@@ -228,13 +228,16 @@ def main() -> int:
         cfg = read_config(args.config, args.cfg_options)
 
     # Now, so that --help and a wrong option or setting answer at once.
+    from mmengine.logging import MMLogger
     from mmengine.registry import init_default_scope
 
     from mmscfs.datasets.checks import check_data
     from mmscfs.engine import prepare_config
     from mmscfs.engine.loops import BoxProbe
-    from mmscfs.results.tables import Summary
+    from mmscfs.results.tables import Summary, Table
 
+    # mmengine would print a paragraph for each parameter.
+    MMLogger.get_current_instance().setLevel('WARNING')
     with errors_in_one_line():  # before the long work
         prepare_config(cfg)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
@@ -262,7 +265,13 @@ def main() -> int:
         f'up to {50 / probe.queries.boxes**0.5:.1f} points, more where the '
         'boxes of an image are alike.'
     )
-    tables = [make_table(measured, networks)] if measured else []
+    rows = [
+        row
+        for path, metrics in measured.items()
+        for row in make_rows(path, networks[path], metrics)
+    ]
+    labels = ('checkpoint', 'network', 'layers')
+    tables = [Table('Box probe', NOTE, labels, COLUMNS, rows)] if rows else []
     summary = Summary('Box probe', footer, tables, problems)
     return summary.publish(args.out / 'boxes.md') or int(not measured)
 

@@ -39,6 +39,7 @@ from .features import (
 )
 
 STRIDE = 32  # px; sides are padded to multiples of it, as detectors do
+PATCH = 8  # px; finer maps are averaged to it where masks are predicted
 BACKGROUND = -1  # the label of a box without an object
 Patches = dict[str, tuple[Tensor, Tensor]]
 
@@ -95,7 +96,7 @@ class BoxProbe:
         grid (int): Cells of a box in each direction. Defaults to 3.
         segmentation (bool): Whether masks are predicted. Defaults to False.
         memory (int): Patches of a layer, of all images, that are kept for
-            it. Defaults to 20,000.
+            it. Defaults to 10,000.
 
     Raises:
         ValueError: A setting is out of its range, or see
@@ -111,7 +112,7 @@ class BoxProbe:
         temperature: float = 0.07,
         grid: int = 3,
         segmentation: bool = False,
-        memory: int = 20000,
+        memory: int = 10000,
     ) -> None:
         for name, value, least in (
             ('num_images', num_images, 2),
@@ -181,7 +182,7 @@ class BoxProbe:
 
             def segment(image: ImageMaps) -> Patches:
                 labels = self.label(image)
-                for layer, part in image.maps.items():
+                for layer, part in to_patches(image).items():
                     scores = segment_patches(
                         part.flatten(1).T, *bank.patches[layer]
                     )
@@ -267,7 +268,7 @@ class BoxProbe:
     def keep_patches(self, image: ImageMaps) -> Patches:
         """Return the patches of an image that the memory keeps, by layer."""
         labels, kept = self.label(image), {}
-        for layer, part in image.maps.items():
+        for layer, part in to_patches(image).items():
             shares = patch_labels(
                 labels, part.shape[1:], len(self.bank.classes) + 1
             )
@@ -323,6 +324,16 @@ def pad(images: Tensor) -> Tensor:
     """Pad images at the right and the bottom with the mean's value, 0."""
     height, width = images.shape[-2:]
     return F.pad(images, (0, -width % STRIDE, 0, -height % STRIDE))
+
+
+def to_patches(image: ImageMaps) -> dict[str, Tensor]:
+    """Return the maps of an image, by layer, with patches of PATCH or more."""
+    return {
+        layer: F.avg_pool2d(
+            part, max(1, PATCH * part.shape[1] // image.size[0])
+        )
+        for layer, part in image.maps.items()
+    }
 
 
 def collect(
