@@ -233,7 +233,7 @@ def main() -> int:
 
     from mmscfs.datasets.checks import check_data
     from mmscfs.engine import prepare_config
-    from mmscfs.engine.loops import BoxProbe
+    from mmscfs.engine.loops import BoxProbe, check_layers
     from mmscfs.results.tables import Summary, Table
 
     # mmengine would print a paragraph for each parameter.
@@ -244,11 +244,12 @@ def main() -> int:
         settings = read_data(cfg, args)
         check_data(cfg)
         subject = Subject(cfg)
+        layers = args.layers
+        if layers in (['all'], ['last']):
+            (layers,) = layers
+        check_layers(subject.model, layers)
         networks = {p: subject.load(p, args.network) for p in args.pretrained}
         probe = BoxProbe(**settings)
-    layers = args.layers
-    if layers in (['all'], ['last']):
-        (layers,) = layers
     measured, problems = {}, []
     for path in networks:
         subject.load(path, args.network)

@@ -125,6 +125,12 @@ def measure(cfg):
     return Runner.from_cfg(cfg).test()
 
 
+def change_annotations(path, change):
+    coco = json.loads(path.read_text())
+    change(coco)
+    path.write_text(json.dumps(coco))
+
+
 def test_what_maps_show_is_found_whole(cfg):
     metrics = measure(cfg)
     figures = ('top1', 'object_top1', 'mIoU')
@@ -157,12 +163,17 @@ def test_two_processes_find_what_one_finds(cfg, tmp_path):
 def test_a_class_that_the_chosen_images_lack_is_added(cfg, stripes):
     """Of eight images two are taken, 0 and 5; image 4 alone shows blue."""
     cfg.test_cfg.update(num_images=2, k=1)
-    path = stripes / 'train.json'
-    coco = json.loads(path.read_text())
-    for item in coco['annotations']:
-        if item['category_id'] == 3 and item['image_id'] != 4:
-            item['category_id'] = 1
-    path.write_text(json.dumps(coco))
+
+    def keep_one_blue(coco):
+        for item in coco['annotations']:
+            if item['category_id'] == 3 and item['image_id'] != 4:
+                item['category_id'] = 1
+
+    change_annotations(stripes / 'train.json', keep_one_blue)
+    change_annotations(
+        stripes / 'val.json',
+        lambda coco: coco['annotations'][0].update(category_id=3),
+    )
     probe = Runner.from_cfg(cfg).test_loop.probe
     assert probe.bank.loader.dataset.indices == [0, 5, 4]
     assert len(probe.queries.loader.dataset) == 2
@@ -242,12 +253,6 @@ def test_modes_and_random_states_stay(tiny_run, stripes):
     assert set(found[0]) == set(found[1])
     assert [part.training for part in model.modules()] == modes
     assert torch.equal(torch.get_rng_state(), random)
-
-
-def change_annotations(path, change):
-    coco = json.loads(path.read_text())
-    change(coco)
-    path.write_text(json.dumps(coco))
 
 
 def drop_images(coco):
@@ -334,4 +339,4 @@ def test_outputs_that_are_no_maps_are_refused(cfg, monkeypatch):
         Pooled, 'forward', lambda _, images: (images[:, :, 0, 0],) * 2
     )
     with pytest.raises(ValueError, match='layer1 of Pooled is not a map'):
-        measure(cfg)
+        _ = Runner.from_cfg(cfg).test_loop

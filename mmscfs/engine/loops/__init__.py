@@ -1,4 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from .box_maps import check_layers
 from .box_probe_loop import BoxProbe, BoxProbeLoop
 from .feature_loop import FeatureLoop
 from .features import Features, extract_features, normalize
@@ -14,6 +15,7 @@ __all__ = [
     'KNNLoop',
     'LinearSVMLoop',
     'LinearSweepLoop',
+    'check_layers',
     'extract_features',
     'normalize',
 ]

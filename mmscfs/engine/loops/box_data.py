@@ -53,6 +53,11 @@ def load_box_data(
     _, first = next(leaf_datasets(queries['dataset']))
     steps = arrange(first.get('pipeline') or (), with_masks)
     sets = {name: build(cfg, steps) for name, cfg in configs.items()}
+    labels, paths = {}, {}
+    for name, data in sets.items():
+        infos = [data.get_data_info(i) for i in range(len(data))]
+        paths[name] = {info.get('img_path') for info in infos}
+        labels[name] = [read_labels(i, name, with_masks) for i in infos]
     classes = {
         name: tuple(data.metainfo.get('classes') or ())
         for name, data in sets.items()
@@ -63,11 +68,6 @@ def load_box_data(
             f'the queries {short(classes["queries"])}; both need the same in '
             'one order: set metainfo=dict(classes=(...)) of both data sets'
         )
-    labels, paths = {}, {}
-    for name, data in sets.items():
-        infos = [data.get_data_info(i) for i in range(len(data))]
-        paths[name] = {info.get('img_path') for info in infos}
-        labels[name] = [read_labels(i, name, with_masks) for i in infos]
     if common := sorted(paths['bank'] & paths['queries']):
         raise ValueError(
             f'box probe: {len(common)} images are in the bank and among the '

@@ -8,7 +8,7 @@ from mmengine.dist import all_gather_object, all_reduce
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmpretrain.registry import LOOPS
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmscfs.evaluation import (
     background_boxes,
@@ -27,39 +27,14 @@ from mmscfs.visualization import evaluating
 
 from ..resume.random_states import kept_random_states
 from ..runner_access import unwrapped_model
-from .box_data import BoxData, load_box_data
+from .box_data import load_box_data
+from .box_maps import ImageMaps, check_layers, extract_maps
 from .feature_loop import FeatureLoop
-from .features import (
-    choose_backbone,
-    choose_layers,
-    layer_names,
-    normalize,
-    own_places,
-    progress,
-)
+from .features import choose_backbone
 
-STRIDE = 32  # px; sides are padded to multiples of it, as detectors do
 PATCH = 8  # px; finer maps are averaged to it where masks are predicted
 BACKGROUND = -1  # the label of a box without an object
 Patches = dict[str, tuple[Tensor, Tensor]]
-
-
-class ImageMaps(NamedTuple):
-    """The maps of an image.
-
-    Attributes:
-        place (int): The image's, in its data set.
-        maps (dict[str, Tensor]): By layer, each (C, h, w).
-        size (tuple[int, int]): Height and width that they cover, px.
-        inside (tuple[int, int]): Those of the image, without padding.
-        sample (Any): mmdet's ``DetDataSample``.
-    """
-
-    place: int
-    maps: dict[str, Tensor]
-    size: tuple[int, int]
-    inside: tuple[int, int]
-    sample: Any
 
 
 class Regions(NamedTuple):
@@ -162,8 +137,7 @@ class BoxProbe:
             then those of all layers' features joined, and the mean mIoU.
 
         Raises:
-            ValueError: ``layers`` or ``network`` is not there, an output is
-                no map, or a feature is not finite.
+            ValueError: As :func:`check_layers`, or a feature is not finite.
         """
         backbone = choose_backbone(model, network)
         device = next(backbone.parameters()).device
@@ -171,7 +145,7 @@ class BoxProbe:
         # A loader draws a seed for its workers even where nothing is random.
         with kept_random_states(), evaluating(backbone):
             bank = collect(
-                self.extract(model, backbone, self.bank, 'bank', layers),
+                extract_maps(model, self.bank.loader, 'bank', layers, network),
                 self.grid,
                 self.keep_patches if self.segmentation else None,
             )
@@ -192,7 +166,9 @@ class BoxProbe:
                 return {}
 
             queries = collect(
-                self.extract(model, backbone, self.queries, 'queries', layers),
+                extract_maps(
+                    model, self.queries.loader, 'queries', layers, network
+                ),
                 self.grid,
                 segment if self.segmentation else None,
             )
@@ -209,47 +185,6 @@ class BoxProbe:
         if ious:
             found['mIoU'] = sum(ious.values()) / len(ious)
         return {f'boxes/{name}': value for name, value in found.items()}
-
-    def extract(
-        self,
-        model: BaseModel,
-        backbone: nn.Module,
-        data: BoxData,
-        what: str,
-        layers: str | Sequence[str],
-    ) -> Iterator[ImageMaps]:
-        """Yield the maps of this process's images."""
-        places = iter(own_places(data.loader, what).tolist())
-        for batch in progress(f'maps of the {what}')(data.loader):
-            sizes = [tuple(image.shape[-2:]) for image in batch['inputs']]
-            images = [pad(normalize(model, [i])) for i in batch['inputs']]
-            maps: list[dict[str, Tensor]] = [{} for _ in images]
-            for shape in dict.fromkeys(image.shape for image in images):
-                group = [i for i, v in enumerate(images) if v.shape == shape]
-                outputs = backbone(torch.cat([images[i] for i in group]))
-                if isinstance(outputs, Tensor):
-                    outputs = (outputs,)
-                names = layer_names(backbone, len(outputs))
-                for name in choose_layers(names, layers):
-                    output = outputs[names.index(name)].float()
-                    if output.ndim != 4:
-                        raise ValueError(
-                            f'box probe: {name} of '
-                            f'{type(backbone).__name__} is not a map, but '
-                            f'has the shape {tuple(output.shape)}: choose '
-                            'other layers, or set model.backbone.out_type='
-                            "'featmap'"
-                        )
-                    for i, own in zip(group, output, strict=True):
-                        maps[i][name] = own
-            # The sampler repeats images to give every process as many; the
-            # places, which come last here, end before them.
-            samples = batch['data_samples']
-            for own, image, size, sample, place in zip(
-                *(maps, images, sizes, samples, places), strict=False
-            ):
-                covered = tuple(image.shape[-2:])
-                yield ImageMaps(place, own, covered, size, sample)
 
     def label(self, image: ImageMaps) -> Tensor:
         """Return the class of every pixel that an image's maps cover."""
@@ -318,12 +253,6 @@ class BoxProbe:
                 *(features, bank_features, labels, bank_labels, classes),
             ) in tasks.items()
         }
-
-
-def pad(images: Tensor) -> Tensor:
-    """Pad images at the right and the bottom with the mean's value, 0."""
-    height, width = images.shape[-2:]
-    return F.pad(images, (0, -width % STRIDE, 0, -height % STRIDE))
 
 
 def to_patches(image: ImageMaps) -> dict[str, Tensor]:
@@ -421,6 +350,7 @@ class BoxProbeLoop(FeatureLoop):
         network: str | None = None,
         **kwargs: Any,
     ) -> None:
+        check_layers(unwrapped_model(runner), layers, network)
         self.probe = BoxProbe(dataloader, bank_dataloader, **kwargs)
         super().__init__(
             *(runner, self.probe.queries.loader, evaluator),
