@@ -22,13 +22,15 @@ val_dataloader = dict(
 val_evaluator = []  # the loop measures by itself
 val_cfg = dict(
     type='BoxProbeLoop',
-    bank_dataloader={
-        **val_dataloader,
-        'dataset': {
-            **val_dataloader['dataset'],
-            'ann_file': 'annotations/instances_train2017.json',
-            'data_prefix': dict(img='train2017/'),
-        },
-    },
+    bank_dataloader=dict(
+        batch_size=8,
+        num_workers=4,
+        # Without a data_root: the same.
+        dataset=dict(
+            type='mmdet.CocoDataset',
+            ann_file='annotations/instances_train2017.json',
+            data_prefix=dict(img='train2017/'),
+        ),
+    ),
     segmentation=True,
 )

@@ -110,7 +110,7 @@ def arrange(steps: Sequence[Mapping], with_masks: bool) -> list[Mapping]:
     """Return a pipeline that loads annotations right after the image.
 
     mmdet's pipelines of tests load them last, so that boxes keep the pixels
-    of the original image, not those of the map's.
+    of the original image, not those of what the network sees.
     """
     load, *others = (
         step
