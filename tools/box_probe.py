@@ -12,6 +12,7 @@ layers joined and by each.
 
 import argparse
 import copy
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -251,20 +252,26 @@ def main() -> int:
         networks = {p: subject.load(p, args.network) for p in args.pretrained}
         probe = BoxProbe(**settings)
     measured, problems = {}, []
+    start = time.monotonic()
     for path in networks:
         subject.load(path, args.network)
         try:
             measured[path] = probe.measure(subject.model, layers)
         except ValueError as error:
             problems.append(f'{path}: {error}')
+    seconds = (time.monotonic() - start) / len(networks)
+    images = [len(data.loader.dataset) for data in (probe.queries, probe.bank)]
     judged, known = (
-        f'{data.boxes} boxes in {len(data.loader.dataset)} images'
-        for data in (probe.queries, probe.bank)
+        f'{data.boxes} boxes in {count} images'
+        for data, count in zip(
+            (probe.queries, probe.bank), images, strict=True
+        )
     )
     footer = (
         f'{judged} judged by {known}. The standard error of an accuracy is '
         f'up to {50 / probe.queries.boxes**0.5:.1f} points, more where the '
-        'boxes of an image are alike.'
+        f'boxes of an image are alike. It took {seconds / sum(images):.2f} s '
+        'an image.'
     )
     rows = [
         row
