@@ -7,6 +7,7 @@ predicted by dense nearest neighbors, as in `Hummingbird
 shares of classes answers for every patch of an image.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,14 +23,14 @@ TRIES = 50  # places for each background box
 
 
 def box_features(
-    feature_map: Tensor, boxes: Tensor, size: tuple[int, int], grid: int = 3
+    feature_map: Tensor, boxes: Tensor, size: Sequence[int], grid: int = 3
 ) -> Tensor:
     """Cut the features of boxes out of an image's map, by RoIAlign.
 
     Args:
         feature_map (Tensor): Shape (C, h, w).
         boxes (Tensor): Left, top, right, bottom in px of the image, (N, 4).
-        size (tuple[int, int]): Height and width of the image that the whole
+        size (Sequence[int]): Height and width of the image that the whole
             map covers, px.
         grid (int): Cells G of a box in each direction. Defaults to 3.
 
@@ -51,7 +52,7 @@ def box_features(
 def background_boxes(
     boxes: Tensor,
     avoid: Tensor,
-    size: tuple[int, int],
+    size: Sequence[int],
     seed: int,
     max_iou: float = 0.3,
 ) -> Tensor:
@@ -61,7 +62,7 @@ def background_boxes(
         boxes (Tensor): Boxes of objects, in px, (N, 4).
         avoid (Tensor): Boxes that may hardly be met: those of all objects,
             (O, 4).
-        size (tuple[int, int]): Height and width of the image, px.
+        size (Sequence[int]): Height and width of the image, px.
         seed (int): Of the places.
         max_iou (float): Intersection over union with any of ``avoid`` stays
             below it. Defaults to 0.3.
@@ -86,7 +87,7 @@ def paint_masks(
     masks: Tensor,
     labels: Tensor,
     ignored: Tensor,
-    size: tuple[int, int],
+    size: Sequence[int],
     num_classes: int,
 ) -> Tensor:
     """Return the class of every pixel of an image; small masks are in front.
@@ -96,7 +97,7 @@ def paint_masks(
         labels (Tensor): Their classes, int64 (N,).
         ignored (Tensor): Masks of regions to leave out, such as crowds, bool
             (O, H, W).
-        size (tuple[int, int]): Height and width of the result, at least H
+        size (Sequence[int]): Height and width of the result, at least H
             and W; what is beyond them is ignored.
         num_classes (int): Number of classes, which is the background's label.
 
@@ -113,13 +114,13 @@ def paint_masks(
 
 
 def patch_labels(
-    labels: Tensor, shape: tuple[int, int], num_classes: int
+    labels: Tensor, shape: Sequence[int], num_classes: int
 ) -> Tensor:
     """Return the shares of the classes in every patch of an image.
 
     Args:
         labels (Tensor): Class of every pixel, or IGNORED, int64 (H, W).
-        shape (tuple[int, int]): Patches h and w; a pixel belongs to the patch
+        shape (Sequence[int]): Patches h and w; a pixel belongs to the patch
             that its top left corner lies in.
         num_classes (int): K.
 
@@ -198,7 +199,7 @@ def segment_patches(
 
 
 def count_pixels(
-    scores: Tensor, shape: tuple[int, int], labels: Tensor
+    scores: Tensor, shape: Sequence[int], labels: Tensor
 ) -> Tensor:
     """Count the pixels of each class by what is predicted for them.
 
@@ -207,7 +208,7 @@ def count_pixels(
 
     Args:
         scores (Tensor): Scores of the patches, (h w, K).
-        shape (tuple[int, int]): h and w.
+        shape (Sequence[int]): h and w.
         labels (Tensor): Class of every pixel, or IGNORED, int64 (H, W).
 
     Returns:

@@ -31,15 +31,15 @@ class ImageMaps(NamedTuple):
     Attributes:
         place (int): The image's, in its data set.
         maps (dict[str, Tensor]): By layer, each (C, h, w).
-        size (tuple[int, int]): Height and width that they cover, px.
-        inside (tuple[int, int]): Those of the image, without padding.
+        size (Sequence[int]): Height and width that they cover, px.
+        inside (Sequence[int]): Those of the image, without padding.
         sample (Any): mmdet's ``DetDataSample``.
     """
 
     place: int
     maps: dict[str, Tensor]
-    size: tuple[int, int]
-    inside: tuple[int, int]
+    size: Sequence[int]
+    inside: Sequence[int]
     sample: Any
 
 

@@ -30,7 +30,7 @@ from ..runner_access import unwrapped_model
 from .box_data import load_box_data
 from .box_maps import ImageMaps, check_layers, extract_maps
 from .feature_loop import FeatureLoop
-from .features import choose_backbone
+from .features import choose_backbone, dataset_of
 
 PATCH = 8  # px; finer maps are averaged to it where masks are predicted
 BACKGROUND = -1  # the label of a box without an object
@@ -109,7 +109,7 @@ class BoxProbe:
             )
         self.k, self.temperature, self.grid = k, temperature, grid
         self.segmentation = segmentation
-        self.quota = -(-memory // len(self.bank.loader.dataset))
+        self.quota = -(-memory // len(dataset_of(self.bank.loader)))
 
     @torch.no_grad()
     def measure(
@@ -172,7 +172,7 @@ class BoxProbe:
                 self.grid,
                 segment if self.segmentation else None,
             )
-        found = {}
+        found: dict[str, float] = {}
         for layer in bank.boxes:
             if len(bank.boxes) > 1:
                 found |= self.classify(queries, bank, [layer], device)
