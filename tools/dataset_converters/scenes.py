@@ -236,11 +236,7 @@ def build(
     names = ('JPEGImages', 'Annotations', 'ImageSets/Main')
     folders = ['annotations', *(f'VOC2007/{name}' for name in names)]
     # Classes without images too: their numbers come from the folder names.
-    folders += [
-        f'{split}/{name}'
-        for split in SPLITS
-        for name in sources['train'].classes
-    ]
+    folders += [f'{s}/{name}' for s in SPLITS for name in sources[s].classes]
     for folder in folders:
         (root / folder).mkdir(parents=True)
     _SOURCES.update(sources)
@@ -379,8 +375,8 @@ def make_scenes(
         **facts (Any): What else the scenes depend on, for meta.json.
     """
     meta: dict[str, Any] = {'tool': tool, 'format': 1}
-    meta |= {k: getattr(args, k) for k in ('train', 'val', 'size', 'seed')}
-    meta |= facts
+    names = ('train', 'val', 'size', 'seed')
+    meta |= {name: getattr(args, name) for name in names} | facts
     try:
         if is_made(args.out, meta, args.overwrite):
             print(f'{args.out} already holds these scenes, nothing to do')
