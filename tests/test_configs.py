@@ -28,6 +28,7 @@ CONFIGS = sorted(
 )
 # Named for the README; every other name says all.
 SHORT_NAMES = [
+    'scfs/scfs_r50_boxes.py',
     'scfs/scfs_r50_knn.py',
     'scfs/scfs_r50_release.py',
     'scfs_r50.py',

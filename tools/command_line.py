@@ -271,7 +271,9 @@ def commanded(main: Main) -> Main:
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse the command line of a run, which a launcher may have completed."""
     args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank or 0))
+    os.environ.setdefault(
+        'LOCAL_RANK', str(getattr(args, 'local_rank', 0) or 0)
+    )
     return args
 
 

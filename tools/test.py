@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
 
 # What can be evaluated of a backbone alone.
-FEATURE_LOOPS = ('KNNLoop', 'LinearSVMLoop', 'LinearSweepLoop')
+FEATURE_LOOPS = (
+    *('KNNLoop', 'LinearSVMLoop', 'LinearSweepLoop', 'BoxProbeLoop'),
+)
 EXAMPLES = """
 examples:
   python tools/test.py configs/detection/coco/mask-rcnn_r50-fpn_1x_coco.py \\

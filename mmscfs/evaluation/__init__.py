@@ -1,4 +1,14 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from .boxes import (
+    background_boxes,
+    box_features,
+    count_pixels,
+    mean_iou,
+    paint_masks,
+    patch_labels,
+    sample_patches,
+    segment_patches,
+)
 from .collapse import CollapseCriteria
 from .knn import (
     check_temperature,
@@ -29,14 +39,22 @@ __all__ = [
     'Neighbors',
     'SVM_COSTS',
     'average_precision',
+    'background_boxes',
+    'box_features',
     'build_svm',
     'check_examples',
     'check_svm',
     'check_temperature',
     'check_training',
     'class_ranks',
+    'count_pixels',
     'find_neighbors',
+    'mean_iou',
+    'paint_masks',
+    'patch_labels',
     'resolve_precision',
+    'sample_patches',
+    'segment_patches',
     'svm_average_precision',
     'top_k_accuracy',
     'train_linear',

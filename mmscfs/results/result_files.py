@@ -21,6 +21,7 @@ PROTOCOLS = {
     'semi-10%': 'accuracy/top1',
     'finetune': 'accuracy/top1',
     'svm': 'svm/mAP',
+    'boxes': 'boxes/top1',
 }
 FACTS = ('method', 'epochs', 'batch_size', 'dataset')  # of a pre-training
 

@@ -3,6 +3,7 @@
 
 import json
 import os
+import sys
 from collections import defaultdict
 from pathlib import Path
 from xml.etree import ElementTree
@@ -21,6 +22,7 @@ of_both_splits = pytest.mark.parametrize('split', COUNTS)
 
 
 tool = load_tool('dataset_converters/make_digit_scenes')
+scenes = sys.modules['scenes']  # which it is made of
 
 
 def make(out, *words):
@@ -208,7 +210,7 @@ def test_holes_are_not_filled():
     mask = np.zeros((20, 20), np.uint8)
     mask[2:18, 3:17] = 1
     mask[6:9, 6:9] = mask[11:15, 8:14] = 0
-    polygons = tool.mask_to_polygons(mask)
+    polygons = scenes.mask_to_polygons(mask)
     assert len(polygons) == 1
     # A simplified outline may cut a corner, never a hole.
     differing = rasterize(polygons, 20) != mask.astype(bool)
@@ -217,7 +219,7 @@ def test_holes_are_not_filled():
 
 
 def test_second_run_does_no_work(made, capsys, monkeypatch):
-    monkeypatch.setattr(tool, 'build', lambda *_: pytest.fail('did work'))
+    monkeypatch.setattr(scenes, 'build', lambda *_: pytest.fail('did work'))
     before = {p: p.stat().st_mtime_ns for p in made.rglob('*')}
     assert make(made) == 0
     assert 'already' in capsys.readouterr().out
@@ -264,14 +266,14 @@ def test_other_settings_need_overwrite(few, tmp_path, capsys):
     ('error', 'code'), [(OSError('disk full'), 1), (KeyboardInterrupt(), 130)]
 )
 def test_interrupted_run_leaves_nothing(tmp_path, monkeypatch, error, code):
-    write = tool.write_scene
+    write = scenes.write_scene
 
     def fail(index, **kwargs):
         if index == 3:
             raise error
         return write(index, **kwargs)
 
-    monkeypatch.setattr(tool, 'write_scene', fail)
+    monkeypatch.setattr(scenes, 'write_scene', fail)
     assert make(tmp_path / 'out') == code
     assert [*tmp_path.iterdir()] == []
 

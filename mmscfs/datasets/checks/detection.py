@@ -33,7 +33,9 @@ def check_detection_data(
     leaves = [
         leaf
         for split in splits
-        for leaf in loader_datasets(cfg, f'{split}_dataloader')
+        # A box probe has a bank.
+        for path in (f'{split}_dataloader', f'{split}_cfg.bank_dataloader')
+        for leaf in loader_datasets(cfg, path)
     ]
     if cfg.get('default_scope') != 'mmdet' and not any(
         str(settings.get('type')).startswith('mmdet.')

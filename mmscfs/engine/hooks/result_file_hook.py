@@ -27,7 +27,7 @@ from mmscfs.results import (
 from ..runner_access import unwrapped_model
 
 NOTE = 'pretrained'  # where a checkpoint's meta says what its run started from
-SCORE = r'(top\d+|recall|mAP)$'  # higher is better
+SCORE = r'(top\d+|recall|mAP|mIoU)$'  # higher is better
 
 
 @HOOKS.register_module()

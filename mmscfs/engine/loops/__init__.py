@@ -1,4 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from .box_maps import check_layers
+from .box_probe_loop import BoxProbe, BoxProbeLoop
 from .feature_loop import FeatureLoop
 from .features import Features, extract_features, normalize
 from .knn_loop import KNNLoop
@@ -6,11 +8,14 @@ from .linear_svm_loop import LinearSVMLoop
 from .linear_sweep_loop import LinearSweepLoop
 
 __all__ = [
+    'BoxProbe',
+    'BoxProbeLoop',
     'FeatureLoop',
     'Features',
     'KNNLoop',
     'LinearSVMLoop',
     'LinearSweepLoop',
+    'check_layers',
     'extract_features',
     'normalize',
 ]

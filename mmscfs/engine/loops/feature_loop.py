@@ -1,5 +1,4 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -97,6 +96,15 @@ class FeatureLoop(BaseLoop):
         mode, runner = self.mode, self.runner
         runner.call_hook(f'before_{mode}')
         runner.call_hook(f'before_{mode}_epoch')
+        metrics = self.measure()
+        runner.call_hook(f'after_{mode}_epoch', metrics=metrics)
+        runner.call_hook(f'after_{mode}')
+        if is_main_process():
+            self.draw(metrics)
+        return metrics
+
+    def measure(self) -> dict[str, float]:
+        """Extract the features and evaluate them."""
         bank = self.extract(self.bank_dataloader, 'bank')
         queries = self.extract(self.dataloader, 'queries')
         images = dataset_of(self.bank_dataloader)
@@ -104,12 +112,7 @@ class FeatureLoop(BaseLoop):
         self.check_classes(
             labels, gather_rows(queries.labels, len(self.dataloader.dataset))
         )
-        metrics = self.evaluate(bank, labels, queries)
-        runner.call_hook(f'after_{mode}_epoch', metrics=metrics)
-        runner.call_hook(f'after_{mode}')
-        if is_main_process():
-            self.draw(metrics)
-        return metrics
+        return self.evaluate(bank, labels, queries)
 
     def extract(self, loader: DataLoader, what: str) -> Features:
         """Extract the features of "bank" or "queries", or read saved ones."""
@@ -167,7 +170,6 @@ class FeatureLoop(BaseLoop):
                 'and add the missing classes'
             )
 
-    @abstractmethod
     def evaluate(
         self, bank: Features, bank_labels: Tensor, queries: Features
     ) -> dict[str, float]:
@@ -179,6 +181,7 @@ class FeatureLoop(BaseLoop):
                 (M, K).
             queries (Features): This process's part of the queries.
         """
+        raise NotImplementedError
 
     def draw(self, metrics: dict[str, float]) -> None:
         """Draw the figures into the work directory."""

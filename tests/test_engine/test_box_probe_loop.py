@@ -1,0 +1,342 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Tests of the box probe as a loop, on stripes of color."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detection_data import make_voc
+from mmengine.config import Config
+from mmengine.runner import Runner
+from toy_runs import in_processes, run
+
+from mmscfs.engine.loops import BoxProbe
+
+COLORS = np.array([[250, 10, 10], [10, 250, 10], [10, 10, 250]], np.uint8)
+CLASSES = ('red', 'green', 'blue')
+SIZES = ((64, 160), (96, 128))  # height, width
+
+
+class Pooled(torch.nn.Module):
+    """A backbone whose maps are the image in patches of 8 and 16 px."""
+
+    out_indices = (0, 1)
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, images):
+        return tuple(
+            self.scale * torch.nn.functional.avg_pool2d(images, side)
+            for side in (8, 16)
+        )
+
+
+def make_stripes(root, split, count=8, classes=3):
+    """Write images of two stripes of color on gray, with COCO annotations."""
+    coco = dict(images=[], annotations=[], categories=[])
+    coco['categories'] = [
+        dict(id=i + 1, name=name) for i, name in enumerate(CLASSES[:classes])
+    ]
+    (root / split).mkdir(parents=True)
+    for i in range(count):
+        height, width = SIZES[i % 2]
+        image = np.full((height, width, 3), 90, np.uint8)
+        for number, left in enumerate((16, width // 2 + 16)):
+            label = (i + number) % classes
+            image[:, left : left + 16] = COLORS[label]
+            ring = [left, 0, left + 16, 0, left + 16, height, left, height]
+            coco['annotations'].append(
+                dict(
+                    id=len(coco['annotations']) + 1,
+                    image_id=i,
+                    category_id=label + 1,
+                    bbox=[left, 0, 16, height],
+                    area=16 * height,
+                    segmentation=[ring],
+                    iscrowd=0,
+                )
+            )
+        name = f'{split}_{i}.png'
+        assert cv2.imwrite(str(root / split / name), image)
+        coco['images'].append(
+            dict(id=i, file_name=name, width=width, height=height)
+        )
+    (root / f'{split}.json').write_text(json.dumps(coco))
+
+
+def loader(root, split, **settings):
+    """A loader of stripes, by a pipeline as mmdet has it for tests."""
+    dataset = dict(
+        type='mmdet.CocoDataset',
+        data_root=f'{root}/',
+        ann_file=f'{split}.json',
+        data_prefix=dict(img=f'{split}/'),
+        metainfo=dict(classes=CLASSES),
+        pipeline=[
+            dict(type='LoadImage'),
+            # Twice as large: boxes and masks have to follow.
+            dict(type='mmdet.Resize', scale_factor=2.0),
+            dict(type='mmdet.LoadAnnotations', with_bbox=True),
+            dict(type='mmdet.PackDetInputs'),
+        ],
+    )
+    return dict(batch_size=3, num_workers=0, dataset={**dataset, **settings})
+
+
+@pytest.fixture
+def stripes(tmp_path):
+    """Annotated stripes to learn from and to judge."""
+    for split, count in (('train', 8), ('val', 5)):
+        make_stripes(tmp_path / 'stripes', split, count)
+    return tmp_path / 'stripes'
+
+
+@pytest.fixture
+def cfg(stripes, tmp_path):
+    """A test of maps that are the image."""
+    return Config(
+        dict(
+            default_scope='mmpretrain',
+            work_dir=str(tmp_path / 'work'),
+            model=dict(type='ImageClassifier', backbone=dict(type=Pooled)),
+            data_preprocessor=dict(
+                mean=[60.0] * 3, std=[60.0] * 3, to_rgb=True
+            ),
+            test_dataloader=loader(stripes, 'val'),
+            test_evaluator=[],
+            test_cfg=dict(
+                type='BoxProbeLoop',
+                bank_dataloader=loader(stripes, 'train'),
+                k=3,
+                segmentation=True,
+            ),
+            randomness=dict(seed=0),
+            log_level='WARNING',
+        )
+    )
+
+
+def measure(cfg):
+    return Runner.from_cfg(cfg).test()
+
+
+def change_annotations(path, change):
+    coco = json.loads(path.read_text())
+    change(coco)
+    path.write_text(json.dumps(coco))
+
+
+def test_what_maps_show_is_found_whole(cfg):
+    metrics = measure(cfg)
+    figures = ('top1', 'object_top1', 'mIoU')
+    prefixes = ('', 'layer1_', 'layer2_')
+    assert set(metrics) == {f'boxes/{p}{f}' for p in prefixes for f in figures}
+    for prefix in prefixes:
+        assert metrics[f'boxes/{prefix}top1'] == 100
+        assert metrics[f'boxes/{prefix}mIoU'] == 100
+        assert 80 < metrics[f'boxes/{prefix}object_top1'] <= 100
+
+
+def test_one_class_has_no_accuracy_of_classes(cfg, tmp_path):
+    for split in ('train', 'val'):
+        make_stripes(tmp_path / 'one', split, 4, classes=1)
+    for part in (cfg.test_dataloader, cfg.test_cfg.bank_dataloader):
+        part.dataset.data_root = f'{tmp_path}/one/'
+        part.dataset.metainfo = dict(classes=CLASSES[:1])
+    cfg.test_cfg.layers = ['layer1']
+    metrics = measure(cfg)
+    assert set(metrics) == {'boxes/object_top1', 'boxes/mIoU'}
+    assert metrics['boxes/mIoU'] == 100
+
+
+def test_two_processes_find_what_one_finds(cfg, tmp_path):
+    expected = measure(cfg)
+    found = in_processes(lambda: measure(cfg), 2, tmp_path)
+    assert found == [expected, expected]
+
+
+def test_a_class_that_the_chosen_images_lack_is_added(cfg, stripes):
+    """Of eight images two are taken, 0 and 5; image 4 alone shows blue."""
+    cfg.test_cfg.update(num_images=2, k=1)
+
+    def keep_one_blue(coco):
+        for item in coco['annotations']:
+            if item['category_id'] == 3 and item['image_id'] != 4:
+                item['category_id'] = 1
+
+    change_annotations(stripes / 'train.json', keep_one_blue)
+    change_annotations(
+        stripes / 'val.json',
+        lambda coco: coco['annotations'][0].update(category_id=3),
+    )
+    probe = Runner.from_cfg(cfg).test_loop.probe
+    assert probe.bank.loader.dataset.indices == [0, 5, 4]
+    assert len(probe.queries.loader.dataset) == 2
+
+
+def test_boxes_of_voc(cfg, tmp_path):
+    for split in ('trainval', 'test'):
+        make_voc(tmp_path / 'VOC2007', split, CLASSES, count=4)
+    for part, split in (
+        (cfg.test_dataloader, 'test'),
+        (cfg.test_cfg.bank_dataloader, 'trainval'),
+    ):
+        leaf = dict(
+            type='mmdet.VOCDataset',
+            data_root=f'{tmp_path}/',
+            ann_file=f'VOC2007/ImageSets/Main/{split}.txt',
+            data_prefix=dict(sub_data_root='VOC2007/'),
+            metainfo=dict(classes=CLASSES),
+            # Which mmdet accepts in trainings alone.
+            filter_cfg=dict(filter_empty_gt=True, bbox_min_size=32),
+            pipeline=part.dataset.pipeline,
+        )
+        part.dataset = dict(
+            type='RepeatDataset',
+            times=3,
+            dataset=dict(type='ConcatDataset', datasets=[leaf]),
+        )
+    with pytest.raises(ValueError, match='needs masks, which objects of the'):
+        measure(cfg)
+    cfg.test_cfg.segmentation = False
+    probe = Runner.from_cfg(cfg).test_loop.probe
+    assert (probe.queries.boxes, probe.bank.boxes) == (8, 8)
+    metrics = measure(cfg)
+    assert 'boxes/mIoU' not in metrics
+    assert 0 <= metrics['boxes/top1'] <= 100
+
+
+def add_probe(cfg, stripes):
+    """Validate by boxes after every epoch, and keep the best checkpoint."""
+    cfg.val_dataloader = loader(stripes, 'val')
+    cfg.val_evaluator = []
+    cfg.val_cfg = dict(
+        type='BoxProbeLoop',
+        bank_dataloader=loader(stripes, 'train'),
+        k=3,
+        segmentation=True,
+    )
+    cfg.default_hooks.checkpoint.update(save_best='boxes/top1', rule='greater')
+
+
+def test_no_drift_of_a_pretraining(tiny_run, stripes):
+    tiny_run.model.backbone.drop_path_rate = 0.5  # draws random numbers
+    plain_runner, plain = run(tiny_run)
+    add_probe(tiny_run, stripes)
+    tiny_run.work_dir += '_boxes'
+    runner, validated = run(tiny_run)
+    assert validated.values == plain.values
+    for name, value in plain_runner.model.state_dict().items():
+        assert torch.equal(value, runner.model.state_dict()[name]), name
+    assert [*Path(runner.work_dir).glob('best_boxes_top1_epoch_*.pth')]
+    logged = runner.message_hub.log_scalars['val/boxes/layer3_top1']
+    assert len(logged.data[0]) == 2
+
+
+def test_modes_and_random_states_stay(tiny_run, stripes):
+    add_probe(tiny_run, stripes)
+    model = Runner.from_cfg(tiny_run).model.train()
+    model.teacher.backbone.layer1.eval()
+    modes = [part.training for part in model.modules()]
+    random = torch.get_rng_state()
+    val = tiny_run.val_cfg
+    probe = BoxProbe(
+        tiny_run.val_dataloader, val.bank_dataloader, k=3, segmentation=True
+    )
+    found = [probe.measure(model, network=n) for n in (None, 'student')]
+    assert found[0] == probe.measure(model, network='teacher')
+    assert set(found[0]) == set(found[1])
+    assert [part.training for part in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def drop_images(coco):
+    coco['annotations'] = coco['annotations'][:2]
+
+
+def drop_masks(coco):
+    for item in coco['annotations']:
+        del item['segmentation']
+
+
+def drop_class(coco):
+    for item in coco['annotations']:
+        item['category_id'] = min(item['category_id'], 2)
+
+
+@pytest.mark.parametrize(
+    ('split', 'change', 'message'),
+    [
+        ('val', drop_images, 'of 5 images of the queries 1 has boxes'),
+        ('train', drop_images, 'queries have boxes of the class|of 8 images'),
+        (
+            'val',
+            lambda coco: coco.update(annotations=[]),
+            'of 5 images of the queries 0 has boxes',
+        ),
+        ('train', drop_masks, 'needs masks, which objects of the bank lack'),
+        ('val', drop_masks, 'needs masks, which objects of the queries lack'),
+        ('train', drop_class, "boxes of the class 'blue', the bank has none"),
+    ],
+)
+def test_annotations_that_do_not_do_are_refused(
+    cfg, stripes, split, change, message
+):
+    change_annotations(stripes / f'{split}.json', change)
+    with pytest.raises(ValueError, match=message):
+        _ = Runner.from_cfg(cfg).test_loop
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'test_cfg.k': 17}, 'k=17 must be at most the 16 boxes'),
+        ({'test_cfg.k': 0}, 'k=0 must be a whole number >= 1'),
+        ({'test_cfg.num_images': 1}, 'num_images=1 must be a whole number >='),
+        ({'test_cfg.grid': 1.5}, 'grid=1.5 must be'),
+        ({'test_cfg.temperature': 0}, 'temperature=0 must be >= 0.002'),
+        ({'test_cfg.layers': ['layer5']}, r"layers=\['layer5'\] must be"),
+        ({'test_cfg.network': 'teacher'}, 'has no teacher'),
+        ({'test_evaluator': [dict(type='Accuracy')]}, r'test_evaluator=\[\]'),
+        (
+            {'test_dataloader.dataset.metainfo.classes': CLASSES[::-1]},
+            "the bank has the classes 'red', 'green', 'blue', the queries",
+        ),
+        (
+            {'test_dataloader.dataset.ann_file': 'train.json'}
+            | {'test_dataloader.dataset.data_prefix.img': 'train/'},
+            '8 images are in the bank and among the queries',
+        ),
+        ({'data_preprocessor.std': [0.0] * 3}, 'a feature is not finite'),
+    ],
+)
+def test_bad_settings_are_refused(cfg, change, message):
+    cfg.merge_from_dict(change)
+    with pytest.raises(ValueError, match=message):
+        measure(cfg)
+
+
+def test_images_without_boxes_are_refused(cfg, tmp_path):
+    folder = tmp_path / 'plain' / 'class'
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(folder / '0.png'), np.zeros((8, 8, 3), np.uint8))
+    cfg.test_dataloader.dataset = dict(
+        type='CustomDataset',
+        data_root=str(folder.parent),
+        pipeline=[dict(type='LoadImage')],
+    )
+    with pytest.raises(ValueError, match='of the queries has no boxes'):
+        measure(cfg)
+
+
+def test_outputs_that_are_no_maps_are_refused(cfg, monkeypatch):
+    monkeypatch.setattr(
+        Pooled, 'forward', lambda _, images: (images[:, :, 0, 0],) * 2
+    )
+    with pytest.raises(ValueError, match='layer1 of Pooled is not a map'):
+        _ = Runner.from_cfg(cfg).test_loop

@@ -1,0 +1,236 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Tests of the box probe's figures, against plain loops in float64."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mmscfs.evaluation import (
+    background_boxes,
+    box_features,
+    count_pixels,
+    mean_iou,
+    paint_masks,
+    patch_labels,
+    sample_patches,
+    segment_patches,
+    top_k_accuracy,
+    weighted_knn,
+)
+
+COLORS = torch.eye(3, dtype=torch.float64)
+
+
+def bilinear(channel, y, x):
+    """Sample a map between its cells, as RoIAlign does."""
+    height, width = channel.shape
+    y, x = max(y, 0.0), max(x, 0.0)
+    top, left = min(int(y), height - 1), min(int(x), width - 1)
+    low, right = min(top + 1, height - 1), min(left + 1, width - 1)
+    dy = y - top if top < height - 1 else 0.0
+    dx = x - left if left < width - 1 else 0.0
+    above = (1 - dx) * channel[top, left] + dx * channel[top, right]
+    below = (1 - dx) * channel[low, left] + dx * channel[low, right]
+    return (1 - dy) * above + dy * below
+
+
+def test_box_features_equal_plain_loops():
+    feature_map = torch.randn(4, 5, 7, dtype=torch.float64)
+    boxes = torch.tensor([[8.0, 16, 72, 70], [0, 0, 30, 30], [50, 3, 112, 80]])
+    grid, height, width = 3, 80, 112
+    found = box_features(feature_map, boxes, (height, width), grid)
+    for box, row in zip(boxes.tolist(), found, strict=True):
+        left, right = (v * 7 / width - 0.5 for v in box[::2])
+        top, bottom = (v * 5 / height - 0.5 for v in box[1::2])
+        cells = []
+        for channel in feature_map.numpy():
+            for i in range(grid):
+                for j in range(grid):
+                    samples = [
+                        bilinear(
+                            channel,
+                            top + (bottom - top) * (i + a) / grid,
+                            left + (right - left) * (j + b) / grid,
+                        )
+                        for a in (0.25, 0.75)
+                        for b in (0.25, 0.75)
+                    ]
+                    cells.append(sum(samples) / 4)
+        length = math.sqrt(sum(value**2 for value in cells))
+        expected = np.array(cells) / length
+        np.testing.assert_allclose(row, expected, rtol=0, atol=1e-9)
+
+
+def test_boxes_of_constant_color_are_all_found():
+    generator = torch.Generator().manual_seed(0)
+    features, labels = [], []
+    for label in torch.arange(3).repeat(6).tolist():
+        # On noise; one cell more than the box, which its edge mixes in.
+        feature_map = torch.rand(3, 16, 16, generator=generator).double()
+        x, y = torch.randint(1, 8, (2,), generator=generator).tolist()
+        feature_map[:, y - 1 : y + 7, x - 1 : x + 7] = COLORS[label][
+            :, None, None
+        ]
+        box = torch.tensor([[x, y, x + 6, y + 6]]) * 8.0
+        features.append(box_features(feature_map, box, (128, 128)))
+        labels.append(label)
+    features, labels = torch.cat(features), torch.tensor(labels)
+    scores = weighted_knn(
+        features[9:], features[:9], labels[:9], k=3, precision='fp64'
+    )
+    assert top_k_accuracy(scores, labels[9:]) == 100
+
+
+def overlap(a, b):
+    """Intersection over union of two boxes."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    both = max(width, 0) * max(height, 0)
+    areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (a, b)]
+    return both / (sum(areas) - both)
+
+
+def test_background_boxes_meet_no_object():
+    boxes = torch.tensor([[10.0, 10, 50, 40], [60, 50, 100, 90]])
+    ignored = torch.tensor([[0.0, 60, 40, 100]])
+    avoid = torch.cat([boxes, ignored])
+    found = [
+        background_boxes(boxes, avoid, (100, 120), seed) for seed in range(50)
+    ]
+    for drawn in found:
+        sizes = (drawn[:, 2:] - drawn[:, :2]).round().tolist()
+        assert sizes in ([[40, 30], [40, 40]], [[40, 30]], [[40, 40]], [])
+        for box in drawn.tolist():
+            assert min(box) >= 0
+            assert box[2] <= 120
+            assert box[3] <= 100
+            assert all(overlap(box, other) < 0.3 for other in avoid.tolist())
+    assert sum(map(len, found)) > 90
+    again = background_boxes(boxes, avoid, (100, 120), 7)
+    assert torch.equal(again, found[7])
+    assert not torch.equal(again, found[8])
+
+
+def test_an_object_that_fills_its_image_has_no_background():
+    boxes = torch.tensor([[0.0, 0, 100, 100]])
+    assert background_boxes(boxes, boxes, (100, 100), 0).shape == (0, 4)
+    none = torch.zeros(0, 4)
+    assert background_boxes(none, none, (100, 100), 0).shape == (0, 4)
+
+
+def test_small_masks_are_in_front_and_crowds_are_left_out():
+    masks = torch.zeros(2, 4, 6, dtype=torch.bool)
+    masks[0, 1:3, 1:3] = True  # small, first
+    masks[1, :, :4] = True
+    crowd = torch.zeros(1, 4, 6, dtype=torch.bool)
+    crowd[0, 0, 3:] = True
+    found = paint_masks(masks, torch.tensor([0, 1]), crowd, (5, 6), 2)
+    assert found.tolist() == [
+        [1, 1, 1, 1, -1, -1],
+        [1, 0, 0, 1, 2, 2],
+        [1, 0, 0, 1, 2, 2],
+        [1, 1, 1, 1, 2, 2],
+        [-1] * 6,  # beyond the image
+    ]
+
+
+def scene(seed, size=32, patch=4):
+    """Labels of three classes in blocks of patches, and their map."""
+    generator = torch.Generator().manual_seed(seed)
+    side = size // patch
+    classes = torch.randint(0, 3, (side, side), generator=generator)
+    labels = classes.repeat_interleave(patch, 0).repeat_interleave(patch, 1)
+    return labels, COLORS[classes].permute(2, 0, 1)
+
+
+def test_maps_made_from_masks_segment_without_a_fault():
+    keys, shares = [], []
+    for seed in range(4):
+        labels, feature_map = scene(seed)
+        share = patch_labels(labels, (8, 8), 3)
+        chosen = sample_patches(share, 20, seed)
+        keys.append(feature_map.flatten(1).T[chosen])
+        shares.append(share[chosen])
+    counts = torch.zeros(3, 3, dtype=torch.int64)
+    for seed in range(4, 6):
+        labels, feature_map = scene(seed)
+        scores = segment_patches(
+            *(feature_map.flatten(1).T, torch.cat(keys), torch.cat(shares)),
+            *(8, 0.02),
+            precision='fp64',
+        )
+        # At the resolution of the patches: resizing would blur the edges.
+        counts += count_pixels(scores, (8, 8), labels[::4, ::4])
+    assert counts.sum() == 128
+    assert mean_iou(counts) == 100
+
+
+def test_segmentation_equals_plain_loops():
+    queries = torch.randn(6, 5, dtype=torch.float64)
+    memory = torch.randn(9, 5, dtype=torch.float64)
+    labels = torch.randint(-1, 3, (16, 24))
+    shares = torch.rand(9, 3, dtype=torch.float64)
+    scores = segment_patches(
+        *(queries, memory, shares, 4, 0.1), precision='fp64'
+    )
+    expected = []
+    for query in queries.numpy():
+        cosines = [
+            query @ key / np.linalg.norm(query) / np.linalg.norm(key)
+            for key in memory.numpy()
+        ]
+        near = sorted(range(9), key=lambda i: -cosines[i])[:4]
+        weights = [math.exp(cosines[i] / 0.1) for i in near]
+        expected.append(
+            sum(
+                w * shares[i].numpy()
+                for w, i in zip(weights, near, strict=True)
+            )
+            / sum(weights)
+        )
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-9)
+    # Resized from 2 x 3 patches of 8 x 8 px, between their centers.
+    counts = np.zeros((3, 3), int)
+    for y in range(16):
+        for x in range(24):
+            if labels[y, x] >= 0:
+                at = (y + 0.5) / 8 - 0.5, (x + 0.5) / 8 - 0.5
+                values = [
+                    bilinear(channel, *at)
+                    for channel in np.reshape(
+                        np.transpose(expected), (3, 2, 3)
+                    )
+                ]
+                counts[labels[y, x], int(np.argmax(values))] += 1
+    found = count_pixels(scores, (2, 3), labels)
+    assert found.tolist() == counts.tolist()
+    ious = [
+        counts[c, c] / (counts[c].sum() + counts[:, c].sum() - counts[c, c])
+        for c in range(3)
+    ]
+    assert mean_iou(found) == pytest.approx(100 * sum(ious) / 3, abs=1e-9)
+
+
+def test_classes_that_no_image_shows_do_not_count():
+    counts = torch.tensor([[3, 0, 1], [0, 0, 0], [2, 1, 4]])
+    assert mean_iou(counts) == pytest.approx(100 * (3 / 6 + 4 / 8) / 2)
+
+
+def test_shares_of_a_patch():
+    labels = torch.tensor([[0, 0, 1, -1], [0, 1, -1, -1], [-1] * 4, [-1] * 4])
+    shares = patch_labels(labels, (2, 2), 2)
+    assert shares.tolist() == [[0.75, 0.25], [0, 1], [0, 0], [0, 0]]
+
+
+def test_a_memory_prefers_rare_classes_and_leaves_out_what_is_ignored():
+    shares = torch.zeros(100, 2, dtype=torch.float64)
+    shares[:10, 0] = 1
+    shares[10:90, 1] = 1  # the last ten are ignored
+    chosen = [sample_patches(shares, 10, seed) for seed in range(100)]
+    rare = sum(int((places < 10).sum()) for places in chosen)
+    # A tenth would be 111 by chance. The smallest of u * 10 and v * 80.
+    assert rare > 400
+    assert max(int(places.max()) for places in chosen) < 90
+    assert len(sample_patches(shares, 1000, 0)) == 90
