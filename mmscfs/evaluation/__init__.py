@@ -21,13 +21,25 @@ from .neighbors import (
     find_neighbors,
     resolve_precision,
 )
+from .representation import (
+    DSETerms,
+    alpha_req,
+    dse_terms,
+    effective_rank,
+    kmeans,
+    lidar,
+    normalized_dse,
+    rankme,
+)
 from .retrieval import view_retrieval
 
 __all__ = [
     'CollapseCriteria',
+    'DSETerms',
     'LinearClassifiers',
     'Neighbors',
     'SVM_COSTS',
+    'alpha_req',
     'average_precision',
     'build_svm',
     'check_examples',
@@ -35,7 +47,13 @@ __all__ = [
     'check_temperature',
     'check_training',
     'class_ranks',
+    'dse_terms',
+    'effective_rank',
     'find_neighbors',
+    'kmeans',
+    'lidar',
+    'normalized_dse',
+    'rankme',
     'resolve_precision',
     'svm_average_precision',
     'top_k_accuracy',
