@@ -205,6 +205,8 @@ def score(args: argparse.Namespace) -> tuple[dict[Path, dict], list[str]]:
             found[path] = measure(model, views, args.network, args.seed)
         except (ValueError, OSError) as error:
             problems.append(f'{path}: {error}')
+    if not found:
+        raise ValueError(f'no checkpoint can be scored: {problems[0]}')
     return found, problems
 
 
@@ -213,8 +215,8 @@ def make_tables(found: dict[Path, dict]) -> tuple[list, list[str]]:
     from mmscfs.evaluation import DSETerms, normalized_dse
     from mmscfs.results.tables import Row, Table
 
-    tables, picks = [], {}
-    for layer in next(iter(found.values()), ()):
+    tables, picks = [], {}  # of a figure, the last layer that has it
+    for layer in next(iter(found.values())):
         scores = [
             {
                 column: figures[layer][name]
@@ -227,8 +229,7 @@ def make_tables(found: dict[Path, dict]) -> tuple[list, list[str]]:
             terms = [
                 DSETerms(*(row[name] for name in TERMS)) for row in scores
             ]
-            several = len(terms) > 1
-            dse = normalized_dse(terms) if several else [None]
+            dse = normalized_dse(terms) if len(terms) > 1 else [None]
             for row, value in zip(scores, dse, strict=True):
                 row['DSE'] = value
         best: dict[Path, set[str]] = {path: set() for path in found}
@@ -244,16 +245,8 @@ def make_tables(found: dict[Path, dict]) -> tuple[list, list[str]]:
                 if name not in TERMS:
                     picks[name] = f'{pick.stem} by {name} ({layer})'
         rows = [
-            Row(
-                (path.stem,),
-                row,
-                str(path),
-                False,
-                {},
-                3,
-                frozenset(best[path]),
-            )
-            for path, row in zip(found, scores, strict=True)
+            Row((path.stem,), row, str(path), False, digits=3, best=marks)
+            for (path, marks), row in zip(best.items(), scores, strict=True)
         ]
         note = '* the best of a column (of alpha-ReQ, the nearest to 1)'
         tables.append(
@@ -281,11 +274,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     footer = 'There are no two checkpoints to choose from.'
     if picks:
         footer = f'The figures pick: {"; ".join(picks)}.'
-    summary = Summary(
-        f'Checkpoints of {args.run.name}', footer, tables, problems
-    )
-    out = args.out or args.run
-    return summary.publish(out / 'checkpoint_scores.md')
+    heading = f'Checkpoints of {args.run.name}'
+    summary = Summary(heading, footer, tables, problems)
+    return summary.publish((args.out or args.run) / 'checkpoint_scores.md')
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@
 import csv
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ class Row(NamedTuple):
         deviations (dict[str, float]): Standard deviations by column, of
             scores that are means. Defaults to {}.
         digits (int): Of the scores behind the point. Defaults to 1.
-        best (frozenset[str]): Columns whose score gets the mark "*" for the
+        best (Set[str]): Columns whose score gets the mark "*" for the
             best one, but not in CSV files. Defaults to none.
     """
 
@@ -36,7 +36,7 @@ class Row(NamedTuple):
     is_ours: bool
     deviations: dict[str, float] = {}
     digits: int = 1
-    best: frozenset[str] = frozenset()
+    best: Set[str] = frozenset()
 
     def cells(self, columns: Sequence[str]) -> list[str]:
         """Return the texts of the line, "-" where it lacks a score."""

@@ -159,5 +159,8 @@ def test_refusals(run_folder, tmp_path):
     error = refusal(TOOL, run_folder, '--images', tmp_path / 'none')
     assert 'none' in error
     for path in run_folder.glob('*.pth'):
+        path.write_bytes(b'torn')
+    assert 'no checkpoint can be scored: ' in refusal(TOOL, run_folder, *FEW)
+    for path in run_folder.glob('*.pth'):
         path.unlink()
     assert 'has no checkpoint epoch_*.pth' in refusal(TOOL, run_folder)

@@ -42,8 +42,7 @@ LEAST_IMAGES = 8  # a group of DSE
 DSE_IMAGES = 64
 SIDE = 7  # patches of an image that DSE takes: at most SIDE x SIDE
 LEAST_PATCHES = 9  # of an image, for DSE
-# By layer, figures by name.
-Figures = dict[str, dict[str, float]]
+Figures = dict[str, dict[str, float]]  # by layer and name
 
 
 @HOOKS.register_module()
@@ -62,10 +61,10 @@ class RepresentationHook(Hook):
       ``tools/score_checkpoints.py`` normalizes it. Outputs of less than 3 x 3
       patches have none.
 
-    Measured before the first step, every few epochs, and after the last one.
-    All processes take part. ``save_best`` of the checkpoint hook may name
-    any of these figures, but for those of the first weights. The training
-    goes on as it would without the hook, to the bit.
+    Measured before the first step, every few epochs, and after the last one,
+    by all processes. ``save_best`` of the checkpoint hook may name any of
+    these figures; the first weights are no candidate. The training goes on
+    as it would without the hook, to the bit.
 
     The views are kept in memory as uint8: 0.15 MB each at 224 px.
 
@@ -334,13 +333,7 @@ def spread_patches(output: Tensor) -> Tensor:
 def layer_figures(
     layer: str, features: Tensor, patches: Tensor, seed: int
 ) -> dict[str, float]:
-    """Return the figures of one layer of all images.
-
-    Args:
-        layer (str): Its name, for errors.
-        features (Tensor): Pooled, (n, q, C).
-        patches (Tensor): (n, P, C).
-        seed (int): Of k-means.
+    """Return the figures of a layer, from pooled features and patches.
 
     Raises:
         ValueError: A feature is not finite, or there are too few.
