@@ -264,21 +264,24 @@ def measure(
     total = torch.tensor(len(views))
     all_reduce(total)
     layers = {
-        name: [gather_rows(part, int(total)) for part in parts]
-        for name, parts in layer_features(model, views, network).items()
+        name: (
+            gather_rows(pooled, int(total)),
+            gather_rows(patches, int(total)),
+        )
+        for name, (pooled, patches) in layer_features(
+            model, views, network
+        ).items()
     }
     # All processes must end alike.
     answer: list = [None]
     if is_main_process():
         try:
-            answer = [
-                {
-                    name: layer_figures(name, *v, seed)
-                    for name, v in layers.items()
-                }
-            ]
+            answer[0] = {
+                name: layer_figures(name, pooled, patches, seed)
+                for name, (pooled, patches) in layers.items()
+            }
         except ValueError as error:
-            answer = [str(error)]
+            answer[0] = str(error)
     broadcast_object_list(answer)
     if isinstance(answer[0], str):
         raise ValueError(answer[0])
