@@ -5,8 +5,8 @@
 Sends the same views of some training images through the backbone of every
 checkpoint in a run's folder and writes a table for each layer: RankMe and
 LiDAR (higher is better), alpha-ReQ (nearest to 1 is better), and the terms of
-DSE with DSE itself, normalized over the run (higher is better, within this
-run only). The best of each column has a mark, and a sentence says which
+DSE with DSE itself, normalized over the run's checkpoints, if there are three
+(higher is better, within this run only). The best of each column has a mark, and a sentence says which
 checkpoint each figure picks. The figures are those that RepresentationHook
 logs. What they can tell: docs/en/evaluation.md.
 """
@@ -229,9 +229,12 @@ def make_tables(found: dict[Path, dict]) -> tuple[list, list[str]]:
             terms = [
                 DSETerms(*(row[name] for name in TERMS)) for row in scores
             ]
-            dse = normalized_dse(terms) if len(terms) > 1 else [None]
-            for row, value in zip(scores, dse, strict=True):
-                row['DSE'] = value
+            # Of fewer than three, nothing can be normalized.
+            normalized = normalized_dse(terms) if len(terms) > 2 else None
+            for i, row in enumerate(scores):
+                del row['DSE']
+                if normalized:
+                    row['DSE'] = normalized[i]
         best: dict[Path, set[str]] = {path: set() for path in found}
         for name in scores[0]:
             values = {

@@ -280,12 +280,13 @@ def normalized_dse(terms: Sequence[DSETerms]) -> list[float]:
         term is, which does not count for the others.
 
     Raises:
-        ValueError: There are fewer than two.
+        ValueError: There are fewer than three. Of two, all that is left of a
+            term is which one has more.
     """
-    if len(terms) < 2:
+    if len(terms) < 3:
         raise ValueError(
-            f'normalized_dse: got {len(terms)} checkpoint, but DSE compares '
-            'checkpoints of one run: give at least two'
+            f'normalized_dse: got {len(terms)} checkpoints, but each term is '
+            'normalized over those of a run: give at least three'
         )
     values = torch.tensor(terms, dtype=torch.float64)
     is_known = values.isfinite().all(1)

@@ -274,6 +274,6 @@ def test_diverged_features_are_refused(function):
         function(features)
 
 
-def test_one_checkpoint_has_no_dse():
-    with pytest.raises(ValueError, match='got 1 checkpoint'):
-        normalized_dse([DSETerms(1, 2, 3)])
+def test_two_checkpoints_have_no_dse():
+    with pytest.raises(ValueError, match='got 2 checkpoints'):
+        normalized_dse([DSETerms(1, 2, 3), DSETerms(2, 1, 3)])
