@@ -6,9 +6,9 @@ Sends the same views of some training images through the backbone of every
 checkpoint in a run's folder and writes a table for each layer: RankMe and
 LiDAR (higher is better), alpha-ReQ (nearest to 1 is better), and the terms of
 DSE with DSE itself, normalized over the run's checkpoints, if there are three
-(higher is better, within this run only). The best of each column has a mark, and a sentence says which
-checkpoint each figure picks. The figures are those that RepresentationHook
-logs. What they can tell: docs/en/evaluation.md.
+(higher is better, within this run only). The best of each column has a mark,
+and a sentence says which checkpoint each figure picks. The figures are those
+that RepresentationHook logs. What they can tell: docs/en/evaluation.md.
 """
 
 import argparse
