@@ -31,13 +31,25 @@ from .neighbors import (
     find_neighbors,
     resolve_precision,
 )
+from .representation import (
+    DSETerms,
+    alpha_req,
+    dse_terms,
+    effective_rank,
+    kmeans,
+    lidar,
+    normalized_dse,
+    rankme,
+)
 from .retrieval import view_retrieval
 
 __all__ = [
     'CollapseCriteria',
+    'DSETerms',
     'LinearClassifiers',
     'Neighbors',
     'SVM_COSTS',
+    'alpha_req',
     'average_precision',
     'background_boxes',
     'box_features',
@@ -48,10 +60,16 @@ __all__ = [
     'check_training',
     'class_ranks',
     'count_pixels',
+    'dse_terms',
+    'effective_rank',
     'find_neighbors',
+    'kmeans',
+    'lidar',
     'mean_iou',
+    'normalized_dse',
     'paint_masks',
     'patch_labels',
+    'rankme',
     'resolve_precision',
     'sample_patches',
     'segment_patches',

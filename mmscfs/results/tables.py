@@ -4,7 +4,7 @@
 import csv
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +20,14 @@ class Row(NamedTuple):
 
     Attributes:
         labels (tuple[str, ...]): What the scores are of.
-        scores (dict[str, float | None]): Percent by column.
+        scores (dict[str, float | None]): By column, as a rule percent.
         source (str): Where they come from.
         is_ours (bool): From a run, not from the paper.
         deviations (dict[str, float]): Standard deviations by column, of
             scores that are means. Defaults to {}.
+        digits (int): Of the scores behind the point. Defaults to 1.
+        best (Set[str]): Columns whose score gets the mark "*" for the
+            best one, but not in CSV files. Defaults to none.
     """
 
     labels: tuple[str, ...]
@@ -32,14 +35,18 @@ class Row(NamedTuple):
     source: str
     is_ours: bool
     deviations: dict[str, float] = {}
+    digits: int = 1
+    best: Set[str] = frozenset()
 
     def cells(self, columns: Sequence[str]) -> list[str]:
         """Return the texts of the line, "-" where it lacks a score."""
         scores = [self.scores.get(column) for column in columns]
-        texts = ['-' if v is None else f'{v:.1f}' for v in scores]
+        texts = ['-' if v is None else f'{v:.{self.digits}f}' for v in scores]
         for i, column in enumerate(columns):
             if column in self.deviations:
-                texts[i] += f' ± {self.deviations[column]:.1f}'
+                texts[i] += f' ± {self.deviations[column]:.{self.digits}f}'
+            if column in self.best:
+                texts[i] += ' *'
         return [*self.labels, *texts, self.source]
 
 
@@ -127,7 +134,9 @@ class Summary(NamedTuple):
             for row in table.rows:
                 own = dict(zip(table.labels, row.labels, strict=True))
                 texts = tuple(own.get(name, '') for name in labels)
-                cells = row._replace(labels=texts).cells(columns)
+                cells = row._replace(labels=texts, best=frozenset()).cells(
+                    columns
+                )
                 writer.writerow([table.title, *cells])
         gap = [''] * (len(labels) + len(columns))
         for problem in self.problems:

@@ -158,6 +158,20 @@ def test_benchmark_as_json(load, tiny_config, capsys):
     assert result['mmscfs']['memory'] > 0
 
 
+def test_figures_are_timed_beside_the_step(load, tiny_config, capsys):
+    options = ['--num-images', '16', '--num-views', '2', '--timed-images', '2']
+    options += ['--epoch-images', '100', '--interval', '1']
+    assert load('figures').main([*tiny_config, *options]) == 0
+    words = capsys.readouterr().out.split()
+    steps = float(words[words.index('steps:') - 1])
+    share = float(words[words.index('%') - 1])
+    assert steps > 0
+    # 50 steps of two images in an epoch.
+    assert share == pytest.approx(2 * steps, rel=0.5, abs=0.2)
+    rows = (' step of 2 images', 'figures of all layers', 'views, once a run')
+    assert all(row in ' '.join(words) for row in rows)
+
+
 def test_profile_finds_every_part(load, tiny_config, capsys):
     step = load('step')
     args = step.parse_args([*tiny_config, '--no-textbook'])

@@ -12,6 +12,7 @@ from .length_hook import LengthHook
 from .non_finite_loss_hook import NonFiniteLossHook
 from .pictures_hook import PicturesHook
 from .preflight_hook import PreflightHook
+from .representation_hook import RepresentationHook
 from .result_file_hook import ResultFileHook
 from .unreadable_files_hook import UnreadableFilesHook
 from .view_recall_hook import ViewRecallHook
@@ -27,6 +28,7 @@ __all__ = [
     'PicturesHook',
     'PreflightHook',
     'PretrainedGuardHook',
+    'RepresentationHook',
     'ResultFileHook',
     'TeacherTemperatureHook',
     'UnreadableFilesHook',

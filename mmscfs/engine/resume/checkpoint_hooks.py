@@ -28,6 +28,8 @@ from .loop import ResumableEpochLoop, window_is_closed
 # What mmengine's hook knows of its files.
 KNOWN = ('last_ckpt', 'keep_ckpt_ids', 'best_ckpt_path', 'best_ckpt_path_dict')
 
+FIGURES = 'representation/'  # how the names of RepresentationHook's begin
+
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
@@ -44,6 +46,8 @@ class SafeCheckpointHook(CheckpointHook):
     - All processes learn how a save ended, and continue alike.
     - A save by iterations that is due while gradients accumulate takes place
       after the next step.
+    - ``save_best`` may name figures of ``RepresentationHook`` instead of
+      scores of a validation.
 
     Args:
         **kwargs: Those of :class:`mmengine.hooks.CheckpointHook`.
@@ -51,6 +55,7 @@ class SafeCheckpointHook(CheckpointHook):
     Raises:
         OSError: After the run, if its last save failed.
         RuntimeError: The processes have resumed from different checkpoints.
+        ValueError: ``save_best`` names figures that no hook measures.
 
     Example:
         >>> # in a config: every 10 epochs, the newest three
@@ -69,6 +74,15 @@ class SafeCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Check the processes, and remove what a killed one left behind."""
         check_agreement(runner.iter)
+        if self.wants_figures and not any(
+            type(hook).__name__ == 'RepresentationHook'
+            for hook in runner.hooks
+        ):
+            raise ValueError(
+                f'default_hooks.checkpoint.save_best={self.save_best!r} names '
+                'what RepresentationHook measures: add it to default_hooks, '
+                "e.g. representation=dict(type='RepresentationHook')"
+            )
         out_dir = str(self.out_dir or runner.work_dir)
         local = self.file_client_args is None and is_local(out_dir)
         if local and self.backend_args is None:
@@ -91,6 +105,13 @@ class SafeCheckpointHook(CheckpointHook):
                 'not resume exactly. Save by iterations with '
                 'default_hooks.checkpoint.by_epoch=False.'
             )
+
+    @property
+    def wants_figures(self) -> bool:
+        """Whether ``save_best`` names figures of RepresentationHook."""
+        return bool(self.save_best) and all(
+            name.startswith(FIGURES) for name in self.key_indicators
+        )
 
     def every_n_train_iters(
         self, runner: Runner, n: int, start: int = 0
@@ -128,7 +149,8 @@ class SafeCheckpointHook(CheckpointHook):
     ) -> None:
         """Save the best one."""
         last = self.last_ckpt
-        if self.save_best:
+        are_figures = any(name.startswith(FIGURES) for name in metrics)
+        if self.save_best and are_figures == self.wants_figures:
             with self._undone_if_it_fails(runner):
                 if not self.by_epoch and not window_is_closed(runner):
                     # Else mmengine would save the run here once more, without

@@ -1,0 +1,258 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.runner import Runner
+from toy_runs import in_processes
+
+from mmscfs.datasets.samplers import SampleKey
+from mmscfs.engine.hooks import RepresentationHook
+from mmscfs.engine.hooks.representation_hook import (
+    measure,
+    sample_views,
+    spread_patches,
+)
+from mmscfs.engine.resume import SafeCheckpointHook
+from mmscfs.evaluation import alpha_req, dse_terms, lidar, rankme
+
+MEAN = torch.tensor([123.675, 116.28, 103.53])
+STD = torch.tensor([58.395, 57.12, 57.375])
+
+
+@pytest.fixture
+def tiny_run(tiny_run):
+    """Measured every epoch, by three views of sixteen images."""
+    tiny_run.default_hooks.representation = dict(
+        type='RepresentationHook', interval=1, num_images=20, num_views=3
+    )
+    return tiny_run
+
+
+def train(cfg, **changes):
+    cfg.merge_from_dict(changes)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def logged(runner):
+    """What the hook logged, by step."""
+    files = Path(runner.work_dir).glob('*/vis_data/scalars.json')
+    lines = [
+        json.loads(line)
+        for file in sorted(files)
+        for line in file.read_text().splitlines()
+    ]
+    return {
+        line.pop('step'): line
+        for line in lines
+        if 'representation/rankme_layer4' in line
+    }
+
+
+def figures_by_hand(runner):
+    """What the teacher makes of the crops of seed 2023."""
+    backbone = runner.model.eval().teacher.backbone
+    dataset = runner.train_dataloader.dataset
+    load, crop = dataset.pipeline.transforms[:2]
+    crop.num_local = 0
+    views = []
+    for place in range(16):
+        for draw in (0, 2):
+            info = dataset.get_data_info(place)
+            info['sample_idx'] = SampleKey(place, 2023, draw)
+            views += crop(load(info))['img'][: 2 if draw == 0 else 1]
+    x = torch.stack(views).float()[:, [2, 1, 0]]  # to RGB
+    x = ((x.movedim(1, -1) - MEAN) / STD).movedim(-1, 1)
+    found = {}
+    with torch.no_grad():
+        for layer, maps in zip((2, 3, 4), backbone(x), strict=True):
+            pooled = maps.double().mean((2, 3))
+            for name, value in dict(
+                rankme=rankme(pooled),
+                alpha=alpha_req(pooled),
+                lidar=lidar(pooled.view(16, 3, -1)),
+            ).items():
+                found[f'representation/{name}_layer{layer}'] = value
+            if layer == 2:  # the others are smaller than 3 x 3
+                patches = maps[::3].flatten(2).mT
+                terms = dse_terms(F.normalize(patches, dim=-1), seed=2023)
+                for name, value in terms._asdict().items():
+                    found[f'representation/dse_{name}_layer2'] = value
+                found['representation/dse_layer2'] = terms.dse
+    return found
+
+
+def test_figures_are_those_of_the_teacher(tiny_run):
+    runner = train(tiny_run)
+    lines = logged(runner)
+    assert [*lines] == [0, 1, 2]
+    expected = figures_by_hand(runner)
+    assert lines[2] == pytest.approx(expected, rel=1e-3)
+    assert lines[0] != pytest.approx(expected, rel=1e-3)
+
+
+def test_the_training_is_as_without_it(tiny_run, tmp_path):
+    states = []
+    for hooked in (True, False):
+        if not hooked:
+            del tiny_run.default_hooks['representation']
+        train(tiny_run, work_dir=str(tmp_path / str(hooked)))
+        path = tmp_path / str(hooked) / 'epoch_2.pth'
+        states.append(torch.load(path, weights_only=True))
+    for name, value in states[0]['state_dict'].items():
+        assert torch.equal(value, states[1]['state_dict'][name]), name
+    one, other = (
+        state['message_hub']['runtime_info']['random_states'][0]
+        for state in states
+    )
+    assert torch.equal(one['torch'], other['torch'])
+    assert one['python'] == other['python']
+
+
+def test_save_best_keeps_the_best_and_resumes_to_the_bit(tiny_run, tmp_path):
+    name = 'representation/rankme_layer4'
+    tiny_run.default_hooks.checkpoint.update(save_best=name, rule='less')
+    tiny_run.train_cfg.max_epochs = 3
+    runner = train(tiny_run, work_dir=str(tmp_path / 'whole'))
+    scores = {step: line[name] for step, line in logged(runner).items()}
+    del scores[0]  # the first weights are no candidate
+    best = min(scores, key=scores.get)
+    (path,) = (tmp_path / 'whole').glob('best_*.pth')
+    assert path.name == f'best_representation_rankme_layer4_epoch_{best}.pth'
+    checkpoint = torch.load(path, weights_only=True)
+    assert (checkpoint['meta']['epoch'], checkpoint['meta']['iter']) == (
+        best,
+        4 * best,
+    )
+    # The first epoch's was best so far: it has been saved again since.
+    start = tmp_path / 'whole' / 'epoch_1.pth'
+    state = torch.load(start, weights_only=True)['message_hub']['runtime_info']
+    assert state['best_score'] == pytest.approx(scores[1])
+    resumed = train(
+        tiny_run,
+        work_dir=str(tmp_path / 'resumed'),
+        load_from=str(start),
+        resume=True,
+    )
+    assert {*logged(resumed)} == {1, 2, 3}
+    for key, value in runner.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[key]), key
+
+
+def test_runs_without_epochs_measure_by_iterations(tiny_run):
+    for hook in ('teacher_temp', 'frozen_prototypes'):  # they need epochs
+        del tiny_run.default_hooks[hook]
+    tiny_run.train_cfg = dict(type='IterBasedTrainLoop', max_iters=5)
+    tiny_run.default_hooks.representation.iter_interval = 2
+    tiny_run.default_hooks.checkpoint.update(
+        by_epoch=False,
+        save_best='representation/lidar_layer4',
+        rule='greater',
+    )
+    runner = train(tiny_run)
+    assert [*logged(runner)] == [0, 2, 4, 5]
+    (best,) = Path(runner.work_dir).glob('best_*.pth')
+    assert int(best.stem.rpartition('_')[2]) in (2, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (
+            {'default_hooks.checkpoint.save_best': 'representation/lidar'},
+            'representation/lidar is not measured; choose from '
+            'representation/rankme_layer2, ',
+        ),
+        (
+            {'train_dataloader.dataset.indices': 7},
+            'at least 8 images .* got 7: the data set has 7, num_images is 20',
+        ),
+    ],
+)
+def test_wrong_runs_are_refused(tiny_run, changes, message):
+    tiny_run.default_hooks.checkpoint.rule = 'greater'
+    with pytest.raises(ValueError, match=message):
+        train(tiny_run, **changes)
+
+
+def test_best_figures_need_the_hook_and_no_validation(tiny_run):
+    best = dict(save_best='representation/lidar_layer4', rule='greater')
+    # Scores of a validation are not theirs.
+    SafeCheckpointHook(**best).after_val_epoch(None, {'knn/top1': 5.0})
+    tiny_run.default_hooks.checkpoint.update(best)
+    del tiny_run.default_hooks['representation']
+    with pytest.raises(ValueError, match='what RepresentationHook measures'):
+        train(tiny_run)
+
+
+def test_diverged_networks_are_named(tiny_run):
+    runner = Runner.from_cfg(tiny_run)
+    views = sample_views(runner.train_dataloader.dataset, 8, 2)
+    runner.model.teacher.backbone.layer4[0].bn1.weight.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match='^layer4: rankme: 16 of 16 features'):
+        measure(runner.model, views)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(interval=0), 'interval=0 must be a whole number >= 1'),
+        (dict(iter_interval=1.5), 'iter_interval=1.5 must be'),
+        (dict(num_images=7), 'num_images=7 must be a whole number >= 8'),
+        (dict(num_views=1), 'num_views=1 must be a whole number >= 2'),
+    ],
+)
+def test_settings_are_checked(settings, message):
+    with pytest.raises(ValueError, match=f'RepresentationHook: {message}'):
+        RepresentationHook(**settings)
+
+
+@pytest.mark.parametrize(
+    ('shape', 'places'),
+    [
+        ((2, 5, 14, 3), [(0, 0), (2, 1), (12, 2)]),  # rows, columns
+        ((2, 5, 2, 2), [(0, 0), (0, 1), (1, 0), (1, 1)]),
+    ],
+)
+def test_patches_are_spread_over_maps(shape, places):
+    maps = torch.randn(shape)
+    patches = spread_patches(maps)
+    assert patches.shape == (2, min(shape[2], 7) * min(shape[3], 7), 5)
+    for row, column in places:
+        patch = maps[:, :, row, column]
+        assert (patches == patch[:, None]).all(-1).any(-1).all()
+
+
+def test_patches_of_tokens_and_vectors():
+    tokens = torch.arange(2 * 98 * 3.0).view(2, 98, 3)
+    assert torch.equal(spread_patches(tokens), tokens[:, ::2])
+    assert spread_patches(torch.ones(2, 3)).shape == (2, 0, 3)
+
+
+def test_processes_share_the_images(tiny_run, tmp_path):
+    runner = Runner.from_cfg(tiny_run)
+    model, dataset = runner.model, runner.train_dataloader.dataset
+
+    def figures(images=15, broken=False):
+        views = sample_views(dataset, images, 3)
+        bias = model.teacher.backbone.layer4[0].bn1.bias
+        bias.data.fill_(torch.nan if broken else 0)
+        try:
+            return [len(views), measure(model, views)]
+        except ValueError as error:
+            return [len(views), str(error)]
+
+    alone = figures()
+    one, other = in_processes(figures, 2, tmp_path)
+    assert (alone[0], one[0], other[0]) == (15, 8, 7)
+    assert one[1] == other[1]
+    for layer, values in alone[1].items():
+        assert one[1][layer] == pytest.approx(values, rel=1e-4)
+    # Both say what only one has seen.
+    one, other = in_processes(figures, 2, tmp_path, 15, True)
+    assert one[1] == other[1]
+    assert 'has diverged' in one[1]
