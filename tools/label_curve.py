@@ -55,7 +55,7 @@ examples:
   # the commands
   python tools/label_curve.py \\
       configs/detection/digits/mask-rcnn_r18-w16-fpn_demo_digits.py \\
-      --starts random scfs=work_dirs/demo/scfs/epoch_14.pth \\
+      --starts random scfs=work_dirs/demo/epoch_14.pth \\
       --images 48 96 200 --seeds 0 1 2 --jobs 2 --dry-run
   # the same for as long as larger numbers need
   ... --images 48 200 1000 --iterations 2000 --jobs 2
@@ -69,7 +69,7 @@ examples:
 """  # noqa: E501
 NOTE = (
     'Box AP in percent, of the validation at the end; 0 of a detector that '
-    "finds nothing. Intervals: Student's t over the seeds, 95 %."
+    'finds nothing. Plot: label_curve.png.'
 )
 RANDOM = 'random'
 NAME = re.compile(r'\w[\w.+-]*')  # of a folder

@@ -21,12 +21,12 @@ class Place(NamedTuple):
     Attributes:
         dataset (str): The path of its data set's settings, e.g.
             "train_dataloader.dataset".
-        index (int): Its number there, after ``filter_cfg``, as ``indices``
+        position (int): Its number there, after ``filter_cfg``, as ``indices``
             count.
     """
 
     dataset: str
-    index: int
+    position: int
 
 
 def find_annotated(cfg: Config) -> list[Place]:
@@ -65,7 +65,9 @@ def find_annotated(cfg: Config) -> list[Place]:
         found += [
             Place(path, i)
             for i in places
-            if any(not box['ignore_flag'] for box in images[i]['instances'])
+            if any(
+                not box.get('ignore_flag') for box in images[i]['instances']
+            )
         ]
     return found
 

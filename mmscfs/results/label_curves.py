@@ -27,12 +27,12 @@ class Interval(NamedTuple):
         mean (float): Of the values.
         half (float | None): Half the width of the interval, None of a single
             value, which has no interval.
-        count (int): Number of values.
+        seeds (int): Number of values.
     """
 
     mean: float
     half: float | None
-    count: int
+    seeds: int
 
     @property
     def is_clear(self) -> bool:
@@ -125,14 +125,14 @@ def describe(name: str, curve: Curve, base_name: str, base: Curve) -> str:
     found = differences(curve, base)
     if not found:
         return f'{name} and {base_name} have no finished run in common.'
-    gains = []
+    gains: list[str] = []
     for count, gain in found.items():
-        text = f'{gain.mean:+.1f}'
-        text += '' if gain.half is None else f' ± {gain.half:.1f}'
-        text += ' AP' * (not gains)
-        unclear = ' (not told from 0)' * (gain.half is not None)
-        unclear *= not gain.is_clear
-        gains.append(f'{text} with {count:,} annotated images{unclear}')
+        half = '' if gain.half is None else f' ± {gain.half:.1f}'
+        unit, noun = ('', '') if gains else (' AP', ' annotated images')
+        text = f'{gain.mean:+.1f}{half}{unit} with {count:,}{noun}'
+        if half and not gain.is_clear:
+            text += ' (not told from 0)'
+        gains.append(text)
     text = f'{name} against {base_name}: {"; ".join(gains)}. '
     return text + describe_saving(name, curve, base_name, base)
 
@@ -149,7 +149,7 @@ def describe_saving(
         )
     if not gain.is_clear:
         return (
-            f'Whether it saves annotated images, {gain.count} seeds cannot '
+            f'Whether it saves annotated images, {gain.seeds} seeds cannot '
             'tell.'
         )
     if gain.mean < 0:
@@ -195,7 +195,7 @@ def make_tables(curves: Mapping[str, Curve], title: str) -> list[Table]:
 
 def make_row(name: str, found: Mapping[int, Interval]) -> Row:
     """Return a start's line of a table."""
-    seeds = {part.count for part in found.values()}
+    seeds = {part.seeds for part in found.values()}
     return Row(
         (name, '-'.join(map(str, sorted({min(seeds), max(seeds)})))),
         {f'{n} images': part.mean for n, part in found.items()},

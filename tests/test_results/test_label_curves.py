@@ -21,7 +21,7 @@ def test_interval_by_hand():
     found = interval([10.0, 12.0, 14.0])
     assert found.mean == 12
     assert found.half == pytest.approx(4.3027 * 2 / math.sqrt(3), abs=1e-4)
-    assert found.count == 3
+    assert found.seeds == 3
     assert interval([7.0]) == (7, None, 1)
 
 
@@ -96,10 +96,9 @@ BASE = curve((10, 10, 10), (12, 12, 12), (16, 16, 16))
         (  # deviation 0.1 everywhere: half 4.3027 * 0.1 / sqrt(3) = 0.248
             [(13, 13.1, 12.9), (14, 14, 14), (16.1, 16, 15.9)],
             'scfs against random: +3.0 ± 0.2 AP with 50 annotated images; '
-            '+2.0 ± 0.0 with 100 annotated images; +0.0 ± 0.2 with 400 '
-            'annotated images (not told from 0). For the 13.0 AP that scfs '
-            'reaches with 50 annotated images, random needs about 141: it '
-            'saves 91.',
+            '+2.0 ± 0.0 with 100; +0.0 ± 0.2 with 400 (not told from 0). For '
+            'the 13.0 AP that scfs reaches with 50 annotated images, random '
+            'needs about 141: it saves 91.',
         ),
         (
             [(17, 17.1, 16.9)] * 3,

@@ -126,9 +126,8 @@ def test_table_plot_and_sentence(label_curve, trainings, capsys):
     # way from 10.5 to 14.5, of 4 to 8 images: 4 * 2 ** (2.1 / 4).
     sentence = (
         'scfs against random: +2.1 ± 1.3 AP with 4 annotated images; +1.1 ± '
-        '1.3 with 8 annotated images (not told from 0). For the 12.6 AP that '
-        'scfs reaches with 4 annotated images, random needs about 6: it saves '
-        '2.'
+        '1.3 with 8 (not told from 0). For the 12.6 AP that scfs reaches with '
+        '4 annotated images, random needs about 6: it saves 2.'
     )
     assert sentence in capsys.readouterr().out
     text = Path('work/label_curve.md').read_text()
@@ -139,7 +138,7 @@ def test_table_plot_and_sentence(label_curve, trainings, capsys):
     assert '| **scfs** | **2** | **2.1 ± 1.3** | **1.1 ± 1.3** |' in text
     content = json.loads(Path('work/label_curve.json').read_text())
     point = content['curves']['scfs']['8']
-    assert point == dict(mean=pytest.approx(15.6), half=point['half'], count=2)
+    assert point == dict(mean=pytest.approx(15.6), half=point['half'], seeds=2)
     assert content['sentences'] == [sentence]
     assert Path('work/label_curve.png').read_bytes()[:4] == b'\x89PNG'
 
@@ -284,7 +283,7 @@ def test_real_trainings(label_curve, pretrained, monkeypatch):
         assert is_random == (start == 'random')
         losses = (log / 'scalars.json').read_text()
         assert 0 < json.loads(losses.splitlines()[0])['loss'] < 10
-        assert content['curves'][start]['6']['count'] == 1
+        assert content['curves'][start]['6']['seeds'] == 1
     assert [command[3:5] for command in seen] == [
         ['--work-dir', 'work/random/6-images_seed-3'],
         ['--pretrained', str(pretrained)],
