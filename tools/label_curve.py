@@ -157,11 +157,12 @@ def read_detector(args: argparse.Namespace) -> 'Config':
         length = args.iterations
         settings['train_cfg.max_iters'] = length
     cfg = read_config(args.config, settings, for_training=True)
-    if not cfg.get('val_evaluator') or not cfg.get('train_dataloader'):
+    needed = ('train_cfg', 'train_dataloader', 'val_evaluator')
+    if lacking := [name for name in needed if not cfg.get(name)]:
         raise ValueError(
             f'{args.config} does not train and validate: it lacks '
-            'train_dataloader or val_evaluator. Name a config of a detector, '
-            'e.g. one below configs/detection'
+            f'{", ".join(lacking)}. Name a config of a detector, e.g. one '
+            'below configs/detection'
         )
     if cfg.get('load_from'):
         raise ValueError(
@@ -233,18 +234,16 @@ def unpretrained(cfg: 'Config') -> list[str]:
 
 def make_steps(
     args: argparse.Namespace, cfg: 'Config', images: Sequence['Place']
-) -> list['Step']:
-    """Return the trainings, and write their configs.
+) -> tuple[list['Step'], dict[Path, 'Config']]:
+    """Return the trainings, and the configs that they need.
 
     By seeds: the first comparison of all starts comes early.
 
     Raises:
         ValueError: There are not as many images.
-        OSError: A config cannot be written.
     """
     from plan import Step
 
-    from mmscfs.checkpoint import write_atomically
     from mmscfs.datasets.subsets import count_images, draw, restrict
 
     counts = count_images(args.images, len(images))
@@ -264,12 +263,7 @@ def make_steps(
         for seed in args.seeds
         for n in counts
     }
-    for path, own in configs.items():
-        values = own.to_dict().items()
-        text = ''.join(f'{key} = {value!r}\n' for key, value in values)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text.encode())
-    return [
+    steps = [
         Step(
             name=f'{start}/{path.stem}',
             config=str(path),
@@ -288,6 +282,7 @@ def make_steps(
         )
         for start, checkpoint in args.starts.items()
     ]
+    return steps, configs
 
 
 def arrange(
@@ -357,6 +352,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mmengine.logging import MMLogger
     from plan import Plan
 
+    from mmscfs.checkpoint import write_atomically
     from mmscfs.datasets.subsets import find_annotated
 
     MMLogger.get_current_instance().setLevel('WARNING')
@@ -371,10 +367,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         gpus=args.gpus or 1,
     )
     settings |= {f'--starts {k}': v for k, v in args.starts.items() if v}
+    steps, configs = make_steps(args, cfg, images)
     plan = Plan(
         args.work_dir / 'label_curve.json',
         settings,
-        make_steps(args, cfg, images),
+        steps,
         partial(
             arrange,
             starts=[*args.starts],
@@ -383,6 +380,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             plot=args.work_dir / 'label_curve.png',
         ),
     )
+    # Not before the plan has taken the settings: others may be at work there.
+    for path, own in configs.items():
+        values = own.to_dict().items()
+        text = ''.join(f'{key} = {value!r}\n' for key, value in values)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text.encode())
     return plan.carry_out(args.gpus, args.dry_run, lanes)
 
 

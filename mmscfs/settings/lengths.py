@@ -342,8 +342,12 @@ def count_iterations(cfg: Config, iterations: int) -> None:
         val_interval=iterations,
     )
     cfg.train_dataloader.sampler = dict(type='InfiniteSampler')
+    hook = part_of(cfg, 'default_hooks.checkpoint') or {}
     cfg.merge_from_dict(
         {
+            'default_hooks.checkpoint.type': hook.get(
+                'type', 'CheckpointHook'
+            ),
             'default_hooks.checkpoint.by_epoch': False,
             'default_hooks.checkpoint.interval': max(iterations // 4, 1),
             'default_hooks.checkpoint.max_keep_ckpts': 1,

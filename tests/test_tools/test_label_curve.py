@@ -223,7 +223,7 @@ def test_refusals(label_curve, tmp_path, capsys, words, error):
         (
             'val_evaluator = val_cfg = val_dataloader = None',
             '--iterations 20',
-            'own.py does not train and validate: it lacks',
+            'own.py does not train and validate: it lacks val_evaluator. Name',
         ),
     ],
 )
@@ -254,7 +254,10 @@ def test_other_settings_in_a_folder_are_refused(
     label_curve, trainings, capsys
 ):
     assert label_curve('--seeds', 0) == 0
+    config = Path('work/configs/4-images_seed-0.py')
+    text = config.read_text()
     assert label_curve('--seeds', 0, '--iterations', 30) == 2
+    assert config.read_text() == text  # another call may be about to read it
     error = capsys.readouterr().err
     assert 'holds the label_curve of iterations=20, not 30' in error
 
