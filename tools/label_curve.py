@@ -306,6 +306,7 @@ def arrange(
     score = 'AP^b'
     if not any(score in found for found in done.values()):
         score = next((k for v in done.values() for k in v), score)
+    label = f'box {score.removesuffix("^b")}'
     names = [*starts, *(step.facts['start'] for step in steps)]
     curves: dict[str, dict] = {name: {} for name in names}
     for step in steps:
@@ -325,13 +326,13 @@ def arrange(
     if done:
         from mmscfs.visualization import draw_label_curves
 
-        tables = make_tables(curves, f'{score} of {title}')
+        tables = make_tables(curves, f'{label} of {title}')
         drawn = {
             name: {n: (p.mean, p.half or 0) for n, p in intervals(c).items()}
             for name, c in curves.items()
             if c
         }
-        draw_label_curves(drawn, score, plot)
+        draw_label_curves(drawn, label, plot)
     summary = Summary(
         f'Label curve: {title}', '\n\n'.join([*sentences, NOTE]), tables, []
     )

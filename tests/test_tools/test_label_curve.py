@@ -14,6 +14,8 @@ from digit_runs import DETECT, ONE_ITERATION, coco_options
 from mmengine.config import Config
 from report_runs import write_start
 
+from mmscfs.visualization import curves
+
 LENGTH = 20
 # AP in percent by start and number of images, less the seed's.
 AP = dict(random={4: 10, 8: 14}, scfs={4: 12, 8: 15})
@@ -133,6 +135,7 @@ def test_table_plot_and_sentence(label_curve, trainings, capsys):
     text = Path('work/label_curve.md').read_text()
     assert sentence in text
     # Halves: 12.7062 * 1 / 2 and 12.7062 * 1.2 / 2.
+    assert '## box AP of mask-rcnn_r18-w16-fpn_demo_digits\n' in text
     assert '| **random** | **2** | **10.5 ± 6.4** | **14.5 ± 6.4** |' in text
     assert '| **scfs** | **2** | **12.6 ± 7.6** | **15.6 ± 7.6** |' in text
     assert '| **scfs** | **2** | **2.1 ± 1.3** | **1.1 ± 1.3** |' in text
@@ -141,6 +144,25 @@ def test_table_plot_and_sentence(label_curve, trainings, capsys):
     assert point == dict(mean=pytest.approx(15.6), half=point['half'], seeds=2)
     assert content['sentences'] == [sentence]
     assert Path('work/label_curve.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_plot(tmp_path, monkeypatch):
+    """Bars from mean less half to mean and half, at the numbers of images."""
+    drawn = []
+    monkeypatch.setattr(curves, '_save', lambda axes, path: drawn.append(axes))
+    found = dict(a={200: (18.0, 0), 48: (9.0, 1.5)}, b={48: (11.0, 2.0)})
+    curves.draw_label_curves(found, 'box AP', tmp_path / 'a.png')
+    (axes,) = drawn
+    assert axes.get_ylabel() == 'box AP (%)'
+    assert axes.get_xscale() == 'log'
+    assert [*axes.get_xticks()] == [48, 200]
+    first, second = axes.containers
+    line, _, (bars,) = first
+    assert line.get_xydata().tolist() == [[48, 9], [200, 18]]
+    assert [[*y] for y in bars.get_segments()[0]] == [[48, 7.5], [48, 10.5]]
+    (low, high) = second[2][0].get_segments()[0]
+    assert (low[1], high[1]) == (9, 13)
+    assert 48 < low[0] < 50
 
 
 def test_a_later_call_runs_what_is_missing(label_curve, trainings, capsys):
