@@ -28,8 +28,6 @@ STEPS = {'run_epoch', 'run_iter', '__next__'}
 # Beside the tools, in a checkout and where they are installed.
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 Main = Callable[[Sequence[str] | None], int]
-
-
 # A word, or what follows its "=", that begins with the home directory.
 HOME = re.compile(r'(^|=)~(?=/|$)')
 
@@ -230,23 +228,22 @@ def add_run_options(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def read_lanes(args: argparse.Namespace) -> list[dict[str, str]]:
-    """Return what the environments of runs side by side have more.
+    """Return what the environment of each run side by side has more.
 
-    One for each of them. Threads of several would wait for each other.
+    Threads of several would wait for each other.
 
     Raises:
         ValueError: ``--devices`` does not fit ``--gpus``.
     """
-    number = args.gpus or 1
     for device in args.devices or ():
-        if len(device.split(',')) != number:
+        found, wanted = len(device.split(',')), args.gpus or 1
+        if found != wanted:
             raise ValueError(
-                f'--devices {device} names {len(device.split(","))} GPUs, but '
-                f'each run has {number}: name {number}, with commas between '
-                'them, or change --gpus'
+                f'--devices {device} names {found} GPUs, but each run has '
+                f'{wanted}: set both alike, as in --gpus 2 --devices 0,1 2,3'
             )
     lanes = [dict(CUDA_VISIBLE_DEVICES=d) for d in args.devices or ()]
-    lanes = lanes or [{} for _ in range(args.jobs)]
+    lanes = lanes or [{}] * args.jobs
     if len(lanes) > 1:
         threads = os.environ.get('OMP_NUM_THREADS', '1')
         lanes = [lane | dict(OMP_NUM_THREADS=threads) for lane in lanes]
