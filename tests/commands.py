@@ -78,6 +78,22 @@ def call(script, *words, cwd=ROOT, **environment):
     )
 
 
+def stand_in(patch, fake):
+    """Let a function do what jobs of tools/plan.py do, one at a time.
+
+    It gets the command and its log, and returns the exit code.
+    """
+
+    def call(command, log, environment):
+        code = fake(command, log)
+        return SimpleNamespace(
+            poll=lambda: code, terminate=lambda: None, wait=lambda: code
+        )
+
+    patch.setattr('jobs.call', call)
+    patch.setattr('plan.PAUSE', 0)
+
+
 def forget(names, *folders):
     """Let modules of the folders be imported again: others have their names.
 

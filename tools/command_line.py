@@ -29,8 +29,6 @@ PATHS = (
 STEPS = {'run_epoch', 'run_iter', '__next__'}
 UNKNOWN = 'unrecognized arguments: '  # as argparse begins such an error
 Main = Callable[[Sequence[str] | None], int]
-
-
 # A word, or what follows its "=", that begins with the home directory.
 HOME = re.compile(r'(^|=)~(?=/|$)')
 
@@ -227,6 +225,22 @@ def add_run_options(parser: argparse.ArgumentParser, name: str) -> None:
         help='run tools/dist_*.sh with this many processes, each with the '
         "config's batch size",
     )
+    beside = parser.add_mutually_exclusive_group()
+    beside.add_argument(
+        '--devices',
+        nargs='+',
+        metavar='GPU',
+        help='run on these GPUs at the same time, one on each: 0 1 2 3; with '
+        '--gpus 2 one on each pair: 0,1 2,3',
+    )
+    beside.add_argument(
+        '--jobs',
+        type=at_least(1),
+        default=1,
+        metavar='N',
+        help='without --devices: run so many at the same time, with one '
+        'thread each (default: 1)',
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -244,11 +258,34 @@ def add_run_options(parser: argparse.ArgumentParser, name: str) -> None:
     )
 
 
+def read_lanes(args: argparse.Namespace) -> list[dict[str, str]]:
+    """Return what the environment of each run side by side has more.
+
+    Threads of several would wait for each other.
+
+    Raises:
+        ValueError: ``--devices`` does not fit ``--gpus``.
+    """
+    for device in args.devices or ():
+        found, wanted = len(device.split(',')), args.gpus or 1
+        if found != wanted:
+            raise ValueError(
+                f'--devices {device} names {found} GPUs, but each run has '
+                f'{wanted}: set both alike, as in --gpus 2 --devices 0,1 2,3'
+            )
+    lanes = [dict(CUDA_VISIBLE_DEVICES=d) for d in args.devices or ()]
+    lanes = lanes or [{}] * args.jobs
+    if len(lanes) > 1:
+        threads = os.environ.get('OMP_NUM_THREADS', '1')
+        lanes = [lane | dict(OMP_NUM_THREADS=threads) for lane in lanes]
+    return lanes
+
+
 def commanded(main: Main) -> Main:
     """Let a command of many runs end well: a decorator of its ``main``.
 
     ValueError and OSError become a line and exit code 2. Ctrl-C and SIGTERM
-    end the run that is under way too, with exit code 130.
+    end the runs that are under way too, with exit code 130.
     """
 
     @functools.wraps(main)

@@ -2,12 +2,12 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Search the learning rate and the weight decay of a fine-tuning.
 
-Runs tools/train.py once for each pair, one after another, each in a folder
-below the work directory, and shows what the pairs reached. Run the same
-command again to resume: finished runs are not repeated. Without --lr and
---weight-decay it is the grid of SimCLR and BYOL for small data sets: 7
-learning rates, and 7 weight decays or none, 56 runs. As there, the weight
-decay is divided by the learning rate before the optimizer gets it.
+Runs tools/train.py once for each pair, each in a folder below the work
+directory, and shows what the pairs reached. Run the same command again to
+resume: finished runs are not repeated. Without --lr and --weight-decay it is
+the grid of SimCLR and BYOL for small data sets: 7 learning rates, and 7 weight
+decays or none, 56 runs. As there, the weight decay is divided by the learning
+rate before the optimizer gets it.
 
 A pair's score is that of its LAST validation, so the config's val_dataloader
 decides what is chosen on. In our configs that is the test set, and the best
@@ -32,6 +32,7 @@ from command_line import (
     commanded,
     make_parser,
     read_config,
+    read_lanes,
     read_settings,
 )
 from command_paths import config
@@ -60,6 +61,8 @@ examples:
   # Aircraft has a separate validation set
   ... --cfg-options train_dataloader.dataset.split=train \\
       val_dataloader.dataset.split=val
+  # a pair at a time on each of four GPUs
+  ... --devices 0 1 2 3
   # a few pairs, on 8 GPUs each; or only their commands, to queue them
   ... --lr 0.01 0.1 --weight-decay 0 1e-5 --gpus 8 --cfg-options \\
       train_dataloader.batch_size=32
@@ -172,8 +175,7 @@ def arrange(
                 f'--metric to one of {", ".join(step.metrics)}'
             )
     best = max(done, key=lambda step: scores[step.name][1], default=None)
-    if steps[0].start:
-        keep_results(steps, best)
+    problems = keep_results(steps, best) if steps[0].start else []
     rows: dict[float, dict[str, float | None]] = {}
     for step in sorted(steps, key=lambda step: [*step.facts.values()]):
         lr, decay = step.facts.values()
@@ -193,14 +195,15 @@ def arrange(
             ],
         )
         tables.append(table)
-    summary = Summary(f'Grid: {title}', NOTE, tables, [])
+    summary = Summary(f'Grid: {title}', NOTE, tables, problems)
     return summary, dict(best=best and best.facts)
 
 
-def keep_results(steps: Sequence['Step'], best: 'Step | None') -> None:
+def keep_results(steps: Sequence['Step'], best: 'Step | None') -> list[str]:
     """Keep each pair's result file, and put the best one's at its place.
 
-    They all write to the same place, beside the checkpoint.
+    They all write to the same place, beside the checkpoint. Returns what is
+    to be said if the best one's was lost.
     """
     shared = steps[0].result
     if shared.is_file():
@@ -208,8 +211,17 @@ def keep_results(steps: Sequence['Step'], best: 'Step | None') -> None:
         for step in steps:
             if owner == str(step.folder.absolute()):
                 shutil.copyfile(shared, step.folder / shared.name)
-    if best and (own := best.folder / shared.name).is_file():
-        shutil.copyfile(own, shared)
+    kept = [step for step in steps if (step.folder / shared.name).is_file()]
+    if best is None or not kept:
+        return []
+    if best in kept:
+        shutil.copyfile(best.folder / shared.name, shared)
+        return []
+    shared.unlink(missing_ok=True)  # of another pair
+    return [
+        f'{best.name}: another pair ended at the same time and replaced its '
+        f'result file: remove {best.folder}, and repeat the command'
+    ]
 
 
 @commanded
@@ -232,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         make_steps(args),
         partial(arrange, title=title, metric=args.metric),
     )
-    return plan.carry_out(args.gpus, args.dry_run)
+    return plan.carry_out(args.gpus, args.dry_run, read_lanes(args))
 
 
 if __name__ == '__main__':

@@ -1,25 +1,23 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Plans of trainings and tests: what tools/sweep.py and grid.py share.
+"""Plans of trainings and tests, for sweep.py, grid.py and label_curve.py.
 
 A plan is a list of steps, each a command of tools/train.py or test.py. What
 is done is not repeated, what was interrupted is resumed, what failed is named
-with its log, and the others continue. A command that plans lists its steps,
-and puts what they have reached into tables.
+with its log, and the others continue, several side by side if there are
+devices for them. A command that plans lists its steps, and puts what they
+have reached into tables.
 """
 
-import fcntl
 import json
-import os
-import re
 import shlex
-import socket
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from jobs import Job, end, read_reason
 from rich.progress import Progress, TimeElapsedColumn
 
 from mmscfs.checkpoint import write_atomically
@@ -36,8 +34,6 @@ from mmscfs.results.tables import Summary
 TOOLS = Path(__file__).resolve().parent
 # What a record of other code, or a damaged one, raises.
 UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-# What a log of one or several processes says of a failure.
-REASON = re.compile(r'^(?:\[rank\d+\]: )?((?:error|[\w.]+Error): .+)', re.M)
 # What an evaluation is known by: the first of these that it logs. The mean
 # over classes comes first: it is logged where it is what is reported.
 SCORES = (
@@ -45,6 +41,7 @@ SCORES = (
     *('svm/mAP', 'coco/bbox_mAP', 'pascal_voc/mAP'),
 )
 Metrics = dict[str, float | None]
+PAUSE = 0.2  # seconds between two looks at what runs
 
 
 @dataclass(kw_only=True, eq=False)
@@ -181,6 +178,12 @@ class Step:
                 return name, value
         return None
 
+    @property
+    def reading(self) -> str:
+        """What to print when it is done: its score."""
+        name, score = self.score() or ('done', None)
+        return name if score is None else f'{name} {score:.2f}'
+
     def command(self, gpus: int | None) -> list[str]:
         """Return the command line; without ``gpus`` it has no launcher."""
         start = ['--pretrained', str(self.pretrained)] if self.start else []
@@ -276,10 +279,20 @@ class Plan:
             if step.problem:
                 step.look()
 
-    def carry_out(self, gpus: int | None, is_dry: bool = False) -> int:
+    def carry_out(
+        self,
+        gpus: int | None,
+        is_dry: bool = False,
+        lanes: Sequence[Mapping[str, str]] = ({},),
+    ) -> int:
         """Run the steps that are not done; return a command's exit code.
 
-        A dry run only prints them.
+        Args:
+            gpus (int, optional): Processes of each; None without a launcher.
+            is_dry (bool): Only print the commands. Defaults to False.
+            lanes (Sequence[Mapping[str, str]]): One for each step that may
+                run at the same time: what its environment has more.
+                Defaults to a single one.
         """
         pending = [step for step in self.wanted if step.problem]
         if is_dry:
@@ -287,25 +300,40 @@ class Plan:
                 print(shlex.join(step.command(gpus)))
             return 0
         self.write()
+        running: dict[Step, tuple[Job, Mapping[str, str]]] = {}
+        free = [*lanes]
         columns = (*Progress.get_default_columns(), TimeElapsedColumn())
         with Progress(*columns) as progress:
             task = progress.add_task('', total=len(pending))
-            for step in pending:
-                progress.update(task, description=step.name)
-                if not step.is_waiting:
-                    step.failure = run_logged(step.command(gpus), step.log)
-                    step.problem = step.failure or step.problem
-                    self.look()
-                    self.write()
-                    name, score = step.score() or ('done', None)
-                    reached = name if score is None else f'{name} {score:.2f}'
-                    progress.console.print(
-                        f'{step.name}: {step.problem or reached}',
-                        highlight=False,
-                        markup=False,
-                        soft_wrap=True,
-                    )
-                progress.advance(task)
+            try:
+                while running or not all(s.is_waiting for s in pending):
+                    ready = [s for s in pending if not s.is_waiting]
+                    for step in ready[: len(free)]:
+                        pending.remove(step)
+                        job = Job(step.command(gpus), step.log, free[0])
+                        running[step] = job, free.pop(0)
+                    names = ', '.join(step.name for step in running)
+                    progress.update(task, description=names)
+                    time.sleep(PAUSE)
+                    for step, (job, lane) in [*running.items()]:
+                        if (failure := job.outcome()) is None:
+                            continue
+                        del running[step]
+                        free.append(lane)
+                        step.failure = failure
+                        step.problem = failure or step.problem
+                        self.look()
+                        self.write()
+                        progress.console.print(
+                            f'{step.name}: {step.problem or step.reading}',
+                            highlight=False,
+                            markup=False,
+                            soft_wrap=True,
+                        )
+                        progress.advance(task)
+            except BaseException:
+                end(job for job, _ in running.values())
+                raise
         return self.write(is_last=True)
 
     def write(self, is_last: bool = False) -> int:
@@ -340,51 +368,3 @@ class Plan:
 def read_record(path: Path) -> dict[str, Any]:
     """Read the record of a plan, empty if it is not there."""
     return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def run_logged(command: Sequence[str], path: Path) -> str:
-    """Run a command, its output to a log; return why it failed or "".
-
-    The log is locked for as long as a process writes to it, so that what a
-    killed tool left running is not started twice.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'a', encoding='utf-8') as log:
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return f'it is running already, and writes to {path}'
-        except OSError as error:  # a file system without locks
-            print(f'{path} is not locked: {error}', file=sys.stderr)
-        log.truncate(0)
-        code = call(command, log)
-    if not code:
-        return ''
-    reason = read_reason(path) or 'see the log'
-    return f'exit code {code}: {reason} (full log: {path})'
-
-
-def call(command: Sequence[str], log: TextIO) -> int:
-    """Run a command to its end, or to ours; return its exit code."""
-    environment = dict(os.environ, PYTHON=sys.executable)
-    with socket.socket() as free:  # several of us may share a machine
-        free.bind(('127.0.0.1', 0))
-        environment.setdefault('PORT', str(free.getsockname()[1]))
-    with subprocess.Popen(
-        command, stdout=log, stderr=subprocess.STDOUT, env=environment
-    ) as process:
-        try:
-            return process.wait()
-        except BaseException:
-            process.terminate()
-            process.wait()  # a training saves itself first
-            raise
-
-
-def read_reason(path: Path) -> str:
-    """Return what a log says of a failure, "" if nothing."""
-    if not path.is_file():
-        return ''
-    text = path.read_text(encoding='utf-8', errors='replace')
-    reasons = REASON.findall(text)
-    return reasons[-1] if reasons else ''

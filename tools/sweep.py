@@ -32,6 +32,7 @@ from command_line import (
     commanded,
     make_parser,
     read_config,
+    read_lanes,
     read_settings,
     setting,
 )
@@ -48,6 +49,8 @@ examples:
   # the contrast modes of Table 7 on 8 GPUs; first only the commands
   python tools/sweep.py configs/sweeps/contrast-modes_in100.py --gpus 8 --dry-run
   python tools/sweep.py configs/sweeps/contrast-modes_in100.py --gpus 8
+  # the same on two halves of them, two variants at the same time
+  ... --gpus 4 --devices 0,1,2,3 4,5,6,7
   # two of them with three seeds: the table has their mean as well
   ... --variants dino scfs --seeds 0 1 2
   # small, on the demo's scenes: minutes a variant on a CPU
@@ -352,7 +355,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.skip_evaluations:
         settings['eval_cfg_options'] = args.eval_cfg_options
     plan = Plan(path, settings, make_steps(variants, args), tables)
-    return plan.carry_out(args.gpus, args.dry_run)
+    return plan.carry_out(args.gpus, args.dry_run, read_lanes(args))
 
 
 if __name__ == '__main__':

@@ -274,6 +274,57 @@ def times_in_hooks(
                 yield f'{section}.{name}', hook, keys
 
 
+def count_iterations(cfg: Config, iterations: int) -> None:
+    """Let a training by epochs take a number of iterations, in place.
+
+    Schedules by epoch keep their shares of the run. The log and checkpoints
+    count iterations, and the only validation is at the end.
+
+    Raises:
+        ValueError: Something that counts epochs has no counterpart.
+    """
+    old = length_of(cfg)
+    if old is None or not old.by_epoch:
+        raise ValueError(f'the training counts no epochs: {cfg.train_cfg}')
+    for path, hook, keys in times_in_hooks(cfg, old):
+        raise ValueError(
+            f'{path}.{keys[0]}={hook[keys[0]]} counts epochs: leave that hook '
+            'out, or write a config that counts iterations'
+        )
+    share = Fraction(iterations, old.value)
+    for path, item in schedules_of(cfg):
+        if not item.get('by_epoch', True):
+            continue
+        if 'gamma' in item and not any(key in item for key in TIMES):
+            raise ValueError(
+                f'{path} multiplies the rate by gamma={item["gamma"]} in '
+                'each epoch: write a config that counts iterations'
+            )
+        item.pop('convert_to_iter_based', None)
+        item['by_epoch'] = False
+        for key in ('begin', 'end', 'T_max', 'total_steps', *TIMES):
+            if item.get(key):
+                item[key] = scale(item[key], share, {old.value: iterations})
+    cfg.train_cfg = dict(
+        type='IterBasedTrainLoop',
+        max_iters=iterations,
+        val_interval=iterations,
+    )
+    cfg.train_dataloader.sampler = dict(type='InfiniteSampler')
+    hook = part_of(cfg, 'default_hooks.checkpoint') or {}
+    cfg.merge_from_dict(
+        {
+            'default_hooks.checkpoint.type': hook.get(
+                'type', 'CheckpointHook'
+            ),
+            'default_hooks.checkpoint.by_epoch': False,
+            'default_hooks.checkpoint.interval': max(iterations // 4, 1),
+            'default_hooks.checkpoint.max_keep_ckpts': 1,
+            'log_processor.by_epoch': False,
+        }
+    )
+
+
 def check_lengths(cfg: Config) -> None:
     """Check that a training ends with its schedules.
 

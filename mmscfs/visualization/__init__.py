@@ -1,11 +1,12 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from .detections import Detections, draw_detections
-from .embedding import draw_embedding, embed, write_points
-from .knn_curves import (
+from .curves import (
     draw_knn_by_epoch,
     draw_knn_by_layer,
+    draw_label_curves,
     top1_by_layer,
 )
+from .detections import Detections, draw_detections
+from .embedding import draw_embedding, embed, write_points
 from .search import (
     SearchMaps,
     SearchSample,
@@ -32,6 +33,7 @@ __all__ = [
     'draw_embedding',
     'draw_knn_by_epoch',
     'draw_knn_by_layer',
+    'draw_label_curves',
     'draw_search_maps',
     'draw_views',
     'embed',

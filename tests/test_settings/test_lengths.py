@@ -5,6 +5,7 @@ import mmpretrain
 import pytest
 
 from mmscfs.settings import read_config
+from mmscfs.settings.lengths import count_iterations
 
 DENSENET = 'densenet121_4xb256_in1k.py'
 SCFS = 'scfs_r50.py'  # 200 epochs, 10 of them warm-up
@@ -311,3 +312,43 @@ def test_schedules_of_inherited_files(tmp_path, files, expected):
     options = {} if len(files) != 2 else {'train_cfg.max_epochs': 3}
     cfg, _ = read_config(str(tmp_path / 'a.py'), options)
     assert times(cfg) == expected
+
+
+def test_epochs_become_iterations(read):
+    """Of 12 epochs with milestones at 8 and 11, and 500 steps of warm-up."""
+    cfg, _ = read(RCNN)
+    count_iterations(cfg, 24000)
+    assert cfg.train_cfg == dict(
+        type='IterBasedTrainLoop', max_iters=24000, val_interval=24000
+    )
+    assert times(cfg) == [
+        dict(begin=0, end=500),
+        dict(begin=0, end=24000, milestones=[16000, 22000]),
+    ]
+    assert not any(item.by_epoch for item in cfg.param_scheduler)
+    assert cfg.train_dataloader.sampler == dict(type='InfiniteSampler')
+    checkpoint = cfg.default_hooks.checkpoint
+    assert (checkpoint.by_epoch, checkpoint.interval) == (False, 6000)
+    assert cfg.log_processor.by_epoch is False
+    with pytest.raises(ValueError, match='counts no epochs'):
+        count_iterations(cfg, 24000)
+
+
+@pytest.mark.parametrize(
+    ('options', 'error'),
+    [
+        (
+            {'custom_hooks': [dict(type='EMAHook', begin_epoch=3)]},
+            'custom_hooks.0.begin_epoch=3 counts epochs',
+        ),
+        (
+            {'param_scheduler': [dict(type='ExponentialLR', gamma=0.5)]},
+            'param_scheduler.0 multiplies the rate by gamma=0.5 in each epoch',
+        ),
+    ],
+)
+def test_what_has_no_counterpart_in_iterations(read, options, error):
+    cfg, _ = read(RCNN)
+    cfg.merge_from_dict(options)
+    with pytest.raises(ValueError, match=error):
+        count_iterations(cfg, 100)

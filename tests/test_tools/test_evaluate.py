@@ -120,7 +120,10 @@ def test_a_pretraining_config_is_tested_by_its_validation(
         ),
     ],
 )
-def test_the_checkpoint_that_is_needed_is_named(words, message):
+def test_the_checkpoint_that_is_needed_is_named(tmp_path, words, message):
+    for name in ('a.pth', 'b.pth'):
+        (tmp_path / name).touch()
+    words = [tmp_path / w if w.endswith('.pth') else w for w in words]
     assert message in refusal(TEST, *words)
 
 

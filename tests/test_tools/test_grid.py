@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from classification_data import make_data
-from commands import ROOT
+from commands import ROOT, stand_in
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from report_runs import write_start
@@ -75,7 +75,7 @@ def trainings(tool, tmp_path, monkeypatch):
     Path('tiny.py').write_text(CONFIG)
     Path('epoch_1.pth').touch()
     fake = Trainings()
-    monkeypatch.setattr('plan.call', fake)
+    stand_in(monkeypatch, fake)
     return fake
 
 
@@ -196,6 +196,19 @@ def test_the_result_beside_the_checkpoint_is_the_best_run_s(tool, trainings):
     assert json.loads(Path(name).read_text())['lr'] == 0.01
 
 
+def test_a_result_that_another_pair_replaced(tool, trainings, capsys):
+    """Where two end at the same time, the best one's file may be lost."""
+    words = ('--lr', 0.1, 1, '--weight-decay', 0, '--pretrained')
+    assert grid(tool, *words, 'epoch_1.pth') == 0
+    shared, lost = 'epoch_1.tiny.json', 'work/lr-1_wd-0/epoch_1.tiny.json'
+    Path(shared).write_text(Path(f'work/lr-0.1_wd-0/{shared}').read_text())
+    Path(lost).unlink()
+    assert grid(tool, *words, 'epoch_1.pth') == 0
+    said = 'lr-1_wd-0: another pair ended at the same time and replaced its '
+    assert said in capsys.readouterr().out
+    assert not Path(shared).exists()
+
+
 def test_metric(tool, trainings, capsys):
     one = ('--lr', 0.1, '--weight-decay', 0)
     trainings.metric = 'single-label/recall'
@@ -240,7 +253,7 @@ def test_a_pair_through_the_real_train(tool, tmp_path, monkeypatch, capsys):
         optimizers.append(dumped.optim_wrapper.optimizer)
         return 0
 
-    monkeypatch.setattr('plan.call', run)
+    stand_in(monkeypatch, run)
     root = tmp_path / 'data'
     options = [
         *(

@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """What tools/sweep.py and grid.py share, and a sweep of real trainings."""
 
+import fcntl
 import importlib
 import json
 import multiprocessing
@@ -11,10 +12,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from classification_data import draw
-from commands import ROOT, load_tool
+from commands import ROOT, load_tool, stand_in
 
 plan = load_tool('plan')
 GRID = """
@@ -50,43 +52,112 @@ def test_sigterm_ends_the_tool(start, monkeypatch, capsys):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
 
-    monkeypatch.setattr('plan.call', call)
+    stand_in(monkeypatch, call)
     assert start('--work-dir', 'work') == 130
     assert 'the same command resumes' in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+class Line(plan.Step):
+    """A step that runs a line of a shell, and is done if that has said so."""
+
+    def command(self, gpus):
+        return ['sh', '-c', self.config]
+
+    def reached(self):
+        self.facts['said'] = self.log.read_text() if self.log.is_file() else ''
+        is_done = self.facts['said'].endswith('done\n')
+        return {}, '' if is_done else 'not done'
+
+
+def make_plan(folder, **lines):
+    """A plan of lines by name; one named a_b starts from a."""
+    steps = {}
+    for name, line in lines.items():
+        more = dict(settings=[], goal='result', start=steps.get(name[:-2]))
+        steps[name] = Line(name=name, config=line, **more)
+    return plan.Plan(
+        folder / 'plan.json',
+        {},
+        [*steps.values()],
+        lambda steps: (plan.Summary('', '', [], []), {}),
+    )
+
+
+def wait_for(are_there):
+    deadline = time.monotonic() + 60
+    while not are_there():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_steps_side_by_side(tmp_path):
+    """Two at a time, each on its device; none before what it starts from."""
+    meet = 'touch {0}; until [ -e {1} ]; do sleep 0.05; done; {2}'
+    say = 'echo $CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS done'
+    a, b = tmp_path / 'a', tmp_path / 'b'
+    found = make_plan(
+        tmp_path,
+        a=meet.format(a / 'here', b / 'here', say),
+        a_c=f'ls {a}/here && {say}',
+        b=meet.format(b / 'here', a / 'here', 'sleep 1; exit 3'),
+        b_d=say,
+    )
+    lanes = [
+        dict(CUDA_VISIBLE_DEVICES=d, OMP_NUM_THREADS='2') for d in ('4', '5,6')
+    ]
+    assert found.carry_out(None, lanes=lanes) == 1
+    steps = found.steps
+    assert steps['a'].facts['said'] == '4 2 done\n'
+    # On the device that is free, while b sleeps on the other.
+    assert steps['a_c'].facts['said'].endswith('here\n4 2 done\n')
+    assert steps['b'].problem.startswith('exit code 3: see the log')
+    assert steps['b_d'].problem == 'not done'
+    assert not steps['b_d'].log.exists()
+
+
 def test_a_log_in_use_is_not_started_twice(tmp_path):
     """Nor after a kill that left the process running."""
-    log = tmp_path / 'train.log'
+    log = tmp_path / 'test.log'
     with open(log, 'a') as file:
-        plan.fcntl.flock(file, plan.fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX)
         process = subprocess.Popen(['sleep', '60'], stdout=file)
-    problem = plan.run_logged(['true'], log)
+    problem = plan.Job(['true'], log, {}).outcome()
     assert problem == f'it is running already, and writes to {log}'
     process.kill()
     process.wait()
-    assert plan.run_logged(['true'], log) == ''
+    job = plan.Job(['true'], log, {})
+    wait_for(lambda: job.outcome() is not None)
+    assert job.outcome() == ''
 
 
-def test_a_terminated_tool_ends_its_command(tmp_path):
-    """As on a cluster whose time is up, and waits for it: it saves first."""
-    log = tmp_path / 'train.log'
+@pytest.mark.parametrize('how', ['SIGTERM', 'SIGKILL'])
+def test_a_tool_that_is_killed_ends_its_commands(tmp_path, how):
+    """As on a cluster whose time is up: they save first.
+
+    After SIGTERM, which it can answer, it waits for them.
+    """
 
     def run():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        plan.run_logged(['sh', '-c', SAVES], log)
+        make_plan(tmp_path, a=SAVES, b=SAVES).carry_out(None, lanes=[{}, {}])
 
     process = multiprocessing.get_context('fork').Process(target=run)
     process.start()
-    deadline = time.monotonic() + 60
-    while not (log.is_file() and log.read_text().endswith('\n')):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.terminate()
+    logs = [tmp_path / name / 'test.log' for name in 'ab']
+
+    def all_say(word):
+        return all(
+            log.is_file() and log.read_text().endswith(word) for log in logs
+        )
+
+    wait_for(lambda: all_say('started\n'))
+    os.kill(process.pid, signal.Signals[how])
     process.join(60)
     assert process.exitcode
-    assert log.read_text().endswith('saved\n')
+    if how == 'SIGKILL':
+        wait_for(lambda: all_say('saved\n'))
+    assert all_say('saved\n')
 
 
 @pytest.mark.parametrize(
@@ -94,6 +165,8 @@ def test_a_terminated_tool_ends_its_command(tmp_path):
     [
         ('sweep', '--gpus 0', '--gpus: 0 must be a whole number >= 1'),
         ('grid', '--gpus 0', '--gpus: 0 must be a whole number >= 1'),
+        ('sweep', '--jobs 0', '--jobs: 0 must be a whole number >= 1'),
+        ('grid', '--jobs 2 --devices 0 1', 'not allowed with argument --jobs'),
         ('sweep', '--cfg-options a', "'a' is not KEY=VALUE, e.g. "),
         ('grid', '--cfg-options a', "'a' is not KEY=VALUE, e.g. "),
         ('sweep', '--seeds a', '--seeds: a must be a whole number >= 0'),
@@ -117,6 +190,34 @@ def test_bad_arguments(start, capsys, words, error):
     assert not Path('work_dirs').exists()
 
 
+def test_devices(start, capsys):
+    assert start('--gpus', '2', '--devices', '0,1', '2') == 2
+    error = capsys.readouterr().err
+    assert '--devices 2 names 1 GPUs, but each run has 2' in error
+
+
+@pytest.mark.parametrize(
+    ('options', 'lanes'),
+    [
+        (dict(), [{}]),
+        (dict(devices=['3']), [dict(CUDA_VISIBLE_DEVICES='3')]),
+        (dict(jobs=2), [dict(OMP_NUM_THREADS='1')] * 2),
+        (
+            dict(devices=['0,1', '2,3'], gpus=2),
+            [
+                dict(CUDA_VISIBLE_DEVICES=d, OMP_NUM_THREADS='1')
+                for d in ('0,1', '2,3')
+            ],
+        ),
+    ],
+)
+def test_lanes(monkeypatch, options, lanes):
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    given = dict(gpus=None, devices=None, jobs=1) | options
+    tool = load_tool('command_line')
+    assert tool.read_lanes(SimpleNamespace(**given)) == lanes
+
+
 # Through the real commands
 
 
@@ -135,7 +236,7 @@ def test_two_variants_through_k_nn(tmp_path, monkeypatch):
 
     monkeypatch.syspath_prepend(str(ROOT / 'tools'))
     tool = importlib.import_module('sweep')
-    monkeypatch.setattr('plan.call', run)
+    stand_in(monkeypatch, run)
     words = [str(ROOT / 'configs/sweeps/contrast-modes_digits.py')]
     words += ['--work-dir', str(tmp_path / 'work'), '--variants']
     words += ['dino', 'scfs-wo-mc-alone', '--cfg-options']

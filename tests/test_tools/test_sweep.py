@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import ROOT
+from commands import ROOT, stand_in
 from sweep_runs import CONFIGS, LIST, Commands, save
 
 from mmscfs.results import read_result, write_result
@@ -29,7 +29,7 @@ def commands(tool, tmp_path, monkeypatch):
     Path('list.py').write_text(LIST)
     tool.load.cache_clear()
     fake = Commands()
-    monkeypatch.setattr('plan.call', fake)
+    stand_in(monkeypatch, fake)
     return fake
 
 

@@ -1,10 +1,11 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Draw k-NN accuracies that ``KNNLoop`` logged."""
+"""Draw scores over layers, epochs or numbers of annotated images."""
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 
@@ -28,7 +29,7 @@ def draw_knn_by_layer(metrics: Mapping[str, float], path: Path) -> None:
         f'k = {k}': [accuracies[layer][k] for layer in layers]
         for k in accuracies[layers[0]]
     }
-    _draw(layers, lines, 'features of', path)
+    _draw_knn(layers, lines, 'features of', path)
 
 
 def draw_knn_by_epoch(
@@ -49,20 +50,56 @@ def draw_knn_by_epoch(
         lines[f'{layer}, k = {k}'] = [
             history[epoch].get(name, float('nan')) for epoch in epochs
         ]
-    _draw(epochs, lines, 'epoch', path)
+    _draw_knn(epochs, lines, 'epoch', path)
 
 
-def _draw(
+def draw_label_curves(
+    curves: Mapping[str, Mapping[int, tuple[float, float]]],
+    score: str,
+    path: Path,
+) -> None:
+    """Draw a score over the number of annotated images, a line a start.
+
+    Args:
+        curves (Mapping[str, Mapping[int, tuple[float, float]]]): By start
+            and number, the mean in percent and half the width of its
+            confidence interval.
+        score (str): Its name.
+        path (Path): File to write.
+    """
+    axes = _make_axes('annotated images', f'{score} (%)')
+    for i, (start, curve) in enumerate(curves.items()):
+        counts = sorted(curve)
+        means, halves = zip(*(curve[n] for n in counts), strict=True)
+        # Beside each other: bars at the same place would hide each other.
+        x = [n * 1.02**i for n in counts]
+        axes.errorbar(x, means, halves, marker='o', capsize=3, label=start)
+    counts = sorted({n for curve in curves.values() for n in curve})
+    axes.set_xscale('log')
+    axes.set_xticks(counts, [f'{n:,}' for n in counts])
+    axes.minorticks_off()
+    _save(axes, path)
+
+
+def _draw_knn(
     x: Sequence, lines: Mapping[str, Sequence], x_label: str, path: Path
 ) -> None:
-    figure = Figure(figsize=(6, 4), layout='constrained')
-    axes = figure.add_subplot()
+    axes = _make_axes(x_label, 'k-NN top-1 accuracy (%)')
     for label, values in lines.items():
         axes.plot(x, values, marker='o', label=label)
     if x_label == 'epoch':
         axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set(xlabel=x_label, ylabel='k-NN top-1 accuracy (%)')
+    _save(axes, path)
+
+
+def _make_axes(x_label: str, y_label: str) -> Axes:
+    axes = Figure(figsize=(6, 4), layout='constrained').add_subplot()
+    axes.set(xlabel=x_label, ylabel=y_label)
     axes.grid(alpha=0.3)
     axes.spines[['top', 'right']].set_visible(False)
+    return axes
+
+
+def _save(axes: Axes, path: Path) -> None:
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    axes.get_figure().savefig(path, dpi=150)
