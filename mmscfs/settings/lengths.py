@@ -287,24 +287,27 @@ def count_iterations(cfg: Config, iterations: int) -> None:
     if old is None or not old.by_epoch:
         raise ValueError(f'the training counts no epochs: {cfg.train_cfg}')
     for path, hook, keys in times_in_hooks(cfg, old):
-        raise ValueError(
-            f'{path}.{keys[0]}={hook[keys[0]]} counts epochs: leave that hook '
-            'out, or write a config that counts iterations'
-        )
-    share = Fraction(iterations, old.value)
-    for path, item in schedules_of(cfg):
-        if not item.get('by_epoch', True):
-            continue
-        if 'gamma' in item and not any(key in item for key in TIMES):
+        for key in keys:
+            raise ValueError(
+                f'{path}.{key}={hook[key]} counts epochs: leave that hook '
+                'out, or write a config that counts iterations'
+            )
+    fit = Fit(old.value, iterations)
+    for path, item in schedules_of(cfg, old):
+        if 'gamma' in item and not {'milestones', 'step_size'} & item.keys():
             raise ValueError(
                 f'{path} multiplies the rate by gamma={item["gamma"]} in '
                 'each epoch: write a config that counts iterations'
             )
         item.pop('convert_to_iter_based', None)
         item['by_epoch'] = False
-        for key in ('begin', 'end', 'T_max', 'total_steps', *TIMES):
-            if item.get(key):
-                item[key] = scale(item[key], share, {old.value: iterations})
+        for key, value in item.items():
+            if key in ('begin', 'end', 'T_max', 'total_steps', 'step_size'):
+                item[key] = fit.move(value)
+            elif key == 'periods':
+                item[key] = [fit.move(period) for period in value]
+            elif key == 'milestones':
+                item[key] = fit.spread(value)
     cfg.train_cfg = dict(
         type='IterBasedTrainLoop',
         max_iters=iterations,

@@ -245,7 +245,7 @@ def test_settings_that_are_known_to_fail(tool, config):
     ('settings', 'problem'),
     [
         (
-            ['train_dataloader.dataset.data_root=none'],
+            ['train_dataloader.dataset.data_prefix=none'],
             'data: FileNotFoundError: ImageFiles: no fold',
         ),
         (

@@ -2,6 +2,7 @@
 """Which checkpoint a run resumes from."""
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,13 +48,15 @@ class SavedRun(NamedTuple):
 
     Attributes:
         iteration (int): Iterations that were done.
-        epoch (int): Epochs that were done.
+        epoch (int): Epochs that were done, with their last hooks.
+        epoch_length (float): Iterations of an epoch, infinite if unknown.
         seed (int | None): The run's seed.
         cfg (str): Its config as text, "" if it has none.
     """
 
     iteration: int
     epoch: int
+    epoch_length: float
     seed: int | None
     cfg: str
 
@@ -301,9 +304,13 @@ def read_saved_run(path: Path) -> SavedRun:
             f'mmengine: its {", ".join(wrong)} cannot be used'
         )
     seed, cfg = meta.get('seed'), meta.get('cfg')
+    info = parts.get("message_hub['runtime_info']", {})
+    lengths = [info.get(name) for name in ('max_iters', 'max_epochs')]
+    is_known = all(is_count(length) and length for length in lengths)
     return SavedRun(
         meta['iter'],
         meta['epoch'],
+        lengths[0] / lengths[1] if is_known else math.inf,
         seed if is_count(seed) else None,
         cfg if isinstance(cfg, str) else '',
     )

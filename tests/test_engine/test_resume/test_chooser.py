@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Which checkpoint a run resumes from, and what it takes from it."""
 
+import math
 import os
 import shutil
 
@@ -364,7 +365,11 @@ def test_parts_of_another_kind_are_named(changes, named, tmp_path):
 )
 @pytest.mark.parametrize('new_format', [True, False])
 def test_what_a_checkpoint_says(meta, seed, cfg, new_format, tmp_path):
-    path = save(tmp_path / 'a.pth', meta=dict(meta, iter=5, epoch=2))
+    info = dict(max_iters=12, max_epochs=6) if seed else {}
+    hub = dict(log_scalars={}, runtime_info=info)
+    meta = dict(meta, iter=5, epoch=2)
+    path = save(tmp_path / 'a.pth', meta=meta, message_hub=hub)
     parts = torch.load(path, weights_only=True)
     torch.save(parts, path, _use_new_zipfile_serialization=new_format)
-    assert check_run(path) == (5, 2, seed, cfg)
+    length = 2 if seed else math.inf
+    assert check_run(path) == (5, 2, length, seed, cfg)
