@@ -4,6 +4,7 @@ from .cpu import adapt_to_cpu
 from .prepare import apply_multi_crop, prepare_config
 from .pretrained import start_from
 from .resume.chooser import (
+    SavedRun,
     check_work_dir,
     choose_checkpoint,
     describe_finished,
@@ -11,6 +12,7 @@ from .resume.chooser import (
 
 __all__ = [
     'adapt_to_cpu',
+    'SavedRun',
     'apply_multi_crop',
     'check_work_dir',
     'choose_checkpoint',

@@ -44,7 +44,7 @@ def interval(values: Sequence[float]) -> Interval:
     """Return the mean and its confidence interval of 95 %.
 
     Raises:
-        StatisticsError: There are no values.
+        ValueError: There are no values.
 
     Example:
         >>> interval([10.0, 12.0, 14.0]).half  # 4.3027 * 2 / sqrt(3)

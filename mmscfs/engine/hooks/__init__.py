@@ -12,6 +12,7 @@ from .length_hook import LengthHook
 from .non_finite_loss_hook import NonFiniteLossHook
 from .pictures_hook import PicturesHook
 from .preflight_hook import PreflightHook
+from .recurring_hook import RecurringHook
 from .representation_hook import RepresentationHook
 from .result_file_hook import ResultFileHook
 from .unreadable_files_hook import UnreadableFilesHook
@@ -26,6 +27,7 @@ __all__ = [
     'MomentumTeacherHook',
     'NonFiniteLossHook',
     'PicturesHook',
+    'RecurringHook',
     'PreflightHook',
     'PretrainedGuardHook',
     'RepresentationHook',
