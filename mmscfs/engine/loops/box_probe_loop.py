@@ -228,7 +228,7 @@ class BoxProbe:
                 memory = bank['patches', layer], bank['shares', layer]
                 scores = segment_patches(features, *memory)
                 counts = count_pixels(scores, shape, pixels)
-                rows['counts', layer] = counts[None]
+                rows['counts', layer] = counts[None].int()
         return rows
 
     def classify(
