@@ -119,7 +119,7 @@ def read_settings(cfg: 'Config', args: argparse.Namespace) -> dict[str, Any]:
                 'a detector, e.g. one below configs/detection'
             )
     _, images = next(leaf_datasets(cfg.val_dataloader.dataset))
-    has_masks = any(step.get('with_mask') for step in images.pipeline)
+    has_masks = any(s.get('with_mask') for s in images.get('pipeline', ()))
     is_word = args.layers in (['all'], ['last'])
     return dict(
         queries=cfg.val_dataloader,
@@ -183,9 +183,8 @@ def main() -> int:
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         settings = read_settings(cfg, args)
         check_data(cfg)
-        model = build_model(cfg)
-        probe = BoxProbe(model, **settings)
-    first = {k: v.clone() for k, v in model.backbone.state_dict().items()}
+        probe = BoxProbe(build_model(cfg), **settings)
+    first = {k: v.clone() for k, v in probe.backbone.state_dict().items()}
     rows, problems = [], []
     start = time.monotonic()
     for path in dict.fromkeys(args.pretrained):
@@ -196,7 +195,7 @@ def main() -> int:
                 content = read_checkpoint(path)
                 check_input(cfg, pretraining_input(content))
                 found = find_backbone(content, args.network)
-            load_found(model.backbone, found)
+            load_found(probe.backbone, found)
             figures = probe.measure()
         except (OSError, ValueError) as error:
             problems.append(f'{path}: {error}')
