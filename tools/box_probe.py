@@ -11,9 +11,7 @@ layers joined and by each.
 """
 
 import argparse
-import copy
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +27,7 @@ from command_line import (
 
 if TYPE_CHECKING:  # else --help would wait for torch
     from mmengine.config import Config
+    from mmengine.model import BaseModel
 
 RANDOM = 'random'  # weights, in place of a checkpoint
 COLUMNS = ('top1', 'object_top1', 'mIoU')
@@ -41,10 +40,11 @@ examples:
   # which checkpoint of a run, and is it better than random weights?
   python tools/box_probe.py configs/detection/coco/mask-rcnn_r50-fpn_1x_coco.py \\
       --pretrained random work_dirs/scfs_r50/epoch_*.pth
-  # the search layers of the student, on more images of another size
+  # the search layers of the student, on more and smaller images
   python tools/box_probe.py configs/detection/coco/mask-rcnn_r50-fpn_1x_coco.py \\
       --pretrained work_dirs/scfs_r50/epoch_200.pth --network student \\
-      --layers layer2 layer3 layer4 --images 2000 --size 672 400
+      --layers layer2 layer3 layer4 --images 2000 \\
+      --cfg-options val_dataloader.dataset.pipeline.1.scale="(672,400)"
 """  # noqa: E501
 
 
@@ -73,26 +73,21 @@ def parse_args() -> argparse.Namespace:
         metavar='NAME',
         help='"last", "all", or names such as layer2 (default: all)',
     )
-    for name, default, least, text in (
-        ('images', 500, 2, 'images of each data set at most, evenly spread'),
-        ('k', 20, 1, 'boxes that vote'),
-        ('grid', 3, 1, 'cells of a box in each direction'),
-        ('memory', 10000, 1, 'patches of a layer that are kept for masks'),
+    for name, default, text in (
+        (
+            'images',
+            500,
+            'images of each data set at most, drawn with one seed',
+        ),
+        ('k', 20, 'boxes that vote'),
     ):
         parser.add_argument(
             f'--{name}',
-            type=at_least(least),
+            type=at_least(1),
             default=default,
             metavar='N',
             help=f'{text} (default: %(default)s)',
         )
-    parser.add_argument(
-        '--size',
-        nargs=2,
-        type=at_least(32),
-        metavar=('LONG', 'SHORT'),
-        help='sides that images fit into, px (default: as in the config)',
-    )
     parser.add_argument(
         '--no-masks', action='store_true', help='leave out the masks'
     )
@@ -103,16 +98,17 @@ def parse_args() -> argparse.Namespace:
         metavar='FOLDER',
         help='where to write boxes.md and .csv (default: %(default)s)',
     )
-    add_cfg_options(parser, 'val_dataloader.batch_size=4')
+    add_cfg_options(
+        parser, 'val_dataloader.dataset.pipeline.1.scale="(672,400)"'
+    )
     return parse(parser)
 
 
-def read_data(cfg: 'Config', args: argparse.Namespace) -> dict[str, Any]:
+def read_settings(cfg: 'Config', args: argparse.Namespace) -> dict[str, Any]:
     """Return the settings of the probe.
 
     Raises:
-        ValueError: The config has no training or validation images, or
-            nothing that resizes them.
+        ValueError: The config has no training or validation images.
     """
     from mmscfs.datasets.checks.common import leaf_datasets
 
@@ -123,103 +119,39 @@ def read_data(cfg: 'Config', args: argparse.Namespace) -> dict[str, Any]:
                 'a detector, e.g. one below configs/detection'
             )
     _, images = next(leaf_datasets(cfg.val_dataloader.dataset))
-    steps = images.get('pipeline') or []
-    kinds = {str(step.type).split('.')[-1]: step for step in steps}
-    if args.size and 'Resize' not in kinds:
-        raise ValueError(
-            f'--size: the pipeline of val_dataloader has no Resize, only '
-            f'{", ".join(kinds)}'
-        )
-    if args.size:
-        kinds['Resize'].scale = tuple(args.size)
-    masks = kinds.get('LoadAnnotations', {}).get('with_mask', False)
+    has_masks = any(s.get('with_mask') for s in images.get('pipeline', ()))
+    is_word = args.layers in (['all'], ['last'])
     return dict(
         queries=cfg.val_dataloader,
         bank=cfg.train_dataloader,
+        layers=args.layers[0] if is_word else args.layers,
         num_images=args.images,
         k=args.k,
-        grid=args.grid,
-        segmentation=masks and not args.no_masks,
-        memory=args.memory,
+        segmentation=has_masks and not args.no_masks,
     )
 
 
-class Subject:
-    """The model of a config, whose backbone is what is measured.
-
-    Args:
-        cfg (Config): The detector's; its ``init_cfg`` are removed.
+def build_model(cfg: 'Config') -> 'BaseModel':
+    """Build a config's model, its backbone with random weights.
 
     Raises:
         ValueError: It has no backbone.
     """
+    import torch
+    from mmengine.device import get_device
+    from mmengine.model import revert_sync_batchnorm
+    from mmengine.registry import MODELS
 
-    def __init__(self, cfg: 'Config') -> None:
-        import torch
-        from mmengine.device import get_device
-        from mmengine.model import revert_sync_batchnorm
-        from mmengine.registry import MODELS
+    from mmscfs.engine.loops.features import choose_backbone
+    from mmscfs.engine.pretrained import pretrained_places
 
-        from mmscfs.engine.pretrained import pretrained_places
-
-        for _, part in pretrained_places(cfg.model):
-            part.pop('pretrained', None)
-            part.init_cfg = None
-        torch.manual_seed(0)
-        model = MODELS.build(cfg.model)
-        if not hasattr(model, 'backbone'):
-            raise ValueError(f'model={cfg.model.type} has no backbone')
-        model.backbone.init_weights()
-        self.cfg = cfg
-        self.model = revert_sync_batchnorm(model).to(get_device())
-        self.first = copy.deepcopy(model.backbone.state_dict())
-
-    def load(self, path: str, network: str | None) -> str:
-        """Load a checkpoint's backbone, or the first, random weights.
-
-        Returns:
-            str: Which network it is, "" if not known.
-
-        Raises:
-            OSError, ValueError: It cannot be read, or does not fit.
-        """
-        from mmscfs.checkpoint import (
-            find_backbone,
-            load_found,
-            read_checkpoint,
-        )
-        from mmscfs.engine.pretrained import check_input, pretraining_input
-
-        if path == RANDOM:
-            self.model.backbone.load_state_dict(self.first)
-            return ''
-        content = read_checkpoint(path)
-        try:
-            check_input(self.cfg, pretraining_input(content))
-            found = find_backbone(content, network)
-            load_found(self.model.backbone, found)
-        except ValueError as error:
-            raise ValueError(f'checkpoint {path}: {error}') from error
-        return found.network or ''
-
-
-def make_rows(path: str, network: str, metrics: Mapping) -> list:
-    """Return the rows of a checkpoint: all layers together, then each."""
-    from mmscfs.results.tables import Row
-
-    place = Path(path)
-    name = '/'.join([*place.parent.parts[-1:], place.stem])
-    by_layer: dict[str, dict] = {'all': {}}
-    for metric, value in metrics.items():
-        layer, _, column = metric.removeprefix('boxes/').rpartition('_')
-        if layer.endswith('object'):
-            layer = layer.removesuffix('object').rstrip('_')
-            column = f'object_{column}'
-        by_layer.setdefault(layer or 'all', {})[column] = value
-    return [
-        Row((name, network, layer), scores, path, True)
-        for layer, scores in by_layer.items()
-    ]
+    for _, part in pretrained_places(cfg.model):
+        part.pop('pretrained', None)
+        part.init_cfg = None
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    choose_backbone(model, None).init_weights()
+    return revert_sync_batchnorm(model).to(get_device())
 
 
 def main() -> int:
@@ -232,56 +164,61 @@ def main() -> int:
     from mmengine.logging import MMLogger
     from mmengine.registry import init_default_scope
 
+    from mmscfs.checkpoint import (
+        FoundBackbone,
+        find_backbone,
+        load_found,
+        read_checkpoint,
+    )
     from mmscfs.datasets.checks import check_data
     from mmscfs.engine import prepare_config
-    from mmscfs.engine.loops import BoxProbe, check_layers
-    from mmscfs.results.tables import Summary, Table
+    from mmscfs.engine.loops import BoxProbe
+    from mmscfs.engine.pretrained import check_input, pretraining_input
+    from mmscfs.results.tables import Row, Summary, Table
 
     # mmengine would print a paragraph for each parameter.
     MMLogger.get_current_instance().setLevel('WARNING')
     with errors_in_one_line():  # before the long work
         prepare_config(cfg)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
-        settings = read_data(cfg, args)
+        settings = read_settings(cfg, args)
         check_data(cfg)
-        subject = Subject(cfg)
-        layers = args.layers
-        if layers in (['all'], ['last']):
-            (layers,) = layers
-        check_layers(subject.model, layers)
-        networks = {p: subject.load(p, args.network) for p in args.pretrained}
-        probe = BoxProbe(**settings)
-    measured, problems = {}, []
+        probe = BoxProbe(build_model(cfg), **settings)
+    first = {k: v.clone() for k, v in probe.backbone.state_dict().items()}
+    rows, problems = [], []
     start = time.monotonic()
-    for path in networks:
-        subject.load(path, args.network)
+    for path in dict.fromkeys(args.pretrained):
         try:
-            measured[path] = probe.measure(subject.model, layers)
-        except ValueError as error:
+            if path == RANDOM:
+                found = FoundBackbone(RANDOM, None, first, ())
+            else:
+                content = read_checkpoint(path)
+                check_input(cfg, pretraining_input(content))
+                found = find_backbone(content, args.network)
+            load_found(probe.backbone, found)
+            figures = probe.measure()
+        except (OSError, ValueError) as error:
             problems.append(f'{path}: {error}')
-    seconds = (time.monotonic() - start) / len(networks)
-    images = [len(data.loader.dataset) for data in (probe.queries, probe.bank)]
-    judged, known = (
-        f'{data.boxes} boxes in {count} images'
-        for data, count in zip(
-            (probe.queries, probe.bank), images, strict=True
-        )
-    )
+            continue
+        name = '/'.join(Path(path).with_suffix('').parts[-2:])
+        rows += [
+            Row((name, found.network or '', layer), scores, path, True)
+            for layer, scores in figures.items()
+        ]
+    seconds = time.monotonic() - start
+    judged, known = probe.queries, probe.bank
+    images = len(judged.loader.dataset), len(known.loader.dataset)
     footer = (
-        f'{judged} judged by {known}. The standard error of an accuracy is '
-        f'up to {50 / probe.queries.boxes**0.5:.1f} points, more where the '
-        f'boxes of an image are alike. It took {seconds / sum(images):.2f} s '
-        'an image.'
+        f'{judged.boxes} boxes in {images[0]} images judged by {known.boxes} '
+        f'in {images[1]}. The standard error of an accuracy is up to '
+        f'{50 / judged.boxes**0.5:.1f} points, more where the boxes of an '
+        'image are alike. It took '
+        f'{seconds / len(args.pretrained) / sum(images):.2f} s an image.'
     )
-    rows = [
-        row
-        for path, metrics in measured.items()
-        for row in make_rows(path, networks[path], metrics)
-    ]
     labels = ('checkpoint', 'network', 'layers')
     tables = [Table('Box probe', NOTE, labels, COLUMNS, rows)] if rows else []
     summary = Summary('Box probe', footer, tables, problems)
-    return summary.publish(args.out / 'boxes.md') or int(not measured)
+    return summary.publish(args.out / 'boxes.md') or int(not rows)
 
 
 if __name__ == '__main__':

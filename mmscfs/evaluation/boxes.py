@@ -18,12 +18,12 @@ from torchvision.ops import box_iou, roi_align
 from .neighbors import find_neighbors
 
 IGNORED = -1  # pixels that are of no known class
-SAMPLES = 2  # of RoIAlign, per cell and direction
-TRIES = 50  # places for each background box
+GRID, SAMPLES = 3, 2  # cells of a box, and samples of a cell, each way
+TRIES, MAX_IOU = 50, 0.3  # places for each background box; with any object
 
 
 def box_features(
-    feature_map: Tensor, boxes: Tensor, size: Sequence[int], grid: int = 3
+    feature_map: Tensor, boxes: Tensor, size: Sequence[int]
 ) -> Tensor:
     """Cut the features of boxes out of an image's map, by RoIAlign.
 
@@ -32,40 +32,30 @@ def box_features(
         boxes (Tensor): Left, top, right, bottom in px of the image, (N, 4).
         size (Sequence[int]): Height and width of the image that the whole
             map covers, px.
-        grid (int): Cells G of a box in each direction. Defaults to 3.
 
     Returns:
-        Tensor: Shape (N, C G²), each row of length 1.
+        Tensor: Shape (N, 9 C), C times 3 x 3 cells, each row of length 1.
     """
-    height, width = (
-        cells / side
-        for cells, side in zip(feature_map.shape[1:], size, strict=True)
-    )
-    scale = feature_map.new_tensor([width, height] * 2)
+    height, width = feature_map.shape[1:]
+    scale = feature_map.new_tensor([width / size[1], height / size[0]] * 2)
     boxes = boxes.to(feature_map) * scale
     cells = roi_align(
-        feature_map[None], [boxes], grid, sampling_ratio=SAMPLES, aligned=True
+        feature_map[None], [boxes], GRID, sampling_ratio=SAMPLES, aligned=True
     )
     return F.normalize(cells.flatten(1), dim=-1)
 
 
 def background_boxes(
-    boxes: Tensor,
-    avoid: Tensor,
-    size: Sequence[int],
-    seed: int,
-    max_iou: float = 0.3,
+    boxes: Tensor, avoid: Tensor, size: Sequence[int], seed: int
 ) -> Tensor:
     """Draw boxes of the same sizes elsewhere in the image.
 
     Args:
         boxes (Tensor): Boxes of objects, in px, (N, 4).
-        avoid (Tensor): Boxes that may hardly be met: those of all objects,
-            (O, 4).
+        avoid (Tensor): Those of all objects, (O, 4). Intersection over union
+            with any stays below 0.3.
         size (Sequence[int]): Height and width of the image, px.
         seed (int): Of the places.
-        max_iou (float): Intersection over union with any of ``avoid`` stays
-            below it. Defaults to 0.3.
 
     Returns:
         Tensor: Shape (M, 4). M is less than N where none of 50 random places
@@ -78,7 +68,7 @@ def background_boxes(
     corners = draws.to(boxes) * room
     drawn = torch.cat([corners, corners + sides], -1)  # (TRIES, N, 4)
     overlap = box_iou(drawn.flatten(0, 1), avoid).unflatten(0, (TRIES, -1))
-    is_free = (overlap < max_iou).all(-1)
+    is_free = (overlap < MAX_IOU).all(-1)
     first = is_free.int().argmax(0)
     return drawn[first, torch.arange(len(boxes))][is_free.any(0)]
 
@@ -116,7 +106,7 @@ def paint_masks(
 def patch_labels(
     labels: Tensor, shape: Sequence[int], num_classes: int
 ) -> Tensor:
-    """Return the shares of the classes in every patch of an image.
+    """Return the shares of the K classes in each of h w patches of an image.
 
     Args:
         labels (Tensor): Class of every pixel, or IGNORED, int64 (H, W).
@@ -134,10 +124,9 @@ def patch_labels(
     )
     patch = rows[:, None] * shape[1] + columns
     known = labels != IGNORED
-    counts = torch.bincount(
-        patch[known] * num_classes + labels[known],
-        minlength=shape[0] * shape[1] * num_classes,
-    ).view(-1, num_classes)
+    places = patch[known] * num_classes + labels[known]
+    counts = places.bincount(minlength=shape[0] * shape[1] * num_classes)
+    counts = counts.view(-1, num_classes)
     return counts.double() / counts.sum(-1, keepdim=True).clamp_min(1)
 
 
@@ -158,10 +147,11 @@ def sample_patches(shares: Tensor, number: int, seed: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(seed)
     has = (shares > 0).double()
-    commonness = (has * has.sum(0)).sum(-1)
-    order = commonness * torch.rand(len(shares), generator=generator).double()
-    order[commonness == 0] = torch.inf
-    return order.argsort()[: min(number, int((commonness > 0).sum()))]
+    order = (has * has.sum(0)).sum(-1)
+    labeled = int((order > 0).sum())
+    order *= torch.rand(len(shares), generator=generator).double()
+    order[has.sum(-1) == 0] = torch.inf
+    return order.argsort()[: min(number, labeled)]
 
 
 @torch.no_grad()
@@ -221,8 +211,7 @@ def count_pixels(
     predicted = present[maps[0].argmax(0)].to(labels.device)
     known = labels != IGNORED
     pairs = labels[known] * num_classes + predicted[known]
-    counts = torch.bincount(pairs, minlength=num_classes**2)
-    return counts.view(num_classes, num_classes)
+    return pairs.bincount(minlength=num_classes**2).view(num_classes, -1)
 
 
 def mean_iou(counts: Tensor) -> float:

@@ -26,11 +26,10 @@ COLORS = torch.eye(3, dtype=torch.float64)
 def bilinear(channel, y, x):
     """Sample a map between its cells, as RoIAlign does."""
     height, width = channel.shape
-    y, x = max(y, 0.0), max(x, 0.0)
-    top, left = min(int(y), height - 1), min(int(x), width - 1)
+    y, x = (min(max(v, 0.0), n - 1) for v, n in ((y, height), (x, width)))
+    top, left = int(y), int(x)
     low, right = min(top + 1, height - 1), min(left + 1, width - 1)
-    dy = y - top if top < height - 1 else 0.0
-    dx = x - left if left < width - 1 else 0.0
+    dy, dx = y - top, x - left
     above = (1 - dx) * channel[top, left] + dx * channel[top, right]
     below = (1 - dx) * channel[low, left] + dx * channel[low, right]
     return (1 - dy) * above + dy * below
@@ -39,25 +38,19 @@ def bilinear(channel, y, x):
 def test_box_features_equal_plain_loops():
     feature_map = torch.randn(4, 5, 7, dtype=torch.float64)
     boxes = torch.tensor([[8.0, 16, 72, 70], [0, 0, 30, 30], [50, 3, 112, 80]])
-    grid, height, width = 3, 80, 112
-    found = box_features(feature_map, boxes, (height, width), grid)
-    for box, row in zip(boxes.tolist(), found, strict=True):
-        left, right = (v * 7 / width - 0.5 for v in box[::2])
-        top, bottom = (v * 5 / height - 0.5 for v in box[1::2])
+    found = box_features(feature_map, boxes, (80, 112))
+    for box, row in zip((boxes / 16 - 0.5).tolist(), found, strict=True):
+        ys, xs = (
+            [first + (last - first) * (i + 0.5) / 6 for i in range(6)]
+            for first, last in ((box[1], box[3]), (box[0], box[2]))
+        )
         cells = []
         for channel in feature_map.numpy():
-            for i in range(grid):
-                for j in range(grid):
-                    samples = [
-                        bilinear(
-                            channel,
-                            top + (bottom - top) * (i + a) / grid,
-                            left + (right - left) * (j + b) / grid,
-                        )
-                        for a in (0.25, 0.75)
-                        for b in (0.25, 0.75)
-                    ]
-                    cells.append(sum(samples) / 4)
+            samples = [[bilinear(channel, y, x) for x in xs] for y in ys]
+            # Four samples of each of 3 x 3 cells.
+            cells += (
+                np.reshape(samples, (3, 2, 3, 2)).mean((1, 3)).ravel().tolist()
+            )
         length = math.sqrt(sum(value**2 for value in cells))
         expected = np.array(cells) / length
         np.testing.assert_allclose(row, expected, rtol=0, atol=1e-9)
@@ -65,18 +58,16 @@ def test_box_features_equal_plain_loops():
 
 def test_boxes_of_constant_color_are_all_found():
     generator = torch.Generator().manual_seed(0)
-    features, labels = [], []
-    for label in torch.arange(3).repeat(6).tolist():
+    features, labels = [], torch.arange(3).repeat(6)
+    for label in labels:
         # On noise; one cell more than the box, which its edge mixes in.
         feature_map = torch.rand(3, 16, 16, generator=generator).double()
         x, y = torch.randint(1, 8, (2,), generator=generator).tolist()
-        feature_map[:, y - 1 : y + 7, x - 1 : x + 7] = COLORS[label][
-            :, None, None
-        ]
+        area = feature_map[:, y - 1 : y + 7, x - 1 : x + 7]
+        area[:] = COLORS[label][:, None, None]
         box = torch.tensor([[x, y, x + 6, y + 6]]) * 8.0
         features.append(box_features(feature_map, box, (128, 128)))
-        labels.append(label)
-    features, labels = torch.cat(features), torch.tensor(labels)
+    features = torch.cat(features)
     scores = weighted_knn(
         features[9:], features[:9], labels[:9], k=3, precision='fp64'
     )
@@ -94,8 +85,7 @@ def overlap(a, b):
 
 def test_background_boxes_meet_no_object():
     boxes = torch.tensor([[10.0, 10, 50, 40], [60, 50, 100, 90]])
-    ignored = torch.tensor([[0.0, 60, 40, 100]])
-    avoid = torch.cat([boxes, ignored])
+    avoid = torch.cat([boxes, torch.tensor([[0.0, 60, 40, 100]])])
     found = [
         background_boxes(boxes, avoid, (100, 120), seed) for seed in range(50)
     ]
@@ -104,8 +94,7 @@ def test_background_boxes_meet_no_object():
         assert sizes in ([[40, 30], [40, 40]], [[40, 30]], [[40, 40]], [])
         for box in drawn.tolist():
             assert min(box) >= 0
-            assert box[2] <= 120
-            assert box[3] <= 100
+            assert (box[2] <= 120, box[3] <= 100) == (True, True)
             assert all(overlap(box, other) < 0.3 for other in avoid.tolist())
     assert sum(map(len, found)) > 90
     again = background_boxes(boxes, avoid, (100, 120), 7)
@@ -113,11 +102,10 @@ def test_background_boxes_meet_no_object():
     assert not torch.equal(again, found[8])
 
 
-def test_an_object_that_fills_its_image_has_no_background():
-    boxes = torch.tensor([[0.0, 0, 100, 100]])
+@pytest.mark.parametrize('count', [0, 1])
+def test_images_without_room_or_objects_have_no_background(count):
+    boxes = torch.tensor([[0.0, 0, 100, 100]])[:count]
     assert background_boxes(boxes, boxes, (100, 100), 0).shape == (0, 4)
-    none = torch.zeros(0, 4)
-    assert background_boxes(none, none, (100, 100), 0).shape == (0, 4)
 
 
 def test_small_masks_are_in_front_and_crowds_are_left_out():
@@ -136,33 +124,25 @@ def test_small_masks_are_in_front_and_crowds_are_left_out():
     ]
 
 
-def scene(seed, size=32, patch=4):
-    """Labels of three classes in blocks of patches, and their map."""
-    generator = torch.Generator().manual_seed(seed)
-    side = size // patch
-    classes = torch.randint(0, 3, (side, side), generator=generator)
-    labels = classes.repeat_interleave(patch, 0).repeat_interleave(patch, 1)
-    return labels, COLORS[classes].permute(2, 0, 1)
-
-
 def test_maps_made_from_masks_segment_without_a_fault():
+    """Three classes in blocks of 4 x 4 px, which are the map's patches."""
     keys, shares = [], []
-    for seed in range(4):
-        labels, feature_map = scene(seed)
-        share = patch_labels(labels, (8, 8), 3)
-        chosen = sample_patches(share, 20, seed)
-        keys.append(feature_map.flatten(1).T[chosen])
-        shares.append(share[chosen])
     counts = torch.zeros(3, 3, dtype=torch.int64)
-    for seed in range(4, 6):
-        labels, feature_map = scene(seed)
-        scores = segment_patches(
-            *(feature_map.flatten(1).T, torch.cat(keys), torch.cat(shares)),
-            *(8, 0.02),
-            precision='fp64',
-        )
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        classes = torch.randint(0, 3, (8, 8), generator=generator)
+        labels = classes.repeat_interleave(4, 0).repeat_interleave(4, 1)
+        features = COLORS[classes].flatten(0, 1)
+        if seed < 4:
+            share = patch_labels(labels, (8, 8), 3)
+            chosen = sample_patches(share, 20, seed)
+            keys.append(features[chosen])
+            shares.append(share[chosen])
+            continue
+        memory = torch.cat(keys), torch.cat(shares)
+        scores = segment_patches(features, *memory, k=8, precision='fp64')
         # At the resolution of the patches: resizing would blur the edges.
-        counts += count_pixels(scores, (8, 8), labels[::4, ::4])
+        counts += count_pixels(scores, (8, 8), classes)
     assert counts.sum() == 128
     assert mean_iou(counts) == 100
 
@@ -182,28 +162,16 @@ def test_segmentation_equals_plain_loops():
             for key in memory.numpy()
         ]
         near = sorted(range(9), key=lambda i: -cosines[i])[:4]
-        weights = [math.exp(cosines[i] / 0.1) for i in near]
-        expected.append(
-            sum(
-                w * shares[i].numpy()
-                for w, i in zip(weights, near, strict=True)
-            )
-            / sum(weights)
-        )
+        weights = np.array([math.exp(cosines[i] / 0.1) for i in near])
+        expected.append(weights @ shares.numpy()[near] / weights.sum())
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-9)
     # Resized from 2 x 3 patches of 8 x 8 px, between their centers.
+    maps = np.transpose(expected).reshape(3, 2, 3)
     counts = np.zeros((3, 3), int)
-    for y in range(16):
-        for x in range(24):
-            if labels[y, x] >= 0:
-                at = (y + 0.5) / 8 - 0.5, (x + 0.5) / 8 - 0.5
-                values = [
-                    bilinear(channel, *at)
-                    for channel in np.reshape(
-                        np.transpose(expected), (3, 2, 3)
-                    )
-                ]
-                counts[labels[y, x], int(np.argmax(values))] += 1
+    for y, x in np.argwhere(labels.numpy() >= 0):
+        at = (y + 0.5) / 8 - 0.5, (x + 0.5) / 8 - 0.5
+        values = [bilinear(channel, *at) for channel in maps]
+        counts[labels[y, x], int(np.argmax(values))] += 1
     found = count_pixels(scores, (2, 3), labels)
     assert found.tolist() == counts.tolist()
     ious = [

@@ -8,23 +8,20 @@ ink, and digits of nearly the same size and angle: a pre-training finds what
 tells images apart, so nothing but the digit's shape may. With photographs
 behind the digits it finds the photographs.
 
-Written below OUT: train/00000.jpg and so on, and meta.json. The files depend
-on --number, --size and --seed. OUT appears only once it is complete.
+Written below OUT: train/00000.jpg and so on, and meta.json. OUT appears only
+once it is complete.
 """
 
-import argparse
-import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from digit_scenes import load_sources
-from making import holds_anything, made_whole
+from making import make_folder, maker_parser
 from rich.console import Console
 from rich.progress import track
-from scenes import number_between
+from scenes import fit, rotation, write_jpeg
 
 EXAMPLES = """
 examples:
@@ -45,83 +42,43 @@ def draw_card(
 ) -> np.ndarray:
     """Draw a digit of (10, 10) float32 ink; returns (size, size) uint8."""
     ink = cv2.resize(ink, (60, 60), interpolation=cv2.INTER_CUBIC)
-    angle = np.deg2rad(rng.uniform(-DEGREES, DEGREES))
-    sin, cos = np.sin(angle), np.cos(angle)
-    turn = np.array([[cos, -sin], [sin, cos]])
+    turn = rotation(DEGREES, rng)
     turn = turn @ np.diag(rng.uniform(1 / STRETCH, STRETCH, 2))
-    spots = np.argwhere(ink > 0.45)[:, ::-1] @ turn.T
-    first, last = spots.min(axis=0), spots.max(axis=0)
-    scale = rng.uniform(*EXTENT) * size / (last - first).max()
-    low, high = 1 - scale * first, size - 2 - scale * last
+    turn, low, high = fit(ink > 0.45, turn, size, EXTENT, rng)
     shift = (low + high) / 2 + rng.uniform(-SHIFT, SHIFT, 2) * (high - low)
-    affine = np.column_stack([scale * turn, shift])
-    soft = cv2.warpAffine(ink, affine, (size, size))
+    soft = cv2.warpAffine(ink, np.column_stack([turn, shift]), (size, size))
     card = CARD + (INK - CARD) * np.clip((soft - 0.35) / 0.2, 0, 1)
     card += GRAIN * rng.standard_normal((size, size))
     return np.clip(np.rint(card), 0, 255).astype(np.uint8)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool, return its exit code.
-
-    0: made or already there, 1: writing failed, 2: OUT holds other things,
-    130: interrupted. OUT is as it was unless the code is 0.
-    """
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=EXAMPLES,
-    )
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('data/digit-cards'),
-        help='folder to make (default: %(default)s)',
-    )
-    for name, default, low, high, text in (
-        ('number', 12933, 1, 99999, 'cards; 1437 digits take turns'),
-        ('size', 96, 32, 1024, 'side of the square images in pixels'),
-        ('seed', 0, 0, 2**32 - 1, 'seed of everything random'),
-    ):
-        parser.add_argument(
-            f'--{name}',
-            type=number_between(low, high),
-            default=default,
-            metavar='N',
-            help=f'{text}, {low} to {high} (default: %(default)s)',
-        )
-    args = parser.parse_args(argv)
+    """Run the tool, return its exit code, see ``make_folder``."""
+    args = maker_parser(
+        __doc__,
+        EXAMPLES,
+        'data/digit-cards',
+        number=(12933, 1, 99999, 'cards; 1437 digits take turns'),
+        size=(96, 32, 1024, 'side of the square images in pixels'),
+    ).parse_args(argv)
     meta = {'tool': 'make_digit_cards', 'number': args.number}
     meta |= {'size': args.size, 'seed': args.seed}
-    text = json.dumps(meta, indent=2) + '\n'
-    if holds_anything(args.out):
-        file = args.out / 'meta.json'
-        if file.is_file() and file.read_text() == text:
-            print(f'{args.out} already holds these cards, nothing to do')
-            return 0
-        print(f'error: --out {args.out} holds other things', file=sys.stderr)
-        return 2
-    digits = load_sources()['train'].objects
-    try:
-        with made_whole(args.out) as new:
-            (new / 'train').mkdir()
+
+    def prepare() -> Callable[[Path], None]:
+        digits = load_sources()['train'].objects
+
+        def write(root: Path) -> None:
+            (root / 'train').mkdir()
             console = Console(stderr=True)
             for index in track(range(args.number), 'cards', console=console):
                 rng = np.random.default_rng([args.seed, index])
                 card = draw_card(digits[index % len(digits)], args.size, rng)
-                quality = [cv2.IMWRITE_JPEG_QUALITY, 92]
-                # Not cv2.imwrite, which does not raise on a full disk.
-                jpeg = cv2.imencode('.jpg', card, quality)[1].tobytes()
-                (new / 'train' / f'{index:05d}.jpg').write_bytes(jpeg)
-            (new / 'meta.json').write_text(text)
-    except OSError as error:
-        print(f'error: cannot make {args.out}: {error}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f'interrupted: {args.out} is unchanged', file=sys.stderr)
-        return 130
-    print(f'{args.out}: {args.number} cards')
-    return 0
+                write_jpeg(root / 'train' / f'{index:05d}.jpg', card)
+            print(f'{args.out}: {args.number} cards')
+
+        return write
+
+    return make_folder(args, meta, {'number': 'train/*.jpg'}, prepare)
 
 
 if __name__ == '__main__':

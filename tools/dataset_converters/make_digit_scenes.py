@@ -3,21 +3,11 @@
 
 Everything comes from files that scikit-learn installs: 1797 handwritten
 digits of 8x8 pixels and two photographs. A scene holds one large main digit,
-the label of the image, and up to three small digits behind it.
-
-Written below OUT, all three views sharing the same JPEG files:
-  train/<digit>/00000.jpg, val/<digit>/00000.jpg   one folder per class
-  annotations/instances_{train,val}.json           COCO boxes and polygons
-  VOC2007/{JPEGImages,Annotations,ImageSets/Main}  Pascal VOC: trainval, test
-  meta.json                                        the settings, written last
-
-No digit and no part of a photograph is used by both splits. The files depend
-on --train, --val, --size and --seed, not on --workers. OUT appears only once
-it is complete.
+the label of the image, and up to three small digits behind it. No digit and
+no part of a photograph is used by both splits.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from digit_scenes import load_sources
 from scenes import make_scenes, scene_parser
@@ -33,8 +23,8 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool, return its exit code, see ``make_scenes``."""
-    out = Path('data/digit-scenes')
+    """Run the tool, return its exit code, see ``make_folder``."""
+    out = 'data/digit-scenes'
     parser = scene_parser(__doc__, EXAMPLES, out, train=3000, val=600)
     args = parser.parse_args(argv)
     return make_scenes(args, 'make_digit_scenes', load_sources)

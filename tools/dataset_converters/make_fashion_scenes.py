@@ -5,16 +5,8 @@ Takes the four files of Fashion-MNIST (60,000 training and 10,000 test pictures
 of 28x28 pixels, e.g. train-images-idx3-ubyte.gz) and a folder of photographs,
 such as desktop backgrounds. Nothing is downloaded. A scene holds one large
 main garment, the label of the image, and up to three small ones behind it.
-
-Written below OUT, all three views sharing the same JPEG files:
-  train/<class>/00000.jpg, val/<class>/00000.jpg   one folder per class
-  annotations/instances_{train,val}.json           COCO boxes and polygons
-  VOC2007/{JPEGImages,Annotations,ImageSets/Main}  Pascal VOC: trainval, test
-  meta.json                                        the settings, written last
-
 No garment and no photograph is used by both splits: val has the test
-pictures, and the last quarter of the photographs by name. OUT appears only
-once it is complete.
+pictures, and the last quarter of the photographs by name.
 """
 
 from collections.abc import Sequence
@@ -32,8 +24,8 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool, return its exit code, see ``make_scenes``."""
-    out = Path('data/fashion-scenes')
+    """Run the tool, return its exit code, see ``make_folder``."""
+    out = 'data/fashion-scenes'
     parser = scene_parser(__doc__, EXAMPLES, out, train=5000, val=1000)
     for name, text in (
         ('fashion', "folder of Fashion-MNIST's four files, .gz or not"),

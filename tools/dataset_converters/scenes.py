@@ -11,11 +11,10 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from contextlib import ExitStack, suppress
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,10 +22,19 @@ from xml.etree import ElementTree
 
 import cv2
 import numpy as np
-from making import holds_anything, made_whole
+from making import make_folder, maker_parser
 from rich.console import Console
 from rich.progress import track
 
+LAYOUT = """
+Written below OUT, all three views sharing the same JPEG files:
+  train/<class>/00000.jpg, val/<class>/00000.jpg   one folder per class
+  annotations/instances_{train,val}.json           COCO boxes and polygons
+  VOC2007/{JPEGImages,Annotations,ImageSets/Main}  Pascal VOC: trainval, test
+  meta.json                                        the settings, written last
+
+The files do not depend on --workers. OUT appears only once it is complete.
+"""
 SPLITS = {'train': 'trainval', 'val': 'test'}  # and their Pascal VOC names
 MAIN_EXTENT, SMALL_EXTENT = (0.42, 0.72), (0.16, 0.34)  # of the image side
 MIN_PIXELS, MIN_VISIBLE, MAX_OF_MAIN = 16, 0.4, 0.7  # visible small objects
@@ -66,6 +74,31 @@ class Source(NamedTuple):
 _SOURCES: dict[str, Source] = {}  # filled once per process
 
 
+def rotation(degrees: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw a (2, 2) rotation by at most ``degrees`` to either side."""
+    angle = np.deg2rad(rng.uniform(-degrees, degrees))
+    sin, cos = np.sin(angle), np.cos(angle)
+    return np.array([[cos, -sin], [sin, cos]])
+
+
+def fit(
+    solid: np.ndarray,
+    turn: np.ndarray,
+    size: int,
+    extent: tuple[float, float],
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw the scale of an object, (h, w) bool, that ``turn`` turns.
+
+    Returns the scaled (2, 2) turn, and the least and the largest shift (2,)
+    by which the object stays within the image of ``size`` px.
+    """
+    spots = np.argwhere(solid)[:, ::-1] @ turn.T
+    first, last = spots.min(axis=0), spots.max(axis=0)
+    scale = rng.uniform(*extent) * size / (last - first).max()
+    return scale * turn, 1 - scale * first, size - 2 - scale * last
+
+
 def random_affine(
     solid: np.ndarray, size: int, extent: tuple[float, float], rng: Any
 ) -> np.ndarray:
@@ -74,14 +107,14 @@ def random_affine(
     ``solid`` is (h, w) bool. Returns the (2, 3) affine map from it into the
     image, which it does not leave.
     """
-    angle = np.deg2rad(rng.uniform(-30, 30))
-    sin, cos = np.sin(angle), np.cos(angle)
-    turn = np.array([[cos, -sin], [sin, cos]])
-    spots = np.argwhere(solid)[:, ::-1] @ turn.T
-    first, last = spots.min(axis=0), spots.max(axis=0)
-    scale = rng.uniform(*extent) * size / (last - first).max()
-    low, high = 1 - scale * first, size - 2 - scale * last
-    return np.column_stack([scale * turn, rng.uniform(low, high)])
+    turn, low, high = fit(solid, rotation(30, rng), size, extent, rng)
+    return np.column_stack([turn, rng.uniform(low, high)])
+
+
+def write_jpeg(path: Path, image: np.ndarray) -> None:
+    """Write a JPEG file; raises OSError, unlike cv2.imwrite."""
+    jpeg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+    path.write_bytes(jpeg.tobytes())
 
 
 def mask_to_polygons(mask: np.ndarray) -> list[list[float]]:
@@ -209,9 +242,7 @@ def write_scene(
         f'{split}_{index:05d}',
     )
     path, voc = root / split / name, root / 'VOC2007'
-    # Not cv2.imwrite, which does not raise when the disk is full.
-    jpeg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
-    path.write_bytes(jpeg.tobytes())
+    write_jpeg(path, image)
     view = voc / 'JPEGImages' / f'{stem}.jpg'
     try:
         os.link(path, view)
@@ -232,7 +263,10 @@ def start_worker(sources: dict[str, Source]) -> None:
 def build(
     root: Path, meta: dict[str, Any], sources: dict[str, Source], workers: int
 ) -> None:
-    """Write a whole data set into the empty folder ``root``."""
+    """Write a whole data set into the empty folder ``root``.
+
+    Raises OSError, or BrokenExecutor if a worker has ended.
+    """
     names = ('JPEGImages', 'Annotations', 'ImageSets/Main')
     folders = ['annotations', *(f'VOC2007/{name}' for name in names)]
     # Classes without images too: their numbers come from the folder names.
@@ -253,7 +287,6 @@ def build(
             objects = write_split(root, split, meta, mapper)
             text = f'{split}: {meta[split]} scenes, {objects} objects'
             print(f'{text}, {time.monotonic() - start:.1f} s')
-    (root / 'meta.json').write_text(json.dumps(meta, indent=2) + '\n')
 
 
 def write_split(
@@ -282,82 +315,27 @@ def write_split(
     return len(coco['annotations'])
 
 
-def is_made(out: Path, meta: dict[str, Any], overwrite: bool) -> bool:
-    """Tell whether ``out`` already holds what ``meta`` describes.
-
-    Raises ValueError if it holds something else that must stay.
-    """
-    if not holds_anything(out):
-        return False
-    try:
-        found = dict(json.loads((out / 'meta.json').read_text()))
-    except (OSError, TypeError, ValueError):
-        found = {}
-    if found.get('tool') != meta['tool']:
-        raise ValueError(
-            f'--out {out} was not made by this tool, choose another --out'
-        )
-    for split in SPLITS:  # what is really there, in case files were removed
-        found[split] = sum(1 for _ in (out / split).glob('*/*.jpg'))
-    for key, value in meta.items():
-        if found.get(key) != value and not overwrite:
-            raise ValueError(
-                f'--out {out} was made with {key} {found.get(key)}, not '
-                f'{value}: choose another --out or pass --overwrite'
-            )
-    return not overwrite
-
-
-def number_between(low: int, high: int) -> Callable[[str], int]:
-    """Return a type of argparse: a whole number from low to high."""
-
-    def number(text: str) -> int:
-        with suppress(ValueError):
-            if low <= int(text) <= high:
-                return int(text)
-        raise argparse.ArgumentTypeError(
-            f'{text!r} is not a whole number from {low} to {high}'
-        )
-
-    return number
-
-
 def scene_parser(
-    description: str, examples: str, out: Path, train: int, val: int
+    description: str, examples: str, out: str, train: int, val: int
 ) -> argparse.ArgumentParser:
     """Return the parser of a maker of scenes.
 
     Args:
-        description (str): What it makes.
+        description (str): What it makes; :data:`LAYOUT` follows.
         examples (str): How it is called.
-        out (Path): Default folder to make.
+        out (str): Default folder to make.
         train (int): Default number of training scenes.
         val (int): Default number of validation scenes.
     """
-    parser = argparse.ArgumentParser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=examples,
+    return maker_parser(
+        f'{description}{LAYOUT}',
+        examples,
+        out,
+        train=(train, 1, 99999, 'training scenes'),
+        val=(val, 1, 99999, 'validation scenes'),
+        size=(160, 64, 1024, 'side of the square images in pixels'),
+        workers=(os.cpu_count(), 0, 999, 'processes, 0 for this one only'),
     )
-    text = 'folder to make (default: %(default)s)'
-    parser.add_argument('--out', type=Path, default=out, help=text)
-    for name, default, low, high, text in (
-        ('train', train, 1, 99999, 'training scenes'),
-        ('val', val, 1, 99999, 'validation scenes'),
-        ('size', 160, 64, 1024, 'side of the square images in pixels'),
-        ('seed', 0, 0, 2**32 - 1, 'seed of everything random'),
-        ('workers', os.cpu_count(), 0, 999, 'processes, 0 for this one only'),
-    ):
-        parser.add_argument(
-            f'--{name}',
-            type=number_between(low, high),
-            default=default,
-            metavar='N',
-            help=f'{text}, {low} to {high} (default: %(default)s)',
-        )
-    text = 'replace OUT if its meta.json shows that this tool made it'
-    parser.add_argument('--overwrite', action='store_true', help=text)
-    return parser
 
 
 def make_scenes(
@@ -366,11 +344,7 @@ def make_scenes(
     load: Callable[[], dict[str, Source]],
     **facts: Any,
 ) -> int:
-    """Make the scenes of a command line, return the command's exit code.
-
-    0: made or already there, 1: writing failed, 2: OUT holds other things, or
-    the material cannot be used, 130: interrupted. OUT is as it was unless the
-    code is 0.
+    """Make the scenes of a command line; return as ``make_folder``.
 
     Args:
         args (Namespace): What :func:`scene_parser` parsed.
@@ -379,24 +353,13 @@ def make_scenes(
             or OSError.
         **facts (Any): What else the scenes depend on, for meta.json.
     """
-    meta: dict[str, Any] = {'tool': tool, 'format': 1}
     names = ('train', 'val', 'size', 'seed')
+    meta = {'tool': tool, 'format': 1}
     meta |= {name: getattr(args, name) for name in names} | facts
-    try:
-        if is_made(args.out, meta, args.overwrite):
-            print(f'{args.out} already holds these scenes, nothing to do')
-            return 0
+    files = {split: f'{split}/*/*.jpg' for split in SPLITS}
+
+    def prepare() -> Callable[[Path], None]:
         sources = load()
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    try:
-        with made_whole(args.out) as new:
-            build(new, meta, sources, args.workers)
-    except (OSError, BrokenExecutor) as error:
-        print(f'error: cannot make {args.out}: {error}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f'interrupted: {args.out} is unchanged', file=sys.stderr)
-        return 130
-    return 0
+        return lambda root: build(root, meta, sources, args.workers)
+
+    return make_folder(args, meta, files, prepare)

@@ -3,9 +3,6 @@
 val_dataloader = dict(
     batch_size=8,
     num_workers=4,
-    # The workers would be idle while a pre-training goes on.
-    persistent_workers=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='mmdet.CocoDataset',
         data_root='data/coco/',

@@ -28,7 +28,7 @@ from mmscfs.visualization.views import find_multi_crop, load_readable
 from ..loops.features import (
     choose_backbone,
     gather_rows,
-    layer_names,
+    named_outputs,
     normalize,
     pool,
 )
@@ -303,11 +303,8 @@ def layer_features(
     patches: dict[str, list[Tensor]] = {}
     with evaluating(backbone):
         for part in views.split(max(1, BATCH // views.shape[1])):
-            outputs = backbone(normalize(model, part.flatten(0, 1)))
-            if isinstance(outputs, Tensor):
-                outputs = (outputs,)
-            names = layer_names(backbone, len(outputs))
-            for name, output in zip(names, outputs, strict=True):
+            images = normalize(model, part.flatten(0, 1))
+            for name, output in named_outputs(backbone, images).items():
                 by_image = pool(output).unflatten(0, part.shape[:2])
                 pooled.setdefault(name, []).append(by_image.float().cpu())
                 first = output[:: part.shape[1]]

@@ -1,5 +1,4 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from .box_maps import check_layers
 from .box_probe_loop import BoxProbe, BoxProbeLoop
 from .feature_loop import FeatureLoop
 from .features import Features, extract_features, normalize
@@ -15,7 +14,6 @@ __all__ = [
     'KNNLoop',
     'LinearSVMLoop',
     'LinearSweepLoop',
-    'check_layers',
     'extract_features',
     'normalize',
 ]

@@ -73,6 +73,15 @@ def layer_names(backbone: nn.Module, count: int) -> list[str]:
     return [f'layer{i + 1}' for i in indices] + extra
 
 
+def named_outputs(backbone: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """Return a backbone's outputs of images (B, 3, H, W), by name."""
+    outputs = backbone(images)
+    if isinstance(outputs, Tensor):
+        outputs = (outputs,)
+    names = layer_names(backbone, len(outputs))
+    return dict(zip(names, outputs, strict=True))
+
+
 def choose_layers(names: Sequence[str], wanted: str | Sequence[str]) -> list:
     """Return which outputs are wanted: "last", "all", or names.
 
@@ -201,12 +210,10 @@ def extract_features(
     # A loader draws a seed for its workers even where nothing is random.
     with kept_random_states():
         for batch in progress(f'features of the {what}')(loader):
-            outputs = backbone(normalize(model, batch['inputs']))
-            if isinstance(outputs, Tensor):
-                outputs = (outputs,)
-            names = layer_names(backbone, len(outputs))
-            for name in choose_layers(names, layers):
-                pooled = pool(outputs[names.index(name)]).float().cpu()
+            images = normalize(model, batch['inputs'])
+            outputs = named_outputs(backbone, images)
+            for name in choose_layers([*outputs], layers):
+                pooled = pool(outputs[name]).float().cpu()
                 if name not in stored:
                     shape = len(index), pooled.shape[1]
                     stored[name] = allocate(name, shape)
@@ -224,7 +231,7 @@ def extract_features(
                 '(NaN or infinite): the network has diverged. Use an earlier '
                 'checkpoint'
             )
-    return Features(stored, labels, index, names)
+    return Features(stored, labels, index, [*outputs])
 
 
 def normalize(model: BaseModel, images: Tensor | Sequence[Tensor]) -> Tensor:
