@@ -41,6 +41,7 @@ from command_line import (
     read_lanes,
     read_settings,
 )
+from command_paths import checkpoint as existing_checkpoint
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -55,7 +56,7 @@ examples:
   # the commands
   python tools/label_curve.py \\
       configs/detection/digits/mask-rcnn_r18-w16-fpn_demo_digits.py \\
-      --starts random scfs=work_dirs/demo/epoch_14.pth \\
+      --starts random scfs=mmscfs::scfs_resnet18-w16_digit-cards \\
       --images 48 96 200 --seeds 0 1 2 --jobs 2 --dry-run
   # the same for as long as larger numbers need
   ... --images 48 200 1000 --iterations 2000 --jobs 2
@@ -114,17 +115,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     starts: dict[str, str | None] = {}
     for word in args.starts:
-        name, _, checkpoint = word.partition('=')
-        if not NAME.fullmatch(name) or (name == RANDOM) == bool(checkpoint):
+        name, _, path = word.partition('=')
+        if not NAME.fullmatch(name) or (name == RANDOM) == bool(path):
             parser.error(
                 f'--starts {word}: name "random", or NAME=CHECKPOINT with '
                 'letters, digits and . + - _ in the name'
             )
         if name in starts:
             parser.error(f'--starts {word}: there are two called {name}')
-        if checkpoint and not Path(checkpoint).is_file():
-            parser.error(f'--starts {word}: no file {checkpoint!r}')
-        starts[name] = checkpoint or None
+        try:
+            starts[name] = existing_checkpoint(path) if path else None
+        except argparse.ArgumentTypeError as error:
+            parser.error(f'--starts {word}: {error}')
     args.starts = starts
     for word in args.images:
         if not AMOUNT.fullmatch(word) or float(word.strip('%')) == 0:
