@@ -193,7 +193,7 @@ def test_a_later_call_runs_what_is_missing(label_curve, trainings, capsys):
         ('--starts random=a.pth', '--starts random=a.pth: name "random", or'),
         ('--starts a/b=a.pth', '--starts a/b=a.pth: name "random", or'),
         ('--starts random random', 'there are two called random'),
-        ('--starts a=no.pth', "--starts a=no.pth: no file 'no.pth'"),
+        ('--starts a=no.pth', "--starts a=no.pth: no checkpoint 'no.pth'"),
         ('--images 0', '--images 0 must be a whole number >= 1, or a'),
         ('--images 0%', '--images 0% must be a whole number >= 1, or a'),
         ('--images few', '--images few must be a whole number >= 1, or a'),
