@@ -5,8 +5,8 @@ evaluations = ['configs/classification/knn/knn_resnet18-w16_digits.py']
 dino = 'configs/dino/dino_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py'
 scfs = 'configs/scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py'
 without_local_views = {'multi_crop.num_local': 0}
-# Network, data, optimizer and length of the others. 3000 scenes fill a queue of
-# 1024 negatives three times an epoch.
+# Network, data, optimizer and length of the others. 3000 scenes fill a queue
+# of 1024 negatives three times an epoch.
 small_moco = {
     'model.queue_len': 1024,
     'model.momentum': 0.01,
