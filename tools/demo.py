@@ -131,7 +131,9 @@ def run(seconds: dict[str, float], *words: str | int | Path) -> None:
     """
     tool, *options = map(str, words)
     text = f'$ {shlex.join(["python", tool, *options])}'
-    console.print(text, style='bold', highlight=False, markup=False)
+    console.print(
+        text, style='bold', highlight=False, markup=False, soft_wrap=True
+    )
     begin = time.monotonic()
     command = [sys.executable, tool, *options]
     if code := subprocess.run(command, cwd=ROOT, check=False).returncode:
