@@ -169,7 +169,8 @@ def make_and_train(args: argparse.Namespace) -> dict[str, float]:
     run(
         seconds,
         *('tools/train.py', PRETRAIN, '--work-dir', args.work_dir),
-        *('--resume', '--seed', args.seeds[0], '--cfg-options'),
+        *['--resume'] * (ROOT / args.work_dir / 'last_checkpoint').is_file(),
+        *('--seed', args.seeds[0], '--cfg-options'),
         f'train_dataloader.dataset.data_root={cards}',
         *('train_cfg.max_epochs=1', *args.cfg_options),
     )
