@@ -76,18 +76,14 @@ def alpha_req(features: Tensor) -> float:
 
     Returns:
         float: Best near 1: less is noise in many directions, more is few
-        directions. NaN if fewer than two eigenvalues are left to fit.
+        directions. NaN if fewer than two eigenvalues are left to fit, as
+        for N < 6 or C < 5.
 
     Raises:
-        ValueError: N < 6 or C < 5 leave no line to fit, the shape is
-            another, or a feature is not finite.
+        ValueError: There are fewer than two images, the shape is another, or
+            a feature is not finite.
     """
-    features = _checked('alpha_req', features, '(N, C)', FIRST + 2)
-    if features.shape[1] <= FIRST:
-        raise ValueError(
-            f'alpha_req: needs at least {FIRST + 1} channels, got '
-            f'{features.shape[1]}'
-        )
+    features = _checked('alpha_req', features, '(N, C)', 2)
     values = torch.linalg.svdvals(features - features.mean(0)).square()
     # Centered, N images have N - 1 directions.
     fitted = values[FIRST - 1 : min(LAST, len(features) - 1)]
@@ -164,22 +160,19 @@ def dse_terms(patches: Tensor) -> DSETerms:
         DSETerms: All NaN if all patches are the same.
 
     Raises:
-        ValueError: B < 8 or P < 3, or a patch is not finite.
+        ValueError: There are fewer than 8 images, fewer patches than
+            classes, or a patch is not finite.
     """
     patches = _checked('dse_terms', patches, '(B, P, C)', GROUP)
     images, count, channels = patches.shape
-    if count < IMAGE_CLASSES:
-        raise ValueError(
-            f'dse_terms: needs at least {IMAGE_CLASSES} patches of an image, '
-            f'got {count}'
-        )
     unit = (patches - patches.mean((0, 1))).norm(dim=-1).mean().item()
     if not unit > ROUNDING * patches.norm(dim=-1).mean():
         return DSETerms(math.nan, math.nan, math.nan)
-    whole = patches[: images // GROUP * GROUP].reshape(
-        -1, GROUP * count, channels
-    )
-    groups = [_split(points, GROUP_CLASSES) for points in whole]
+    groups = [
+        _split(part.flatten(0, 1), GROUP_CLASSES)
+        for part in patches.split(GROUP)
+        if len(part) == GROUP
+    ]
     own = [_split(points, IMAGE_CLASSES) for points in patches]
     distances = torch.cat([_distances(classes) for classes in groups])
     image = torch.arange(images)

@@ -6,16 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.runner import Runner
-from toy_runs import in_processes
+from toy_runs import in_processes, teacher_outputs
 
-from mmscfs.datasets.samplers import SampleKey
 from mmscfs.engine.hooks import RepresentationHook
 from mmscfs.engine.hooks.representation_hook import patches_of
 from mmscfs.engine.resume import SafeCheckpointHook
 from mmscfs.evaluation import alpha_req, dse_terms, lidar, rankme
-
-MEAN = torch.tensor([123.675, 116.28, 103.53])
-STD = torch.tensor([58.395, 57.12, 57.375])
 
 
 @pytest.fixture
@@ -50,36 +46,20 @@ def logged(runner):
 
 
 def figures_by_hand(runner):
-    """What the teacher makes of the crops of seed 2023."""
-    backbone = runner.model.eval().teacher.backbone
-    dataset = runner.train_dataloader.dataset
-    load, crop = dataset.pipeline.transforms[:2]
-    crop.num_local = 0
-    views = []
-    for place in range(16):
-        for draw, count in enumerate((2, 1)):
-            info = dataset.get_data_info(place)
-            info['sample_idx'] = SampleKey(place, 2023, draw)
-            views += crop(load(info))['img'][:count]
-    x = torch.stack(views).float()[:, [2, 1, 0]]  # to RGB
-    x = ((x.movedim(1, -1) - MEAN) / STD).movedim(-1, 1)
+    """The figures of three views of sixteen images, by the log's names."""
     found = {}
-    with torch.no_grad():
-        for layer, maps in zip((2, 3, 4), backbone(x), strict=True):
-            pooled = maps.double().mean((2, 3))
-            for name, value in dict(
-                rankme=rankme(pooled),
-                alpha=alpha_req(pooled),
-                lidar=lidar(pooled.view(16, 3, -1)),
-            ).items():
-                found[f'representation/{name}_layer{layer}'] = value
-            if layer == 2:  # the others are smaller than 3 x 3
-                patches = maps[::3].flatten(2).mT
-                terms = dse_terms(F.normalize(patches, dim=-1))
-                for name, value in terms._asdict().items():
-                    found[f'representation/dse_{name}_layer2'] = value
-                found['representation/dse_layer2'] = terms.dse
-    return found
+    for i, maps in enumerate(teacher_outputs(runner, 16, 3), 2):
+        pooled = maps.double().mean((2, 3))
+        found[f'rankme_layer{i}'] = rankme(pooled)
+        found[f'alpha_layer{i}'] = alpha_req(pooled)
+        found[f'lidar_layer{i}'] = lidar(pooled.view(16, 3, -1))
+        if i == 2:  # the others are smaller than 3 x 3
+            patches = F.normalize(maps[::3].flatten(2).mT, dim=-1)
+            terms = dse_terms(patches)
+            found['dse_layer2'] = terms.dse
+            for name, value in terms._asdict().items():
+                found[f'dse_{name}_layer2'] = value
+    return {f'representation/{name}': v for name, v in found.items()}
 
 
 def test_figures_are_those_of_the_teacher(tiny_run):
@@ -91,11 +71,13 @@ def test_figures_are_those_of_the_teacher(tiny_run):
     assert lines[0] != pytest.approx(expected, rel=1e-3)
 
 
-def test_the_training_is_as_without_it(tiny_run, tmp_path):
+def test_the_training_is_as_without_figures(tiny_run, tmp_path):
+    tiny_run.default_hooks.view_recall = dict(type='ViewRecallHook')
     states = []
     for hooked in (True, False):
         if not hooked:
-            del tiny_run.default_hooks['representation']
+            for name in ('representation', 'view_recall'):
+                del tiny_run.default_hooks[name]
         train(tiny_run, work_dir=str(tmp_path / str(hooked)))
         path = tmp_path / str(hooked) / 'epoch_2.pth'
         states.append(torch.load(path, weights_only=True))
@@ -173,6 +155,10 @@ def test_runs_without_epochs_measure_by_iterations(tiny_run):
             'at least 8 images that can be read, got 7 of 7',
         ),
         (
+            {'default_hooks.representation.num_images': 7},
+            'RepresentationHook: num_images=7 must be a whole number >= 8',
+        ),
+        (
             {'default_hooks.representation.num_views': 1},
             'at least two views of an image, got 1',
         ),
@@ -195,18 +181,6 @@ def test_best_figures_need_the_hook_and_no_validation(tiny_run):
     del tiny_run.default_hooks['representation']
     with pytest.raises(ValueError, match='what RepresentationHook measures'):
         train(tiny_run)
-
-
-@pytest.mark.parametrize(
-    ('settings', 'message'),
-    [
-        (dict(interval=0), 'interval=0 must be a whole number >= 1'),
-        (dict(num_images=7), 'num_images=7 must be a whole number >= 8'),
-    ],
-)
-def test_settings_are_checked(settings, message):
-    with pytest.raises(ValueError, match=f'RepresentationHook: {message}'):
-        RepresentationHook(**settings)
 
 
 def test_patches_are_spread_over_maps_and_tokens():

@@ -131,6 +131,7 @@ def tiny_config(scfs_cfg, tmp_path):
     """A recipe with a tiny network, and options for tiny views."""
     cfg = Config.fromfile(RECIPE)
     cfg.model = scfs_cfg
+    cfg.train_dataloader.dataset.pipeline[1].global_size = 64
     path = tmp_path / 'tiny.py'
     cfg.dump(path)
     return [

@@ -69,7 +69,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         ('local-size', 96, 1, 'side of the local views, px'),
         ('num-local', 8, 0, 'local views of an image'),
         ('rounds', 5, 1, 'rounds, after one that is not counted'),
-        ('figures', 0, 0, 'images of a RepresentationHook, timed too'),
+        ('figures', 0, 0, 'images for RepresentationHook, timed as well'),
     )
     parser.add_argument(
         '--search-views',
@@ -224,10 +224,7 @@ def build_steps(args: argparse.Namespace) -> tuple[dict[str, Step], Any]:
 
 
 def figure_steps(args: argparse.Namespace, model: Any, folder: str) -> dict:
-    """Build what RepresentationHook does, part by part, timed like steps.
-
-    Its images are made, in a folder.
-    """
+    """Build what RepresentationHook does with images that are made."""
     import torch
     from loader_pipelines import make_images
     from mmengine.config import Config
@@ -239,29 +236,24 @@ def figure_steps(args: argparse.Namespace, model: Any, folder: str) -> dict:
     preprocessor = MODELS.build(cfg.data_preprocessor)
     model.data_preprocessor = preprocessor.to(next(model.parameters()).device)
     make_images(Path(folder), args.figures, (500, 375), seed=0)
-    data = dict(type='ImageFiles', data_root=folder)
-    data['pipeline'] = cfg.train_dataloader.dataset.pipeline
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    data = dict(type='ImageFiles', data_root=folder, pipeline=pipeline)
     dataset = DATASETS.build(data)
-    views = hook.RepresentationHook().num_views
-    collect = partial(hook.collect, model, dataset, args.figures, views)
+    collect = partial(hook.collect, model, dataset, args.figures, num_views=4)
     pooled, patches = zip(*collect().values(), strict=True)
     samples = [own.flatten(0, 1) for own in pooled]
     patches = [own for own in patches if own.shape[1] >= hook.LEAST_PATCHES]
-    parts = {
-        'views and features': collect,
-        'RankMe': lambda: [*map(hook.rankme, samples)],
-        'alpha-ReQ': lambda: [*map(hook.alpha_req, samples)],
-        'LiDAR': lambda: [*map(hook.lidar, pooled)],
-        'DSE': lambda: [*map(hook.dse_terms, patches)],
-    }
-    zero = torch.zeros((), requires_grad=True)  # nothing to differentiate
+    zero = torch.zeros((), requires_grad=True)
+
+    def step(run):  # with nothing to differentiate, and no update
+        return Step(lambda: zero * len(run()), bool, contextlib.nullcontext)
+
     return {
-        name: Step(
-            lambda run=run: (run(), 1 * zero)[1],
-            lambda: None,
-            contextlib.nullcontext,
-        )
-        for name, run in parts.items()
+        'views and features': step(collect),
+        'RankMe': step(lambda: [*map(hook.rankme, samples)]),
+        'alpha-ReQ': step(lambda: [*map(hook.alpha_req, samples)]),
+        'LiDAR': step(lambda: [*map(hook.lidar, pooled)]),
+        'DSE': step(lambda: [*map(hook.dse_terms, patches)]),
     }
 
 
@@ -342,8 +334,9 @@ def report(results: dict, args: argparse.Namespace) -> None:
         for name, r in results.items()
     }
     figures = [n for n in results if n not in (TEXTBOOK, OURS, FLOOR)]
-    for name in [name for name in results if name not in figures]:
-        result = results[name]
+    for name, result in results.items():
+        if name in figures:
+            continue
         gain = cost = '-'
         if TEXTBOOK in results and name != FLOOR:
             gain = f'{ratio(steps[TEXTBOOK], steps[name]):.2f}'

@@ -166,20 +166,17 @@ def collect(
             pooled = pool(output).unflatten(0, (-1, num_views))
             patches = patches_of(output[::num_views])
             parts[layer].append((pooled.float().cpu(), patches.float().cpu()))
-    images = min(
-        (sum(len(pooled) for pooled, _ in own) for own in parts.values()),
-        default=0,
-    )
+    found = {}
+    for layer, own in parts.items():
+        pooled, patches = map(torch.cat, zip(*own, strict=True))
+        patches = patches[spread(len(patches), DSE_IMAGES)]
+        found[layer] = pooled, F.normalize(patches, dim=-1)
+    images = len(pooled) if found else 0
     if images < LEAST_IMAGES:
         raise ValueError(
             f'figures without labels need at least {LEAST_IMAGES} images that '
             f'can be read, got {images} of {len(dataset)} in the data set'
         )
-    found = {}
-    for layer, own in parts.items():
-        pooled, patches = map(torch.cat, zip(*own, strict=True))
-        patches = patches[spread(images, DSE_IMAGES)]
-        found[layer] = pooled, F.normalize(patches, dim=-1)
     return found
 
 
