@@ -1,10 +1,10 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Draw some of a detector's annotated images, nested and by seeds."""
+"""Draw some images, nested and by seeds; of a detector, annotated ones."""
 
 import copy
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from mmengine.config import Config
@@ -13,6 +13,7 @@ from .checks.common import build, loader_datasets
 from .checks.detection import find_reader
 
 LOADER = 'train_dataloader'
+T = TypeVar('T')
 
 
 class Place(NamedTuple):
@@ -105,7 +106,7 @@ def count_images(words: Sequence[str], total: int) -> list[int]:
     return counts
 
 
-def draw(images: Sequence[Place], count: int, seed: int) -> list[Place]:
+def draw(images: Sequence[T], count: int, seed: int) -> list[T]:
     """Draw images; those of a smaller number are among those of a larger."""
     order = np.random.default_rng(seed).permutation(len(images))
     return [images[i] for i in sorted(order[:count])]
