@@ -101,7 +101,9 @@ class Sandbox:
         with pytest.MonkeyPatch.context() as patch:
             # A reader's files are not here, or are here already.
             patch.syspath_prepend(str(ROOT / 'tools'))
-            patch.setattr('command_paths.existing', lambda text, *_: text)
+            patch.setattr(
+                'command_paths.existing', lambda text, *_, **__: text
+            )
             patch.setattr('command_paths.run_or_file', Path)
             patch.setattr('command_paths.new_config', str)
             patch.setattr(argparse.ArgumentParser, 'parse_args', parse_args)
