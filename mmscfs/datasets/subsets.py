@@ -4,7 +4,7 @@
 import copy
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from mmengine.config import Config
@@ -13,7 +13,6 @@ from .checks.common import build, loader_datasets
 from .checks.detection import find_reader
 
 LOADER = 'train_dataloader'
-T = TypeVar('T')
 
 
 class Place(NamedTuple):
@@ -106,7 +105,7 @@ def count_images(words: Sequence[str], total: int) -> list[int]:
     return counts
 
 
-def draw(images: Sequence[T], count: int, seed: int) -> list[T]:
+def draw(images: Sequence, count: int, seed: int) -> list:
     """Draw images; those of a smaller number are among those of a larger."""
     order = np.random.default_rng(seed).permutation(len(images))
     return [images[i] for i in sorted(order[:count])]
