@@ -104,6 +104,7 @@ class Sandbox:
             patch.setattr(
                 'command_paths.existing', lambda text, *_, **__: text
             )
+            patch.setattr('command_line.existing', lambda text, *_: text)
             patch.setattr('command_paths.run_or_file', Path)
             patch.setattr('command_paths.new_config', str)
             patch.setattr(argparse.ArgumentParser, 'parse_args', parse_args)

@@ -25,7 +25,7 @@ from scenes import fit, rotation, write_jpeg
 
 EXAMPLES = """
 examples:
-  # data/digit-cards, as configs/scfs/*_digit-cards.py takes them
+  # data/digit-cards
   python tools/dataset_converters/make_digit_cards.py
   # a few, to look at
   python tools/dataset_converters/make_digit_cards.py --number 100 \\
