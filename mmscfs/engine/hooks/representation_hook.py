@@ -44,7 +44,7 @@ class RepresentationHook(RecurringHook):
 
     Measured before the first step, every few epochs, and after the last one,
     by the main process. ``save_best`` of the checkpoint hook may name any of
-    these figures; the first weights are no candidate. The training goes on
+    these figures; the first weights do not count. The training goes on
     as it would without the hook, to the bit.
 
     Args:

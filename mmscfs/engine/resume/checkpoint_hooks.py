@@ -166,7 +166,7 @@ class SafeCheckpointHook(CheckpointHook):
         """Save the best one by figures of RepresentationHook, if wanted.
 
         For hooks that run after an epoch, or after an iteration of a run
-        without epochs. The first weights are no candidate.
+        without epochs. The first weights do not count.
 
         Raises:
             ValueError: ``save_best`` names a figure that was not measured.
