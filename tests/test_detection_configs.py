@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import load_tool
 from detection_data import make_data, shrink
 from digit_runs import plain
 from mmdet.datasets import CocoDataset, VOCDataset
@@ -27,16 +28,17 @@ FPN = 'coco/mask-rcnn_r50-fpn_1x_coco.py'
 HEADS = 'coco/mask-rcnn_r50-fpn-4conv1fc_1x_coco.py'
 C4 = 'coco/mask-rcnn_r50-c4_1x_coco.py'
 VOC = 'voc/faster-rcnn_r50-c4_24k_voc0712.py'
-DIGITS = [name for name in CONFIGS if name.startswith('digits/')]
+SMALL = [name for name in CONFIGS if name.startswith(('digits/', 'fashion/'))]
 # All others are one of these in another depth or length.
 TYPICAL = [FPN, C4, VOC]
-OTHERS = sorted({*CONFIGS} - {*TYPICAL, *DIGITS})
+OTHERS = sorted({*CONFIGS} - {*TYPICAL, *SMALL})
 HOOKS = ('PlainCheckpointHook', 'NonFiniteLossHook', 'SafeCheckpointHook')
 LENGTH = re.compile(r'_(\d)x_')
 CLASSES = {
     'coco': CocoDataset.METAINFO['classes'],
     'voc': VOCDataset.METAINFO['classes'],
     'digits': tuple('0123456789'),
+    'fashion': load_tool('dataset_converters/fashion_scenes').CLASSES,
 }
 
 
@@ -50,7 +52,7 @@ def load(name):
 
 
 def test_every_config_is_found():
-    assert (len(CONFIGS), len(DIGITS), len(OTHERS)) == (13, 2, 8)
+    assert (len(CONFIGS), len(SMALL), len(OTHERS)) == (14, 3, 8)
 
 
 @pytest.mark.parametrize('name', OTHERS)
@@ -76,7 +78,7 @@ def test_others_differ_by_what_their_name_says(name):
     assert plain(cfg) == plain(typical)
 
 
-@pytest.mark.parametrize('name', [*TYPICAL, *DIGITS])
+@pytest.mark.parametrize('name', [*TYPICAL, *SMALL])
 def test_backbone_is_as_pre_trained_and_trained_whole(name):
     cfg = load(name)
     assert cfg.default_scope == 'mmdet'
@@ -149,7 +151,7 @@ def test_batch_optimizer_and_length(name):
         assert cfg.val_evaluator.metric == ['bbox', 'segm']
 
 
-@pytest.mark.parametrize('name', [VOC, *DIGITS])
+@pytest.mark.parametrize('name', [VOC, *SMALL])
 def test_schedule_ends_with_the_run(name):
     cfg = load(name)
     warm_up, steps = cfg.param_scheduler
@@ -288,7 +290,7 @@ def test_the_evaluator_of_voc_reads_as_the_papers_table():
     assert result['pascal_voc/AP75'] == 0.432
 
 
-@pytest.mark.parametrize('name', [*TYPICAL, *DIGITS])
+@pytest.mark.parametrize('name', [*TYPICAL, *SMALL])
 def test_one_iteration_and_one_evaluation(name, tmp_path):
     cfg = load(name)
     make_data(cfg, tmp_path / 'data', CLASSES[name.split('/')[0]])
@@ -343,7 +345,7 @@ def test_one_iteration_and_one_evaluation(name, tmp_path):
         ]
     for key in keys:
         assert 0 <= scalars[f'val/{key}'].current() <= 1, key
-    if name in DIGITS:
+    if name in SMALL:
         (checkpoint,) = (tmp_path / 'work').glob('*.pth')
         torch.load(checkpoint, weights_only=True)
     del runner, model

@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mmscfs.datasets import KeyedSampler
+from mmscfs.datasets.samplers import SampleKey
 from mmscfs.engine import prepare_config
 
 SAMPLERS = dict(
@@ -166,3 +167,28 @@ def _part(rank, world, function, folder, arguments):
     )
     torch.save(function(*arguments), folder / f'returned_{rank}.pth')
     dist.destroy_process_group()
+
+
+def teacher_outputs(runner, images, count):
+    """Return what the teacher makes of views of seed 2023, drawn by hand.
+
+    Returns:
+        list[Tensor]: float32 maps (images * count, C, H, W) of each layer.
+    """
+    dataset = runner.train_dataloader.dataset
+    load, crop = dataset.pipeline.transforms[:2]
+    crop.num_local = 0
+    views = []
+    for place in range(images):
+        drawn = []
+        for draw in range(count):
+            info = dataset.get_data_info(place)
+            info['sample_idx'] = SampleKey(place, 2023, draw)
+            drawn += crop(load(info))['img']
+        views += drawn[:count]
+    mean = torch.tensor([123.675, 116.28, 103.53])
+    std = torch.tensor([58.395, 57.12, 57.375])
+    x = torch.stack(views).float()[:, [2, 1, 0]]  # to RGB
+    x = ((x.movedim(1, -1) - mean) / std).movedim(-1, 1)
+    with torch.no_grad():
+        return [*runner.model.eval().teacher.backbone(x)]

@@ -1,4 +1,4 @@
-# The baseline of the shipped weights: as their SCFS, without the search.
+# The baseline on cards with one digit each: as its SCFS, without the search.
 _base_ = ['../scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-40e_digit-cards.py']
 
 model = dict(

@@ -1,5 +1,5 @@
-# The shipped weights: 8,080 steps on cards with one digit each, in an hour of
-# a CPU core. Detectors of digits in scenes gain from them.
+# 8,080 steps on cards with one digit each, in an hour of a CPU core: what an
+# image has beside the digit, a small network would learn first.
 _base_ = ['./scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py']
 
 # Made by tools/dataset_converters/make_digit_cards.py. Views are as large as

@@ -60,7 +60,7 @@ napoleon_use_ivar = True
 nitpick_ignore_regex = [
     (
         'py:.*',
-        r'(PIL|collections|cv2|_?io|mmcv|mmdet|mmengine|mmpretrain|modelindex|'
+        r'(PIL|abc|collections|cv2|_?io|mmcv|mmdet|mmengine|mmpretrain|modelindex|'
         r'nn|np|numpy|pathlib|torch)'
         r'\..*',
     ),

@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Draw some of a detector's annotated images, nested and by seeds."""
+"""Draw some images, nested and by seeds; of a detector, annotated ones."""
 
 import copy
 from collections.abc import Sequence
@@ -105,7 +105,7 @@ def count_images(words: Sequence[str], total: int) -> list[int]:
     return counts
 
 
-def draw(images: Sequence[Place], count: int, seed: int) -> list[Place]:
+def draw(images: Sequence, count: int, seed: int) -> list:
     """Draw images; those of a smaller number are among those of a larger."""
     order = np.random.default_rng(seed).permutation(len(images))
     return [images[i] for i in sorted(order[:count])]

@@ -1,7 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Figures of features that need no labels, for choosing a checkpoint.
 
-All are computed in float64.
+All are computed in float64 on the CPU.
 """
 
 import math
@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EPSILON = 1e-7  # added to each share, as in RankMe's Eq. 1
-FIT_RANKS = (6, 100)  # of the eigenvalues that alpha_req fits
+FIRST, LAST = 4, 100  # ranks that alpha_req fits, as in the authors' code
 # Eigenvalues below this share of the largest are float32's rounding.
 ROUNDING = 1e-12
-ITERATIONS = 50  # of k-means at most
+GROUP, GROUP_CLASSES, IMAGE_CLASSES = 8, 24, 3  # of DSE's authors' code
 
 
 class DSETerms(NamedTuple):
@@ -38,34 +38,14 @@ class DSETerms(NamedTuple):
         return self.inter - self.intra + self.dim
 
 
-def effective_rank(values: Tensor) -> float:
-    """Return exp of the entropy of values' shares (RankMe's Eqs. 1 and 2).
-
-    k equal values among zeros give k, up to the constant 1e-7 of Eq. 1.
-
-    Args:
-        values (Tensor): Singular values or eigenvalues, not negative, (K,).
-
-    Returns:
-        float: In [1, K], NaN if all values are 0.
-
-    Example:
-        >>> round(effective_rank(torch.tensor([2.0, 2, 2, 0])), 3)
-        3.0
-    """
-    total = values.sum()
-    if not total > 0:
-        return math.nan
-    shares = values / total + EPSILON
-    return math.exp(-(shares * shares.log()).sum().item())
-
-
 def rankme(features: Tensor) -> float:
-    """RankMe: the effective rank of features (arXiv 2210.02885).
+    """RankMe: the effective rank of features (arXiv 2210.02885, Eqs. 1, 2).
+
+    That is exp of the entropy of the singular values' shares. The features
+    are not centered.
 
     Args:
-        features (Tensor): Features of N images, (N, C). They are not
-            centered.
+        features (Tensor): Features of N images, (N, C).
 
     Returns:
         float: In [1, min(N, C)], higher is better; NaN of zeros.
@@ -73,58 +53,56 @@ def rankme(features: Tensor) -> float:
     Raises:
         ValueError: There are fewer than two images, the shape is another, or
             a feature is not finite.
+
+    Example:
+        >>> round(rankme(torch.eye(5)), 3)
+        5.0
     """
     features = _checked('rankme', features, '(N, C)', 2)
-    return effective_rank(torch.linalg.svdvals(features))
+    return _effective_rank(torch.linalg.svdvals(features))
 
 
-def alpha_req(features: Tensor, ranks: tuple[int, int] = FIT_RANKS) -> float:
+def alpha_req(features: Tensor) -> float:
     """Decay of the eigenspectrum, alpha of alpha-ReQ (arXiv 2202.05808).
 
-    Minus the slope of the line that fits the logarithms of the covariance's
-    eigenvalues over those of their ranks, by least squares. Eigenvalues
-    below 1e-12 of the largest, which are rounding, are left out.
+    Minus the slope of a line through the logarithms of the covariance's
+    eigenvalues over those of their ranks, from rank 4 to rank 100 or the last
+    one. The squares of its errors are weighted by 1 / rank, as in the
+    authors' code. Eigenvalues below 1e-12 of the largest are rounding and
+    left out.
 
     Args:
         features (Tensor): Features of N images, (N, C).
-        ranks (tuple[int, int]): First and last rank of the fit, counted from
-            1; the last one at most min(N - 1, C). Defaults to (6, 100).
 
     Returns:
-        float: Near 1 is best: a smaller one is noise in many directions, a
-        larger one is few directions. NaN if fewer than two eigenvalues are
-        left to fit.
+        float: Best near 1: less is noise in many directions, more is few
+        directions. NaN if fewer than two eigenvalues are left to fit, as
+        for N < 6 or C < 5.
 
     Raises:
-        ValueError: There are fewer than two ranks to fit, the shape is
-            another, or a feature is not finite.
+        ValueError: There are fewer than two images, the shape is another, or
+            a feature is not finite.
     """
     features = _checked('alpha_req', features, '(N, C)', 2)
-    first, last = ranks[0], min(ranks[1], len(features) - 1, features.shape[1])
-    if not 1 <= first < last:
-        raise ValueError(
-            f'alpha_req: ranks={ranks} and features of {len(features)} images '
-            f'and {features.shape[1]} channels leave no line to fit: give '
-            f'more than {first + 1} images and more than {first} channels'
-        )
     values = torch.linalg.svdvals(features - features.mean(0)).square()
-    fitted = values[first - 1 : last]
+    # Centered, N images have N - 1 directions.
+    fitted = values[FIRST - 1 : min(LAST, len(features) - 1)]
     fitted = fitted[fitted > ROUNDING * values[0]]
     if len(fitted) < 2:
         return math.nan
-    rank = torch.arange(first, first + len(fitted), dtype=torch.float64)
-    x, y = rank.log(), fitted.cpu().log()
-    x, y = x - x.mean(), y - y.mean()
-    return -((x @ y) / (x @ x)).item()
+    rank = torch.arange(FIRST, FIRST + len(fitted), dtype=torch.float64)
+    weight, x = 1 / rank, rank.log()
+    x = x - weight @ x / weight.sum()
+    return -(((weight * x) @ fitted.log()) / ((weight * x) @ x)).item()
 
 
 def lidar(features: Tensor, delta: float = 1e-4) -> float:
     """LiDAR: the rank of a linear discriminant analysis (arXiv 2312.04000).
 
-    Each image is a class of its own, and its views are the samples: the
-    effective rank of the eigenvalues of W^(-1/2) B W^(-1/2), where B is the
-    covariance of the images' means and W the mean covariance of an image's
-    views, plus delta on the diagonal.
+    Each image is a class, and its views are the samples: the effective rank
+    of the eigenvalues of W^(-1/2) B W^(-1/2). B is the covariance of the
+    images' means, W the mean covariance of an image's views, plus delta on
+    the diagonal.
 
     Args:
         features (Tensor): Features of q views of each of n images,
@@ -137,14 +115,13 @@ def lidar(features: Tensor, delta: float = 1e-4) -> float:
 
     Raises:
         ValueError: There are fewer than two images or two views, the shape
-            is another, a feature is not finite, or delta is not positive.
+            is another, or a feature is not finite.
     """
     features = _checked('lidar', features, '(n, q, C)', 2)
     images, views, channels = features.shape
-    if views < 2 or not delta > 0:
+    if views < 2:
         raise ValueError(
-            f'lidar: needs at least two views of an image, got {views}, and '
-            f'delta={delta} > 0'
+            f'lidar: needs at least two views of an image, got {views}'
         )
     means = features.mean(1)
     within = (features - means[:, None]).flatten(0, 1)
@@ -156,66 +133,14 @@ def lidar(features: Tensor, delta: float = 1e-4) -> float:
     whitened = torch.linalg.solve_triangular(root, between.T, upper=False)
     values = torch.linalg.svdvals(whitened).square()
     # The other eigenvalues are zeros; each has its share of Eq. 1.
-    return effective_rank(F.pad(values, (0, channels - len(values))))
+    return _effective_rank(F.pad(values, (0, channels - len(values))))
 
 
-def kmeans(points: Tensor, k: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Cluster the points of each of G sets apart, by Lloyd's k-means.
-
-    Starts as k-means++, always the same for a seed. A class that loses its
-    last point keeps its center.
-
-    Args:
-        points (Tensor): Sets of P points, (G, P, C).
-        k (int): Number of classes.
-        seed (int): Defaults to 0.
-
-    Returns:
-        tuple[Tensor, Tensor]: Centers (G, k, C), and the class of each
-        point, int64 (G, P).
-
-    Raises:
-        ValueError: k is not in [1, P].
-    """
-    sets, count, _ = points.shape
-    if not 1 <= k <= count:
-        raise ValueError(
-            f'kmeans: k={k} classes must be at least 1 and at most the number '
-            f'of points, {count}'
-        )
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randint(count, (sets, 1), generator=generator)
-    centers = points[torch.arange(sets)[:, None], chosen]
-    while centers.shape[1] < k:
-        nearest = torch.cdist(points, centers).amin(-1).square().cpu()
-        # Equal points: any is as good.
-        weights = nearest.clamp_min(1e-30)
-        chosen = torch.multinomial(weights, 1, generator=generator)
-        new = points[torch.arange(sets)[:, None], chosen]
-        centers = torch.cat([centers, new], 1)
-    for _ in range(ITERATIONS):
-        labels = torch.cdist(points, centers).argmin(-1)
-        members = F.one_hot(labels, k).to(points.dtype)
-        counts = members.sum(1)[..., None]
-        means = members.mT @ points / counts.clamp_min(1)
-        means = torch.where(counts > 0, means, centers)
-        if torch.equal(means, centers):
-            break
-        centers = means
-    return centers, labels
-
-
-def dse_terms(
-    patches: Tensor,
-    group: int = 8,
-    group_classes: int = 24,
-    image_classes: int = 3,
-    seed: int = 0,
-) -> DSETerms:
+def dse_terms(patches: Tensor) -> DSETerms:
     """Return the terms of DSE for features of patches (arXiv 2510.17299).
 
     K-means gives the patches pseudo-classes, 24 in each group of 8 images
-    and 3 in each image, by default as in the authors' code.
+    and 3 in each image, as in the authors' code.
 
     - ``inter``: mean distance of a patch to the nearest center of another
       class of its group.
@@ -229,68 +154,57 @@ def dse_terms(
 
     Args:
         patches (Tensor): Features of P patches of B images, (B, P, C), as a
-            rule L2-normalized.
-        group (int): Images in a group. What is left over is in none.
-            Defaults to 8.
-        group_classes (int): Classes in a group. Defaults to 24.
-        image_classes (int): Classes in an image. Defaults to 3.
-        seed (int): Of k-means. Defaults to 0.
+            rule L2-normalized. Images beyond a multiple of 8 are in no group.
 
     Returns:
         DSETerms: All NaN if all patches are the same.
 
     Raises:
-        ValueError: There are fewer images than a group has, more classes
-            than patches, or a patch is not finite.
+        ValueError: There are fewer than 8 images, fewer patches than
+            classes, or a patch is not finite.
     """
-    patches = _checked('dse_terms', patches, '(B, P, C)', group)
+    patches = _checked('dse_terms', patches, '(B, P, C)', GROUP)
     images, count, channels = patches.shape
     unit = (patches - patches.mean((0, 1))).norm(dim=-1).mean().item()
-    groups = patches[: images // group * group]
-    groups = groups.reshape(-1, group * count, channels)
-    inter, radius = _class_terms(groups, group_classes, seed)
-    _, image_radius = _class_terms(patches, image_classes, seed)
+    if not unit > ROUNDING * patches.norm(dim=-1).mean():
+        return DSETerms(math.nan, math.nan, math.nan)
+    groups = [
+        _split(part.flatten(0, 1), GROUP_CLASSES)
+        for part in patches.split(GROUP)
+        if len(part) == GROUP
+    ]
+    own = [_split(points, IMAGE_CLASSES) for points in patches]
+    distances = torch.cat([_distances(classes) for classes in groups])
     image = torch.arange(images)
     ranks = [
-        effective_rank(torch.linalg.svdvals(patches[image, place]))
+        _effective_rank(torch.linalg.svdvals(patches[image, place]))
         for place in (image + torch.arange(count)[:, None]) % count
     ]
-    if not unit > 0:
-        return DSETerms(math.nan, math.nan, math.nan)
     return DSETerms(
-        inter / unit,
-        (radius + image_radius) / 2 / unit,
-        math.fsum(ranks) / len(ranks) / min(images, channels),
+        distances[distances.isfinite()].mean().item() / unit,
+        (_radius(groups) + _radius(own)) / 2 / unit,
+        math.fsum(ranks) / count / min(images, channels),
     )
 
 
 def normalized_dse(terms: Sequence[DSETerms]) -> list[float]:
-    """Return the DSE of each checkpoint of one run.
+    """Return the DSE of each checkpoint of one run, of one layer.
 
     Each term is normalized over the checkpoints to mean 0 and deviation 1
     (or 0, if it is the same in all). Then DSE = inter - intra + w dim, where
     w is the deviation of inter - intra, so that separation and
     dimensionality weigh the same.
 
-    Args:
-        terms (Sequence[DSETerms]): Those of the checkpoints, of one layer.
-
     Returns:
         list[float]: Higher is better, within this list only. NaN where a
-        term is, which does not count for the others.
-
-    Raises:
-        ValueError: There are fewer than three. Of two, all that is left of a
-            term is which one has more.
+        term is, which does not count for the others; all NaN of fewer than
+        three checkpoints, as two leave nothing of a term but their order.
     """
-    if len(terms) < 3:
-        raise ValueError(
-            f'normalized_dse: got {len(terms)} checkpoints, but each term is '
-            'normalized over those of a run: give at least three'
-        )
     values = torch.tensor(terms, dtype=torch.float64)
     is_known = values.isfinite().all(1)
     known = values[is_known]
+    if len(known) < 3:
+        return [math.nan] * len(terms)
     deviation = known.std(0, correction=0)
     varies = deviation > ROUNDING * known.abs().sum(0)
     scores = (values - known.mean(0)) / torch.where(varies, deviation, 1)
@@ -298,45 +212,58 @@ def normalized_dse(terms: Sequence[DSETerms]) -> list[float]:
     inter, intra, dim = scores.T
     separation = inter - intra
     weight = separation[is_known].std(correction=0)
-    found = torch.where(is_known, separation + weight * dim, math.nan)
-    return found.tolist()
+    return torch.where(is_known, separation + weight * dim, math.nan).tolist()
 
 
-def _class_terms(points: Tensor, k: int, seed: int) -> tuple[float, float]:
-    """Return distance between, and radius of, the classes of (G, P, C)."""
-    centers, labels = kmeans(points, k, seed)
-    others = torch.cdist(points, centers)
-    others.scatter_(-1, labels[..., None], math.inf)
-    counts = F.one_hot(labels, k).sum(1)
-    others.masked_fill_(counts[:, None] == 0, math.inf)
-    nearest = others.amin(-1)
+def _effective_rank(values: Tensor) -> float:
+    """Return exp of the entropy of values' shares, NaN of zeros."""
+    total = values.sum()
+    if not total > 0:
+        return math.nan
+    shares = values / total + EPSILON
+    return math.exp(-(shares * shares.log()).sum().item())
+
+
+def _split(points: Tensor, count: int) -> list[Tensor]:
+    """Split points (P, C) into classes, by k-means of a fixed seed."""
+    from sklearn.cluster import KMeans  # slow, and other runs do without
+
+    found = KMeans(count, n_init=1, random_state=0).fit_predict(points.numpy())
+    labels = torch.from_numpy(found)
+    return [points[labels == label] for label in labels.unique()]
+
+
+def _distances(classes: Sequence[Tensor]) -> Tensor:
+    """Return points' distances to the nearest other class, or infinity."""
+    centers = torch.stack([members.mean(0) for members in classes])
+    distances = torch.cdist(torch.cat([*classes]), centers)
+    sizes = torch.tensor([len(members) for members in classes])
+    own = torch.arange(len(classes)).repeat_interleave(sizes)
+    return distances.scatter_(1, own[:, None], math.inf).amin(1)
+
+
+def _radius(sets: Sequence[Sequence[Tensor]]) -> float:
+    """Return the mean radius of the classes of all sets."""
     radii = [
         torch.linalg.svdvals(members - members.mean(0)).sum().item()
-        / math.sqrt(max(len(members) - 1, points.shape[-1]))
-        for of_set, of_labels in zip(points, labels, strict=True)
-        for members in (of_set[of_labels == i] for i in range(k))
+        / math.sqrt(max(len(members) - 1, members.shape[1]))
+        for classes in sets
+        for members in classes
         if len(members) > 1
     ]
-    # A set of equal patches has no other class.
-    inter = nearest[nearest.isfinite()].mean().item()
-    return inter, math.fsum(radii) / max(len(radii), 1)
+    return math.fsum(radii) / max(len(radii), 1)
 
 
 def _checked(name: str, values: Tensor, shape: str, least: int) -> Tensor:
-    """Return features in float64.
+    """Return features in float64 on the CPU.
 
     Raises:
         ValueError: They have another shape, are too few, or not finite.
     """
-    if values.ndim != shape.count(',') + 1:
+    if values.ndim != shape.count(',') + 1 or len(values) < least:
         raise ValueError(
-            f'{name}: features must have the shape {shape}, got '
+            f'{name}: needs features {shape} of at least {least} images, got '
             f'{tuple(values.shape)}'
-        )
-    if len(values) < least:
-        raise ValueError(
-            f'{name}: needs features of at least {least} images, got '
-            f'{len(values)}'
         )
     finite = values.isfinite().all(-1)
     if not finite.all():
@@ -345,4 +272,4 @@ def _checked(name: str, values: Tensor, shape: str, least: int) -> Tensor:
             'not finite (NaN or infinite): the network has diverged. Use an '
             'earlier checkpoint'
         )
-    return values.double()
+    return values.cpu().double()

@@ -279,7 +279,7 @@ def finetune(
             ``resume`` and ``cfg_options``.
 
     Raises:
-        TypeError: There is no such argument; names the nearest.
+        TypeError: The argument does not exist; the message names the nearest.
         ValueError, OSError: See :func:`write_detector` and :func:`train`.
         KeyboardInterrupt: It was stopped, after it was saved.
 

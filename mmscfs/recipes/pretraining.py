@@ -372,7 +372,7 @@ def pretrain(
         cfg_options (Mapping, optional): Other settings by dotted name.
 
     Raises:
-        TypeError: There is no such argument; names the nearest.
+        TypeError: The argument does not exist; the message names the nearest.
         ValueError, OSError: See :func:`write_pretraining` and
             :func:`train`.
         KeyboardInterrupt: It was stopped, after it was saved.

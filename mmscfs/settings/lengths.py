@@ -77,7 +77,7 @@ class Fit(NamedTuple):
         return int(found) if found.is_integer() else found
 
     def spread(self, milestones: list) -> list:
-        """Return where milestones come to lie: each in an epoch of its own.
+        """Return where milestones come to lie: each in another epoch.
 
         The first ones are left out if a short run has no room for all.
         """

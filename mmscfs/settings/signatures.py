@@ -63,7 +63,7 @@ class Source(NamedTuple):
 class Module(NamedTuple):
     """What a module defines; package and name of what it imports.
 
-    The package is '' for one of its own.
+    The package is '' for its own files.
     """
 
     definitions: dict[str, Definition]

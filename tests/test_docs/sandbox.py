@@ -99,6 +99,14 @@ class Sandbox:
             return arguments
 
         with pytest.MonkeyPatch.context() as patch:
+            # A reader's files are not here, or are here already.
+            patch.syspath_prepend(str(ROOT / 'tools'))
+            patch.setattr(
+                'command_paths.existing', lambda text, *_, **__: text
+            )
+            patch.setattr('command_line.existing', lambda text, *_: text)
+            patch.setattr('command_paths.run_or_file', Path)
+            patch.setattr('command_paths.new_config', str)
             patch.setattr(argparse.ArgumentParser, 'parse_args', parse_args)
             try:
                 self.call(command)

@@ -132,9 +132,11 @@ def test_a_config_of_ours_runs_as_it_is_read(path, monkeypatch):
     for loader in data_loaders(cfg):
         if loader.num_workers:
             assert loader.pop('timeout') == LOADER_SECONDS
-    if path.stem == 'folders_knn':
-        bank = cfg.test_cfg.bank_dataloader.dataset
-        assert bank.pop('data_root') == cfg.test_dataloader.dataset.data_root
+    split = dict(folders_knn='test', scfs_r50_boxes='val').get(path.stem)
+    if split:
+        bank = cfg[f'{split}_cfg'].bank_dataloader.dataset
+        root = cfg[f'{split}_dataloader'].dataset.data_root
+        assert bank.pop('data_root') == root
     assert cfg.to_dict() == before
 
 

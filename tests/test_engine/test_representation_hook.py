@@ -6,20 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.runner import Runner
-from toy_runs import in_processes
+from toy_runs import in_processes, teacher_outputs
 
-from mmscfs.datasets.samplers import SampleKey
 from mmscfs.engine.hooks import RepresentationHook
-from mmscfs.engine.hooks.representation_hook import (
-    measure,
-    sample_views,
-    spread_patches,
-)
+from mmscfs.engine.hooks.representation_hook import patches_of
 from mmscfs.engine.resume import SafeCheckpointHook
 from mmscfs.evaluation import alpha_req, dse_terms, lidar, rankme
-
-MEAN = torch.tensor([123.675, 116.28, 103.53])
-STD = torch.tensor([58.395, 57.12, 57.375])
 
 
 @pytest.fixture
@@ -54,36 +46,20 @@ def logged(runner):
 
 
 def figures_by_hand(runner):
-    """What the teacher makes of the crops of seed 2023."""
-    backbone = runner.model.eval().teacher.backbone
-    dataset = runner.train_dataloader.dataset
-    load, crop = dataset.pipeline.transforms[:2]
-    crop.num_local = 0
-    views = []
-    for place in range(16):
-        for draw in (0, 2):
-            info = dataset.get_data_info(place)
-            info['sample_idx'] = SampleKey(place, 2023, draw)
-            views += crop(load(info))['img'][: 2 if draw == 0 else 1]
-    x = torch.stack(views).float()[:, [2, 1, 0]]  # to RGB
-    x = ((x.movedim(1, -1) - MEAN) / STD).movedim(-1, 1)
+    """The figures of three views of sixteen images, by the log's names."""
     found = {}
-    with torch.no_grad():
-        for layer, maps in zip((2, 3, 4), backbone(x), strict=True):
-            pooled = maps.double().mean((2, 3))
-            for name, value in dict(
-                rankme=rankme(pooled),
-                alpha=alpha_req(pooled),
-                lidar=lidar(pooled.view(16, 3, -1)),
-            ).items():
-                found[f'representation/{name}_layer{layer}'] = value
-            if layer == 2:  # the others are smaller than 3 x 3
-                patches = maps[::3].flatten(2).mT
-                terms = dse_terms(F.normalize(patches, dim=-1), seed=2023)
-                for name, value in terms._asdict().items():
-                    found[f'representation/dse_{name}_layer2'] = value
-                found['representation/dse_layer2'] = terms.dse
-    return found
+    for i, maps in enumerate(teacher_outputs(runner, 16, 3), 2):
+        pooled = maps.double().mean((2, 3))
+        found[f'rankme_layer{i}'] = rankme(pooled)
+        found[f'alpha_layer{i}'] = alpha_req(pooled)
+        found[f'lidar_layer{i}'] = lidar(pooled.view(16, 3, -1))
+        if i == 2:  # the others are smaller than 3 x 3
+            patches = F.normalize(maps[::3].flatten(2).mT, dim=-1)
+            terms = dse_terms(patches)
+            found['dse_layer2'] = terms.dse
+            for name, value in terms._asdict().items():
+                found[f'dse_{name}_layer2'] = value
+    return {f'representation/{name}': v for name, v in found.items()}
 
 
 def test_figures_are_those_of_the_teacher(tiny_run):
@@ -95,11 +71,13 @@ def test_figures_are_those_of_the_teacher(tiny_run):
     assert lines[0] != pytest.approx(expected, rel=1e-3)
 
 
-def test_the_training_is_as_without_it(tiny_run, tmp_path):
+def test_the_training_is_as_without_figures(tiny_run, tmp_path):
+    tiny_run.default_hooks.view_recall = dict(type='ViewRecallHook')
     states = []
     for hooked in (True, False):
         if not hooked:
-            del tiny_run.default_hooks['representation']
+            for name in ('representation', 'view_recall'):
+                del tiny_run.default_hooks[name]
         train(tiny_run, work_dir=str(tmp_path / str(hooked)))
         path = tmp_path / str(hooked) / 'epoch_2.pth'
         states.append(torch.load(path, weights_only=True))
@@ -138,7 +116,7 @@ def test_save_best_keeps_the_best_and_resumes_to_the_bit(tiny_run, tmp_path):
         load_from=str(start),
         resume=True,
     )
-    assert {*logged(resumed)} == {1, 2, 3}
+    assert [*logged(resumed)] == [2, 3]
     for key, value in runner.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[key]), key
 
@@ -148,15 +126,20 @@ def test_runs_without_epochs_measure_by_iterations(tiny_run):
         del tiny_run.default_hooks[hook]
     tiny_run.train_cfg = dict(type='IterBasedTrainLoop', max_iters=5)
     tiny_run.default_hooks.representation.iter_interval = 2
+    name = 'representation/lidar_layer4'
     tiny_run.default_hooks.checkpoint.update(
-        by_epoch=False,
-        save_best='representation/lidar_layer4',
-        rule='greater',
+        by_epoch=False, save_best=name, rule='greater'
     )
     runner = train(tiny_run)
-    assert [*logged(runner)] == [0, 2, 4, 5]
-    (best,) = Path(runner.work_dir).glob('best_*.pth')
-    assert int(best.stem.rpartition('_')[2]) in (2, 4, 5)
+    scores = {step: line[name] for step, line in logged(runner).items()}
+    assert [*scores] == [0, 2, 4, 5]
+    del scores[0]
+    (path,) = Path(runner.work_dir).glob('best_*.pth')
+    best = max(scores, key=scores.get)
+    assert path.name.endswith(f'lidar_layer4_iter_{best}.pth')
+    meta = torch.load(path, weights_only=True)['meta']
+    assert meta['iter'] == best
+    assert runner.iter == 5
 
 
 @pytest.mark.parametrize(
@@ -169,19 +152,30 @@ def test_runs_without_epochs_measure_by_iterations(tiny_run):
         ),
         (
             {'train_dataloader.dataset.indices': 7},
-            'at least 8 images .* got 7: the data set has 7, num_images is 20',
+            'at least 8 images that can be read, got 7 of 7',
+        ),
+        (
+            {'default_hooks.representation.num_images': 7},
+            'RepresentationHook: num_images=7 must be a whole number >= 8',
+        ),
+        (
+            {'default_hooks.representation.num_views': 1},
+            'at least two views of an image, got 1',
         ),
     ],
 )
-def test_wrong_runs_are_refused(tiny_run, changes, message):
+def test_wrong_runs_are_refused_before_the_first_step(
+    tiny_run, changes, message
+):
     tiny_run.default_hooks.checkpoint.rule = 'greater'
     with pytest.raises(ValueError, match=message):
         train(tiny_run, **changes)
+    assert not [*Path(tiny_run.work_dir).glob('epoch_*.pth')]
 
 
 def test_best_figures_need_the_hook_and_no_validation(tiny_run):
     best = dict(save_best='representation/lidar_layer4', rule='greater')
-    # Scores of a validation are not theirs.
+    # Scores of a validation are not theirs: it would fail without a runner.
     SafeCheckpointHook(**best).after_val_epoch(None, {'knn/top1': 5.0})
     tiny_run.default_hooks.checkpoint.update(best)
     del tiny_run.default_hooks['representation']
@@ -189,70 +183,38 @@ def test_best_figures_need_the_hook_and_no_validation(tiny_run):
         train(tiny_run)
 
 
-def test_diverged_networks_are_named(tiny_run):
+def test_patches_are_spread_over_maps_and_tokens():
+    maps = torch.arange(2 * 5 * 14 * 7.0).view(2, 5, 14, 7)
+    tokens = maps.view(2, 5, 98).mT
+    for output in (maps, tokens):
+        assert torch.equal(patches_of(output), tokens[:, ::2])
+    few = torch.randn(2, 5, 2, 3)
+    assert torch.equal(patches_of(few), few.view(2, 5, 6).mT)
+    assert torch.equal(patches_of(few[..., 0, 0]), few[:, None, :, 0, 0])
+
+
+def test_all_processes_learn_what_the_main_one_finds(tiny_run, tmp_path):
     runner = Runner.from_cfg(tiny_run)
-    views = sample_views(runner.train_dataloader.dataset, 8, 2)
-    runner.model.teacher.backbone.layer4[0].bn1.weight.data.fill_(torch.nan)
-    with pytest.raises(ValueError, match='^layer4: rankme: 16 of 16 features'):
-        measure(runner.model, views)
 
+    class Judge(SafeCheckpointHook):
+        def after_figures(self, runner, figures, has_begun):
+            self.seen = figures, has_begun
 
-@pytest.mark.parametrize(
-    ('settings', 'message'),
-    [
-        (dict(interval=0), 'interval=0 must be a whole number >= 1'),
-        (dict(iter_interval=1.5), 'iter_interval=1.5 must be'),
-        (dict(num_images=7), 'num_images=7 must be a whole number >= 8'),
-        (dict(num_views=1), 'num_views=1 must be a whole number >= 2'),
-    ],
-)
-def test_settings_are_checked(settings, message):
-    with pytest.raises(ValueError, match=f'RepresentationHook: {message}'):
-        RepresentationHook(**settings)
-
-
-@pytest.mark.parametrize(
-    ('shape', 'places'),
-    [
-        ((2, 5, 14, 3), [(0, 0), (2, 1), (12, 2)]),  # rows, columns
-        ((2, 5, 2, 2), [(0, 0), (0, 1), (1, 0), (1, 1)]),
-    ],
-)
-def test_patches_are_spread_over_maps(shape, places):
-    maps = torch.randn(shape)
-    patches = spread_patches(maps)
-    assert patches.shape == (2, min(shape[2], 7) * min(shape[3], 7), 5)
-    for row, column in places:
-        patch = maps[:, :, row, column]
-        assert (patches == patch[:, None]).all(-1).any(-1).all()
-
-
-def test_patches_of_tokens_and_vectors():
-    tokens = torch.arange(2 * 98 * 3.0).view(2, 98, 3)
-    assert torch.equal(spread_patches(tokens), tokens[:, ::2])
-    assert spread_patches(torch.ones(2, 3)).shape == (2, 0, 3)
-
-
-def test_processes_share_the_images(tiny_run, tmp_path):
-    runner = Runner.from_cfg(tiny_run)
-    model, dataset = runner.model, runner.train_dataloader.dataset
-
-    def figures(images=15, broken=False):
-        views = sample_views(dataset, images, 3)
-        bias = model.teacher.backbone.layer4[0].bn1.bias
-        bias.data.fill_(torch.nan if broken else 0)
+    def look(broken):
+        judge = Judge()
+        runner._hooks = [judge]
+        weight = runner.model.teacher.backbone.layer4[0].bn1.weight
+        weight.data.fill_(torch.nan if broken else 1)
         try:
-            return [len(views), measure(model, views)]
+            RepresentationHook(num_images=8).look(runner, 4, 1)
         except ValueError as error:
-            return [len(views), str(error)]
+            return str(error)
+        return judge.seen
 
-    alone = figures()
-    one, other = in_processes(figures, 2, tmp_path)
-    assert (alone[0], one[0], other[0]) == (15, 8, 7)
-    assert one[1] == other[1]
-    for layer, values in alone[1].items():
-        assert one[1][layer] == pytest.approx(values, rel=1e-4)
-    # Both say what only one has seen.
-    one, other = in_processes(figures, 2, tmp_path, 15, True)
-    assert one[1] == other[1]
-    assert 'has diverged' in one[1]
+    one, other = in_processes(look, 2, tmp_path, False)
+    assert one == other
+    assert 'representation/lidar_layer4' in one[0]
+    assert one[1] is True
+    one, other = in_processes(look, 2, tmp_path, True)
+    assert one == other
+    assert one.startswith('layer4: rankme: 32 of 32 features are not finite')

@@ -131,6 +131,7 @@ def tiny_config(scfs_cfg, tmp_path):
     """A recipe with a tiny network, and options for tiny views."""
     cfg = Config.fromfile(RECIPE)
     cfg.model = scfs_cfg
+    cfg.train_dataloader.dataset.pipeline[1].global_size = 64
     path = tmp_path / 'tiny.py'
     cfg.dump(path)
     return [
@@ -159,17 +160,16 @@ def test_benchmark_as_json(load, tiny_config, capsys):
 
 
 def test_figures_are_timed_beside_the_step(load, tiny_config, capsys):
-    options = ['--num-images', '16', '--num-views', '2', '--timed-images', '2']
-    options += ['--epoch-images', '100', '--interval', '1']
-    assert load('figures').main([*tiny_config, *options]) == 0
-    words = capsys.readouterr().out.split()
-    steps = float(words[words.index('steps:') - 1])
-    share = float(words[words.index('%') - 1])
-    assert steps > 0
-    # 50 steps of two images in an epoch.
-    assert share == pytest.approx(2 * steps, rel=0.5, abs=0.2)
-    rows = (' step of 2 images', 'figures of all layers', 'views, once a run')
-    assert all(row in ' '.join(words) for row in rows)
+    options = ['--no-textbook', '--figures', '8']
+    assert load('step').main([*tiny_config, *options]) == 0
+    line = ' '.join(capsys.readouterr().out.split()).split('figures of 8 ')[1]
+    total, parts = line.split('as long as ')[1].split(' steps: ')
+    shares = dict(part.rsplit(' ', 1) for part in parts.split(', '))
+    names = ['views and features', 'RankMe', 'alpha-ReQ', 'LiDAR', 'DSE']
+    assert [*shares] == names
+    assert sum(map(float, shares.values())) == pytest.approx(
+        float(total), abs=0.03
+    )
 
 
 def test_profile_finds_every_part(load, tiny_config, capsys):

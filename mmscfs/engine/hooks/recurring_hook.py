@@ -1,11 +1,30 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""What looks at some training images now and then."""
+
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, ClassVar
 
+import torch
+from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
+from mmengine.model import BaseModel
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import Tensor
+
+from mmscfs.datasets.samplers import SampleKey
+from mmscfs.datasets.subsets import draw
+from mmscfs.datasets.transforms.loading import UnreadableImageError
+from mmscfs.visualization import evaluating
+from mmscfs.visualization.views import find_multi_crop
+
+from ..loops.features import choose_backbone, named_outputs, normalize
+from ..resume.random_states import kept_random_states
 
 EARLY = 100  # iterations: the early look at a run without epochs
+SEED = 2023  # of the views: the same at every look
+BATCH = 64  # views
 
 
 class RecurringHook(Hook, ABC):
@@ -72,3 +91,70 @@ class RecurringHook(Hook, ABC):
             or self.is_last_train_iter(runner)
         ):
             self.look(runner, runner.iter + 1, runner.epoch)
+
+    def log(
+        self, runner: Runner, figures: dict[str, float], step: int, epoch: int
+    ) -> None:
+        """Log figures as of an epoch, or of an iteration without epochs."""
+        is_by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        at = epoch if is_by_epoch else step
+        runner.visualizer.add_scalars(figures, step=at)
+
+
+@torch.no_grad()
+def view_outputs(
+    model: BaseModel,
+    dataset: BaseDataset,
+    num_images: int,
+    num_views: int,
+    network: str | None = None,
+) -> Iterator[dict[str, Tensor]]:
+    """Yield what a backbone makes of views of some images, a few at a time.
+
+    The images are drawn, the same ones always. Their views are global
+    ones of its MultiCrop, always the same. An image that cannot be read is
+    left out: the training names it. The network runs in eval mode, and random
+    states stay as they were.
+
+    Args:
+        model (BaseModel): Has a ``backbone`` and a ``data_preprocessor``.
+        dataset (BaseDataset): Of a pre-training.
+        num_images (int): Images at most.
+        num_views (int): Views of each.
+        network (str, optional): "teacher", "student", or None: the teacher
+            where there is one. Defaults to None.
+
+    Yields:
+        dict[str, Tensor]: By layer, the outputs for all views of an image,
+        then those of the next: (M * num_views, ...).
+
+    Raises:
+        ValueError: The pipeline has no MultiCrop.
+    """
+    found = find_multi_crop(dataset)
+    if found is None:
+        raise ValueError(
+            'ViewRecallHook and RepresentationHook need a MultiCrop in '
+            'train_dataloader.dataset.pipeline: remove these hooks from '
+            'default_hooks, or name the config of a pre-training by several '
+            'views'
+        )
+    load, crop = found
+    crop.num_local = 0
+    backbone = choose_backbone(model, network)
+    places = draw(range(len(dataset)), num_images, SEED)
+    count = max(1, BATCH // num_views)
+    with kept_random_states(), evaluating(backbone):
+        for start in range(0, len(places), count):
+            views: list[Tensor] = []
+            for place in places[start : start + count]:
+                with suppress(UnreadableImageError):
+                    results = load(dict(dataset.get_data_info(place)))
+                    drawn: list[Tensor] = []
+                    for number in range(-(-num_views // 2)):  # two in each
+                        key = SampleKey(place, SEED, number)
+                        drawn += crop(dict(results, sample_idx=key))['img']
+                    views += drawn[:num_views]
+            if not views:
+                continue
+            yield named_outputs(backbone, normalize(model, views))

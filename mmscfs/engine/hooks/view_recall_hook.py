@@ -1,26 +1,15 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from collections.abc import Sequence
-
 import torch
-from mmengine.dataset import BaseDataset
 from mmengine.dist import master_only
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
-from torch import Tensor
 
-from mmscfs.datasets.samplers import SampleKey
-from mmscfs.datasets.transforms.loading import UnreadableImageError
 from mmscfs.evaluation import view_retrieval
-from mmscfs.visualization import evaluating, spread
-from mmscfs.visualization.views import find_multi_crop
 
-from ..loops.features import choose_backbone, normalize, pool
-from ..resume.random_states import kept_random_states
+from ..loops.features import pool
 from ..runner_access import unwrapped_model
-from .recurring_hook import RecurringHook
+from .recurring_hook import RecurringHook, view_outputs
 
-SEED = 2023  # of the crops: the same at every measurement
-BATCH = 32
 KS = (1, 5)
 
 
@@ -68,20 +57,15 @@ class ViewRecallHook(RecurringHook):
     def look(self, runner: Runner, step: int, epoch: int) -> None:
         """Measure and log, as of an epoch, or of an iteration without them."""
         model = unwrapped_model(runner)
-        backbone = choose_backbone(model, None)
         dataset = runner.train_dataloader.dataset
-        places = spread(len(dataset), self.num_images)
-        features = []
-        with kept_random_states(), evaluating(backbone), torch.no_grad():
-            for start in range(0, len(places), BATCH):
-                pairs = view_pairs(dataset, places[start : start + BATCH])
-                outputs = backbone(normalize(model, pairs))
-                if not isinstance(outputs, Tensor):
-                    outputs = outputs[-1]
-                features.append(pool(outputs).float().unflatten(0, (2, -1)))
-        first, second = torch.cat(features, 1)
-        if len(first) < max(KS):
+        features = [
+            pool([*outputs.values()][-1]).float().unflatten(0, (-1, 2))
+            for outputs in view_outputs(model, dataset, self.num_images, 2)
+        ]
+        images = sum(map(len, features))
+        if images < max(KS):
             return  # too few to rank
+        first, second = torch.cat(features).unbind(1)
         ways = (
             view_retrieval(first, second, KS),
             view_retrieval(second, first, KS),
@@ -89,42 +73,12 @@ class ViewRecallHook(RecurringHook):
         figures = {
             f'view_recall/top{k}': sum(way[k] for way in ways) / 2 for k in KS
         }
-        is_by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-        at = epoch if is_by_epoch else step
-        runner.visualizer.add_scalars(figures, step=at)
+        self.log(runner, figures, step, epoch)
         runner.logger.info(
-            f'View recall of {len(first)} images: '
+            f'View recall of {images} images: '
             + ', '.join(
                 f'top-{k} {figures[f"view_recall/top{k}"]:.1f} % (chance '
-                f'{100 * k / len(first):.1f})'
+                f'{100 * k / images:.1f})'
                 for k in KS
             )
         )
-
-
-def view_pairs(dataset: BaseDataset, places: Sequence[int]) -> Tensor:
-    """Return two global views of some images, uint8 (2 M, 3, S, S).
-
-    All first ones, then all second ones. Images that cannot be read are left
-    out.
-
-    Raises:
-        ValueError: The pipeline has no MultiCrop.
-    """
-    found = find_multi_crop(dataset)
-    if found is None:
-        raise ValueError(
-            'ViewRecallHook needs a MultiCrop in the pipeline of '
-            'train_dataloader.dataset: remove the hook from default_hooks'
-        )
-    load, crop = found
-    crop.num_local = 0
-    views = []
-    for place in places:
-        info = dict(dataset.get_data_info(place))
-        info['sample_idx'] = SampleKey(place, SEED)
-        try:
-            views.append(torch.stack(crop(load(info))['img']))
-        except UnreadableImageError:
-            continue  # the training names it
-    return torch.stack(views, 1).flatten(0, 1)

@@ -4,12 +4,12 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import torch
 from mmengine.dataset import ConcatDataset, DefaultSampler, pseudo_collate
 from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader, Subset
 
 from mmscfs.datasets.checks.common import leaf_datasets, short
+from mmscfs.datasets.subsets import draw
 
 SEED = 0  # of the choice of images
 
@@ -78,9 +78,7 @@ def load_box_data(
         paths.append({info['img_path'] for info in infos})
         # At even distances, they could all be of one class: data sets list
         # classes in turn.
-        generator = torch.Generator().manual_seed(SEED)
-        chosen = torch.randperm(len(data), generator=generator)[:num_images]
-        images = Subset(data, sorted(chosen.tolist()))
+        images = Subset(data, draw(range(len(data)), num_images, SEED))
         in_order = DataLoader(
             images,
             batch_size=loader.get('batch_size', 1),

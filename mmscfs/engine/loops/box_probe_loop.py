@@ -52,12 +52,12 @@ class BoxProbe:
     bank, each of the queries gets a class; and, with background boxes of the
     same sizes elsewhere in the images, it is told whether it holds an object.
     With masks, patches in the bank predict the pixels of the queries (see
-    :mod:`mmscfs.evaluation.boxes`). Every backbone gets the same boxes,
+    ``mmscfs.evaluation.boxes``). Every backbone gets the same boxes,
     background and patches.
 
     Args:
         model (BaseModel): Has a ``backbone`` and a ``data_preprocessor``.
-        queries (Mapping): Config of a loader, see :func:`load_box_data`.
+        queries (Mapping): Config of a loader, see ``load_box_data``.
         bank (Mapping): The same.
         layers (str | Sequence[str]): "last", "all", or names. Defaults to
             "all".
@@ -73,7 +73,7 @@ class BoxProbe:
     Raises:
         ValueError: ``k`` exceeds the boxes of the bank, ``layers`` or
             ``network`` is not there, a layer is not a map, or see
-            :func:`load_box_data`.
+            ``load_box_data``.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from mmengine.dist import (
     is_main_process,
 )
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
 from mmscfs.checkpoint import (
@@ -109,7 +109,7 @@ class SafeCheckpointHook(CheckpointHook):
     @property
     def wants_figures(self) -> bool:
         """Whether ``save_best`` names figures of RepresentationHook."""
-        return bool(self.save_best) and all(
+        return bool(self.save_best) and any(
             name.startswith(FIGURES) for name in self.key_indicators
         )
 
@@ -148,9 +148,10 @@ class SafeCheckpointHook(CheckpointHook):
         self, runner: Runner, metrics: dict[str, float]
     ) -> None:
         """Save the best one."""
+        if self.wants_figures and not {*self.key_indicators} & metrics.keys():
+            return  # scores of a validation
         last = self.last_ckpt
-        are_figures = any(name.startswith(FIGURES) for name in metrics)
-        if self.save_best and are_figures == self.wants_figures:
+        if self.save_best:
             with self._undone_if_it_fails(runner):
                 if not self.by_epoch and not window_is_closed(runner):
                     # Else mmengine would save the run here once more, without
@@ -158,6 +159,36 @@ class SafeCheckpointHook(CheckpointHook):
                     self.last_ckpt = None
                 super().after_val_epoch(runner, metrics)
             self.last_ckpt = self.last_ckpt or last
+
+    def after_figures(
+        self, runner: Runner, figures: dict[str, float], has_begun: bool
+    ) -> None:
+        """Save the best one by figures of RepresentationHook, if wanted.
+
+        For hooks that run after an epoch, or after an iteration of a run
+        without epochs. The first weights do not count.
+
+        Raises:
+            ValueError: ``save_best`` names a figure that was not measured.
+        """
+        if not self.wants_figures:
+            return
+        if unknown := {*self.key_indicators} - figures.keys():
+            raise ValueError(
+                f'default_hooks.checkpoint.save_best={self.save_best!r}: '
+                f'{", ".join(sorted(unknown))} is not measured; choose from '
+                f'{", ".join(figures)}'
+            )
+        if has_begun:
+            # mmengine counts an epoch after these hooks, before validation.
+            loop = runner.train_loop
+            by_epoch = isinstance(loop, EpochBasedTrainLoop)
+            counter = '_epoch' if by_epoch else '_iter'
+            vars(loop)[counter] += 1
+            try:
+                self.after_val_epoch(runner, figures)
+            finally:
+                vars(loop)[counter] -= 1
 
     def after_train(self, runner: Runner) -> None:
         """Let no run end as if it were saved.

@@ -72,7 +72,6 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         if self._iter and not self._begun:
             states = saved_states(self.runner) or states
         self._begun = True
-        self._between = states  # of what is saved before the first batch
         self._call_before_epoch()
         self.runner.model.train()
         batches = self._load_rest()
