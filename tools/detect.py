@@ -116,8 +116,8 @@ def list_images(args: argparse.Namespace) -> dict[str, Path]:
             )
         names, ignored = image_files.find_images(source, endings)
         text = (
-            f'{len(names) or "no"} images in {source!r}{ignored}. A file that '
-            'is named itself is read whatever its ending'
+            f'{len(names) or "no"} images in {source!r}{ignored}. To read a '
+            'file of another ending, name the file itself'
         )
         if not names:
             raise FileNotFoundError(text)

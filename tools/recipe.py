@@ -303,10 +303,10 @@ def detector(args: argparse.Namespace) -> None:
             f'{values["train"].name}. Name a file with --val where images '
             'of one scene must stay together.'
         )
-    steps = values['steps']
+    steps, seen = values['steps'], values['seen']
     rows = {
         'length': f'{steps:,} steps of {values["total"]} images, '
-        f'{values["seen"]:,} epochs',
+        f'{seen:,} epoch{"s" * (seen != 1)}',
         'images': f'{values["shape"][1]} px on the shorter side',
     }
     print_rows(rows, cfg, steps, values['memory'], machine)

@@ -61,7 +61,7 @@ def test_new_images(folder):
     for name in ('torn.jpg', 'empty.png'):
         assert done.stderr.count(f'skipped: cannot read image new/{name}') == 1
     assert f'2 images, 2 skipped: {len(results)} objects' in done.stdout
-    assert "4 images in 'new'; ignored 1 file (1 .txt). A file that is" in (
+    assert "4 images in 'new'; ignored 1 file (1 .txt). To read a" in (
         done.stderr
     )
     assert 'dataloader' not in done.stderr  # has no such setting here
@@ -184,7 +184,7 @@ def test_pictures_of_one_name(folder):
     [
         ([CONFIG, 'det.pth', 'none'], "no folder 'none'"),
         ([CONFIG, 'none.pth', 'new'], "no checkpoint 'none.pth'"),
-        ([CONFIG, 'det.pth', 'void'], "no images in 'void'. A file"),
+        ([CONFIG, 'det.pth', 'void'], "no images in 'void'. To read"),
         (['none.py', 'det.pth', 'new'], 'none.py'),
         ([ROOT / 'configs/scfs_r50.py', 'det.pth', 'new'], 'of a detector'),
         ([CONFIG, 'det.pth', 'new', '--min-score', '30'], 'from 0 to 1'),
