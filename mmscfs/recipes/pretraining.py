@@ -27,6 +27,7 @@ from mmpretrain.registry import DATASETS, MODELS
 from mmscfs.checkpoint import (
     check_writable,
     read_checkpoint,
+    restore_histories,
     write_atomically,
 )
 from mmscfs.datasets.checks import check_data
@@ -298,10 +299,10 @@ def train(
         saved = choose_checkpoint(cfg)
         if saved and (finished := describe_finished(cfg, saved)):
             print(finished)
-            hub = read_checkpoint(cfg.load_from)['message_hub']
-            values, done = last_values(hub['log_scalars']), saved.iteration
-            path = Path(cfg.load_from)
-            return Run(config, Path(cfg.work_dir), path, done, 0, values)
+            path, done = Path(cfg.load_from), saved.iteration
+            hub = restore_histories(read_checkpoint(path)['message_hub'])
+            figures = last_values(hub['log_scalars'])
+            return Run(config, Path(cfg.work_dir), path, done, 0, figures)
         check_data(cfg)
         lock_work_dir(cfg.work_dir)
     except (ValueError, OSError):
