@@ -60,6 +60,7 @@ def call(script, *words, cwd=ROOT, **environment):
         patch.chdir(cwd)
         patch.syspath_prepend(str(path.parent))
         patch.setattr(sys, 'argv', [str(script), *map(str, words)])
+        patch.setattr(sys, 'excepthook', sys.excepthook)  # a command sets it
         try:
             runpy.run_path(str(path), run_name='__main__')
         except SystemExit as end:

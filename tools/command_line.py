@@ -62,8 +62,23 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(words, namespace)
 
 
+def say_stopped(kind: type, error: BaseException, trace: Any) -> None:
+    """Print one line for Ctrl-C, else the traceback: ``sys.excepthook``.
+
+    Python ends the process by the signal, which a shell shows as 130.
+    """
+    if issubclass(kind, KeyboardInterrupt):
+        print('stopped', file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 def make_parser(description: str, examples: str) -> argparse.ArgumentParser:
-    """Return a parser whose help keeps the lines of its texts."""
+    """Return the parser of a command that Ctrl-C ends with one line.
+
+    Its help keeps the lines of its texts.
+    """
+    sys.excepthook = say_stopped
     return Parser(
         description=description,
         epilog=examples,

@@ -216,11 +216,13 @@ def print_rows(
         seconds = time_step(cfg, TRIED)
         minutes = seconds * steps / 60
         took = (
-            f'{minutes:.0f} minutes'
+            'less than 2 minutes'
+            if minutes < 2
+            else f'about {minutes:.0f} minutes'
             if minutes < 90
-            else f'{minutes / 60:.1f} hours'
+            else f'about {minutes / 60:.1f} hours'
         )
-        took = f'about {took}: {TRIED} steps took {seconds:.2f} s each'
+        took += f': {TRIED} steps took {seconds:.2f} s each'
     rows = rows | {
         'memory': f'about {memory / GIB:.1f} GiB of '
         f'{machine.memory / GIB:.1f} GiB for each process',
@@ -301,10 +303,10 @@ def detector(args: argparse.Namespace) -> None:
             f'{values["train"].name}. Name a file with --val where images '
             'of one scene must stay together.'
         )
-    steps = values['steps']
+    steps, seen = values['steps'], values['seen']
     rows = {
         'length': f'{steps:,} steps of {values["total"]} images, '
-        f'{values["seen"]:,} epochs',
+        f'{seen:,} epoch{"s" * (seen != 1)}',
         'images': f'{values["shape"][1]} px on the shorter side',
     }
     print_rows(rows, cfg, steps, values['memory'], machine)

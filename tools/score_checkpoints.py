@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
         'run', type=Path, metavar='RUN', help='work directory of the run'
     )
     for name, default, least, text in (
-        ('number', 256, 8, 'images at most, evenly spread'),
+        ('number', 256, 8, 'images at most, drawn with one seed'),
         ('views', 4, 2, 'global views of each image'),
     ):
         parser.add_argument(
@@ -118,7 +118,7 @@ def find_checkpoints(run: Path, cfg) -> list[Path]:
     """Return a run's checkpoints, a best one only if it is the only copy.
 
     Raises:
-        ValueError: There are none.
+        ValueError: The folder has no checkpoint.
     """
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     folders = [run]

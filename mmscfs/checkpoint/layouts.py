@@ -190,7 +190,7 @@ def _flat_state(checkpoint: Any) -> dict[str, Tensor]:
     """Return the tensors by name, without wrappers around model and names.
 
     Raises:
-        ValueError: There are none.
+        ValueError: It has no tensors.
     """
     if not isinstance(checkpoint, Mapping):
         raise ValueError(

@@ -16,11 +16,12 @@ from typing import NamedTuple
 import torch
 from mmengine.config import Config
 
-from mmscfs.datasets.image_files import ImageFiles
+from mmscfs.datasets.image_files import find_images
+from mmscfs.datasets.subsets import draw
 from mmscfs.datasets.transforms.headers import read_header, tiff_layout
 
 GIB = 2**30
-LOOKED_AT = 20_000  # files whose headers are read, spread over more
+LOOKED_AT = 20_000  # files whose headers are read, drawn from more
 # Bytes that hold a header: of most files, of those with a preview in it.
 HEADERS = (2**13, 2**18)
 # Of JPEG 2000, whose headers are not read.
@@ -86,8 +87,8 @@ class Machine(NamedTuple):
 def look_at_images(folder: str | Path) -> Images:
     """Count a folder's images by their headers.
 
-    Of more than 20,000 files it opens so many, and counts the others as
-    images.
+    Of more than 20,000 files it opens so many, drawn with one seed, and
+    counts the others as images.
 
     Raises:
         FileNotFoundError: The folder does not exist, or has no image.
@@ -98,15 +99,19 @@ def look_at_images(folder: str | Path) -> Images:
         raise FileNotFoundError(
             f'no folder {str(path)!r}: name the folder of your images'
         )
-    files = ImageFiles(data_root=str(path))
-    places = range(0, len(files), -(-len(files) // LOOKED_AT))
-    paths = [files.get_data_info(i)['img_path'] for i in places]
+    names, ignored = find_images(str(path))
+    if not names:
+        raise FileNotFoundError(
+            f'no image in {str(path)!r}{ignored}: name the folder of your '
+            'images'
+        )
+    paths = [path / name for name in draw(names, LOOKED_AT, seed=0)]
     # Eight, which wait for the disk; Pillow warns of damaged files.
     with ThreadPool(8) as pool, warnings.catch_warnings():
         warnings.simplefilter('ignore')
         found = pool.map(read_side, paths, chunksize=64)
     damaged = found.count(None)
-    total = len(files) - damaged
+    total = len(names) - damaged
     if total < FROM[0]:
         raise ValueError(
             f'{str(path)!r} has {total} images'
@@ -124,7 +129,7 @@ def look_at_images(folder: str | Path) -> Images:
     return Images(path, total, int(median(sides)), damaged)
 
 
-def read_side(path: str) -> int | None:
+def read_side(path: Path) -> int | None:
     """Return an image's shorter side by its header, px.
 
     0 for JPEG 2000, whose header is not read; None for what is damaged.

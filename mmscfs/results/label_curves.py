@@ -44,7 +44,7 @@ def interval(values: Sequence[float]) -> Interval:
     """Return the mean and its confidence interval of 95 %.
 
     Raises:
-        ValueError: There are no values.
+        ValueError: ``values`` is empty.
 
     Example:
         >>> interval([10.0, 12.0, 14.0]).half  # 4.3027 * 2 / sqrt(3)

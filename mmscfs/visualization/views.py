@@ -139,8 +139,10 @@ def load_readable(
 def spread(total: int, count: int) -> list[int]:
     """Return places of ``count`` of ``total`` images, evenly spread.
 
-    One more than an even step where there is room: images often follow each
-    other by class in turn.
+    For pictures: the images of a figure are drawn (see
+    :mod:`mmscfs.datasets.subsets`), as even distances may favor a class. One
+    more than an even step where there is room: images often follow each other
+    by class in turn.
     """
     count = min(total, count)
     step = total // max(count, 1) + 1

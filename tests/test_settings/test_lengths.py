@@ -62,7 +62,7 @@ def times(cfg):
             6,
             [dict(begin=0, end=500), dict(begin=0, end=6, milestones=[4, 5])],
         ),
-        # Each decay of the rate in an epoch of its own, while there is room.
+        # Each milestone in another epoch; a run too short drops the first.
         *(
             (
                 RCNN,

@@ -14,6 +14,8 @@ from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
 from torch.testing import assert_close
 
+from mmscfs.engine.hooks import representation_hook
+
 RECIPE = ROOT / 'configs/scfs_r50.py'
 LOADER = ['--images', '2', '--rounds', '1', '--local', '1']
 
@@ -160,6 +162,8 @@ def test_benchmark_as_json(load, tiny_config, capsys):
 
 
 def test_figures_are_timed_beside_the_step(load, tiny_config, capsys):
+    least = representation_hook.LEAST_IMAGES
+    assert least == load('step').LEAST_IMAGES == 8
     options = ['--no-textbook', '--figures', '8']
     assert load('step').main([*tiny_config, *options]) == 0
     line = ' '.join(capsys.readouterr().out.split()).split('figures of 8 ')[1]
@@ -197,7 +201,9 @@ def test_profile_finds_every_part(load, tiny_config, capsys):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (['--batch', '1'], 'not a whole number from 2'),
+        (['--batch', '1'], '--batch: 1 must be a whole number >= 2'),
+        (['--figures', '1'], '--figures 1: the figures need 8 images or more'),
+        (['--figures', '7'], '--figures 7: the figures need 8 images or more'),
         (['--num-local', '0'], 'needs local views'),
         (['--config', 'no.py'], 'no file no.py'),
     ],

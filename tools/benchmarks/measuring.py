@@ -5,37 +5,20 @@ import argparse
 import ctypes
 import gc
 import statistics
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from command_line import add_cfg_options, at_least, make_parser
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+__all__ = ['add_cfg_options', 'at_least', 'make_parser']  # for the commands
 MIB = 2**20
-
-
-def count(low: int) -> Callable[[str], int]:
-    """Return an argparse type: a whole number from ``low`` on."""
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < low:
-            raise argparse.ArgumentTypeError(
-                f'{text!r} is not a whole number from {low}'
-            )
-        return int(text)
-
-    return parse
-
-
-def make_parser(description: str, examples: str) -> argparse.ArgumentParser:
-    """Return a parser whose help keeps the lines of its texts."""
-    return argparse.ArgumentParser(
-        description=description,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
 
 
 def add_counts(
@@ -45,7 +28,7 @@ def add_counts(
     for name, default, low, text in options:
         parser.add_argument(
             f'--{name}',
-            type=count(low),
+            type=at_least(low),
             default=default,
             metavar='N',
             help=f'{text} (default: %(default)s)',

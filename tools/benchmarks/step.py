@@ -24,14 +24,16 @@ from typing import Any
 from measuring import (
     MIB,
     PeakMemory,
+    add_cfg_options,
     add_counts,
-    count,
+    at_least,
     make_parser,
     make_table,
     ratio,
 )
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+LEAST_IMAGES = 8  # of RepresentationHook, whose import takes seconds
 TEXTBOOK, OURS, FLOOR = 'textbook form', 'mmscfs', 'bare backbone'
 EXAMPLES = """
 examples:
@@ -53,8 +55,6 @@ examples:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a bad value exits with code 2."""
-    from mmengine.config import DictAction
-
     parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         '--config',
@@ -90,7 +90,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--threads',
-        type=count(1),
+        type=at_least(1),
         metavar='N',
         help='threads of torch (default: chosen by torch)',
     )
@@ -107,13 +107,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--json', action='store_true', help='print one line of json instead'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='settings of the config, e.g. model.neck.num_prototypes=4096',
-    )
+    add_cfg_options(parser, 'model.neck.num_prototypes=4096')
     args = parser.parse_args(argv)
     if not Path(args.config).is_file():
         parser.error(
@@ -122,6 +116,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         )
     if args.num_local == 0 and not args.no_textbook:
         parser.error('--num-local 0: the textbook form needs local views')
+    if 0 < args.figures < LEAST_IMAGES:
+        parser.error(
+            f'--figures {args.figures}: the figures need {LEAST_IMAGES} '
+            'images or more; 0 leaves them out'
+        )
     return args
 
 

@@ -176,7 +176,7 @@ def chosen_layers(model: Mapping, backbone: nn.Module) -> dict[str, int]:
     """Return the outputs to search, by name.
 
     Raises:
-        ValueError: There are none.
+        ValueError: The backbone has no such outputs.
     """
     indices = getattr(backbone, 'out_indices', None)
     if isinstance(indices, int) or not indices:

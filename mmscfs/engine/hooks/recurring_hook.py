@@ -23,7 +23,7 @@ from ..loops.features import choose_backbone, named_outputs, normalize
 from ..resume.random_states import kept_random_states
 
 EARLY = 100  # iterations: the early look at a run without epochs
-SEED = 2023  # of the views: the same at every look
+SEED = 2023  # of images and views: the same at every look
 BATCH = 64  # views
 
 

@@ -13,13 +13,14 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import Tensor
 
+from mmscfs.datasets.subsets import draw
 from mmscfs.evaluation import alpha_req, dse_terms, lidar, rankme
 from mmscfs.visualization import spread
 
 from ..loops.features import pool
 from ..resume.checkpoint_hooks import FIGURES, SafeCheckpointHook
 from ..runner_access import unwrapped_model
-from .recurring_hook import RecurringHook, view_outputs
+from .recurring_hook import SEED, RecurringHook, view_outputs
 
 LEAST_IMAGES = 8  # a group of DSE
 DSE_IMAGES = 64
@@ -51,8 +52,8 @@ class RepresentationHook(RecurringHook):
         interval (int): Epochs between measurements. Defaults to 10.
         iter_interval (int): Iterations between them in a run that has no
             epochs. Defaults to 5000.
-        num_images (int): Images, evenly spread over the data set. Defaults
-            to 256.
+        num_images (int): Training images, drawn with one seed. Defaults to
+            256.
         num_views (int): Views of each image. Defaults to 4.
 
     Raises:
@@ -169,7 +170,7 @@ def collect(
     found = {}
     for layer, own in parts.items():
         pooled, patches = map(torch.cat, zip(*own, strict=True))
-        patches = patches[spread(len(patches), DSE_IMAGES)]
+        patches = patches[draw(range(len(patches)), DSE_IMAGES, SEED)]
         found[layer] = pooled, F.normalize(patches, dim=-1)
     images = len(pooled) if found else 0
     if images < LEAST_IMAGES:

@@ -32,8 +32,8 @@ class ViewRecallHook(RecurringHook):
         interval (int): Epochs between measurements. Defaults to 10.
         iter_interval (int): Iterations between them in a run that has no
             epochs. Defaults to 5000.
-        num_images (int): Images N, evenly spread over the data set. Defaults
-            to 500.
+        num_images (int): Training images N, drawn with one seed. Defaults to
+            500.
 
     Raises:
         ValueError: A setting is outside its range, or the pipeline has no

@@ -136,8 +136,8 @@ def describe_finished(cfg: Config, saved: SavedRun | None) -> str:
     return (
         f'This run has finished already: {done} of {length.value} {unit}.\n'
         f'  checkpoint   {cfg.load_from}\n'
-        f'To train for longer, start a new run from it in another --work-dir: '
-        f'--cfg-options load_from={cfg.load_from}. Or raise {length.setting} '
+        'To train for longer, start a new run in another work directory with '
+        f'the setting load_from={cfg.load_from}. Or raise {length.setting} '
         'and resume: the learning rate then stays at its last value'
     )
 
