@@ -18,7 +18,7 @@ WORKERS = (
 
 @pytest.fixture(scope='module')
 def tool():
-    return load_tool('command_line')
+    return load_tool('command_end')
 
 
 def run_iter(error):
@@ -52,9 +52,9 @@ def test_other_errors_of_a_step_keep_their_traceback(tool, error):
     [(True, '0', 'reading a.py ...\n'), (True, '1', ''), (False, '0', '')],
 )
 def test_a_terminal_is_told_what_begins(
-    tool, monkeypatch, capsys, is_terminal, rank, text
+    monkeypatch, capsys, is_terminal, rank, text
 ):
     monkeypatch.setenv('RANK', rank)
     monkeypatch.setattr(sys.stderr, 'isatty', lambda: is_terminal)
-    tool.announce('reading a.py')
+    load_tool('command_line').announce('reading a.py')
     assert capsys.readouterr().err == text
