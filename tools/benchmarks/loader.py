@@ -70,10 +70,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__, EXAMPLES)
     add_counts(
         parser,
-        ('images', 64, 1, 'images in a round'),
-        ('rounds', 5, 1, 'rounds of each pipeline, after one to warm up'),
-        ('local', 8, 0, 'local views per image'),
-        ('seed', 0, 0, 'seed of the made images and of the augmentation'),
+        images=('images in a round', 64, 1),
+        rounds=('rounds of each pipeline, after one to warm up', 5, 1),
+        local=('local views per image', 8, 0),
+        seed=('seed of the made images and of the augmentation', 0, 0),
     )
     parser.add_argument(
         '--size',
@@ -96,7 +96,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark, return its exit code."""
     args = parse_args(argv)
 
-    # After parsing, so that --help and a wrong option answer at once.
     import cv2
     import numpy as np
     import torch
