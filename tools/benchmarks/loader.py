@@ -21,13 +21,12 @@ ours' images per second and core: that many workers keep the device busy.
 import argparse
 import random
 import statistics
-import sys
 import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from measuring import add_counts, make_parser, make_table, ratio
+from measuring import add_counts, commanded, make_parser, make_table, ratio
 
 EXAMPLES = """
 examples:
@@ -92,6 +91,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@commanded('nothing is printed')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark, return its exit code."""
     args = parse_args(argv)
@@ -117,15 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.manual_seed(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         if args.data:
-            try:
-                dataset = ImageFiles(data_root=args.data)
-            except FileNotFoundError:
-                print(
-                    f'error: no images in --data {args.data}: name a folder '
-                    'of images, or leave --data out',
-                    file=sys.stderr,
-                )
-                return 2
+            dataset = ImageFiles(data_root=args.data)
             number = min(args.images, len(dataset))
             # From all over the folder, which is in order of classes.
             chosen = np.linspace(0, len(dataset) - 1, number).astype(int)

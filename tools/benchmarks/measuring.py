@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+from command_end import commanded
 from command_line import add_cfg_options, add_counts, at_least, make_parser
 from command_paths import config
 
@@ -20,6 +21,7 @@ __all__ = [  # for the benchmarks
     'add_cfg_options',
     'add_counts',
     'at_least',
+    'commanded',
     'config',
     'make_parser',
 ]

@@ -27,6 +27,7 @@ from measuring import (
     add_cfg_options,
     add_counts,
     at_least,
+    commanded,
     config,
     make_parser,
     make_table,
@@ -132,7 +133,8 @@ class Step(NamedTuple):
 def build_steps(args: argparse.Namespace) -> tuple[dict[str, Step], Any]:
     """Build the steps by name, and the model of ours.
 
-    Exits if the textbook form does not have the config's method.
+    Raises:
+        ValueError: The textbook form does not have the config's method.
     """
     import torch
     from mmengine.config import Config
@@ -148,8 +150,8 @@ def build_steps(args: argparse.Namespace) -> tuple[dict[str, Step], Any]:
     if 'search_neck' in cfg.model:
         cfg.model.search_views = args.search_views
     elif not args.no_textbook:
-        raise SystemExit(
-            f'error: --config {args.config}: the textbook form is that of '
+        raise ValueError(
+            f'--config {args.config}: the textbook form is that of '
             'SCFS: add --no-textbook'
         )
     if args.compile:
@@ -337,6 +339,7 @@ def report(results: dict, args: argparse.Namespace) -> None:
         )
 
 
+@commanded('nothing is printed')
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark, return its exit code."""
     args = parse_args(argv)
