@@ -117,7 +117,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.manual_seed(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         if args.data:
-            dataset = ImageFiles(data_root=args.data)
+            try:
+                dataset = ImageFiles(data_root=args.data)
+            except FileNotFoundError as error:
+                raise ValueError(
+                    f'no images in --data {args.data}: name a folder of '
+                    'images, or leave --data out'
+                ) from error
             number = min(args.images, len(dataset))
             # From all over the folder, which is in order of classes.
             chosen = np.linspace(0, len(dataset) - 1, number).astype(int)
