@@ -38,7 +38,7 @@ CLASSES = {
     'coco': CocoDataset.METAINFO['classes'],
     'voc': VOCDataset.METAINFO['classes'],
     'digits': tuple('0123456789'),
-    'fashion': load_tool('dataset_converters/fashion_scenes').CLASSES,
+    'fashion': load_tool('dataset_converters/make_fashion_scenes').CLASSES,
 }
 
 

@@ -20,12 +20,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import (
-    add_cfg_options,
-    errors_in_one_line,
-    make_parser,
-    read_config,
-)
+from command_end import errors_in_one_line
+from command_line import add_cfg_options, make_parser, read_config
 from command_paths import checkpoint, config, run_or_file
 
 if TYPE_CHECKING:

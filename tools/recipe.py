@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import announce, at_least, make_parser
-from command_paths import checkpoint, existing, file, folder, new_config
+from command_line import announce, at_least, make_parser, number
+from command_paths import checkpoint, file, folder
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -56,7 +56,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out',
         required=True,
-        type=new_config,
         metavar='CONFIG.py',
         help='config to write, a new file',
     )
@@ -70,7 +69,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--labeled',
-        type=class_folders,
+        type=folder,
         metavar='FOLDER',
         help='measure k-NN on the way: a folder for each class below its '
         'train and val',
@@ -84,7 +83,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--gpu-memory',
-        type=gibibytes,
+        type=number(lambda x: 0 < x < math.inf, 'GiB above 0, e.g. 24'),
         metavar='GIB',
         help='memory of each (default: what is free on this machine)',
     )
@@ -144,30 +143,6 @@ def parse_args() -> argparse.Namespace:
             'one of them out'
         )
     return args
-
-
-def gibibytes(text: str) -> float:
-    """Return the memory of a GPU; a type of argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(
-            f'{text!r} must be GiB above 0, e.g. 24'
-        )
-    return value
-
-
-def class_folders(text: str) -> Path:
-    """Return a folder with train and val; a type of argparse."""
-    for name in ('', 'train', 'val'):
-        try:
-            existing(str(Path(text, name)), 'folder')
-        except argparse.ArgumentTypeError as error:
-            remedy = '; put a folder for each class below train and below val'
-            raise argparse.ArgumentTypeError(f'{error}{remedy}') from error
-    return Path(text)
 
 
 def machine_of(args: argparse.Namespace) -> 'Machine':

@@ -106,7 +106,6 @@ class Sandbox:
             )
             patch.setattr('command_line.existing', lambda text, *_: text)
             patch.setattr('command_paths.run_or_file', Path)
-            patch.setattr('command_paths.new_config', str)
             patch.setattr(argparse.ArgumentParser, 'parse_args', parse_args)
             try:
                 self.call(command)

@@ -19,7 +19,7 @@ WORKERS = (
 
 @pytest.fixture(scope='module')
 def tool():
-    return load_tool('command_line')
+    return load_tool('command_end')
 
 
 def run_iter(error):
@@ -70,9 +70,9 @@ def test_ctrl_c_is_one_line(work, code, start, end):
     [(True, '0', 'reading a.py ...\n'), (True, '1', ''), (False, '0', '')],
 )
 def test_a_terminal_is_told_what_begins(
-    tool, monkeypatch, capsys, is_terminal, rank, text
+    monkeypatch, capsys, is_terminal, rank, text
 ):
     monkeypatch.setenv('RANK', rank)
     monkeypatch.setattr(sys.stderr, 'isatty', lambda: is_terminal)
-    tool.announce('reading a.py')
+    load_tool('command_line').announce('reading a.py')
     assert capsys.readouterr().err == text

@@ -119,18 +119,15 @@ def test_a_detector_and_what_follows(folder):
     ('words', 'message'),
     [
         (['empty', '--out', 'my.py'], 'no image in '),
-        (['images', '--out', 'my.txt'], "--out: 'my.txt': a config ends wi"),
+        (['images', '--out', 'my.txt'], "my.txt': a config ends with .py"),
+        (['images', '--out', 'any.py'], "any.py' exists: name another file"),
+        ([*OUT, '--labeled', 'images'], "images' has no folder 'train': put"),
         ([*OUT, '--steps', '0'], '--steps: 0 must be a whole number >= 2'),
-        ([*OUT, '--steps', 'ten'], '--steps: ten must be a whole number'),
-        ([*OUT, '--steps', '-3'], '--steps: -3 must be a whole number'),
-        ([*OUT, '--steps'], '--steps: expected one argument'),
         ([*OUT, '--gpus', '2'], '--gpus 2: this machine has no GPU to look'),
         ([*OUT, '--gpus', '-1'], '--gpus: -1 must be a whole number >= 0'),
-        ([*OUT, '--gpus', 'all'], '--gpus: all must be a whole number >= 0'),
         ([*OUT, '--gpu-memory', '80'], '--gpu-memory 80: this machine has no'),
         ([*OUT, *MEMORY, '0'], "--gpu-memory: '0' must be GiB above 0"),
         ([*OUT, *MEMORY, 'inf'], "--gpu-memory: 'inf' must be GiB above 0"),
-        ([*OUT, *MEMORY, '24G'], "--gpu-memory: '24G' must be GiB above 0"),
         ([*OUT, *MEMORY, '0.8'], '0.8 GiB of free GPU memory do not hold'),
         ([*OUT, '--gpu-memory', '8', '--gpus', '0'], '--gpus 0 says CPU'),
         ([*OUT, '--val', 'any.json'], '--val is for --detector: leave it out'),
@@ -139,7 +136,6 @@ def test_a_detector_and_what_follows(folder):
         ([*OUT, '--pretrained', 'any.json'], '--pretrained is for --detector'),
         ([*OUT, '--detector', 'any.json'], 'and --detector any.json are two'),
         (OUT[1:], 'name a folder of images, or --detector'),
-        (['images'], 'the following arguments are required: --out'),
         ([*DETECTOR[:4]], '--detector requires --pretrained CHECKPOINT'),
         ([*DETECTOR, '--labeled', 'labeled'], '--labeled is for a pre-train'),
         ([*DETECTOR, '--val-images', 'images'], '--val-images is for --val'),
@@ -150,6 +146,7 @@ def test_refusals(folder, words, message):
     (folder / 'empty').mkdir()
     for name in ('train', 'val'):
         (folder / 'labeled' / name).mkdir(parents=True)
+    (folder / 'any.py').touch()
     (folder / 'any.json').write_text('{}')
     assert message in refusal(TOOL, *words, cwd=folder)
     assert not (folder / 'my.py').exists()
