@@ -16,16 +16,11 @@ LOADER = 'train_dataloader'
 
 
 class Place(NamedTuple):
-    """Where an image is.
+    """Where an image is."""
 
-    Attributes:
-        dataset (str): The path of its data set's settings, e.g.
-            "train_dataloader.dataset".
-        position (int): Its number there, after ``filter_cfg``, as ``indices``
-            count.
-    """
-
+    #: The path of its data set's settings, e.g. "train_dataloader.dataset".
     dataset: str
+    #: Its number there, after ``filter_cfg``, as ``indices`` count.
     position: int
 
 

@@ -241,23 +241,15 @@ def time_step(cfg: Config, steps: int = 3) -> float:
 
 
 class Run(NamedTuple):
-    """What a training has left.
+    """What a training has left."""
 
-    Attributes:
-        config (Path): Its config.
-        work_dir (Path): Its folder, for tools/analysis_tools/report.py.
-        checkpoint (Path): The last one.
-        steps (int): How many it made.
-        seconds (float): How long it took.
-        figures (dict[str, float]): The last values in its log, such as
-            "train/loss", and of a detector "val/coco/bbox_mAP".
-    """
-
-    config: Path
-    work_dir: Path
-    checkpoint: Path
-    steps: int
-    seconds: float
+    config: Path  #: Its config.
+    work_dir: Path  #: Its folder, for tools/analysis_tools/report.py.
+    checkpoint: Path  #: The last one.
+    steps: int  #: How many it made.
+    seconds: float  #: How long it took.
+    #: The last values in its log, such as "train/loss", and of a detector
+    #: "val/coco/bbox_mAP".
     figures: dict[str, float]
 
 

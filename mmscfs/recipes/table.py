@@ -54,33 +54,20 @@ FROM = [int(column['images from']) for column in TABLE]
 
 
 class Images(NamedTuple):
-    """What a folder holds.
+    """What a folder holds."""
 
-    Attributes:
-        folder (Path): The folder, absolute.
-        total (int): Its images that can be opened, at any depth.
-        side (int): Their median shorter side, in px.
-        damaged (int): The others, which a run skips.
-    """
-
-    folder: Path
-    total: int
-    side: int
-    damaged: int = 0
+    folder: Path  #: The folder, absolute.
+    total: int  #: Its images that can be opened, at any depth.
+    side: int  #: Their median shorter side, in px.
+    damaged: int = 0  #: The others, which a run skips.
 
 
 class Machine(NamedTuple):
-    """What a run has.
+    """What a run has."""
 
-    Attributes:
-        gpus (int): 0 for a run on the CPU.
-        memory (float): Bytes of a GPU, or of the machine.
-        cores (int): Of the CPU.
-    """
-
-    gpus: int = 0
-    memory: float = 0
-    cores: int = 1
+    gpus: int = 0  #: 0 for a run on the CPU.
+    memory: float = 0  #: Bytes of a GPU, or of the machine.
+    cores: int = 1  #: Of the CPU.
 
 
 def look_at_images(folder: str | Path) -> Images:
@@ -215,32 +202,19 @@ def view_sizes(side: int, is_cpu: bool) -> tuple[int, int, int]:
 
 
 class Settings(NamedTuple):
-    """What the table and the machine make of a folder.
+    """What the table and the machine make of a folder."""
 
-    Attributes:
-        batch (int): Images a step of each process.
-        processes (int): GPUs, or 1.
-        epochs (int): The run's one length; the shares below follow it.
-        steps (int): The same length in steps.
-        depth (int): Of the ResNet.
-        width (int): Its channels.
-        views (tuple[int, int, int]): Px of a global and a local view, and
-            how many local ones.
-        column (dict[str, str]): The table's.
-        memory (float): What a step takes, in bytes.
-        asked (int, optional): The steps that were asked for. Defaults to
-            None: none were.
-    """
-
-    batch: int
-    processes: int
-    epochs: int
-    steps: int
-    depth: int
-    width: int
+    batch: int  #: Images a step of each process.
+    processes: int  #: GPUs, or 1.
+    epochs: int  #: The run's one length; the shares below follow it.
+    steps: int  #: The same length in steps.
+    depth: int  #: Of the ResNet.
+    width: int  #: Its channels.
+    #: Px of a global and a local view, and how many local ones.
     views: tuple[int, int, int]
-    column: dict[str, str]
-    memory: float
+    column: dict[str, str]  #: The table's.
+    memory: float  #: What a step takes, in bytes.
+    #: The steps that were asked for; None: none were.
     asked: int | None = None
 
     @property

@@ -21,18 +21,13 @@ Curve = Mapping[int, Mapping[int, float]]  # number of images -> seed -> AP
 
 
 class Interval(NamedTuple):
-    """A mean and its confidence interval.
+    """A mean and its confidence interval."""
 
-    Attributes:
-        mean (float): Of the values.
-        half (float | None): Half the width of the interval, None of a single
-            value, which has no interval.
-        seeds (int): Number of values.
-    """
-
-    mean: float
+    mean: float  #: Of the values.
+    #: Half the width of the interval, None of a single value, which has no
+    #: interval.
     half: float | None
-    seeds: int
+    seeds: int  #: Number of values.
 
     @property
     def is_clear(self) -> bool:

@@ -23,28 +23,17 @@ QUIET = 600  # seconds without a sign of life of a run that has stopped
 
 
 class Start(NamedTuple):
-    """One start of a run.
+    """One start of a run."""
 
-    Attributes:
-        folder (Path): ``<work dir>/<timestamp>``.
-        cfg (dict): The config.
-        text (str): The same as text.
-        lines (list[dict[str, float]]): What it logged.
-        damaged (int): How many more lines cannot be read.
-        test (dict[str, float]): Scores of a test.
-        environment (dict[str, str]): What its log says of its machine and
-            libraries.
-        epoch_length (int | None): Iterations of an epoch, by its log.
-    """
-
-    folder: Path
-    cfg: dict
-    text: str
-    lines: list[Line]
-    damaged: int
-    test: Line
+    folder: Path  #: ``<work dir>/<timestamp>``.
+    cfg: dict  #: The config.
+    text: str  #: The same as text.
+    lines: list[Line]  #: What it logged.
+    damaged: int  #: How many more lines cannot be read.
+    test: Line  #: Scores of a test.
+    #: What its log says of its machine and libraries.
     environment: dict[str, str]
-    epoch_length: int | None
+    epoch_length: int | None  #: Iterations of an epoch, by its log.
 
     @property
     def world_size(self) -> int:

@@ -35,38 +35,23 @@ NAMES = 26  # px, of the detectors'
 
 
 class Detections(NamedTuple):
-    """Objects in one image, found or annotated.
+    """Objects in one image, found or annotated."""
 
-    Attributes:
-        boxes (np.ndarray): (x1, y1, x2, y2) in px, shape (n, 4).
-        labels (np.ndarray): Class indices, shape (n,).
-        scores (np.ndarray | None): In [0, 1], shape (n,); None for
-            annotations. Defaults to None.
-        masks (np.ndarray | None): bool, shape (n, H, W). Defaults to None.
-    """
-
-    boxes: np.ndarray
-    labels: np.ndarray
+    boxes: np.ndarray  #: (x1, y1, x2, y2) in px, shape (n, 4).
+    labels: np.ndarray  #: Class indices, shape (n,).
+    #: In [0, 1], shape (n,); None for annotations.
     scores: np.ndarray | None = None
-    masks: np.ndarray | None = None
+    masks: np.ndarray | None = None  #: bool, shape (n, H, W).
 
 
 class Detector(NamedTuple):
-    """A trained detector, and how it gets its images.
+    """A trained detector, and how it gets its images."""
 
-    Attributes:
-        model (nn.Module): With its weights, on the device.
-        classes (Sequence[str]): The names of its classes.
-        channels (int): Those of its images.
-        load (LoadImage): Loads a file as the config's test images.
-        steps (Compose): All steps of the test images.
-    """
-
-    model: nn.Module
-    classes: Sequence[str]
-    channels: int
-    load: LoadImage
-    steps: Compose
+    model: nn.Module  #: With its weights, on the device.
+    classes: Sequence[str]  #: The names of its classes.
+    channels: int  #: Those of its images.
+    load: LoadImage  #: Loads a file as the config's test images.
+    steps: Compose  #: All steps of the test images.
 
 
 # An RGB uint8 image (H, W, 3), and what is in it by name of the detector.

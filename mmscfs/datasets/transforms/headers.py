@@ -55,22 +55,14 @@ def read_header(content: bytes) -> ImageFile | None:
 
 
 class TiffLayout(NamedTuple):
-    """How a TIFF stores an image, as its first directory says.
+    """How a TIFF stores an image, as its first directory says."""
 
-    Attributes:
-        width, height (int): px.
-        channels (int): Numbers of a pixel.
-        bits (int): Of such a number.
-        kind (int): 1 for unsigned, 2 for signed, 3 for floating point.
-        by_plane (bool): Whether the channels follow each other.
-    """
-
-    width: int
-    height: int
-    channels: int
-    bits: int
-    kind: int
-    by_plane: bool
+    width: int  #: px.
+    height: int  #: px.
+    channels: int  #: Numbers of a pixel.
+    bits: int  #: Of such a number.
+    kind: int  #: 1 for unsigned, 2 for signed, 3 for floating point.
+    by_plane: bool  #: Whether the channels follow each other.
 
     @property
     def is_deep(self) -> bool:

@@ -29,21 +29,14 @@ from ..runner_access import unwrapped_model
 
 
 class Features(NamedTuple):
-    """This process's part of a data set's features.
+    """This process's part of a data set's features."""
 
-    Attributes:
-        layers (dict[str, Tensor]): Pooled features by layer, each float32
-            (N, C), shallow to deep.
-        labels (Tensor): Classes, int64 (N,), or rows of labels (N, K).
-        index (Tensor): Places in the data set, int64 (N,), ascending.
-        outputs (list[str]): Names of all the backbone's outputs, taken or
-            not.
-    """
-
+    #: Pooled features by layer, each float32 (N, C), shallow to deep.
     layers: dict[str, Tensor]
-    labels: Tensor
+    labels: Tensor  #: Classes, int64 (N,), or rows of labels (N, K).
+    #: Places in the data set, int64 (N,), ascending.
     index: Tensor  # type: ignore[assignment]  # hides tuple.index
-    outputs: list[str]
+    outputs: list[str]  #: Names of all the backbone's outputs, taken or not.
 
 
 def pool(output: Tensor) -> Tensor:

@@ -44,21 +44,13 @@ class NoRunError(ValueError):
 
 
 class SavedRun(NamedTuple):
-    """What a checkpoint says of its run.
+    """What a checkpoint says of its run."""
 
-    Attributes:
-        iteration (int): Iterations that were done.
-        epoch (int): Epochs that were done, with their last hooks.
-        epoch_length (float): Iterations of an epoch, infinite if unknown.
-        seed (int | None): The run's seed.
-        cfg (str): Its config as text, "" if it has none.
-    """
-
-    iteration: int
-    epoch: int
-    epoch_length: float
-    seed: int | None
-    cfg: str
+    iteration: int  #: Iterations that were done.
+    epoch: int  #: Epochs that were done, with their last hooks.
+    epoch_length: float  #: Iterations of an epoch, infinite if unknown.
+    seed: int | None  #: The run's seed.
+    cfg: str  #: Its config as text, "" if it has none.
 
 
 def check_work_dir(cfg: Config) -> None:
