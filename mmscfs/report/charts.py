@@ -90,10 +90,8 @@ def make_charts(
 ) -> list[Chart]:
     """Make the charts of runs that share their axes.
 
-    Args:
-        runs (Mapping[int, RunLog]): The runs by their number on the page,
-            which gives their color.
-        names (Sequence[str]): What the page calls its runs.
+    The runs are given by their number on the page, which gives their color;
+    ``names`` are those of all on it.
     """
     by_epoch = all(run.epoch_length for run in runs.values() if run.train)
     tables = {

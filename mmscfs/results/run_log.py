@@ -42,21 +42,7 @@ class Start(NamedTuple):
 
 
 class RunLog:
-    """What a run wrote.
-
-    Args:
-        folder (Path): The work directory.
-        starts (list[Start]): Its starts, oldest first, at least one.
-
-    Attributes:
-        trained (list[Start]): The starts that logged, or else all.
-        cfg (dict): The config of the last of these.
-        text (str): The same as text.
-        lines (list[dict[str, float]]): All lines, stitched.
-        train (list[dict[str, float]]): Those of the training.
-        val (list[dict[str, float]]): Those of validations.
-        epoch_length (int | None): Iterations of an epoch, None of a run that
-            does not count epochs.
+    """What a run wrote into a work directory, in one start or several.
 
     Example:
         >>> log = read_log('work_dirs/scfs_r50')
@@ -66,13 +52,17 @@ class RunLog:
 
     def __init__(self, folder: Path, starts: list[Start]) -> None:
         self.folder = folder
-        self.starts = starts
+        self.starts = starts  #: Oldest first, at least one.
+        #: The starts that logged, or else all; the last has config and text.
         self.trained = [start for start in starts if start.lines] or starts
         last = self.trained[-1]
         self.cfg, self.text = last.cfg, last.text
         self.lines = stitch([start.lines for start in starts])
+        #: Lines of the training.
         self.train = [line for line in self.lines if 'iter' in line]
+        #: Lines of validations.
         self.val = [line for line in self.lines if 'iter' not in line]
+        #: Iterations; None of a run that does not count epochs.
         self.epoch_length = last.epoch_length or iterations_per_epoch(
             self.train
         )
@@ -122,11 +112,9 @@ class RunLog:
         return iteration / length
 
     def last_validation(self) -> tuple[Line, str]:
-        """Find the validation at the end of the training.
+        """Return the line of the validation at the end, and "".
 
-        Returns:
-            tuple[Line, str]: Its line and ""; or an empty line, and how far
-            the training is.
+        Or an empty line, and how far the training is.
         """
         total, unit = self.planned
         reached = self.reached

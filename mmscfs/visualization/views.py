@@ -106,10 +106,7 @@ def innermost(dataset: Any) -> Any:
 def load_readable(
     dataset: BaseDataset, load: Compose, place: int
 ) -> tuple[int, dict]:
-    """Load an image, or as the training does the next one.
-
-    Returns:
-        tuple[int, dict]: Its place, and what ``load`` makes of it.
+    """Load an image, or as the training does the next one; with its place.
 
     Raises:
         UnreadableImageError: It cannot be read, and the data set does not
