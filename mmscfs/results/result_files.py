@@ -50,13 +50,9 @@ class Result(NamedTuple):
 def result_path(
     checkpoint: str | Path, config: str, network: str | None = None
 ) -> Path:
-    """Return where the result of a checkpoint lies: beside it.
+    """Return where an evaluation's result lies: beside the checkpoint.
 
-    Args:
-        checkpoint (str | Path): The pre-training checkpoint.
-        config (str): Name of the evaluation's config, without its suffix.
-        network (str, optional): The student's result has another name.
-            Defaults to None.
+    Named after its config, without a suffix; a student's has another name.
 
     Example:
         >>> result_path('scfs/epoch_200.pth', 'knn_in1k', 'student').name

@@ -151,14 +151,9 @@ class Summary(NamedTuple):
         write_atomically(path.with_suffix('.csv'), self.to_csv().encode())
 
     def publish(self, path: Path, option: str = '--out') -> int:
-        """Write the files, then print the tables.
+        """Write the files, then print the tables; return an exit code.
 
-        Args:
-            path (Path): The Markdown file.
-            option (str): What named its folder. Defaults to "--out".
-
-        Returns:
-            int: The exit code of a command: 0, or 1 if writing failed.
+        It is 1 if writing failed, in the folder that ``option`` named.
         """
         try:
             self.write(path)
