@@ -25,11 +25,7 @@ WHOLE = re.compile(r'_base_(?!\.|\s*=[^=])|_base_\.(get|items|pop|values)\b')
 
 
 class ConfigFile:
-    """A config file, and those that it inherits from.
-
-    Args:
-        path (str): The file.
-    """
+    """A config file, and those that it inherits from."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -87,12 +83,6 @@ class ConfigFile:
         except (KeyError, TypeError) as error:
             raise ValueError(f'{self.path}: {error}') from error
 
-    def files(self) -> Iterator['ConfigFile']:
-        """Yield it and all that it inherits from."""
-        yield self
-        for base in self.bases:
-            yield from base.files()
-
 
 def unread_variables(file: ConfigFile) -> Iterator[str]:
     """Yield a message for each variable of the config files without effect.
@@ -101,9 +91,6 @@ def unread_variables(file: ConfigFile) -> Iterator[str]:
     inherits from it. Files of installed packages may have others, also where
     they were copied to, and so may one that a run has written: its values are
     in their places already.
-
-    Args:
-        file (ConfigFile): The config's file.
     """
     cfg = file.config
     for part, name in unused(file, frozenset()):
@@ -156,12 +143,7 @@ def without_effect(file: ConfigFile, name: str, cfg: Config) -> str:
 
 
 def unread_options(options: Mapping[str, Any], cfg: Config) -> Iterator[str]:
-    """Yield a message for each option that sets what is not there.
-
-    Args:
-        options (Mapping[str, Any]): By dotted path.
-        cfg (Config): The config as its file has it.
-    """
+    """Yield a message for each option that sets what its file lacks."""
     for path in options:
         top = path.split('.')[0]
         if top in sections() or (top == CROPS and CROPS in cfg):
