@@ -21,10 +21,6 @@ from mmscfs.datasets.transforms.headers import read_header, tiff_layout
 
 GIB = 2**30
 LOOKED_AT = 20_000  # files whose headers are read, spread over more
-# Bytes that hold a header: of most files, of those with a preview in it.
-HEADERS = (2**13, 2**18)
-# Of JPEG 2000, whose headers are not read.
-JP2 = (b'\0\0\0\x0cjP  ', b'\xff\x4f\xff\x51')
 SHORTEST = 20  # epochs: the shares of a run are whole epochs
 SHORT = 10_000  # steps: with fewer, no settings for many images
 BRIEF = 5_000  # steps: teacher and centers follow sooner in such a run
@@ -78,7 +74,7 @@ def look_at_images(folder: str | Path) -> Images:
 
     Raises:
         FileNotFoundError: The folder does not exist, or has no image.
-        ValueError: There are too few, or none tells its size.
+        ValueError: There are too few.
     """
     path = Path(folder).expanduser().resolve()
     if not path.is_dir():
@@ -92,9 +88,10 @@ def look_at_images(folder: str | Path) -> Images:
     with ThreadPool(8) as pool, warnings.catch_warnings():
         warnings.simplefilter('ignore')
         found = pool.map(read_side, paths, chunksize=64)
-    damaged = found.count(None)
+    sides = [side for side in found if side is not None]
+    damaged = len(found) - len(sides)
     total = len(files) - damaged
-    if total < FROM[0]:
+    if total < FROM[0] or not sides:
         raise ValueError(
             f'{str(path)!r} has {total} images'
             + f' and {damaged} files that cannot be opened' * (damaged > 0)
@@ -102,36 +99,17 @@ def look_at_images(folder: str | Path) -> Images:
             'start your detector from an existing network (--pretrained of '
             'tools/train.py)'
         )
-    sides = [side for side in found if side]
-    if not sides:
-        raise ValueError(
-            f'none of {len(found)} images of {str(path)!r} says how large '
-            'it is: look at the files'
-        )
     return Images(path, total, int(median(sides)), damaged)
 
 
 def read_side(path: str) -> int | None:
-    """Return an image's shorter side by its header, px.
-
-    0 for JPEG 2000, whose header is not read; None for what is damaged.
-    """
+    """Return an image's shorter side by its header, px; None of no image."""
     try:
         with open(path, 'rb') as file:
-            start = file.read(HEADERS[0])
-            if start.startswith(JP2):
-                return 0
-            if header := read_header(start):
-                return min(header.size)
-            start += file.read(HEADERS[1])
-            if start.startswith((b'II', b'MM')):  # TIFF: it may be at the end
-                start += file.read()
+            header = read_header(file) or tiff_layout(file)
+            return min(header.size) if header else None
     except OSError:
         return None
-    if header := read_header(start):
-        return min(header.size)
-    layout = tiff_layout(start)
-    return min(layout.width, layout.height) if layout else None
 
 
 def look_at_machine(gpus: int | None = None) -> Machine:
@@ -304,17 +282,11 @@ def choose(
 
 
 def departures(cfg: Config, images: int) -> Iterator[tuple[str, str]]:
-    """Yield where a config departs from the table in a way known to fail.
+    """Yield where a pre-training departs from the table in ways known to fail.
 
-    What failed is measured in docs/en/learning.md. Configs of other
-    algorithms than SCFS and DINO have none.
-
-    Args:
-        cfg (Config): A pre-training.
-        images (int): How many it trains on.
-
-    Yields:
-        tuple[str, str]: What is wrong, and the settings that change it.
+    What is wrong with so many images, and the settings that change it;
+    docs/en/learning.md has the measurements. Configs of other algorithms than
+    SCFS and DINO have none.
     """
     if cfg.model.get('type') not in ('SCFS', 'DINO'):
         return
