@@ -318,9 +318,7 @@ def named_arguments(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         for name in kwargs.keys() - names.keys():
-            near = ' or '.join(get_close_matches(name, names, 1)) or ', '.join(
-                names
-            )
+            (near,) = get_close_matches(name, names, 1) or [', '.join(names)]
             raise TypeError(
                 f'{function.__name__}() has no argument {name!r}; did you '
                 f'mean {near}?'

@@ -60,15 +60,12 @@ def intervals(curve: Curve) -> dict[int, Interval]:
 def paired(curve: Curve, base: Curve) -> tuple[Curve, Curve]:
     """Return what both curves have: the same numbers and seeds."""
     common = {
-        n: sorted(curve[n].keys() & base[n].keys())
+        n: seeds
         for n in sorted(curve.keys() & base.keys())
+        if (seeds := sorted(curve[n].keys() & base[n].keys()))
     }
     first, second = (
-        {
-            n: {s: c[n][s] for s in seeds}
-            for n, seeds in common.items()
-            if seeds
-        }
+        {n: {s: c[n][s] for s in seeds} for n, seeds in common.items()}
         for c in (curve, base)
     )
     return first, second
