@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmscfs.checkpoint import parse_config
+from mmscfs.settings.lengths import length_of
 
 from .origin import Origin, find_start, origin_of
 
@@ -300,10 +301,8 @@ def iterations_per_epoch(lines: Sequence[Line]) -> int | None:
 
 def schedule(cfg: Mapping) -> tuple[int, str]:
     """Return a training's length, 0 if unknown, and its unit."""
-    train_cfg = cfg.get('train_cfg') or {}
-    if 'max_epochs' in train_cfg:
-        return train_cfg['max_epochs'], 'epochs'
-    return train_cfg.get('max_iters', 0), 'iterations'
+    length = length_of(cfg)
+    return (length.value, length.unit) if length else (0, 'iterations')
 
 
 def get_mapping(cfg: Any, *names: str) -> Mapping:
