@@ -280,7 +280,8 @@ def finetune(
 
     Raises:
         TypeError: The argument does not exist; the message names the nearest.
-        ValueError, OSError: See :func:`write_detector` and :func:`train`.
+        ValueError, OSError: See :func:`write_detector`, and what
+            tools/train.py refuses.
         KeyboardInterrupt: It was stopped, after it was saved.
 
     Example:

@@ -363,8 +363,8 @@ def pretrain(
 
     Raises:
         TypeError: The argument does not exist; the message names the nearest.
-        ValueError, OSError: See :func:`write_pretraining` and
-            :func:`train`.
+        ValueError, OSError: See :func:`write_pretraining`, and what
+            tools/train.py refuses.
         KeyboardInterrupt: It was stopped, after it was saved.
 
     Example:
