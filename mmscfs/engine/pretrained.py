@@ -26,6 +26,7 @@ from mmscfs.checkpoint import (
 from mmscfs.checkpoint.pretrained import KEPT
 from mmscfs.datasets.checks.common import leaf_datasets
 from mmscfs.results import read_origin
+from mmscfs.settings.variables import nodes
 
 from .runner_access import unwrapped_model
 
@@ -323,14 +324,11 @@ def normalization(cfg: Config) -> tuple[str, Mapping]:
     """
     where = 'model.data_preprocessor'
     whole = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
-    parts: list[Any] = [whole]
     found = None
-    while parts:  # of semi-supervised detectors there is one within another
-        part = parts.pop()
-        if isinstance(part, Mapping):
-            if part.get('mean') is not None:
-                found = part
-            parts += part.values()
+    for _, part in nodes(whole):
+        # Of semi-supervised detectors there is one within another.
+        if isinstance(part, Mapping) and part.get('mean') is not None:
+            found = part
     for step in steps_of(cfg):
         if str(step.get('type')).split('.')[-1] != 'Normalize':
             continue

@@ -201,16 +201,16 @@ def places(cfg: Config, value: Any) -> str:
 
 def leaves(cfg: Config) -> Iterator[tuple[str, Any]]:
     """Yield path and value of all settings that a run reads."""
-
-    def walk(part: Any, path: str) -> Iterator[tuple[str, Any]]:
-        yield path, part
-        if isinstance(part, Mapping):
-            for key in part:
-                yield from walk(part[key], f'{path}.{key}')
-        elif isinstance(part, (list, tuple)):
-            for i, item in enumerate(part):
-                yield from walk(item, f'{path}.{i}')
-
     for name in cfg:
         if name in sections():
-            yield from walk(cfg[name], name)
+            yield from nodes(cfg[name], name)
+
+
+def nodes(part: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+    """Yield path and value of a part of a config, and of all within it."""
+    yield path, part
+    if isinstance(part, (list, tuple)):
+        part = dict(enumerate(part))
+    if isinstance(part, Mapping):
+        for key, item in part.items():
+            yield from nodes(item, f'{path}.{key}')
