@@ -358,12 +358,8 @@ def check_inside(name: str, source: str, folder: str) -> None:
     """Check that a name that a file gives stays in its folder.
 
     Links below the folder are the user's own, and may lead anywhere. A folder
-    may be a remote one, but no name: OpenMMLab would fetch it.
-
-    Args:
-        name (str): Path below the folder, as the file has it.
-        source (str): What has the name, for the error.
-        folder (str): The folder, for the error.
+    may be a remote one, but no name: OpenMMLab would fetch it. Errors say
+    that ``source`` has the name.
 
     Raises:
         ValueError: The name is empty, absolute or an address, or could leave

@@ -248,23 +248,15 @@ def time_step(cfg: Config, steps: int = 3) -> float:
 
 
 class Run(NamedTuple):
-    """What a training has left.
+    """What a training has left."""
 
-    Attributes:
-        config (Path): Its config.
-        work_dir (Path): Its folder, for tools/analysis_tools/report.py.
-        checkpoint (Path): The last one.
-        steps (int): How many it made.
-        seconds (float): How long it took.
-        figures (dict[str, float]): The last values in its log, such as
-            "train/loss", and of a detector "val/coco/bbox_mAP".
-    """
-
-    config: Path
-    work_dir: Path
-    checkpoint: Path
-    steps: int
-    seconds: float
+    config: Path  #: Its config.
+    work_dir: Path  #: Its folder, for tools/analysis_tools/report.py.
+    checkpoint: Path  #: The last one.
+    steps: int  #: How many it made.
+    seconds: float  #: How long it took.
+    #: The last values in its log, such as "train/loss", and of a detector
+    #: "val/coco/bbox_mAP".
     figures: dict[str, float]
 
 
@@ -344,9 +336,7 @@ def named_arguments(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         for name in kwargs.keys() - names.keys():
-            near = ' or '.join(get_close_matches(name, names, 1)) or ', '.join(
-                names
-            )
+            (near,) = get_close_matches(name, names, 1) or [', '.join(names)]
             raise TypeError(
                 f'{function.__name__}() has no argument {name!r}; did you '
                 f'mean {near}?'
@@ -391,8 +381,8 @@ def pretrain(
 
     Raises:
         TypeError: The argument does not exist; the message names the nearest.
-        ValueError, OSError: See :func:`write_pretraining` and
-            :func:`train`.
+        ValueError, OSError: See :func:`write_pretraining`, and what
+            tools/train.py refuses.
         KeyboardInterrupt: It was stopped, after it was saved.
 
     Example:

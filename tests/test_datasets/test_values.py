@@ -2,6 +2,7 @@
 """Images of more than 8 bits, and of any number of channels."""
 
 import struct
+from io import BytesIO
 
 import cv2
 import numpy as np
@@ -259,10 +260,10 @@ def test_what_opencv_does_not_read_rightly(tmp_path, content):
 
 
 def test_layout_of_a_tiff():
-    layout = tiff_layout(tiff(deep(20, 30, 5), by_plane=True))
+    layout = tiff_layout(BytesIO(tiff(deep(20, 30, 5), by_plane=True)))
     assert layout == (30, 20, 5, 16, 1, True)
-    assert tiff_layout(png(GRAY)) is None
-    assert tiff_layout(b'II*\0') is None
+    assert tiff_layout(BytesIO(png(GRAY))) is None
+    assert tiff_layout(BytesIO(b'II*\0')) is None
 
 
 @pytest.mark.parametrize('image', [GRAY, COLOR])
@@ -290,10 +291,11 @@ def test_loader_like_a_pipeline():
         dict(type='mmpretrain.LoadImage', value_range=(0, 9), max_pixels=5),
     ]
     assert loader_like(steps).value_range == (0, 9)
-    assert loader_like(steps[:1]) is None
+    assert loader_like(steps[:1], max_pixels=7).max_pixels == 7
     theirs = dict(type='LoadImageFromFile', color_type='grayscale')
     assert loader_like([theirs]).color_type == 'grayscale'
-    assert loader_like([dict(theirs, color_type='unchanged')]) is None
+    unchanged = dict(theirs, color_type='unchanged')
+    assert loader_like([unchanged]).color_type == 'color'
 
 
 # Views

@@ -174,9 +174,10 @@ def test_a_folder_is_counted_and_measured(tmp_path):
         ('cut.tif', b'II*\0\x08\0\0\0'),
     ):
         (tmp_path / 'many' / name).write_bytes(content)
-    # Those that Pillow does not read, but the run does.
-    (tmp_path / 'many/2000.jp2').write_bytes(b'\0\0\0\x0cjP  \r\n\x87\n')
-    # 80 x 90 px of five channels of 16 bits.
+    image = cv2.imread(str(tmp_path / 'many/0.jpg'))
+    assert cv2.imwrite(str(tmp_path / 'many/2000.jp2'), image)
+    # What Pillow does not read, but the run does: 80 x 90 px of five channels
+    # of 16 bits.
     tags = {256: 80, 257: 90, 258: 16, 277: 5}
     parts = [struct.pack('<HHII', tag, 3, 1, tags[tag]) for tag in tags]
     start = struct.pack('<2sHIH', b'II', 42, 8, len(tags))

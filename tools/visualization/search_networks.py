@@ -122,7 +122,7 @@ def loader(settings: Mapping) -> LoadImage:
     """
     data = (settings.get('train_dataloader') or {}).get('dataset')
     for _, leaf in leaf_datasets(data):
-        return loader_like(leaf.get('pipeline') or ()) or LoadImage()
+        return loader_like(leaf.get('pipeline') or ())
     return LoadImage()  # of a config without a data set
 
 

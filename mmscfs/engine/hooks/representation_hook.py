@@ -49,12 +49,11 @@ class RepresentationHook(RecurringHook):
     as it would without the hook, to the bit.
 
     Args:
-        interval (int): Epochs between measurements. Defaults to 10.
-        iter_interval (int): Iterations between them in a run that has no
-            epochs. Defaults to 5000.
         num_images (int): Training images, drawn with one seed. Defaults to
             256.
         num_views (int): Views of each image. Defaults to 4.
+        **kwargs: ``interval`` and ``iter_interval`` of
+            :class:`RecurringHook`.
 
     Raises:
         ValueError: A setting is outside its range, the data set has too few
@@ -73,13 +72,9 @@ class RepresentationHook(RecurringHook):
     least_images = LEAST_IMAGES
 
     def __init__(
-        self,
-        interval: int = 10,
-        iter_interval: int = 5000,
-        num_images: int = 256,
-        num_views: int = 4,
+        self, num_images: int = 256, num_views: int = 4, **kwargs: Any
     ) -> None:
-        super().__init__(interval, iter_interval, num_images)
+        super().__init__(num_images, **kwargs)
         self.num_views = num_views
 
     def look(self, runner: Runner, step: int, epoch: int) -> None:
