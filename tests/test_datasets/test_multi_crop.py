@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from crop_images import (
+    NO_COLOR,
     NO_JITTER,
     SIDE,
     make_views,
@@ -124,10 +125,8 @@ def test_more_local_views_leave_the_others_as_they_were():
 
 def test_colors_left_to_the_device_change_nothing_else():
     """The views are those without colors; the boxes are always the same."""
-    no_color = dict(jitter_prob=0, grey_prob=0)
-    no_color |= dict.fromkeys(('blur_prob', 'solarize_prob'), (0, 0, 0))
-    plain = MultiCrop(**SMALL, **no_color)
-    off, on = MultiCrop(**SMALL), MultiCrop(**SMALL, color_on_device=True)
+    plain, off = MultiCrop(**SMALL, **NO_COLOR), MultiCrop(**SMALL)
+    on = MultiCrop(**SMALL, color_on_device=True)
     for index in range(10):
         bare, colored, left = (
             crop(dict(img=noise(50, 60), sample_idx=SampleKey(index)))
