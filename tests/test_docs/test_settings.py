@@ -60,9 +60,11 @@ def is_read(cfg, setting):
     """Tell whether a run of a config would read a setting."""
     if [*unread_options({setting: None}, cfg)]:
         return False
-    cfg = copy.deepcopy(cfg)
-    cfg.merge_from_dict({setting: None})
-    return not [*unread_arguments(cfg)]
+    # The other sections are as they were.
+    parts = ('custom_imports', 'default_scope', setting.split('.')[0])
+    part = Config({k: copy.deepcopy(cfg[k]) for k in parts if k in cfg})
+    part.merge_from_dict({setting: None})
+    return not [*unread_arguments(part)]
 
 
 @pytest.mark.parametrize(
