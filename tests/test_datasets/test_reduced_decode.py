@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from crop_images import NO_COLOR
 from mmengine.dataset import Compose
 from PIL import Image
 
@@ -23,12 +24,6 @@ from mmscfs.datasets.transforms.loading import (
 )
 
 SMALL = dict(global_size=56, local_size=24, num_local=8)  # a quarter
-NO_COLOR = dict(
-    jitter_prob=0,
-    grey_prob=0,
-    blur_prob=(0, 0, 0),
-    solarize_prob=(0, 0, 0),
-)
 
 
 def smooth(height, width):

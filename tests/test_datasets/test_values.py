@@ -2,7 +2,6 @@
 """Images of more than 8 bits, and of any number of channels."""
 
 import struct
-from io import BytesIO
 
 import cv2
 import numpy as np
@@ -12,7 +11,6 @@ from PIL import Image
 
 from mmscfs.datasets import LoadImage, MultiCrop
 from mmscfs.datasets.samplers import SampleKey
-from mmscfs.datasets.transforms.headers import tiff_layout
 from mmscfs.datasets.transforms.loading import (
     UnreadableImageError,
     loader_like,
@@ -257,13 +255,6 @@ def test_what_opencv_does_not_read_rightly(tmp_path, content):
         with pytest.raises(UnreadableImageError, match='tifffile') as caught:
             load(tmp_path / 'a', content, value_range=(0, 4095), **settings)
         assert '.npy' in str(caught.value)
-
-
-def test_layout_of_a_tiff():
-    layout = tiff_layout(BytesIO(tiff(deep(20, 30, 5), by_plane=True)))
-    assert layout == (30, 20, 5, 16, 1, True)
-    assert tiff_layout(BytesIO(png(GRAY))) is None
-    assert tiff_layout(BytesIO(b'II*\0')) is None
 
 
 @pytest.mark.parametrize('image', [GRAY, COLOR])
