@@ -139,7 +139,7 @@ def make_images(folder: Path, count: int) -> None:
     for index in range(count):
         coarse = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
         image = cv2.resize(coarse, (80, 72), interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(str(folder / f'{index:03d}.jpg'), image)
+        cv2.imwrite(str(folder / f'{index:02d}.jpg'), image)
 
 
 class Trainer:

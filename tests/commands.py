@@ -8,6 +8,7 @@
 import contextlib
 import importlib.util
 import io
+import json
 import os
 import runpy
 import subprocess
@@ -60,6 +61,7 @@ def call(script, *words, cwd=ROOT, **environment):
         patch.chdir(cwd)
         patch.syspath_prepend(str(path.parent))
         patch.setattr(sys, 'argv', [str(script), *map(str, words)])
+        patch.setattr(sys, 'excepthook', sys.excepthook)  # a command sets it
         try:
             runpy.run_path(str(path), run_name='__main__')
         except SystemExit as end:
@@ -76,6 +78,61 @@ def call(script, *words, cwd=ROOT, **environment):
         stderr=stderr,
         output=stdout + stderr,
     )
+
+
+# Calls scripts one after the other, and prints a line of JSON for each: what
+# it exits with, what it prints, whether it imports torch, and its options.
+FRESH = """
+import argparse, contextlib, io, json, runpy, sys
+from pathlib import Path
+
+options = []
+plain = argparse.ArgumentParser.print_help
+
+def print_help(parser, file=None):
+    for action in parser._actions:
+        options.append(dict(
+            name='/'.join(action.option_strings) or action.dest,
+            help=action.help and str(action.help),
+            default=repr(action.default),
+        ))
+    plain(parser, file)
+
+argparse.ArgumentParser.print_help = print_help
+for name, words in json.loads(sys.argv[1]):
+    sys.argv = [name, *words]
+    sys.path.insert(0, str(Path(name).parent))
+    options.clear()
+    text, code = io.StringIO(), 'none'
+    before = 'torch' in sys.modules  # of another command
+    with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+        try:
+            runpy.run_path(name, run_name='__main__')
+        except SystemExit as end:
+            code = end.code or 0
+    sys.path.pop(0)
+    print(json.dumps(dict(
+        code=code, text=text.getvalue(), options=options,
+        torch='torch' in sys.modules and not before,
+    )))
+"""
+
+
+def call_fresh(calls, cwd=ROOT, **environment):
+    """Call scripts in a new interpreter, where what they import shows.
+
+    Args:
+        calls (list): The path of a script and its words, of each call.
+        cwd (Path): Where they are called. Defaults to the repository.
+        **environment (str): What their environment has more.
+
+    Returns:
+        list[dict]: ``code``, ``text``, ``torch`` and ``options`` of each.
+    """
+    words = sys.executable, '-c', FRESH, json.dumps(calls)
+    done = run(*words, cwd=cwd, **environment)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def stand_in(patch, fake):

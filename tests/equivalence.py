@@ -7,9 +7,9 @@ process and on others, on the CPU and in double precision, each process with
 its share of the images and with synchronized batch norm. The table has the
 largest differences from one process at the end of the run, and of the losses
 those of every step, averaged over the processes. Networks and images are tiny.
+The exit code is 1 if one of them is more than rounding.
 """
 
-import argparse
 import os
 import tempfile
 import warnings
@@ -17,10 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from chaos import make_images
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODEL_WRAPPERS
@@ -28,6 +26,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
+from toy_runs import in_processes
 
 from mmscfs.engine import prepare_config
 from mmscfs.engine.runner_access import unwrapped_model
@@ -35,16 +34,7 @@ from mmscfs.engine.runner_access import unwrapped_model
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 STEPS_PER_EPOCH, EPOCHS = 4, 2
 TOLERANCE = 1e-9
-EXAMPLES = """
-examples:
-  # all methods on 1, 2 and 4 processes, with and without accumulation
-  python tests/equivalence.py
-  # what plain batch norm makes of it
-  python tests/equivalence.py \\
-      --cfg-options model_wrapper_cfg.type=CPUDistributedDataParallel
-
-exit code: 0 if all differences are rounding, 1 if not
-"""
+LABELS = ('method', 'accumulate', 'processes')
 IMAGE = 64  # px
 SMALL = {
     'model.backbone.depth': 18,
@@ -134,18 +124,8 @@ class SynchronizedOnCPU(MMDistributedDataParallel):
         super().__init__(module=module, **kwargs)
 
 
-def make_config(
-    method: str, accumulate: int, batch: int, data: str, options: dict
-) -> Config:
-    """Return the small config of a method, for one process.
-
-    Args:
-        method (str): A key of ``RECIPES``.
-        accumulate (int): Batches that a step accumulates.
-        batch (int): Images in a batch of all processes.
-        data (str): Folder of the images.
-        options (dict): More settings.
-    """
+def make_config(method: str, accumulate: int, batch: int, data: str) -> Config:
+    """Return the small config of a method, for one process."""
     path, small = RECIPES[method]
     cfg = Config.fromfile(CONFIGS / path)
     cfg.merge_from_dict(
@@ -165,7 +145,6 @@ def make_config(
     cfg.default_hooks.pop('view_recall', None)  # takes float32
     if method == 'co2':
         cfg.model.queue_len = 3 * batch  # it comes round
-    cfg.merge_from_dict(options)
     return cfg
 
 
@@ -183,22 +162,13 @@ class Recorder(Hook):
         self.losses.append(values)
 
 
-def train_part(rank: int, processes: int, cfg: Config, folder: str) -> None:
-    """Train as one of several processes, and save what came out."""
-    os.environ['LOCAL_RANK'] = str(rank)
-    if processes > 1:
-        dist.init_process_group(
-            'gloo',
-            init_method=f'file://{folder}/group',
-            rank=rank,
-            world_size=processes,
-        )
+def train_part(cfg: Config, processes: int) -> dict:
+    """Train as one of several processes; return what came out."""
     warnings.simplefilter('ignore')  # torch's, of accumulated batches
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     cfg.launcher = 'pytorch' if processes > 1 else 'none'
     cfg.train_dataloader.batch_size //= processes
-    cfg.work_dir = f'{folder}/work'
     prepare_config(cfg)
     runner = Runner.from_cfg(cfg)
     model = unwrapped_model(runner)
@@ -211,11 +181,8 @@ def train_part(rank: int, processes: int, cfg: Config, folder: str) -> None:
     runner.register_hook(recorder)
     runner.train()
     parts = state_parts(runner, model)
-    result = dict(losses=recorder.losses, parts=parts)
-    result['moved'] = max_difference(parts['weights'], recorder.start)
-    torch.save(result, f'{folder}/{rank}.pth')
-    if processes > 1:
-        dist.destroy_process_group()
+    moved = max_difference(parts['weights'], recorder.start)
+    return dict(losses=recorder.losses, parts=parts, moved=moved)
 
 
 def student_weights(model: nn.Module) -> dict:
@@ -260,19 +227,12 @@ def max_difference(one: dict, other: dict) -> float:
 
 
 def train(cfg: Config, processes: int) -> list[dict]:
-    """Train on some processes; return what each of them saved."""
+    """Train on some processes; return what each of them made."""
     with tempfile.TemporaryDirectory() as folder:
-        # Forked, they need not import everything again.
-        mp.start_processes(
-            train_part,
-            (processes, cfg, folder),
-            processes,
-            start_method='fork',
+        cfg.work_dir = f'{folder}/work'
+        return in_processes(
+            train_part, processes, Path(folder), cfg, processes
         )
-        return [
-            torch.load(f'{folder}/{rank}.pth', weights_only=True)
-            for rank in range(processes)
-        ]
 
 
 def compare(alone: dict, results: list[dict], batch: int) -> dict[str, float]:
@@ -323,15 +283,24 @@ def measure(
     accumulate: int,
     processes: Sequence[int],
     batch: int,
-    options: dict,
+    **options: str,
 ) -> list[dict]:
-    """Train a method on one process and on others; return a row for each."""
+    """Train a method on one process and on others; return a row for each.
+
+    Args:
+        method (str): A key of ``RECIPES``.
+        accumulate (int): Batches that a step accumulates.
+        processes (Sequence[int]): Numbers of processes.
+        batch (int): Images in a batch of all processes.
+        **options: More settings of the wrapper of the model.
+    """
     rows = []
     with tempfile.TemporaryDirectory() as data:
         make_images(Path(data), STEPS_PER_EPOCH * batch)
 
         def run(number: int) -> list[dict]:
-            cfg = make_config(method, accumulate, batch, data, options)
+            cfg = make_config(method, accumulate, batch, data)
+            cfg.model_wrapper_cfg.update(options)
             return train(cfg, number)
 
         (alone,) = run(1)
@@ -342,54 +311,19 @@ def measure(
     return rows
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Compare, print the table, return the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    every = [*RECIPES]
-    for name, default, choices, text in (
-        ('processes', [2, 4], None, 'numbers of processes beside one'),
-        ('accumulate', [1, 2], None, 'batches that a step accumulates'),
-        ('methods', every, every, 'what is trained'),
-        ('batch', 16, None, 'images in a batch of all processes'),
-    ):
-        parser.add_argument(
-            f'--{name}',
-            nargs='+' if isinstance(default, list) else None,
-            type=str if choices else int,
-            default=default,
-            choices=choices,
-            help=f'{text} (default: %(default)s)',
-        )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='settings of all configs',
-    )
-    args = parser.parse_args(argv)
-    options = args.cfg_options
     # On the CPU, and before a fork, which threads do not survive.
     os.environ.update(CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
     worst = 0.0
-    for method in args.methods:
-        for accumulate in args.accumulate:
-            rows = measure(
-                method, accumulate, args.processes, args.batch, options
-            )
-            for row in rows:
-                floats = {k: v for k, v in row.items() if type(v) is float}
-                labels = [f'{k} {row[k]}' for k in row if k not in floats]
-                print(*labels, sep=', ')
-                for name, value in floats.items():
+    for method in RECIPES:
+        for accumulate in (1, 2):
+            for row in measure(method, accumulate, [2, 4], 16):
+                print(*(f'{k} {row.pop(k)}' for k in LABELS), sep=', ')
+                for name, value in row.items():
                     print(f'    {name:10} {value:.1e}', flush=True)
-                floats.pop('moved')
-                worst = max(worst, *floats.values())
+                row.pop('moved')
+                worst = max(worst, *row.values())
     if worst > TOLERANCE:
         print(f'a difference of {worst:.1e} is more than rounding')
         return 1

@@ -5,8 +5,8 @@
 An environment for each Python of this machine from 3.10 to 3.13, for both
 stacks, and twice: with the oldest versions that the files in requirements
 allow, and with the newest that the index has. Each is made by `make install`,
-tested and removed; all take about an hour. Started again, the command tests
-only what it has not tested at this commit. Prints a Markdown table.
+tested and removed; all take about an hour. Prints a Markdown table. The logs
+are in work_dirs/matrix, where an environment takes 7 GB while it is tested.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import os
 import shutil
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
 from itertools import product
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from packaging.requirements import Requirement
 from rich.progress import track
 
 ROOT = Path(__file__).resolve().parents[1]
-REQUIREMENTS = ROOT / 'requirements'
+WORK_DIR = ROOT / 'work_dirs/matrix'
 EXAMPLES = """
 examples:
   make matrix
@@ -60,12 +59,19 @@ QUICK = (
     'tests/test_tools/test_transfer.py::test_images_to_detector_to_evaluation',
     'tests/test_tools/test_visualization.py::test_browse_views',
 )
+CHOICES = dict(
+    pythons=[f'python3.{minor}' for minor in range(10, 14)],
+    versions=['oldest', 'newest'],
+    stacks=['upstream', 'onedl'],
+)
 COLUMNS = ('torch', 'torchvision', 'numpy', 'opencv-python')
-VERSIONS = """
-import json, sys
+FIND = """
+import json, platform, sys
 from importlib import metadata
 
-print(json.dumps({name: metadata.version(name) for name in sys.argv[1:]}))
+found = dict(Python=platform.python_version())
+found |= {name: metadata.version(name) for name in sys.argv[1:]}
+print(json.dumps(found))
 """
 
 
@@ -76,51 +82,25 @@ def parse_args() -> argparse.Namespace:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        '--pythons',
-        nargs='+',
-        metavar='PYTHON',
-        help='default: each of python3.10 to python3.13 that runs',
-    )
-    parser.add_argument(
-        '--versions',
-        nargs='+',
-        choices=['oldest', 'newest'],
-        default=['oldest', 'newest'],
-        help='default: both',
-    )
-    parser.add_argument(
-        '--stacks',
-        nargs='+',
-        choices=['upstream', 'onedl'],
-        default=['upstream', 'onedl'],
-        help='default: both',
-    )
-    parser.add_argument(
-        '--work-dir',
-        type=Path,
-        default=ROOT / 'work_dirs' / 'matrix',
-        metavar='FOLDER',
-        help='for logs and results (default: work_dirs/matrix); each '
-        'environment takes 7 GB there while it is tested',
-    )
+    for name, values in CHOICES.items():
+        parser.add_argument(
+            f'--{name}',
+            nargs='+',
+            choices=None if name == 'pythons' else values,
+            default=values,
+            help=f'default: those that run of {", ".join(values)}',
+        )
     return parser.parse_args()
 
 
-def find_pythons() -> list[str]:
-    """Return the supported Pythons on the PATH, oldest first."""
-    names = [f'python3.{minor}' for minor in range(10, 14)]
-    return [name for name in names if version_of(name)]
-
-
-def version_of(python: str) -> str:
-    """Return a Python's version, "" if it does not run."""
-    command = (python, '-c', 'import platform as p; print(p.python_version())')
+def find_versions(python: str | Path, *names: str) -> dict[str, str]:
+    """Return a Python's version and those of packages, {} if it fails."""
+    command = (str(python), '-c', FIND, *names)
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except OSError:
-        return ''
-    return done.stdout.strip()
+        return {}
+    return {} if done.returncode else json.loads(done.stdout)
 
 
 def constrain(versions: str) -> str:
@@ -132,7 +112,8 @@ def constrain(versions: str) -> str:
         return ''
     lines = []
     for name in ('build', 'runtime'):
-        for line in (REQUIREMENTS / f'{name}.txt').read_text().splitlines():
+        text = (ROOT / f'requirements/{name}.txt').read_text()
+        for line in text.splitlines():
             if line and not line.startswith('#'):
                 requirement = Requirement(line)
                 lines += [
@@ -143,83 +124,56 @@ def constrain(versions: str) -> str:
     return ''.join(lines)
 
 
-def run_cell(
-    python: str, versions: str, stack: str, folder: Path, commit: str
-) -> dict:
-    """Make an environment, test and remove it; return its row.
-
-    Args:
-        folder (Path): For the environment, its log and its result.
-        commit (str): Of the code; a result of another one is made again.
-    """
-    result = folder / 'result.json'
-    if result.is_file():
-        row = json.loads(result.read_text())
-        if row['commit'] == commit:
-            return row
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    constraints = folder / 'constraints.txt'
+def run_cell(python: str, versions: str, stack: str) -> dict[str, str]:
+    """Make an environment, test and remove it; return its row."""
+    row = find_versions(python)
+    name = f'{row["Python"]}-{versions}-{stack}'
+    row |= dict(stack=stack, result='not installed', failed='yes')
+    venv, constraints = WORK_DIR / 'venv', WORK_DIR / f'{name}.txt'
+    shutil.rmtree(venv, ignore_errors=True)
+    WORK_DIR.mkdir(parents=True, exist_ok=True)
     constraints.write_text(constrain(versions))
     environment = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(('MAKE', 'MFLAGS', 'OPS', 'VENV'))
     }
-    row = dict(
-        commit=commit, Python=version_of(python), stack=stack, result='failed'
-    )
-    venv = folder / 'venv'
-    report = folder / 'report.xml'
-    with (folder / 'log.txt').open('w') as log:
+    log = WORK_DIR / f'{name}.log'
+    with log.open('w') as out:
 
-        def run(*words: str | Path) -> int:
-            print('$', *words, file=log, flush=True)
-            return subprocess.run(
+        def succeeds(*words: str | Path) -> bool:
+            print('$', *words, file=out, flush=True)
+            done = subprocess.run(
                 [str(word) for word in words],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=out,
                 stderr=subprocess.STDOUT,
-            ).returncode
+            )
+            return not done.returncode
 
         settings = dict(
             PYTHON=python, STACK=stack, VENV=venv, CONSTRAINTS=constraints
         )
-        words = [f'{name}={value}' for name, value in settings.items()]
-        program = venv / 'bin' / 'python'
-        if run('make', 'install', *words):
-            row['result'] = 'not installed'
-        else:
-            found = subprocess.run(
-                (program, '-c', VERSIONS, *COLUMNS),
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            row |= json.loads(found.stdout)
-            run(program, '-m', 'pytest', f'--junitxml={report}', *QUICK)
-    if report.is_file():
-        (suite,) = ElementTree.parse(report).getroot()
-        count = {
-            name: int(suite.get(name, 0))
-            for name in ('tests', 'failures', 'errors', 'skipped')
-        }
-        bad = count['failures'] + count['errors']
-        passed = count['tests'] - bad - count['skipped']
-        row['result'] = f'{passed} passed, {bad} failed'
+        words = [f'{key}={value}' for key, value in settings.items()]
+        if succeeds('make', 'install', *words):
+            program = venv / 'bin/python'
+            row |= find_versions(program, *COLUMNS)
+            passed = succeeds(program, '-m', 'pytest', *QUICK)
+            *_, summary = log.read_text().splitlines()
+            row['result'] = summary.partition(' in ')[0]
+            row['failed'] = '' if passed else 'yes'
     shutil.rmtree(venv, ignore_errors=True)
-    result.write_text(json.dumps(row, indent=2) + '\n')
     return row
 
 
 def main() -> None:
     """Test all environments."""
     args = parse_args()
-    pythons = args.pythons or find_pythons()
+    pythons = [python for python in args.pythons if find_versions(python)]
     if not pythons:
-        sys.exit('error: none of python3.10 to python3.13 runs here')
+        sys.exit(f'error: none of {", ".join(args.pythons)} runs here')
     commit = subprocess.run(
         ('git', 'describe', '--always', '--dirty'),
         cwd=ROOT,
@@ -227,20 +181,16 @@ def main() -> None:
         text=True,
         check=True,
     ).stdout.strip()
-    work_dir = args.work_dir.resolve()
     cells = list(product(pythons, args.versions, args.stacks))
-    rows = []
-    for python, versions, stack in track(cells, 'environments'):
-        folder = work_dir / f'{version_of(python)}-{versions}-{stack}'
-        rows.append(run_cell(python, versions, stack, folder, commit))
+    rows = [run_cell(*cell) for cell in track(cells, 'environments')]
     columns = ('Python', 'stack', *COLUMNS, 'result')
     print(f'Commit {commit}:\n')
     print('|', ' | '.join(columns), '|')
     print('|' + '---|' * len(columns))
     for row in rows:
         print('|', ' | '.join(row.get(name, '?') for name in columns), '|')
-    if any(not row['result'].endswith(' 0 failed') for row in rows):
-        sys.exit(f'The logs of what failed are below {work_dir}.')
+    if any(row['failed'] for row in rows):
+        sys.exit(f'The logs of what failed are in {WORK_DIR}.')
 
 
 if __name__ == '__main__':

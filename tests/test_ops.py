@@ -309,8 +309,7 @@ WORKER = (
 def test_commands_log_the_operators_and_refuse_the_model(
     stand_in, monkeypatch
 ):
-    monkeypatch.syspath_prepend(str(TOOLS))
-    from command_line import build_runner
+    from mmscfs.engine.screen import build_runner
 
     lines = []
     runner = SimpleNamespace(

@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""mmpretrain's algorithms through our loader, down to a loaded backbone."""
+"""Algorithms of mmpretrain, and CO2, from configs to a loaded backbone."""
 
 import copy
 import json
@@ -34,14 +34,18 @@ METHODS = {
     'simsiam': 'SimSiam',
     'swav': 'SwAV',
 }
+CO2 = {'mocov1-co2': 'MoCo + CO2', 'mocov2-co2': 'MoCo v2 + CO2'}
+# The paper's weights and temperatures of CO2, and those of InfoNCE.
+TERMS = {'mocov1-co2': (10, 0.04, 0.07), 'mocov2-co2': (0.3, 0.05, 0.2)}
 FILES = {
     path.name.split('_')[0]: path
-    for path in (ROOT / 'configs/peers').glob('*.py')
+    for folder in ('peers', 'co2')
+    for path in (ROOT / 'configs' / folder).glob('*.py')
 }
 THEIR_FILES = {
     peer: THEIRS / peer / path.name
     for peer, path in FILES.items()
-    if peer != 'mocov1'
+    if peer in METHODS and peer != 'mocov1'
 }
 PREDICTOR = {
     'model.neck.hid_channels': 32,
@@ -60,7 +64,9 @@ SMALLER = {
     'byol': PREDICTOR,
     'densecl': QUEUE | {'model.neck.hid_channels': 32},
     'mocov1': QUEUE,
+    'mocov1-co2': QUEUE,
     'mocov2': QUEUE | {'model.neck.hid_channels': 32},
+    'mocov2-co2': QUEUE | {'model.neck.hid_channels': 32},
     'mocov3': PREDICTOR,
     'simclr': {'model.neck.hid_channels': 32},
     'simsiam': PREDICTOR,
@@ -93,7 +99,7 @@ def images(tmp_path_factory):
     return draw_images(tmp_path_factory.mktemp('data'))
 
 
-@pytest.fixture(scope='module', params=sorted(METHODS))
+@pytest.fixture(scope='module', params=sorted(METHODS | CO2))
 def run(request, images, tmp_path_factory):
     """Two epochs of five iterations of a config made small."""
     peer = request.param
@@ -107,7 +113,7 @@ def run(request, images, tmp_path_factory):
 
 
 def test_every_peer_has_a_config():
-    assert set(FILES) == set(METHODS)
+    assert set(FILES) == {*METHODS, *CO2}
     assert FILES['mocov1'].stem == 'mocov1_resnet50_8xb32-steplr-200e_in1k'
     for peer, path in THEIR_FILES.items():
         assert path.is_file(), f'{peer} is not named as in mmpretrain'
@@ -180,8 +186,9 @@ def test_moco_v1_differs_from_v2_as_published():
     assert v2['model']['head'].pop('temperature') == 0.2
     for cfg in (v1, v2):
         del cfg['model']['neck']
-    assert v1['model'] == v2['model']
-    assert v1['optim_wrapper'] == v2['optim_wrapper']
+    for name in ('model', 'optim_wrapper', 'train_cfg', 'auto_scale_lr'):
+        assert v1[name] == v2[name]
+    assert v1['train_dataloader']['batch_size'] == 32
     assert v1['optim_wrapper']['optimizer']['lr'] == 0.03
     assert v1['param_scheduler'] == [
         dict(
@@ -191,6 +198,34 @@ def test_moco_v1_differs_from_v2_as_published():
             by_epoch=True,
         )
     ]
+
+
+@pytest.mark.parametrize('name', CO2)
+def test_co2_is_moco_with_the_papers_term(name):
+    weight, temperature, contrast_temperature = TERMS[name]
+    cfg, peer = load(name), load(name.removesuffix('-co2'))
+    assert cfg.model.type == 'MoCoCO2'
+    assert cfg.model.head.temperature == contrast_temperature
+    peer.model.update(
+        type='MoCoCO2',
+        consistency=dict(
+            type='ConsistencyLoss', weight=weight, temperature=temperature
+        ),
+    )
+    # The same steps; those that are not finite are skipped.
+    peer.optim_wrapper.update(
+        type='PerParamClipOptimWrapper', precision='fp32'
+    )
+    assert cfg.to_dict() == peer.to_dict()
+    # Built at full size.
+    init_default_scope('mmpretrain')
+    model = MODELS.build(cfg.model)
+    assert model.queue.shape == (128, 65536)
+    assert model.consistency.weight == weight
+    assert model.consistency.temperature == temperature
+    with torch.no_grad():
+        features = model.neck(model.backbone(torch.zeros(2, 3, 32, 32)))[0]
+    assert features.shape == (2, 128)
 
 
 # The views
@@ -208,74 +243,59 @@ def their_views(cfg):
     return views
 
 
+# The transforms of a view, in their order, and what decides each.
+READ = {
+    'RandomResizedCrop': lambda t: dict(
+        size=t.scale[0],
+        scale=t.crop_ratio_range,
+        ratio=t.aspect_ratio_range,
+        attempts=t.max_attempts,
+    ),
+    'RandomFlip': lambda t: dict(flip_prob=t.prob, flip=t.direction),
+    'RandomApply': lambda t: dict(
+        jitter_prob=t.prob,
+        jitter=[
+            pytest.approx(getattr(t.transforms.transforms[0], name))
+            for name in ('brightness', 'contrast', 'saturation', 'hue')
+        ],
+    ),
+    'RandomGrayscale': lambda t: dict(grey_prob=t.prob),
+    'GaussianBlur': lambda t: dict(
+        blur_prob=t.prob, blur_sigma=t.magnitude_range, blur=t.magnitude_std
+    ),
+    'Solarize': lambda t: dict(solarize_prob=t.prob, threshold=t.thr),
+}
+
+
 def their_view(transforms):
-    view = dict(solarize_prob=0.0)
-    order = []
+    view = dict(solarize_prob=0.0, threshold=128)
     for settings in transforms:
-        built = TRANSFORMS.build(settings)
-        order.append(settings.type)
-        if settings.type == 'RandomResizedCrop':
-            assert built.max_attempts == 10
-            view |= dict(
-                size=built.scale[0],
-                scale=built.crop_ratio_range,
-                ratio=built.aspect_ratio_range,
-            )
-        elif settings.type == 'RandomFlip':
-            assert built.direction == 'horizontal'
-            view['flip_prob'] = built.prob
-        elif settings.type == 'RandomApply':
-            (jitter,) = built.transforms.transforms
-            view['jitter_prob'] = built.prob
-            view['jitter'] = [
-                pytest.approx(values)
-                for values in (
-                    jitter.brightness,
-                    jitter.contrast,
-                    jitter.saturation,
-                    jitter.hue,
-                )
-            ]
-        elif settings.type == 'RandomGrayscale':
-            view['grey_prob'] = built.prob
-        elif settings.type == 'GaussianBlur':
-            assert built.magnitude_std == 'inf'  # uniform in the range
-            view['blur_prob'] = built.prob
-            view['blur_sigma'] = built.magnitude_range
-        else:
-            assert (settings.type, built.thr) == ('Solarize', 128)
-            view['solarize_prob'] = built.prob
+        view |= READ[settings.type](TRANSFORMS.build(settings))
     # A flip commutes with all but the crop.
-    order.remove('RandomFlip')
-    assert (
-        order
-        == [
-            'RandomResizedCrop',
-            'RandomApply',
-            'RandomGrayscale',
-            'GaussianBlur',
-            'Solarize',
-        ][: len(order)]
-    )
+    order = [t.type for t in transforms if t.type != 'RandomFlip']
+    assert order == [kind for kind in READ if kind in order]
     return view
 
 
 def our_views(cfg):
     """Return the settings of every view that MultiCrop makes."""
     crop = TRANSFORMS.build(cfg.train_dataloader.dataset.pipeline[1])
-    assert crop.solarize_threshold == 128
     return [
         dict(
             size=crop.local_size if kind == 2 else crop.global_size,
             scale=crop.local_scale if kind == 2 else crop.global_scale,
             ratio=crop.ratio,
+            attempts=10,
             flip_prob=crop.flip_prob,
+            flip='horizontal',
             jitter_prob=crop.jitter_prob,
             jitter=list(crop.jitter_range),
             grey_prob=crop.grey_prob,
             blur_prob=crop.blur_prob[kind],
             blur_sigma=crop.blur_sigma,
+            blur='inf',  # uniform in the range
             solarize_prob=crop.solarize_prob[kind],
+            threshold=crop.solarize_threshold,
         )
         for kind in (0, 1, *[2] * crop.num_local)
     ]
@@ -323,7 +343,7 @@ def test_trains_resumes_and_exports(run, tmp_path):
     saved = read_checkpoint(run.checkpoint)
     assert pretraining_input(saved) == INPUT
     origin = read_origin(str(run.checkpoint))
-    assert origin.method == METHODS[run.peer]
+    assert origin.method == (METHODS | CO2)[run.peer]
     assert (origin.epochs, origin.batch_size) == (2, 4)
 
 

@@ -15,13 +15,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from command_end import commanded
 from command_line import (
     add_cfg_options,
+    add_counts,
     add_network_option,
-    at_least,
-    errors_in_one_line,
+    add_out_folder,
+    gather,
     make_parser,
-    parse,
     read_config,
 )
 
@@ -73,38 +74,26 @@ def parse_args() -> argparse.Namespace:
         metavar='NAME',
         help='"last", "all", or names such as layer2 (default: all)',
     )
-    for name, default, text in (
-        (
-            'images',
-            500,
+    add_counts(
+        parser,
+        images=(
             'images of each data set at most, drawn with one seed',
+            500,
+            1,
         ),
-        ('k', 20, 'boxes that vote'),
-    ):
-        parser.add_argument(
-            f'--{name}',
-            type=at_least(1),
-            default=default,
-            metavar='N',
-            help=f'{text} (default: %(default)s)',
-        )
+        k=('boxes that vote', 20, 1),
+    )
     parser.add_argument(
         '--no-masks', action='store_true', help='leave out the masks'
     )
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('work_dirs/box_probe'),
-        metavar='FOLDER',
-        help='where to write boxes.md and .csv (default: %(default)s)',
-    )
+    add_out_folder(parser, 'boxes', 'work_dirs/box_probe')
     add_cfg_options(
         parser, 'val_dataloader.dataset.pipeline.1.scale="(672,400)"'
     )
-    return parse(parser)
+    return parser.parse_args()
 
 
-def read_settings(cfg: 'Config', args: argparse.Namespace) -> dict[str, Any]:
+def probe_settings(cfg: 'Config', args: argparse.Namespace) -> dict[str, Any]:
     """Return the settings of the probe.
 
     Raises:
@@ -154,13 +143,12 @@ def build_model(cfg: 'Config') -> 'BaseModel':
     return revert_sync_batchnorm(model).to(get_device())
 
 
+@commanded('nothing is written')
 def main() -> int:
     """Measure; return 1 if writing failed, or nothing could be measured."""
     args = parse_args()
-    with errors_in_one_line():
-        cfg = read_config(args.config, args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
 
-    # Now, so that --help and a wrong option or setting answer at once.
     from mmengine.logging import MMLogger
     from mmengine.registry import init_default_scope
 
@@ -178,33 +166,39 @@ def main() -> int:
 
     # mmengine would print a paragraph for each parameter.
     MMLogger.get_current_instance().setLevel('WARNING')
-    with errors_in_one_line():  # before the long work
-        prepare_config(cfg)
-        init_default_scope(cfg.get('default_scope', 'mmengine'))
-        settings = read_settings(cfg, args)
-        check_data(cfg)
-        probe = BoxProbe(build_model(cfg), **settings)
+    prepare_config(cfg)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    settings = probe_settings(cfg, args)
+    check_data(cfg)
+    probe = BoxProbe(build_model(cfg), **settings)
     first = {k: v.clone() for k, v in probe.backbone.state_dict().items()}
-    rows, problems = [], []
+
+    def score(path: str) -> tuple[FoundBackbone, dict]:
+        if path == RANDOM:
+            found = FoundBackbone(RANDOM, None, first, ())
+        else:
+            content = read_checkpoint(path)
+            check_input(cfg, pretraining_input(content))
+            found = find_backbone(content, args.network)
+        load_found(probe.backbone, found)
+        return found, probe.measure()
+
     start = time.monotonic()
-    for path in dict.fromkeys(args.pretrained):
-        try:
-            if path == RANDOM:
-                found = FoundBackbone(RANDOM, None, first, ())
-            else:
-                content = read_checkpoint(path)
-                check_input(cfg, pretraining_input(content))
-                found = find_backbone(content, args.network)
-            load_found(probe.backbone, found)
-            figures = probe.measure()
-        except (OSError, ValueError) as error:
-            problems.append(f'{path}: {error}')
-            continue
-        name = '/'.join(Path(path).with_suffix('').parts[-2:])
-        rows += [
-            Row((name, found.network or '', layer), scores, path, True)
-            for layer, scores in figures.items()
-        ]
+    scored, problems = gather(dict.fromkeys(args.pretrained), score)
+    rows = [
+        Row(
+            (
+                '/'.join(Path(path).with_suffix('').parts[-2:]),
+                found.network or '',
+                layer,
+            ),
+            scores,
+            path,
+            True,
+        )
+        for path, (found, figures) in scored.items()
+        for layer, scores in figures.items()
+    ]
     seconds = time.monotonic() - start
     judged, known = probe.queries, probe.bank
     images = len(judged.loader.dataset), len(known.loader.dataset)

@@ -1,16 +1,13 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""What the commands have in common."""
+"""What the commands have in common: options, and reading a config."""
 
 import argparse
 import difflib
-import functools
 import os
 import re
-import signal
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,17 +15,13 @@ from command_paths import checkpoint, existing
 
 if TYPE_CHECKING:  # else --help would wait for torch
     from mmengine.config import Config
-    from mmengine.runner import Runner
 
 # Settings that name a file or folder.
 PATHS = (
     *('ann_file', 'checkpoint', 'data_prefix', 'data_root', 'load_from'),
     'work_dir',
 )
-# Functions of loops, in which a run has begun.
-STEPS = {'run_epoch', 'run_iter', '__next__'}
 UNKNOWN = 'unrecognized arguments: '  # as argparse begins such an error
-Main = Callable[[Sequence[str] | None], int]
 # A word, or what follows its "=", that begins with the home directory.
 HOME = re.compile(r'(^|=)~(?=/|$)')
 
@@ -62,8 +55,23 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(words, namespace)
 
 
+def say_stopped(kind: type, error: BaseException, trace: Any) -> None:
+    """Print one line for Ctrl-C, else the traceback: ``sys.excepthook``.
+
+    Python ends the process by the signal, which a shell shows as 130.
+    """
+    if issubclass(kind, KeyboardInterrupt):
+        print('stopped', file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 def make_parser(description: str, examples: str) -> argparse.ArgumentParser:
-    """Return a parser whose help keeps the lines of its texts."""
+    """Return the parser of a command that Ctrl-C ends with one line.
+
+    Its help keeps the lines of its texts.
+    """
+    sys.excepthook = say_stopped
     return Parser(
         description=description,
         epilog=examples,
@@ -80,17 +88,58 @@ def setting(text: str) -> str:
     return text
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """Return the type of an option that counts."""
+def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return the type of an option that counts, from least to most."""
+    limits = f'>= {least}' + (f' and <= {most}' if most is not None else '')
 
     def read(text: str) -> int:
-        if text.isdecimal() and int(text) >= least:
+        if text.isdecimal() and least <= int(text) <= (most or int(text)):
             return int(text)
         raise argparse.ArgumentTypeError(
-            f'{text} must be a whole number >= {least}'
+            f'{text} must be a whole number {limits}'
         )
 
     return read
+
+
+def number(
+    is_valid: Callable[[float], bool], wanted: str
+) -> Callable[[str], float]:
+    """Return the type of an option that is a number.
+
+    Args:
+        is_valid (Callable): Whether a number will do.
+        wanted (str): What it must be, in words.
+    """
+
+    def read(text: str) -> float:
+        with suppress(ValueError):
+            if is_valid(value := float(text)):
+                return value
+        raise argparse.ArgumentTypeError(f'{text!r} must be {wanted}')
+
+    return read
+
+
+def add_counts(
+    parser: argparse.ArgumentParser, **options: tuple[Any, ...]
+) -> None:
+    """Add options of whole numbers.
+
+    Args:
+        parser (argparse.ArgumentParser): The command's.
+        **options (tuple): Of each its help, its default, the least number,
+            and the largest if there is one.
+    """
+    for name, (text, default, *limits) in options.items():
+        limit = f', {limits[0]} to {limits[1]}' if len(limits) > 1 else ''
+        parser.add_argument(
+            f'--{name.replace("_", "-")}',
+            type=at_least(*limits),
+            default=default,
+            metavar='N',
+            help=f'{text}{limit} (default: %(default)s)',
+        )
 
 
 def read_settings(words: Sequence[str]) -> dict[str, Any]:
@@ -206,106 +255,6 @@ def add_network_option(
     )
 
 
-def add_run_options(parser: argparse.ArgumentParser, name: str) -> None:
-    """Add the options of a command that runs many others (plan.py).
-
-    Args:
-        parser (argparse.ArgumentParser): The command's.
-        name (str): Of its default work directory.
-    """
-    parser.add_argument(
-        '--work-dir',
-        type=Path,
-        metavar='FOLDER',
-        help=f'for the runs and the table (default: work_dirs/{name})',
-    )
-    parser.add_argument(
-        '--gpus',
-        type=at_least(1),
-        metavar='N',
-        help='run tools/dist_*.sh with this many processes, each with the '
-        "config's batch size",
-    )
-    beside = parser.add_mutually_exclusive_group()
-    beside.add_argument(
-        '--devices',
-        nargs='+',
-        metavar='GPU',
-        help='run on these GPUs at the same time, one on each: 0 1 2 3; with '
-        '--gpus 2 one on each pair: 0,1 2,3',
-    )
-    beside.add_argument(
-        '--jobs',
-        type=at_least(1),
-        default=1,
-        metavar='N',
-        help='without --devices: run so many at the same time, with one '
-        'thread each (default: 1)',
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        type=setting,
-        action='extend',
-        default=[],
-        metavar='KEY=VALUE',
-        help='more settings of every training. What the runs differ in has '
-        'the last word',
-    )
-    parser.add_argument(
-        '--dry-run',
-        action='store_true',
-        help='only print the commands that are left to run',
-    )
-
-
-def read_lanes(args: argparse.Namespace) -> list[dict[str, str]]:
-    """Return what the environment of each run side by side has more.
-
-    Threads of several would wait for each other.
-
-    Raises:
-        ValueError: ``--devices`` does not fit ``--gpus``.
-    """
-    for device in args.devices or ():
-        found, wanted = len(device.split(',')), args.gpus or 1
-        if found != wanted:
-            raise ValueError(
-                f'--devices {device} names {found} GPUs, but each run has '
-                f'{wanted}: set both alike, as in --gpus 2 --devices 0,1 2,3'
-            )
-    lanes = [dict(CUDA_VISIBLE_DEVICES=d) for d in args.devices or ()]
-    lanes = lanes or [{}] * args.jobs
-    if len(lanes) > 1:
-        threads = os.environ.get('OMP_NUM_THREADS', '1')
-        lanes = [lane | dict(OMP_NUM_THREADS=threads) for lane in lanes]
-    return lanes
-
-
-def commanded(main: Main) -> Main:
-    """Let a command of many runs end well: a decorator of its ``main``.
-
-    ValueError and OSError become a line and exit code 2. Ctrl-C and SIGTERM
-    end the runs that are under way too, with exit code 130.
-    """
-
-    @functools.wraps(main)
-    def run(argv: Sequence[str] | None = None) -> int:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            return main(argv)
-        except (ValueError, OSError) as error:
-            print(f'error: {error}', file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            print('stopped: the same command resumes', file=sys.stderr)
-            return 130
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-    return run
-
-
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse the command line of a run, which a launcher may have completed."""
     args = parser.parse_args()
@@ -374,28 +323,45 @@ def read_config(
     return cfg
 
 
-@contextmanager
-def errors_in_one_line() -> Iterator[None]:
-    """Exit with one line for an error before the first step of a run.
+def gather(
+    paths: Iterable[str | Path], score: Callable[[Any], Any]
+) -> tuple[dict[Any, Any], list[str]]:
+    """Score checkpoints.
 
-    Later ones keep their traceback, but for an image that cannot be read. A
-    type that no registry has is a KeyError of mmengine.
+    Args:
+        paths (Iterable): The checkpoints.
+        score (Callable): Takes a path, and returns what a table needs.
+
+    Returns:
+        tuple[dict, list[str]]: What was returned, by path; and a line for
+        each checkpoint that cannot be read or does not fit.
     """
-    try:
-        yield
-    except (ValueError, OSError, SyntaxError, KeyError) as error:
-        frames = {f.name for f in traceback.extract_tb(error.__traceback__)}
-        text = str(error.args[0] if len(error.args) == 1 else error)
-        if isinstance(error, KeyError) and 'registry' not in text:
-            raise
-        if frames & STEPS:  # a run has begun, and all is imported
-            from mmscfs.datasets.transforms.loading import UnreadableImageError
+    found, problems = {}, []
+    for path in paths:
+        try:
+            found[path] = score(path)
+        except (OSError, ValueError) as error:
+            problems.append(f'{path}: {error}')
+    return found, problems
 
-            if not isinstance(error, UnreadableImageError):
-                raise
-            # Of a worker, it comes with the worker's traceback before it.
-            text = text.split('UnreadableImageError: ')[-1].strip()
-        sys.exit(f'error: {text}')
+
+def add_out_folder(
+    parser: argparse.ArgumentParser, name: str, folder: str = ''
+) -> None:
+    """Add the folder of a table.
+
+    Args:
+        parser (argparse.ArgumentParser): The command's.
+        name (str): Of the files, without .md and .csv.
+        folder (str): Where they are by default. Defaults to "", the run's.
+    """
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=folder or None,
+        metavar='FOLDER',
+        help=f'where to write {name}.md and .csv (default: {folder or "RUN"})',
+    )
 
 
 def merge_common(cfg: 'Config', args: argparse.Namespace) -> None:
@@ -409,21 +375,3 @@ def merge_common(cfg: 'Config', args: argparse.Namespace) -> None:
         from mmscfs.settings import expand_home
 
         cfg.merge_from_dict(expand_home(args.cfg_options))
-
-
-def build_runner(cfg: 'Config', changes: Sequence[str] = ()) -> 'Runner':
-    """Build the runner of a config.
-
-    Its screen has what a person reads, its log file everything.
-
-    Args:
-        cfg (Config): The config.
-        changes (Sequence[str]): Lines for its summary, see
-            :func:`read_config`. Defaults to none.
-
-    Raises:
-        ValueError: Its model needs operators of mmcv that are not installed.
-    """
-    from mmscfs.engine import screen
-
-    return screen.build_runner(cfg, changes)

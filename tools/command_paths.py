@@ -70,19 +70,6 @@ def config(text: str) -> str:
     return path
 
 
-def new_config(text: str) -> str:
-    """Return the path of a config that can be written."""
-    if not text.endswith('.py'):
-        raise argparse.ArgumentTypeError(f'{text!r}: a config ends with .py')
-    if osp.lexists(text):
-        raise argparse.ArgumentTypeError(
-            f'{text!r} exists: name another file, or remove it'
-        )
-    if not osp.isdir(osp.dirname(text) or '.'):
-        raise argparse.ArgumentTypeError(f'{text!r}: {what_is_there(text)}')
-    return text
-
-
 def existing(text: str, what: str) -> str:
     """Return a path that exists.
 

@@ -20,12 +20,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import (
-    add_cfg_options,
-    errors_in_one_line,
-    make_parser,
-    read_config,
-)
+from command_end import errors_in_one_line
+from command_line import add_cfg_options, make_parser, read_config
 from command_paths import checkpoint, config, run_or_file
 
 if TYPE_CHECKING:
@@ -44,7 +40,8 @@ examples:
       --out work_dirs/found --cfg-options \\
       test_dataloader.dataset.pipeline.0.value_range="(0,4095)"
 
-exit code: 0 written, 1 no image could be read or wrong input, 2 wrong call
+exit code: 0 written, 1 no image could be read or wrong input, 2 wrong call,
+130 stopped by Ctrl-C: what was found until then is written
 """
 SIDES = 300, 1200  # px of a picture, the least and the most
 
@@ -113,11 +110,16 @@ def list_images(args: argparse.Namespace) -> dict[str, Path]:
                 f'--out {args.out} lies in {source!r}, where the next call '
                 'would take its pictures for images: name a folder elsewhere'
             )
-        images = image_files.ImageFiles(source, extensions=endings)
-        paths = [
-            images.get_data_info(i)['img_path'] for i in range(len(images))
-        ]
-        found |= {path: os.path.relpath(path, source) for path in paths}
+        names, ignored = image_files.find_images(source, endings)
+        text = (
+            f'{len(names) or "no"} images in {source!r}{ignored}. To read a '
+            'file of another ending, name the file itself'
+        )
+        if not names:
+            raise FileNotFoundError(text)
+        if ignored:
+            print(f'warning: {text}', file=sys.stderr)
+        found |= {os.path.join(source, name): name for name in names}
     pictures: dict[Path, str] = {}
     for path, name in found.items():
         picture = Path(args.out, 'pictures', name).with_suffix('.png')
@@ -146,7 +148,7 @@ def detect(cfg: 'Config', args: argparse.Namespace) -> None:
         to_results,
     )
 
-    images, results, skipped = list_images(args), [], 0
+    images, results, done, skipped = list_images(args), [], 0, 0
     file = args.out / 'results.json'
     args.out.mkdir(parents=True, exist_ok=True)
     check_writable(file)
@@ -172,17 +174,19 @@ def detect(cfg: 'Config', args: argparse.Namespace) -> None:
             )
             picture.parent.mkdir(parents=True, exist_ok=True)
             write_png(drawn, picture)
+            done += 1
     finally:  # also after Ctrl-C
         lines = ',\n'.join(map(json.dumps, results))
         write_atomically(file, f'[\n{lines}\n]\n'.encode())
-    if skipped == len(images):
+        if done:
+            print(
+                f'{done} images, {skipped} skipped: {len(results)} objects\n'
+                f'written: {file} and {args.out / "pictures"}'
+            )
+    if not done:
         raise ValueError(
             f'none of {skipped} images could be read: see above why'
         )
-    print(
-        f'{len(images) - skipped} images, {skipped} skipped: {len(results)} '
-        f'objects\nwritten: {file} and {args.out / "pictures"}'
-    )
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ checkpoint, and every run's in its folder.
 
 import argparse
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from functools import partial
@@ -26,16 +27,16 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from command_end import commanded
 from command_line import (
     add_pretrained_options,
-    add_run_options,
-    commanded,
     make_parser,
+    number,
     read_config,
-    read_lanes,
     read_settings,
 )
 from command_paths import config
+from jobs import add_run_options, parse_run
 
 if TYPE_CHECKING:
     from plan import Step
@@ -75,13 +76,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument('config', type=config, help='config file')
     add_pretrained_options(parser)
-    for option, values, text in (
-        ('--lr', RATES, 'learning rates'),
-        ('--weight-decay', DECAYS, 'weight decays'),
+    above = number(lambda x: 0 < x < math.inf, 'above 0')
+    least = number(lambda x: 0 <= x < math.inf, '0 or more')
+    for option, values, kind, text in (
+        ('--lr', RATES, above, 'learning rates'),
+        ('--weight-decay', DECAYS, least, 'weight decays'),
     ):
         parser.add_argument(
             option,
-            type=float,
+            type=kind,
             nargs='+',
             default=values,
             metavar='X',
@@ -94,18 +97,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'single-label/recall if it is logged, else accuracy/top1)',
     )
     add_run_options(parser, 'grid_<config>')
-    args = parser.parse_args(argv)
+    args = parse_run(parser, argv, 'grid')
     if args.network and not args.pretrained:
         parser.error('--network requires --pretrained')
-    for lr in args.lr:
-        if not 0 < lr < float('inf'):
-            parser.error(f'--lr {lr:g} must be above 0')
-    for decay in args.weight_decay:
-        if not 0 <= decay < float('inf'):
-            parser.error(f'--weight-decay {decay:g} must be 0 or more')
-    args.work_dir = args.work_dir or Path(
-        'work_dirs', f'grid_{Path(args.config).stem}'
-    )
     return args
 
 
@@ -176,25 +170,20 @@ def arrange(
             )
     best = max(done, key=lambda step: scores[step.name][1], default=None)
     problems = keep_results(steps, best) if steps[0].start else []
-    rows: dict[float, dict[str, float | None]] = {}
+    rows: dict[str, dict[str, float | None]] = {}
     for step in sorted(steps, key=lambda step: [*step.facts.values()]):
         lr, decay = step.facts.values()
         _, score = scores.get(step.name, ('', None))
-        rows.setdefault(lr, {})[f'decay {decay:g}'] = score
+        rows.setdefault(f'{lr:g}', {})[f'decay {decay:g}'] = score
     tables = []
     if best is not None:
         name, score = scores[best.name]
-        table = Table(
-            title,
-            f'best: {best.name}, {name} {score:.2f}',
-            ('lr',),
-            tuple(dict.fromkeys(c for row in rows.values() for c in row)),
-            [
-                Row((f'{lr:g}',), row, f'lr-{lr:g}_wd-*', True)
-                for lr, row in rows.items()
-            ],
-        )
-        tables.append(table)
+        note = f'best: {best.name}, {name} {score:.2f}'
+        columns = tuple(dict.fromkeys(c for row in rows.values() for c in row))
+        lines = [
+            Row((lr,), row, f'lr-{lr}_wd-*', True) for lr, row in rows.items()
+        ]
+        tables.append(Table(title, note, ('lr',), columns, lines))
     summary = Summary(f'Grid: {title}', NOTE, tables, problems)
     return summary, dict(best=best and best.facts)
 
@@ -224,7 +213,7 @@ def keep_results(steps: Sequence['Step'], best: 'Step | None') -> list[str]:
     ]
 
 
-@commanded
+@commanded('the same command resumes')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code.
 
@@ -232,7 +221,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopped.
     """
     args = parse_args(argv)
-    # After parsing, so that --help and a wrong option answer at once.
     from plan import Plan
 
     names = ('config', 'pretrained', 'network', 'cfg_options')
@@ -244,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         make_steps(args),
         partial(arrange, title=title, metric=args.metric),
     )
-    return plan.carry_out(args.gpus, args.dry_run, read_lanes(args))
+    return plan.carry_out(args)
 
 
 if __name__ == '__main__':

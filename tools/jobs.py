@@ -1,6 +1,10 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Commands that run beside this process, their output in logs."""
+"""What sweep.py, grid.py and label_curve.py have in common, without torch.
 
+Their options, and the commands that run beside them, their output in logs.
+"""
+
+import argparse
 import fcntl
 import os
 import re
@@ -10,6 +14,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
+
+from command_line import at_least, setting
 
 # What a log of one or several processes says of a failure.
 REASON = re.compile(r'^(?:\[rank\d+\]: )?((?:error|[\w.]+Error): .+)', re.M)
@@ -21,6 +27,101 @@ if sys.platform == 'linux':
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 os.execvp(sys.argv[1], sys.argv[1:])
 """
+
+
+def add_run_options(parser: argparse.ArgumentParser, folder: str) -> None:
+    """Add the options of a command that runs many others.
+
+    Args:
+        parser (argparse.ArgumentParser): The command's.
+        folder (str): Its default work directory, for the help.
+    """
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        metavar='FOLDER',
+        help=f'for the runs and the table (default: work_dirs/{folder})',
+    )
+    parser.add_argument(
+        '--gpus',
+        type=at_least(1),
+        metavar='N',
+        help='run tools/dist_*.sh with this many processes, each with the '
+        "config's batch size",
+    )
+    beside = parser.add_mutually_exclusive_group()
+    beside.add_argument(
+        '--devices',
+        nargs='+',
+        metavar='GPU',
+        help='run on these GPUs at the same time, one on each: 0 1 2 3; with '
+        '--gpus 2 one on each pair: 0,1 2,3',
+    )
+    beside.add_argument(
+        '--jobs',
+        type=at_least(1),
+        default=1,
+        metavar='N',
+        help='without --devices: run so many at the same time, with one '
+        'thread each (default: 1)',
+    )
+    add_words(
+        parser,
+        '--cfg-options',
+        'more settings of every training. What the runs differ in has the '
+        'last word',
+    )
+    parser.add_argument(
+        '--dry-run',
+        action='store_true',
+        help='only print the commands that are left to run',
+    )
+
+
+def add_words(parser: argparse.ArgumentParser, option: str, text: str) -> None:
+    """Add settings, KEY=VALUE each, that are handed on to commands."""
+    parser.add_argument(
+        option,
+        nargs='+',
+        type=setting,
+        action='extend',
+        default=[],
+        metavar='KEY=VALUE',
+        help=text,
+    )
+
+
+def parse_run(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, name: str
+) -> argparse.Namespace:
+    """Parse the command line of a command that runs many others.
+
+    Also sets ``lanes``: what the environment of each that runs side by side
+    has more. Threads of several would wait for each other.
+
+    Args:
+        parser (argparse.ArgumentParser): With :func:`add_run_options`.
+        argv (Sequence[str], optional): The words; None for the process's.
+        name (str): The command's. With that of its config or list it names
+            the default folder.
+    """
+    args = parser.parse_args(argv)
+    if args.work_dir is None:
+        source = Path(args.config if 'config' in args else args.list)
+        args.work_dir = Path('work_dirs', f'{name}_{source.stem}')
+    for device in args.devices or ():
+        found, wanted = len(device.split(',')), args.gpus or 1
+        if found != wanted:
+            parser.error(
+                f'--devices {device} names {found} GPUs, but each run has '
+                f'{wanted}: set both alike, as in --gpus 2 --devices 0,1 2,3'
+            )
+    lanes = [dict(CUDA_VISIBLE_DEVICES=d) for d in args.devices or ()]
+    args.lanes = lanes or [{}] * args.jobs
+    if len(args.lanes) > 1:
+        threads = os.environ.get('OMP_NUM_THREADS', '1')
+        args.lanes = [x | dict(OMP_NUM_THREADS=threads) for x in args.lanes]
+    return args
 
 
 class Job:

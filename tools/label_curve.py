@@ -25,6 +25,7 @@ import argparse
 import copy
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from functools import partial
@@ -32,16 +33,10 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line import (
-    add_run_options,
-    at_least,
-    commanded,
-    make_parser,
-    read_config,
-    read_lanes,
-    read_settings,
-)
-from command_paths import checkpoint as existing_checkpoint
+from command_end import commanded
+from command_line import at_least, make_parser, read_config, read_settings
+from command_paths import checkpoint
+from jobs import add_run_options, parse_run
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -84,6 +79,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--starts',
         nargs='+',
+        type=start,
         required=True,
         metavar='START',
         help='"random", or NAME=CHECKPOINT. The others are compared with the '
@@ -92,6 +88,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--images',
         nargs='+',
+        type=amount,
         required=True,
         metavar='N',
         help='numbers of annotated images, ascending: 48, or 1%% of all',
@@ -112,35 +109,36 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'that counts epochs has none). Schedules follow it',
     )
     add_run_options(parser, 'label_curve_<config>')
-    args = parser.parse_args(argv)
-    starts: dict[str, str | None] = {}
-    for word in args.starts:
-        name, _, path = word.partition('=')
-        if not NAME.fullmatch(name) or (name == RANDOM) == bool(path):
-            parser.error(
-                f'--starts {word}: name "random", or NAME=CHECKPOINT with '
-                'letters, digits and . + - _ in the name'
-            )
-        if name in starts:
-            parser.error(f'--starts {word}: there are two called {name}')
-        try:
-            starts[name] = existing_checkpoint(path) if path else None
-        except argparse.ArgumentTypeError as error:
-            parser.error(f'--starts {word}: {error}')
-    args.starts = starts
-    for word in args.images:
-        if not AMOUNT.fullmatch(word) or float(word.strip('%')) == 0:
-            parser.error(
-                f'--images {word} must be a whole number >= 1, or a '
-                'percentage such as 1%'
-            )
-    for i, seed in enumerate(args.seeds):
-        if seed in args.seeds[:i]:
-            parser.error(f'--seeds {seed} is there twice')
-    args.work_dir = args.work_dir or Path(
-        'work_dirs', f'label_curve_{Path(args.config).stem}'
-    )
+    args = parse_run(parser, argv, 'label_curve')
+    for option, values in (
+        ('--starts', [name for name, _ in args.starts]),
+        ('--seeds', args.seeds),
+    ):
+        for value, times in Counter(values).items():
+            if times > 1:
+                parser.error(f'{option} {value} is there twice')
+    args.starts = dict(args.starts)
     return args
+
+
+def start(text: str) -> tuple[str, str | None]:
+    """Return the name of a start and its checkpoint; a type of argparse."""
+    name, _, path = text.partition('=')
+    if not NAME.fullmatch(name) or (name == RANDOM) == bool(path):
+        raise argparse.ArgumentTypeError(
+            f'{text}: name "random", or NAME=CHECKPOINT with letters, digits '
+            'and . + - _ in the name'
+        )
+    return name, checkpoint(path) if path else None
+
+
+def amount(text: str) -> str:
+    """Check a number or a percentage of images; a type of argparse."""
+    if not AMOUNT.fullmatch(text) or float(text.strip('%')) == 0:
+        raise argparse.ArgumentTypeError(
+            f'{text} must be a whole number >= 1, or a percentage such as 1%'
+        )
+    return text
 
 
 def read_detector(args: argparse.Namespace) -> 'Config':
@@ -199,10 +197,10 @@ def check_starts(cfg: 'Config', starts: dict[str, str | None]) -> None:
     cfg = copy.deepcopy(cfg)
     prepare_config(cfg)
     check_data(cfg)
-    for name, checkpoint in starts.items():
-        if checkpoint:
+    for name, path in starts.items():
+        if path:
             try:
-                start_from(copy.deepcopy(cfg), checkpoint)
+                start_from(copy.deepcopy(cfg), path)
             except ValueError as error:
                 raise ValueError(f'--starts {name}: {error}') from error
     KEPT.clear()  # what a training in this process would load
@@ -258,32 +256,25 @@ def make_steps(
     if len(args.seeds) == 1:
         say('warning: a single seed has no confidence interval')
     no_checkpoint = unpretrained(cfg) if RANDOM in args.starts else []
-    configs = {
-        args.work_dir / f'configs/{n}-images_seed-{seed}.py': restrict(
-            cfg, draw(images, n, seed)
-        )
-        for seed in args.seeds
-        for n in counts
-    }
-    steps = [
-        Step(
-            name=f'{start}/{path.stem}',
-            config=str(path),
-            settings=[
-                f'randomness.seed={seed}',
-                *(no_checkpoint if checkpoint is None else []),
-            ],
-            goal='validation',
-            length=cfg.train_cfg.max_iters,
-            unit='iterations',
-            start=checkpoint,
-            facts=dict(start=start, images=count, seed=seed),
-        )
-        for path, (seed, count) in zip(
-            configs, product(args.seeds, counts), strict=True
-        )
-        for start, checkpoint in args.starts.items()
-    ]
+    steps, configs = [], {}
+    for seed, count in product(args.seeds, counts):
+        path = args.work_dir / f'configs/{count}-images_seed-{seed}.py'
+        configs[path] = restrict(cfg, draw(images, count, seed))
+        for name, weights in args.starts.items():
+            step = Step(
+                name=f'{name}/{path.stem}',
+                config=str(path),
+                settings=[
+                    f'randomness.seed={seed}',
+                    *(no_checkpoint if weights is None else []),
+                ],
+                goal='validation',
+                length=cfg.train_cfg.max_iters,
+                unit='iterations',
+                start=weights,
+                facts=dict(start=name, images=count, seed=seed),
+            )
+            steps.append(step)
     return steps, configs
 
 
@@ -313,35 +304,36 @@ def arrange(
     curves: dict[str, dict] = {name: {} for name in names}
     for step in steps:
         if step.name in done:
-            start, count, seed = step.facts.values()
+            name, count, seed = step.facts.values()
             ap = done[step.name].get(score, 0.0)
-            curves[start].setdefault(count, {})[seed] = ap
+            curves[name].setdefault(count, {})[seed] = ap
     first, *others = curves
     sentences = [
         describe(name, curves[name], first, curves[first]) for name in others
     ]
-    facts = {
-        name: {n: part._asdict() for n, part in intervals(curve).items()}
-        for name, curve in curves.items()
-    }
+    found = {name: intervals(curve) for name, curve in curves.items()}
     tables = []
     if done:
         from mmscfs.visualization import draw_label_curves
 
         tables = make_tables(curves, f'{label} of {title}')
         drawn = {
-            name: {n: (p.mean, p.half or 0) for n, p in intervals(c).items()}
-            for name, c in curves.items()
-            if c
+            name: {n: (part.mean, part.half or 0) for n, part in own.items()}
+            for name, own in found.items()
+            if own
         }
         draw_label_curves(drawn, label, plot)
     summary = Summary(
         f'Label curve: {title}', '\n\n'.join([*sentences, NOTE]), tables, []
     )
+    facts = {
+        name: {n: part._asdict() for n, part in own.items()}
+        for name, own in found.items()
+    }
     return summary, dict(score=score, curves=facts, sentences=sentences)
 
 
-@commanded
+@commanded('the same command resumes')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code.
 
@@ -349,9 +341,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopped.
     """
     args = parse_args(argv)
-    lanes = read_lanes(args)
     cfg = read_detector(args)
-    # After the checks, so that --help and a wrong option answer at once.
     from mmengine.logging import MMLogger
     from plan import Plan
 
@@ -389,7 +379,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = ''.join(f'{key} = {value!r}\n' for key, value in values)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text.encode())
-    return plan.carry_out(args.gpus, args.dry_run, lanes)
+    return plan.carry_out(args)
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ devices for them. A command that plans lists its steps, and puts what they
 have reached into tables.
 """
 
+import argparse
 import json
 import shlex
 import sys
@@ -279,29 +280,22 @@ class Plan:
             if step.problem:
                 step.look()
 
-    def carry_out(
-        self,
-        gpus: int | None,
-        is_dry: bool = False,
-        lanes: Sequence[Mapping[str, str]] = ({},),
-    ) -> int:
+    def carry_out(self, args: argparse.Namespace) -> int:
         """Run the steps that are not done; return a command's exit code.
 
         Args:
-            gpus (int, optional): Processes of each; None without a launcher.
-            is_dry (bool): Only print the commands. Defaults to False.
-            lanes (Sequence[Mapping[str, str]]): One for each step that may
-                run at the same time: what its environment has more.
-                Defaults to a single one.
+            args (Namespace): Of :func:`jobs.parse_run`. Has ``gpus`` (the
+                processes of each; None without a launcher), ``dry_run`` and
+                ``lanes``, one for each step that may run at the same time.
         """
         pending = [step for step in self.wanted if step.problem]
-        if is_dry:
+        if args.dry_run:
             for step in pending:
-                print(shlex.join(step.command(gpus)))
+                print(shlex.join(step.command(args.gpus)))
             return 0
         self.write()
         running: dict[Step, tuple[Job, Mapping[str, str]]] = {}
-        free = [*lanes]
+        free = [*args.lanes]
         columns = (*Progress.get_default_columns(), TimeElapsedColumn())
         with Progress(*columns) as progress:
             task = progress.add_task('', total=len(pending))
@@ -310,7 +304,7 @@ class Plan:
                     ready = [s for s in pending if not s.is_waiting]
                     for step in ready[: len(free)]:
                         pending.remove(step)
-                        job = Job(step.command(gpus), step.log, free[0])
+                        job = Job(step.command(args.gpus), step.log, free[0])
                         running[step] = job, free.pop(0)
                     names = ', '.join(step.name for step in running)
                     progress.update(task, description=names)

@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import announce, at_least, make_parser
-from command_paths import checkpoint, existing, file, folder, new_config
+from command_line import announce, at_least, make_parser, number
+from command_paths import checkpoint, file, folder
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -56,7 +56,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out',
         required=True,
-        type=new_config,
         metavar='CONFIG.py',
         help='config to write, a new file',
     )
@@ -70,7 +69,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--labeled',
-        type=class_folders,
+        type=folder,
         metavar='FOLDER',
         help='measure k-NN on the way: a folder for each class below its '
         'train and val',
@@ -84,7 +83,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--gpu-memory',
-        type=gibibytes,
+        type=number(lambda x: 0 < x < math.inf, 'GiB above 0, e.g. 24'),
         metavar='GIB',
         help='memory of each (default: what is free on this machine)',
     )
@@ -146,30 +145,6 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def gibibytes(text: str) -> float:
-    """Return the memory of a GPU; a type of argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(
-            f'{text!r} must be GiB above 0, e.g. 24'
-        )
-    return value
-
-
-def class_folders(text: str) -> Path:
-    """Return a folder with train and val; a type of argparse."""
-    for name in ('', 'train', 'val'):
-        try:
-            existing(str(Path(text, name)), 'folder')
-        except argparse.ArgumentTypeError as error:
-            remedy = '; put a folder for each class below train and below val'
-            raise argparse.ArgumentTypeError(f'{error}{remedy}') from error
-    return Path(text)
-
-
 def machine_of(args: argparse.Namespace) -> 'Machine':
     """Return the machine of the training, this one or another."""
     from mmscfs.recipes import GIB, look_at_machine
@@ -216,11 +191,13 @@ def print_rows(
         seconds = time_step(cfg, TRIED)
         minutes = seconds * steps / 60
         took = (
-            f'{minutes:.0f} minutes'
+            'less than 2 minutes'
+            if minutes < 2
+            else f'about {minutes:.0f} minutes'
             if minutes < 90
-            else f'{minutes / 60:.1f} hours'
+            else f'about {minutes / 60:.1f} hours'
         )
-        took = f'about {took}: {TRIED} steps took {seconds:.2f} s each'
+        took += f': {TRIED} steps took {seconds:.2f} s each'
     rows = rows | {
         'memory': f'about {memory / GIB:.1f} GiB of '
         f'{machine.memory / GIB:.1f} GiB for each process',
@@ -301,10 +278,10 @@ def detector(args: argparse.Namespace) -> None:
             f'{values["train"].name}. Name a file with --val where images '
             'of one scene must stay together.'
         )
-    steps = values['steps']
+    steps, seen = values['steps'], values['seen']
     rows = {
         'length': f'{steps:,} steps of {values["total"]} images, '
-        f'{values["seen"]:,} epochs',
+        f'{seen:,} epoch{"s" * (seen != 1)}',
         'images': f'{values["shape"][1]} px on the shorter side',
     }
     print_rows(rows, cfg, steps, values['memory'], machine)

@@ -13,15 +13,17 @@ docs/en/evaluation.md.
 
 import argparse
 import math
+import re
 from pathlib import Path
 
+from command_end import commanded
 from command_line import (
     add_cfg_options,
+    add_counts,
     add_network_option,
-    at_least,
-    errors_in_one_line,
+    add_out_folder,
+    gather,
     make_parser,
-    parse,
     read_config,
 )
 
@@ -43,6 +45,7 @@ COLUMNS = {
     'M_dim': 'dse_dim',
     'DSE': 'dse',
 }
+CHECKPOINT = re.compile(r'(?:best_.+_)?(epoch|iter)_(\d+)\.pth')
 NOTE = '* the best of a column (of alpha-ReQ, the nearest to 1)'
 
 
@@ -52,17 +55,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'run', type=Path, metavar='RUN', help='work directory of the run'
     )
-    for name, default, least, text in (
-        ('number', 256, 8, 'images at most, evenly spread'),
-        ('views', 4, 2, 'global views of each image'),
-    ):
-        parser.add_argument(
-            f'--{name}',
-            type=at_least(least),
-            default=default,
-            metavar='N',
-            help=f'{text} (default: %(default)s)',
-        )
+    add_counts(
+        parser,
+        number=('images at most, drawn with one seed', 256, 8),
+        views=('global views of each image', 4, 2),
+    )
     add_network_option(parser)
     parser.add_argument(
         '--config',
@@ -70,13 +67,8 @@ def parse_args() -> argparse.Namespace:
         'its work directory)',
     )
     add_cfg_options(parser, 'train_dataloader.dataset.data_root=my/images')
-    parser.add_argument(
-        '--out',
-        type=Path,
-        metavar='FOLDER',
-        help='where to write checkpoint_scores.md and .csv (default: RUN)',
-    )
-    return parse(parser)
+    add_out_folder(parser, 'checkpoint_scores')
+    return parser.parse_args()
 
 
 def load(args: argparse.Namespace):
@@ -118,18 +110,17 @@ def find_checkpoints(run: Path, cfg) -> list[Path]:
     """Return a run's checkpoints, a best one only if it is the only copy.
 
     Raises:
-        ValueError: There are none.
+        ValueError: The folder has no checkpoint.
     """
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     folders = [run]
     if hook.get('out_dir'):
         folders.append(Path(hook['out_dir'], run.resolve().name))
+    paths = [path for folder in folders for path in folder.glob('*.pth')]
     found: dict[tuple[str, int], Path] = {}
-    for pattern in ('epoch_*.pth', 'iter_*.pth', 'best_*.pth'):
-        for path in (p for folder in folders for p in folder.glob(pattern)):
-            *_, unit, number = f'_{path.stem}'.split('_')
-            if number.isdecimal():
-                found.setdefault((unit, int(number)), path)
+    for path in sorted(paths, key=lambda path: path.name[:5] == 'best_'):
+        if place := CHECKPOINT.fullmatch(path.name):
+            found.setdefault((place[1], int(place[2])), path)
     if not found:
         raise ValueError(
             f'{folders[-1]} has no checkpoint epoch_*.pth, iter_*.pth or '
@@ -171,14 +162,14 @@ def make_table(layer: str, found: dict[Path, dict]):
     return Table(layer, NOTE, ('checkpoint',), tuple(COLUMNS), rows)
 
 
+@commanded('nothing is written')
 def main() -> int:
     """Run the tool, return its exit code.
 
-    0: written, 1: writing failed, or there is nothing to compare.
+    0: written, 1: writing failed, 2: there is nothing to compare.
     """
     args = parse_args()
 
-    # Now, so that --help and a wrong option answer at once.
     from rich.progress import track
 
     from mmscfs.checkpoint import find_backbone, load_found, read_checkpoint
@@ -186,22 +177,19 @@ def main() -> int:
     from mmscfs.engine.loops.features import choose_backbone
     from mmscfs.results.tables import Summary
 
-    with errors_in_one_line():
-        paths, model, dataset = load(args)
-        backbone = choose_backbone(model, args.network)
-    found, problems = {}, []
-    for path in track(paths, 'checkpoints', transient=True):
-        try:
-            weights = find_backbone(read_checkpoint(path), args.network)
-            load_found(backbone, weights)
-            found[path] = measure(
-                model, dataset, args.number, args.views, args.network
-            )
-        except (ValueError, OSError) as error:
-            problems.append(f'{path}: {error}')
-    with errors_in_one_line():
-        if not found:
-            raise ValueError(f'no checkpoint can be scored: {problems[0]}')
+    paths, model, dataset = load(args)
+    backbone = choose_backbone(model, args.network)
+
+    def score(path: Path) -> dict:
+        load_found(
+            backbone, find_backbone(read_checkpoint(path), args.network)
+        )
+        return measure(model, dataset, args.number, args.views, args.network)
+
+    bar = track(paths, 'checkpoints', transient=True)
+    found, problems = gather(bar, score)
+    if not found:
+        raise ValueError(f'no checkpoint can be scored: {problems[0]}')
     tables = [
         make_table(layer, {path: own[layer] for path, own in found.items()})
         for layer in next(iter(found.values()))

@@ -26,17 +26,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from command_line import (
-    add_run_options,
-    at_least,
-    commanded,
-    make_parser,
-    read_config,
-    read_lanes,
-    read_settings,
-    setting,
-)
+from command_end import commanded
+from command_line import at_least, make_parser, read_config, read_settings
 from command_paths import CONFIGS, file
+from jobs import add_run_options, add_words, parse_run
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -86,14 +79,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='N',
         help='run each variant with each of these seeds (default: 0)',
     )
-    parser.add_argument(
+    add_words(
+        parser,
         '--eval-cfg-options',
-        nargs='+',
-        type=setting,
-        action='extend',
-        default=[],
-        metavar='KEY=VALUE',
-        help='more settings of every evaluation and detector',
+        'more settings of every evaluation and detector',
     )
     parser.add_argument(
         '--skip-evaluations', action='store_true', help='only pre-train'
@@ -103,11 +92,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action='store_true',
         help='run nothing, write the table of what there is',
     )
-    args = parser.parse_args(argv)
-    args.work_dir = args.work_dir or Path(
-        'work_dirs', f'sweep_{Path(args.list).stem}'
-    )
-    return args
+    return parse_run(parser, argv, 'sweep')
 
 
 class Variant(NamedTuple):
@@ -319,7 +304,7 @@ def arrange(steps: Sequence['Step'], heading: str) -> tuple['Summary', dict]:
     return Summary(heading, NOTE, paper.arrange(entries), problems), {}
 
 
-@commanded
+@commanded('the same command resumes')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code.
 
@@ -327,7 +312,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     cannot start, 130: stopped.
     """
     args = parse_args(argv)
-    # After parsing, so that --help and a wrong option answer at once.
     from plan import Plan
 
     variants = read_list(args.list)
@@ -355,7 +339,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.skip_evaluations:
         settings['eval_cfg_options'] = args.eval_cfg_options
     plan = Plan(path, settings, make_steps(variants, args), tables)
-    return plan.carry_out(args.gpus, args.dry_run, read_lanes(args))
+    return plan.carry_out(args)
 
 
 if __name__ == '__main__':

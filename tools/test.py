@@ -5,11 +5,10 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from command_end import errors_in_one_line
 from command_line import (
     add_common_options,
     add_pretrained_options,
-    build_runner,
-    errors_in_one_line,
     make_parser,
     merge_common,
     parse,
@@ -149,10 +148,10 @@ def main() -> None:
     with errors_in_one_line():
         cfg = read_config(args.config, args.cfg_options)
 
-    # Now, so that --help and a wrong option or setting answer at once.
     from mmscfs.datasets.checks import check_data
     from mmscfs.engine import prepare_config, start_from
     from mmscfs.engine.runner_access import unwrapped_model
+    from mmscfs.engine.screen import build_runner
 
     with errors_in_one_line():  # before the runner touches the work directory
         merge_args(cfg, args)

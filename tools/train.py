@@ -7,11 +7,10 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from command_end import errors_in_one_line
 from command_line import (
     add_common_options,
     add_pretrained_options,
-    build_runner,
-    errors_in_one_line,
     make_parser,
     merge_common,
     parse,
@@ -166,7 +165,6 @@ def main() -> None:
         )
         merge_args(cfg, args)
 
-    # Now, so that --help and a wrong option or setting answer at once.
     from mmscfs.datasets.checks import check_data
     from mmscfs.engine import (
         check_work_dir,
@@ -177,6 +175,7 @@ def main() -> None:
     )
     from mmscfs.engine.prepare import is_first_process
     from mmscfs.engine.resume.files import lock_work_dir
+    from mmscfs.engine.screen import build_runner
 
     with errors_in_one_line():  # before the runner touches the work directory
         if not args.overwrite:

@@ -157,14 +157,10 @@ def read_data_preprocessor(cfg: str) -> dict[str, Any] | None:
 def encode(
     state: Mapping[str, Any], target: str, suffix: str, meta: Mapping[str, Any]
 ) -> bytes:
-    """Return the content of a file for another project.
+    """Return the content of a file for another project, of SUFFIXES.
 
-    Args:
-        state (Mapping): The tensors from :func:`convert`.
-        target (str): A key of ``SUFFIXES``.
-        suffix (str): One of its suffixes.
-        meta (Mapping): From :func:`describe_source`; only OpenMMLab's files
-            carry it.
+    Tensors are those of :func:`convert`; only OpenMMLab's files carry
+    ``meta``, that of :func:`describe_source`.
     """
     content = io.BytesIO()
     if target == 'detectron2':

@@ -95,20 +95,13 @@ RESNETS = {
 
 
 class FoundBackbone(NamedTuple):
-    """A backbone that was found in a checkpoint.
+    """A backbone that was found in a checkpoint."""
 
-    Attributes:
-        layout (str): Who writes such checkpoints, e.g. "DINO release".
-        network (str | None): "teacher" or "student", None where a layout
-            has only one network.
-        state (dict[str, Tensor]): Its tensors, named as in mmpretrain.
-        heads (tuple[str, ...]): The other parts of the checkpoint.
-    """
-
-    layout: str
+    layout: str  #: Who writes such checkpoints, e.g. "DINO release".
+    #: "teacher" or "student", None where a layout has only one network.
     network: str | None
-    state: dict[str, Tensor]
-    heads: tuple[str, ...]
+    state: dict[str, Tensor]  #: Its tensors, named as in mmpretrain.
+    heads: tuple[str, ...]  #: The other parts of the checkpoint.
 
     def __str__(self) -> str:
         network = f', {self.network}' if self.network else ''
@@ -190,7 +183,7 @@ def _flat_state(checkpoint: Any) -> dict[str, Tensor]:
     """Return the tensors by name, without wrappers around model and names.
 
     Raises:
-        ValueError: There are none.
+        ValueError: It has no tensors.
     """
     if not isinstance(checkpoint, Mapping):
         raise ValueError(

@@ -19,6 +19,7 @@ UNREADABLE = 'unreadable_files.txt'  # the list, in a work directory
 MAX_IN_A_ROW = 100  # unreadable files, and no image is returned
 LOOKED_FOR = 20  # names of a list, of which one must exist
 DECODED = 20  # images that are read before a run
+SHOWN = 5  # kinds of files that are ignored
 RUN_FOLDERS = {'work_dirs', 'vis_data'}  # whose pictures runs write
 # Thumbnails, leftovers and deleted files of macOS, NAS and Windows.
 SYSTEM_FOLDERS = {'__MACOSX', '@eaDir', '#recycle', '$RECYCLE.BIN'}
@@ -113,7 +114,6 @@ class ImageFiles(CustomDataset):
             )
         self.on_error = on_error
         self.max_errors = max_errors
-        self._passed_over: Counter[str] = Counter()
         if not ann_file and data_prefix:
             listed = osp.join('meta', f'{data_prefix.rstrip("/")}.txt')
             if osp.isfile(osp.join(data_root, listed)):
@@ -180,18 +180,18 @@ class ImageFiles(CustomDataset):
         if self.ann_file:
             names, source = self._read_list(), f'the list {self.ann_file}'
         else:
-            names, source = self._scan(), folder
+            names, ignored = find_images(folder, self.extensions)
+            source = folder
             if not names:
                 raise FileNotFoundError(
                     f'ImageFiles: no image in {folder!r} (endings '
-                    f'{", ".join(sorted(self.extensions))}'
-                    f'{self._others()}): {remedy}'
+                    f'{", ".join(sorted(self.extensions))}{ignored}): {remedy}'
                 )
-            if self._passed_over:
+            if ignored:
                 print_log(
-                    f'ImageFiles: {len(names)} images in {folder!r}'
-                    f'{self._others()}. To read files of another ending, add '
-                    'it to train_dataloader.dataset.extensions',
+                    f'ImageFiles: {len(names)} images in {folder!r}{ignored}. '
+                    'To read files of another ending, add it to '
+                    'train_dataloader.dataset.extensions',
                     logger='current',
                     level=logging.WARNING,
                 )
@@ -208,57 +208,6 @@ class ImageFiles(CustomDataset):
                 'with a blank and a label behind it'
             )
         return [dict(img_path=path) for path in paths]
-
-    def _scan(self) -> list[str]:
-        """List the images of the folder; count the other files.
-
-        Raises:
-            OSError: A folder cannot be read.
-        """
-        names: list[str] = []
-        # Folders below the root, those that they are in, why they are not
-        # taken.
-        waiting: list[tuple[str, frozenset, str]] = [('', frozenset(), '')]
-        while waiting:
-            below, above, reason = waiting.pop()
-            folder = osp.join(self.img_prefix, below)
-            state = os.stat(folder)
-            here = state.st_dev, state.st_ino
-            if here in above:  # a link leads back
-                continue
-            entries = [*os.scandir(folder)]
-            kinds = {entry.name for entry in entries if entry.is_dir()}
-            if below and 'vis_data' in kinds:
-                reason = 'in a folder of runs'
-            for entry in entries:
-                name = osp.join(below, entry.name)
-                if entry.name in kinds:
-                    why = reason or why_ignored(entry.name)
-                    waiting.append((name, above | {here}, why))
-                elif entry.name.startswith('.'):
-                    continue
-                elif not entry.is_file():
-                    self._passed_over['no files or broken links'] += 1
-                elif reason:
-                    self._passed_over[reason] += 1
-                elif self.is_valid_file(name):
-                    names.append(name)
-                else:
-                    ending = osp.splitext(name)[1].lower()
-                    self._passed_over[ending or 'without an ending'] += 1
-        return sorted(names)
-
-    def _others(self, number: int = 5) -> str:
-        """Say which files a scan ignored."""
-        if not self._passed_over:
-            return ''
-        endings = ', '.join(
-            f'{count} {ending}'
-            for ending, count in self._passed_over.most_common(number)
-        )
-        more = ', ...' * (len(self._passed_over) > number)
-        total = self._passed_over.total()
-        return f'; ignored {total} file{"s" * (total > 1)} ({endings}{more})'
 
     def _read_list(self) -> list[str]:
         """Read ``ann_file``: a name, and perhaps a label, on each line."""
@@ -339,6 +288,64 @@ class ImageFiles(CustomDataset):
         )
 
 
+def find_images(
+    folder: str, extensions: Sequence[str] = EXTENSIONS
+) -> tuple[list[str], str]:
+    """List the images below a folder, and say what else is there.
+
+    Args:
+        folder (str): It is scanned as :class:`ImageFiles` says.
+        extensions (Sequence[str]): Endings of images, in lower case. Defaults
+            to ``EXTENSIONS``.
+
+    Returns:
+        tuple[list[str], str]: The sorted paths below it, and of other files
+        such a text: "; ignored 2 files (1 .txt, 1 .heic)".
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+    names: list[str] = []
+    others: Counter[str] = Counter()
+    # Folders below the root, those that they are in, why they are not taken.
+    waiting: list[tuple[str, frozenset, str]] = [('', frozenset(), '')]
+    while waiting:
+        below, above, reason = waiting.pop()
+        here = osp.join(folder, below)
+        state = os.stat(here)
+        key = state.st_dev, state.st_ino
+        if key in above:  # a link leads back
+            continue
+        entries = [*os.scandir(here)]
+        kinds = {entry.name for entry in entries if entry.is_dir()}
+        if below and 'vis_data' in kinds:
+            reason = 'in a folder of runs'
+        for entry in entries:
+            name = osp.join(below, entry.name)
+            if entry.name in kinds:
+                why = reason or why_ignored(entry.name)
+                waiting.append((name, above | {key}, why))
+            elif entry.name.startswith('.'):
+                continue
+            elif not entry.is_file():
+                others['no files or broken links'] += 1
+            elif reason:
+                others[reason] += 1
+            elif name.lower().endswith(tuple(extensions)):
+                names.append(name)
+            else:
+                ending = osp.splitext(name)[1].lower()
+                others[ending or 'without an ending'] += 1
+    if not others:
+        return sorted(names), ''
+    total, most = others.total(), others.most_common(SHOWN)
+    kinds_of = ', '.join(f'{count} {ending}' for ending, count in most)
+    more = ', ...' * (len(others) > SHOWN)
+    plural = 's' * (total > 1)
+    ignored = f'; ignored {total} file{plural} ({kinds_of}{more})'
+    return sorted(names), ignored
+
+
 def why_ignored(folder: str) -> str:
     """Say why a scan does not take a folder of this name; '' if it does."""
     if folder in RUN_FOLDERS:
@@ -351,12 +358,8 @@ def check_inside(name: str, source: str, folder: str) -> None:
     """Check that a name that a file gives stays in its folder.
 
     Links below the folder are the user's own, and may lead anywhere. A folder
-    may be a remote one, but no name: OpenMMLab would fetch it.
-
-    Args:
-        name (str): Path below the folder, as the file has it.
-        source (str): What has the name, for the error.
-        folder (str): The folder, for the error.
+    may be a remote one, but no name: OpenMMLab would fetch it. Errors say
+    that ``source`` has the name.
 
     Raises:
         ValueError: The name is empty, absolute or an address, or could leave

@@ -16,16 +16,11 @@ LOADER = 'train_dataloader'
 
 
 class Place(NamedTuple):
-    """Where an image is.
+    """Where an image is."""
 
-    Attributes:
-        dataset (str): The path of its data set's settings, e.g.
-            "train_dataloader.dataset".
-        position (int): Its number there, after ``filter_cfg``, as ``indices``
-            count.
-    """
-
+    #: The path of its data set's settings, e.g. "train_dataloader.dataset".
     dataset: str
+    #: Its number there, after ``filter_cfg``, as ``indices`` count.
     position: int
 
 
@@ -33,10 +28,8 @@ def find_annotated(cfg: Config) -> list[Place]:
     """Return the training images that have an object to learn.
 
     Of a data set with ``indices`` these alone. Wrappers, such as
-    ConcatDataset and RepeatDataset, may hold several data sets.
-
-    Args:
-        cfg (Config): A detector's; its scope is the current one.
+    ConcatDataset and RepeatDataset, may hold several data sets. The scope of
+    ``cfg`` must be the current one.
 
     Raises:
         ValueError: A data set is unknown, or does not read boxes.
@@ -73,11 +66,7 @@ def find_annotated(cfg: Config) -> list[Place]:
 
 
 def count_images(words: Sequence[str], total: int) -> list[int]:
-    """Return numbers of images.
-
-    Args:
-        words (Sequence[str]): As in "48", or "1%" of all.
-        total (int): How many there are.
+    """Return numbers of images: "48", or "1%" of all.
 
     Raises:
         ValueError: They do not ascend, or there are not as many.

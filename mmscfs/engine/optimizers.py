@@ -40,12 +40,9 @@ def clip_each_gradient_(
     Nothing is read back from an accelerator; on a CPU, where that is free,
     the norms tell which gradients need no second pass.
 
-    Args:
-        gradients (list[Tensor]): Changed in place.
-        max_norm (float, optional): None clips nothing.
-
     Returns:
-        Tensor: The norms before, one of each gradient.
+        Tensor: The norms before, one of each gradient. With ``max_norm`` None
+        nothing is clipped.
     """
     if not gradients:
         return torch.zeros(0)

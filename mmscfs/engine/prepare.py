@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from mmscfs.settings.names import OLD_SECTIONS
+from mmscfs.settings.variables import nodes
 
 from .cpu import adapt_to_cpu, data_loaders
 
@@ -200,15 +201,11 @@ def differing(settings: Mapping, others: Mapping) -> dict[str, Any]:
 
 def find_crops(cfg: Config) -> Iterator[ConfigDict]:
     """Yield the config of every MultiCrop of the training images."""
-    parts = [(cfg.get('train_dataloader') or {}).get('dataset')]
-    while parts:
-        part = parts.pop()
-        if isinstance(part, dict):
-            if str(part.get('type')).split('.')[-1] == 'MultiCrop':
-                yield part
-            parts += part.values()
-        elif isinstance(part, (list, tuple)):
-            parts += part
+    for _, part in nodes((cfg.get('train_dataloader') or {}).get('dataset')):
+        if isinstance(part, dict) and (
+            str(part.get('type')).split('.')[-1] == 'MultiCrop'
+        ):
+            yield part
 
 
 def use_safe_types(cfg: Config) -> list[str]:

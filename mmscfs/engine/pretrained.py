@@ -26,6 +26,7 @@ from mmscfs.checkpoint import (
 from mmscfs.checkpoint.pretrained import KEPT
 from mmscfs.datasets.checks.common import leaf_datasets
 from mmscfs.results import read_origin
+from mmscfs.settings.variables import nodes
 
 from .runner_access import unwrapped_model
 
@@ -43,16 +44,9 @@ INPUT = dict(
 def pretrained_places(
     model: ConfigDict, path: str = 'model'
 ) -> Iterator[tuple[str, ConfigDict]]:
-    """Yield every part of a model's config that starts from a backbone.
+    """Yield path and config of every part that starts from a backbone.
 
-    Args:
-        model (ConfigDict): The model's config, searched at any depth.
-        path (str): What the model is called in the paths. Defaults to
-            "model".
-
-    Yields:
-        tuple[str, ConfigDict]: Its path, e.g. "model.roi_head.shared_head",
-        and its config.
+    At any depth of a model's config, e.g. "model.roi_head.shared_head".
     """
     for key, part in model.items():
         if isinstance(part, dict) and key in PLACES and 'type' in part:
@@ -128,11 +122,7 @@ def start_from(
 
 
 def check_neck(model: ConfigDict, settings: Mapping | None) -> None:
-    """Check that an FPN takes the widths of the backbone before it.
-
-    Args:
-        model (ConfigDict): The model's config.
-        settings (Mapping, optional): From :func:`resnet_settings`.
+    """Check that an FPN takes the widths of the ResNet before it.
 
     Raises:
         ValueError: It takes others, which a convolution would refuse in the
@@ -310,12 +300,17 @@ def check_values(cfg: Config, checkpoint: Mapping) -> None:
 
 def value_range(cfg: Mapping) -> Any:
     """Return the ``value_range`` of a config's images; None if it has none."""
+    for step in steps_of(cfg):
+        if 'LoadImage' in str(step.get('type')):
+            return step.get('value_range')
+    return None
+
+
+def steps_of(cfg: Mapping) -> Iterator[Mapping]:
+    """Yield the transforms that make a config's images."""
     loader = cfg.get('train_dataloader') or cfg.get('test_dataloader') or {}
     for _, leaf in leaf_datasets(loader.get('dataset')):
-        for step in leaf.get('pipeline') or ():
-            if 'LoadImage' in str(step.get('type')):
-                return step.get('value_range')
-    return None
+        yield from leaf.get('pipeline') or ()
 
 
 def normalization(cfg: Config) -> tuple[str, Mapping]:
@@ -329,25 +324,20 @@ def normalization(cfg: Config) -> tuple[str, Mapping]:
     """
     where = 'model.data_preprocessor'
     whole = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
-    parts: list[Any] = [whole]
     found = None
-    while parts:  # of semi-supervised detectors there is one within another
-        part = parts.pop()
-        if isinstance(part, Mapping):
-            if part.get('mean') is not None:
-                found = part
-            parts += part.values()
-    loader = cfg.get('train_dataloader') or cfg.get('test_dataloader') or {}
-    for _, leaf in leaf_datasets(loader.get('dataset')):
-        for transform in leaf.get('pipeline') or ():
-            if str(transform.get('type')).split('.')[-1] != 'Normalize':
-                continue
-            if found:
-                raise ValueError(
-                    f'{where} has a mean, and the pipeline Normalize: the '
-                    'images would be normalized twice. Remove one'
-                )
-            return 'Normalize of the pipeline', dict(to_rgb=True) | transform
+    for _, part in nodes(whole):
+        # Of semi-supervised detectors there is one within another.
+        if isinstance(part, Mapping) and part.get('mean') is not None:
+            found = part
+    for step in steps_of(cfg):
+        if str(step.get('type')).split('.')[-1] != 'Normalize':
+            continue
+        if found:
+            raise ValueError(
+                f'{where} has a mean, and the pipeline Normalize: the images '
+                'would be normalized twice. Remove one'
+            )
+        return 'Normalize of the pipeline', {'to_rgb': True, **step}
     return where, found or whole or {}
 
 

@@ -3,6 +3,7 @@
 
 import io
 import logging
+import re
 import shlex
 import shutil
 import time
@@ -48,6 +49,8 @@ ASIDES = (
     *('Evaluating bbox', 'Evaluating segm', '---------------iou_thr'),
     *('bbox_mAP_copypaste', 'segm_mAP_copypaste'),
 )
+# A line of the log in a run that counts epochs: epoch, step, steps.
+TRAIN_LINE = re.compile(r'Epoch\(train\) *\[ *(\d+)\]\[ *(\d+)/(\d+)\]')
 SHOWN = 5  # warnings in the summary
 # What a run is refused with.
 REFUSALS = (ValueError, OSError, SyntaxError, KeyError)
@@ -57,12 +60,29 @@ class ScreenFilter(logging.Filter):
     """Leave to the log file what is long, and what nobody can act on.
 
     Environment, config, hooks and initialization are messages of several
-    lines. A record whose ``screen`` is true is shown whatever it is.
+    lines. mmengine logs at the end of every short epoch; the screen has a
+    line for every ``interval`` steps at most. A record whose ``screen`` is
+    true is shown whatever it is.
+
+    Args:
+        interval (int): Steps from one line of the training to the next.
+            Defaults to 1.
     """
+
+    def __init__(self, interval: int = 1) -> None:
+        super().__init__()
+        self.interval = interval
+        self.due = 0  # the step from which on a line is shown
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a message is for the screen."""
         message = record.getMessage()
+        if found := TRAIN_LINE.match(message):
+            epoch, step, steps = map(int, found.groups())
+            done = (epoch - 1) * steps + step
+            if done < self.due:
+                return False
+            self.due = done + self.interval
         is_long = record.levelno <= logging.INFO and '\n' in message
         is_aside = is_long or message.startswith(ASIDES)
         return getattr(record, 'screen', False) or not is_aside
@@ -163,9 +183,10 @@ class ScreenRunner(Runner):
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build mmengine's logger, whose file has everything."""
         logger = super().build_logger(*args, **kwargs)
+        hook = (self.cfg.get('default_hooks') or {}).get('logger') or {}
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
-                handler.addFilter(ScreenFilter())
+                handler.addFilter(ScreenFilter(hook.get('interval', 10)))
         return logger
 
 

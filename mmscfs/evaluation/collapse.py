@@ -15,17 +15,6 @@ class CollapseCriteria:
     DINO's paper), or a loss that stays at ln K (the student cannot tell the
     views of one image from those of another).
 
-    Args:
-        begin (int): First iteration to look at; the loss of a young run is
-            near ln K. Defaults to 1000.
-        window (int): Iterations in a mean. Defaults to 200.
-        tolerance (float): Distance from 0 or ln K that counts as there, as a
-            share of ln K. Defaults to 0.005.
-        min_divergence (float): Divergence (loss minus entropy) below which
-            nothing is left to predict, as a share of ln K. Runs on small
-            data that learned had 0.1 and more, those that did not 0.016 and
-            less (docs/en/learning.md). Defaults to 0.02.
-
     Raises:
         ValueError: A setting is outside its range.
 
@@ -37,9 +26,14 @@ class CollapseCriteria:
         center_momentum"
     """
 
+    #: First iteration to look at; the loss of a young run is near ln K.
     begin: int = 1000
-    window: int = 200
+    window: int = 200  #: Iterations in a mean.
+    #: Distance from 0 or ln K that counts as there, as a share of ln K.
     tolerance: float = 0.005
+    #: Divergence (loss minus entropy) below which nothing is left to predict,
+    #: as a share of ln K. Runs on small data that learned had 0.1 and more,
+    #: those that did not 0.016 and less (docs/en/learning.md).
     min_divergence: float = 0.02
 
     def __post_init__(self) -> None:

@@ -12,15 +12,10 @@ from torch import Tensor
 
 
 class LinearClassifiers(NamedTuple):
-    """As many linear classifiers as learning rates.
+    """As many linear classifiers as learning rates."""
 
-    Attributes:
-        weight (Tensor): Shape (L, K, C).
-        bias (Tensor): Shape (L, K).
-    """
-
-    weight: Tensor
-    bias: Tensor
+    weight: Tensor  #: Shape (L, K, C).
+    bias: Tensor  #: Shape (L, K).
 
     def scores(self, features: Tensor) -> Tensor:
         """Return the logits (L, B, K) of features (B, C)."""

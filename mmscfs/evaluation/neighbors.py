@@ -29,15 +29,11 @@ RERANKED = 1 << 13  # candidates that a GPU fetches at a time
 
 
 class Neighbors(NamedTuple):
-    """The nearest features of each query, best first.
+    """The nearest features of each query, best first."""
 
-    Attributes:
-        similarity (Tensor): Cosines, float32 (float64 if the precision was
-            "fp64") of shape (Q, k).
-        index (Tensor): Their places in the bank, int64 of shape (Q, k).
-    """
-
+    #: Cosines, float32 (float64 if the precision was "fp64") of shape (Q, k).
     similarity: Tensor
+    #: Their places in the bank, int64 of shape (Q, k).
     index: Tensor  # type: ignore[assignment]  # hides tuple.index
 
 

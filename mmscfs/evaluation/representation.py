@@ -20,17 +20,11 @@ GROUP, GROUP_CLASSES, IMAGE_CLASSES = 8, 24, 3  # of DSE's authors' code
 
 
 class DSETerms(NamedTuple):
-    """The terms of DSE, each without a unit.
+    """The terms of DSE, each without a unit."""
 
-    Attributes:
-        inter (float): Distance between pseudo-classes; higher is better.
-        intra (float): Radius of pseudo-classes; lower is better.
-        dim (float): Effective dimensionality, in [0, 1]; higher is better.
-    """
-
-    inter: float
-    intra: float
-    dim: float
+    inter: float  #: Distance between pseudo-classes; higher is better.
+    intra: float  #: Radius of pseudo-classes; lower is better.
+    dim: float  #: Effective dimensionality, in [0, 1]; higher is better.
 
     @property
     def dse(self) -> float:

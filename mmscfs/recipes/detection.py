@@ -134,7 +134,7 @@ def write_detector(
     source = Path(annotations).expanduser().resolve()
     if not source.is_file():
         raise FileNotFoundError(f'no annotations {str(source)!r}')
-    setting = f'{str(source)!r}'
+    setting = repr(str(source))
     read_coco(str(source), setting)  # checks it
     coco = read_json(str(source), setting)
     folder = Path(images or source.parent).expanduser().resolve()
@@ -280,7 +280,8 @@ def finetune(
 
     Raises:
         TypeError: The argument does not exist; the message names the nearest.
-        ValueError, OSError: See :func:`write_detector` and :func:`train`.
+        ValueError, OSError: See :func:`write_detector`, and what
+            tools/train.py refuses.
         KeyboardInterrupt: It was stopped, after it was saved.
 
     Example:

@@ -19,16 +19,23 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.logging import HistoryBuffer
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import FUNCTIONS, init_default_scope
 from mmpretrain.registry import DATASETS, MODELS
 
-from mmscfs.checkpoint import check_writable, write_atomically
+from mmscfs.checkpoint import (
+    check_writable,
+    read_checkpoint,
+    restore_histories,
+    write_atomically,
+)
 from mmscfs.datasets.checks import check_data
 from mmscfs.datasets.samplers import SampleKey
 from mmscfs.engine import (
     check_work_dir,
     choose_checkpoint,
+    describe_finished,
     prepare_config,
     start_from,
 )
@@ -141,7 +148,7 @@ def pretraining_text(
         batch=settings.batch,
         workers=1 if is_cpu else min(max(each, 1), 8),
         folder=repr(str(images.folder)),
-        log_interval=10 if settings.is_brief else 50,
+        log_interval=min(max(settings.steps // 100, 10), 50),
         interval=interval,
         save_best=knn and ", save_best='knn/top1', rule='greater'",
         pictures=settings.share(1 / 10),
@@ -241,23 +248,15 @@ def time_step(cfg: Config, steps: int = 3) -> float:
 
 
 class Run(NamedTuple):
-    """What a training has left.
+    """What a training has left."""
 
-    Attributes:
-        config (Path): Its config.
-        work_dir (Path): Its folder, for tools/analysis_tools/report.py.
-        checkpoint (Path): The last one.
-        steps (int): How many it made.
-        seconds (float): How long it took.
-        figures (dict[str, float]): The last values in its log, such as
-            "train/loss", and of a detector "val/coco/bbox_mAP".
-    """
-
-    config: Path
-    work_dir: Path
-    checkpoint: Path
-    steps: int
-    seconds: float
+    config: Path  #: Its config.
+    work_dir: Path  #: Its folder, for tools/analysis_tools/report.py.
+    checkpoint: Path  #: The last one.
+    steps: int  #: How many it made.
+    seconds: float  #: How long it took.
+    #: The last values in its log, such as "train/loss", and of a detector
+    #: "val/coco/bbox_mAP".
     figures: dict[str, float]
 
 
@@ -273,7 +272,8 @@ def train(
     """Train a config in this process, on one device.
 
     A new config whose run is refused is removed, for the next try. The
-    summary of the run has the note.
+    summary of the run has the note. One that resumes and has finished before
+    says so, and returns what it left.
 
     Raises:
         ValueError: As tools/train.py refuses it.
@@ -288,8 +288,14 @@ def train(
         prepare_config(cfg)
         if pretrained is not None:
             start_from(cfg, str(Path(pretrained).expanduser()))
+        saved = choose_checkpoint(cfg)
+        if saved and (finished := describe_finished(cfg, saved)):
+            print(finished)
+            path, done = Path(cfg.load_from), saved.iteration
+            hub = restore_histories(read_checkpoint(path)['message_hub'])
+            figures = last_values(hub['log_scalars'])
+            return Run(config, Path(cfg.work_dir), path, done, 0, figures)
         check_data(cfg)
-        choose_checkpoint(cfg)
         lock_work_dir(cfg.work_dir)
     except (ValueError, OSError):
         if is_new:
@@ -308,15 +314,19 @@ def train(
     finally:
         unlock_work_dir(cfg.work_dir)
     folder = Path(cfg.work_dir)
-    histories = read_hub(runner).log_scalars.items()
     return Run(
         config,
         folder,
         Path((folder / 'last_checkpoint').read_text().strip()),
         runner.iter,
         time.monotonic() - begin,
-        {key: float(history.current()) for key, history in histories},
+        last_values(read_hub(runner).log_scalars),
     )
+
+
+def last_values(scalars: Mapping[str, HistoryBuffer]) -> dict[str, float]:
+    """Return the last value of each history of a message hub."""
+    return {name: float(own.current()) for name, own in scalars.items()}
 
 
 def named_arguments(function: Callable[P, R]) -> Callable[P, R]:
@@ -326,9 +336,7 @@ def named_arguments(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         for name in kwargs.keys() - names.keys():
-            near = ' or '.join(get_close_matches(name, names, 1)) or ', '.join(
-                names
-            )
+            (near,) = get_close_matches(name, names, 1) or [', '.join(names)]
             raise TypeError(
                 f'{function.__name__}() has no argument {name!r}; did you '
                 f'mean {near}?'
@@ -367,14 +375,14 @@ def pretrain(
         labeled (str | Path, optional): For k-NN on the way.
         work_dir (str | Path, optional): Defaults to None:
             ``work_dirs/<name of the config>``.
-        resume (bool): Continue the run of an existing config ``out``.
-            Defaults to False.
+        resume (bool): Continue the run of an existing config ``out``; one
+            that has finished says so. Defaults to False.
         cfg_options (Mapping, optional): Other settings by dotted name.
 
     Raises:
         TypeError: The argument does not exist; the message names the nearest.
-        ValueError, OSError: See :func:`write_pretraining` and
-            :func:`train`.
+        ValueError, OSError: See :func:`write_pretraining`, and what
+            tools/train.py refuses.
         KeyboardInterrupt: It was stopped, after it was saved.
 
     Example:

@@ -16,15 +16,12 @@ from typing import NamedTuple
 import torch
 from mmengine.config import Config
 
-from mmscfs.datasets.image_files import ImageFiles
+from mmscfs.datasets.image_files import find_images
+from mmscfs.datasets.subsets import draw
 from mmscfs.datasets.transforms.headers import read_header, tiff_layout
 
 GIB = 2**30
-LOOKED_AT = 20_000  # files whose headers are read, spread over more
-# Bytes that hold a header: of most files, of those with a preview in it.
-HEADERS = (2**13, 2**18)
-# Of JPEG 2000, whose headers are not read.
-JP2 = (b'\0\0\0\x0cjP  ', b'\xff\x4f\xff\x51')
+LOOKED_AT = 20_000  # files whose headers are read, drawn from more
 SHORTEST = 20  # epochs: the shares of a run are whole epochs
 SHORT = 10_000  # steps: with fewer, no settings for many images
 BRIEF = 5_000  # steps: teacher and centers follow sooner in such a run
@@ -54,60 +51,52 @@ FROM = [int(column['images from']) for column in TABLE]
 
 
 class Images(NamedTuple):
-    """What a folder holds.
+    """What a folder holds."""
 
-    Attributes:
-        folder (Path): The folder, absolute.
-        total (int): Its images that can be opened, at any depth.
-        side (int): Their median shorter side, in px.
-        damaged (int): The others, which a run skips.
-    """
-
-    folder: Path
-    total: int
-    side: int
-    damaged: int = 0
+    folder: Path  #: The folder, absolute.
+    total: int  #: Its images that can be opened, at any depth.
+    side: int  #: Their median shorter side, in px.
+    damaged: int = 0  #: The others, which a run skips.
 
 
 class Machine(NamedTuple):
-    """What a run has.
+    """What a run has."""
 
-    Attributes:
-        gpus (int): 0 for a run on the CPU.
-        memory (float): Bytes of a GPU, or of the machine.
-        cores (int): Of the CPU.
-    """
-
-    gpus: int = 0
-    memory: float = 0
-    cores: int = 1
+    gpus: int = 0  #: 0 for a run on the CPU.
+    memory: float = 0  #: Bytes of a GPU, or of the machine.
+    cores: int = 1  #: Of the CPU.
 
 
 def look_at_images(folder: str | Path) -> Images:
     """Count a folder's images by their headers.
 
-    Of more than 20,000 files it opens so many, and counts the others as
-    images.
+    Of more than 20,000 files it opens so many, drawn with one seed, and
+    counts the others as images.
 
     Raises:
         FileNotFoundError: The folder does not exist, or has no image.
-        ValueError: There are too few, or none tells its size.
+        ValueError: There are too few.
     """
     path = Path(folder).expanduser().resolve()
     if not path.is_dir():
         raise FileNotFoundError(
             f'no folder {str(path)!r}: name the folder of your images'
         )
-    files = ImageFiles(data_root=str(path))
-    places = range(0, len(files), -(-len(files) // LOOKED_AT))
-    paths = [files.get_data_info(i)['img_path'] for i in places]
+    names, ignored = find_images(str(path))
+    if not names:
+        raise FileNotFoundError(
+            f'no image in {str(path)!r}{ignored}: name the folder of your '
+            'images'
+        )
+    paths = [path / name for name in draw(names, LOOKED_AT, seed=0)]
     # Eight, which wait for the disk; Pillow warns of damaged files.
     with ThreadPool(8) as pool, warnings.catch_warnings():
         warnings.simplefilter('ignore')
         found = pool.map(read_side, paths, chunksize=64)
-    damaged = found.count(None)
-    total = len(files) - damaged
-    if total < FROM[0]:
+    sides = [side for side in found if side is not None]
+    damaged = len(found) - len(sides)
+    total = len(names) - damaged
+    if total < FROM[0] or not sides:
         raise ValueError(
             f'{str(path)!r} has {total} images'
             + f' and {damaged} files that cannot be opened' * (damaged > 0)
@@ -115,36 +104,17 @@ def look_at_images(folder: str | Path) -> Images:
             'start your detector from an existing network (--pretrained of '
             'tools/train.py)'
         )
-    sides = [side for side in found if side]
-    if not sides:
-        raise ValueError(
-            f'none of {len(found)} images of {str(path)!r} says how large '
-            'it is: look at the files'
-        )
     return Images(path, total, int(median(sides)), damaged)
 
 
-def read_side(path: str) -> int | None:
-    """Return an image's shorter side by its header, px.
-
-    0 for JPEG 2000, whose header is not read; None for what is damaged.
-    """
+def read_side(path: Path) -> int | None:
+    """Return an image's shorter side by its header, px; None of no image."""
     try:
         with open(path, 'rb') as file:
-            start = file.read(HEADERS[0])
-            if start.startswith(JP2):
-                return 0
-            if header := read_header(start):
-                return min(header.size)
-            start += file.read(HEADERS[1])
-            if start.startswith((b'II', b'MM')):  # TIFF: it may be at the end
-                start += file.read()
+            header = read_header(file) or tiff_layout(file)
+            return min(header.size) if header else None
     except OSError:
         return None
-    if header := read_header(start):
-        return min(header.size)
-    layout = tiff_layout(start)
-    return min(layout.width, layout.height) if layout else None
 
 
 def look_at_machine(gpus: int | None = None) -> Machine:
@@ -215,32 +185,19 @@ def view_sizes(side: int, is_cpu: bool) -> tuple[int, int, int]:
 
 
 class Settings(NamedTuple):
-    """What the table and the machine make of a folder.
+    """What the table and the machine make of a folder."""
 
-    Attributes:
-        batch (int): Images a step of each process.
-        processes (int): GPUs, or 1.
-        epochs (int): The run's one length; the shares below follow it.
-        steps (int): The same length in steps.
-        depth (int): Of the ResNet.
-        width (int): Its channels.
-        views (tuple[int, int, int]): Px of a global and a local view, and
-            how many local ones.
-        column (dict[str, str]): The table's.
-        memory (float): What a step takes, in bytes.
-        asked (int, optional): The steps that were asked for. Defaults to
-            None: none were.
-    """
-
-    batch: int
-    processes: int
-    epochs: int
-    steps: int
-    depth: int
-    width: int
+    batch: int  #: Images a step of each process.
+    processes: int  #: GPUs, or 1.
+    epochs: int  #: The run's one length; the shares below follow it.
+    steps: int  #: The same length in steps.
+    depth: int  #: Of the ResNet.
+    width: int  #: Its channels.
+    #: Px of a global and a local view, and how many local ones.
     views: tuple[int, int, int]
-    column: dict[str, str]
-    memory: float
+    column: dict[str, str]  #: The table's.
+    memory: float  #: What a step takes, in bytes.
+    #: The steps that were asked for; None: none were.
     asked: int | None = None
 
     @property
@@ -330,17 +287,11 @@ def choose(
 
 
 def departures(cfg: Config, images: int) -> Iterator[tuple[str, str]]:
-    """Yield where a config departs from the table in a way known to fail.
+    """Yield where a pre-training departs from the table in ways known to fail.
 
-    What failed is measured in docs/en/learning.md. Configs of other
-    algorithms than SCFS and DINO have none.
-
-    Args:
-        cfg (Config): A pre-training.
-        images (int): How many it trains on.
-
-    Yields:
-        tuple[str, str]: What is wrong, and the settings that change it.
+    What is wrong with so many images, and the settings that change it;
+    docs/en/learning.md has the measurements. Configs of other algorithms than
+    SCFS and DINO have none.
     """
     if cfg.model.get('type') not in ('SCFS', 'DINO'):
         return

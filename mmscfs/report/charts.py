@@ -55,26 +55,17 @@ LAYOUT = dict(
 
 
 class Kind(NamedTuple):
-    """A kind of chart: a row of ``charts.csv``, as text.
+    """A kind of chart: a row of ``charts.csv``, as text."""
 
-    Attributes:
-        section (str): Heading that it stands under.
-        names (str): Regular expression of the logged names that it shows. A
-            name belongs to the first kind that it matches.
-        title (str): What it shows; "{}" is what the expression captures.
-        unit (str): Of its values, or "".
-        scale (str): Factor of the logged values.
-        from_zero (str): "yes" if the axis starts at 0.
-        caption (str): How it is read.
-    """
-
-    section: str
+    section: str  #: Heading that it stands under.
+    #: Regular expression of the logged names that it shows. A name belongs to
+    #: the first kind that it matches.
     names: str
-    title: str
-    unit: str
-    scale: str
-    from_zero: str
-    caption: str
+    title: str  #: What it shows; "{}" is what the expression captures.
+    unit: str  #: Of its values, or "".
+    scale: str  #: Factor of the logged values.
+    from_zero: str  #: "yes" if the axis starts at 0.
+    caption: str  #: How it is read.
 
 
 _, *ROWS = csv.reader(
@@ -99,10 +90,8 @@ def make_charts(
 ) -> list[Chart]:
     """Make the charts of runs that share their axes.
 
-    Args:
-        runs (Mapping[int, RunLog]): The runs by their number on the page,
-            which gives their color.
-        names (Sequence[str]): What the page calls its runs.
+    The runs are given by their number on the page, which gives their color;
+    ``names`` are those of all on it.
     """
     by_epoch = all(run.epoch_length for run in runs.values() if run.train)
     tables = {

@@ -39,19 +39,12 @@ Picture = tuple[int | None, Path]
 
 
 class Series(NamedTuple):
-    """The pictures of one name and run, the newest first.
+    """The pictures of one name and run, the newest first."""
 
-    Attributes:
-        run (int): Number of the run.
-        title (str): Heading.
-        caption (str): How they are read, or "".
-        pictures (list[tuple[str, str]]): When each was drawn, and its data;
-            "" if it cannot be read.
-    """
-
-    run: int
-    title: str
-    caption: str
+    run: int  #: Number of the run.
+    title: str  #: Heading.
+    caption: str  #: How they are read, or "".
+    #: When each was drawn, and its data; "" if it cannot be read.
     pictures: list[tuple[str, str]]
 
 

@@ -17,16 +17,12 @@ REMEDY = 'Lower the learning rate, or turn mixed precision off.'
 
 
 class Verdict(NamedTuple):
-    """What there is to say of a run.
+    """What there is to say of a run."""
 
-    Attributes:
-        word (str): "learning", "in doubt", "no collapse", "not learning
-            yet", "too early", "collapsed", "diverged" or "not judged".
-        reason (str): Why: a sentence or two.
-    """
-
+    #: "learning", "in doubt", "no collapse", "not learning yet", "too early",
+    #: "collapsed", "diverged" or "not judged".
     word: str
-    reason: str
+    reason: str  #: Why: a sentence or two.
 
 
 def judge(run: RunLog) -> Verdict:

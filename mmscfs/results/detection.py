@@ -73,10 +73,8 @@ def read_run(folder: str | Path) -> Entry:
 def read_facts(cfg: Mapping, split: str, origin: Origin) -> dict[str, object]:
     """Return what the paper's tables tell runs apart by.
 
-    Args:
-        cfg (Mapping): The config.
-        split (str): What it was evaluated on, "val" or "test".
-        origin (Origin): What its backbone started from.
+    The run was evaluated on "val" or "test", and its backbone started from
+    ``origin``.
     """
     pretraining = 'COCO' if 'coco' in origin.data.lower() else 'others'
     return {

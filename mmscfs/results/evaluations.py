@@ -16,13 +16,7 @@ PER_CLASS = ('aircraft', 'pets')
 def read_entry(
     path: Path, r: Result, variant: str = '', seed: int | None = None
 ) -> Entry:
-    """Return what a result file says.
-
-    Args:
-        path (Path): The file.
-        r (Result): Its content.
-        variant (str): Name of a sweep's variant. Defaults to "".
-        seed (int, optional): Seed of the sweep's pre-training.
+    """Return what a result file says; in a sweep, of a variant and seed.
 
     Example:
         >>> read_entry(path, read_result(path)).scores['score']

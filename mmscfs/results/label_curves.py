@@ -21,18 +21,13 @@ Curve = Mapping[int, Mapping[int, float]]  # number of images -> seed -> AP
 
 
 class Interval(NamedTuple):
-    """A mean and its confidence interval.
+    """A mean and its confidence interval."""
 
-    Attributes:
-        mean (float): Of the values.
-        half (float | None): Half the width of the interval, None of a single
-            value, which has no interval.
-        seeds (int): Number of values.
-    """
-
-    mean: float
+    mean: float  #: Of the values.
+    #: Half the width of the interval, None of a single value, which has no
+    #: interval.
     half: float | None
-    seeds: int
+    seeds: int  #: Number of values.
 
     @property
     def is_clear(self) -> bool:
@@ -44,7 +39,7 @@ def interval(values: Sequence[float]) -> Interval:
     """Return the mean and its confidence interval of 95 %.
 
     Raises:
-        ValueError: There are no values.
+        ValueError: ``values`` is empty.
 
     Example:
         >>> interval([10.0, 12.0, 14.0]).half  # 4.3027 * 2 / sqrt(3)
@@ -65,15 +60,12 @@ def intervals(curve: Curve) -> dict[int, Interval]:
 def paired(curve: Curve, base: Curve) -> tuple[Curve, Curve]:
     """Return what both curves have: the same numbers and seeds."""
     common = {
-        n: sorted(curve[n].keys() & base[n].keys())
+        n: seeds
         for n in sorted(curve.keys() & base.keys())
+        if (seeds := sorted(curve[n].keys() & base[n].keys()))
     }
     first, second = (
-        {
-            n: {s: c[n][s] for s in seeds}
-            for n, seeds in common.items()
-            if seeds
-        }
+        {n: {s: c[n][s] for s in seeds} for n, seeds in common.items()}
         for c in (curve, base)
     )
     return first, second

@@ -19,49 +19,33 @@ VARYING = ('batch', 'epochs', 'protocol')  # in rows of one kind
 
 
 class Entry(NamedTuple):
-    """Scores of one network, from a result file or a detection run.
+    """Scores of one network, from a result file or a detection run."""
 
-    Attributes:
-        origin (Origin): How the network was pre-trained.
-        facts (dict): What ``paper.yml`` compares and names rows by, e.g.
-            ``protocol``, ``dataset`` and ``backbone``.
-        scores (dict[str, float]): Percent by name; "score" is the one that
-            a protocol is known by.
-        source (str): What the row's source names.
-        path (str): The file or folder that was read.
-        start (Hashable): What entries of one network have in common.
-        problem (str): Why it lacks scores. Defaults to "".
-        variant (str): Name of a sweep's variant. Defaults to "".
-        seed (int, optional): Seed of the sweep's pre-training.
-    """
-
-    origin: Origin
+    origin: Origin  #: How the network was pre-trained.
+    #: What ``paper.yml`` compares and names rows by, e.g. ``protocol``,
+    #: ``dataset`` and ``backbone``.
     facts: Mapping[str, Any]
+    #: Percent by name; "score" is the one that a protocol is known by.
     scores: Mapping[str, float]
-    source: str
-    path: str
-    start: Hashable
-    problem: str = ''
-    variant: str = ''
-    seed: int | None = None
+    source: str  #: What the row's source names.
+    path: str  #: The file or folder that was read.
+    start: Hashable  #: What entries of one network have in common.
+    problem: str = ''  #: Why it lacks scores.
+    variant: str = ''  #: Name of a sweep's variant.
+    seed: int | None = None  #: Seed of the sweep's pre-training.
 
 
 class PaperTable(NamedTuple):
-    """A table of the paper, and what belongs to it.
+    """A table of the paper, and what belongs to it."""
 
-    Attributes:
-        table (Table): Its rows. A title with facts in braces makes one table
-            for each of their values.
-        of (Mapping): Facts of all that stands in it.
-        columns (Mapping): Facts of each column, and ``score``, the name of
-            its score if that is not "score".
-        across (str): The setting that tells the columns apart, or "".
-    """
-
+    #: Its rows. A title with facts in braces makes one table for each of their
+    #: values.
     table: Table
-    of: Mapping[str, Any]
+    of: Mapping[str, Any]  #: Facts of all that stands in it.
+    #: Facts of each column, and ``score``, the name of its score if that is
+    #: not "score".
     columns: Mapping[str, Mapping[str, Any]]
-    across: str
+    across: str  #: The setting that tells the columns apart, or "".
 
     def scores_of(self, entry: Entry) -> dict[str, float]:
         """Return an entry's scores by column; {} if it has others."""

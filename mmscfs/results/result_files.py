@@ -27,48 +27,32 @@ FACTS = ('method', 'epochs', 'batch_size', 'dataset')  # of a pre-training
 
 
 class Result(NamedTuple):
-    """What an evaluation reached; None where unknown, or not applicable.
+    """What an evaluation reached; None where unknown, or not applicable."""
 
-    Attributes:
-        protocol (str): A key of ``PROTOCOLS``.
-        dataset (str): Name of the data set, e.g. "in1k".
-        config (str): Name of the evaluation's config, without its suffix.
-        checkpoint (str | None): File name of the pre-training checkpoint.
-        network (str | None): "teacher" or "student", where it holds both.
-        pretraining (dict): ``method``, ``epochs``, ``batch_size`` and
-            ``dataset``, and what else of the recipe is known.
-        backbone (str): E.g. "ResNet-50".
-        metrics (dict[str, float | None]): As logged, in percent; None where
-            the number was not finite.
-        settings (dict): What the evaluation was set to.
-        work_dir (str): Its folder.
-        epoch (int | None): How many epochs (or iterations, if it counts
-            those) the evaluated network was trained for.
-    """
-
-    protocol: str
-    dataset: str
-    config: str
-    checkpoint: str | None
-    network: str | None
+    protocol: str  #: A key of ``PROTOCOLS``.
+    dataset: str  #: Name of the data set, e.g. "in1k".
+    config: str  #: Name of the evaluation's config, without its suffix.
+    checkpoint: str | None  #: File name of the pre-training checkpoint.
+    network: str | None  #: "teacher" or "student", where it holds both.
+    #: ``method``, ``epochs``, ``batch_size`` and ``dataset``, and what else of
+    #: the recipe is known.
     pretraining: dict
-    backbone: str
+    backbone: str  #: E.g. "ResNet-50".
+    #: As logged, in percent; None where the number was not finite.
     metrics: dict
-    settings: dict
-    work_dir: str
+    settings: dict  #: What the evaluation was set to.
+    work_dir: str  #: Its folder.
+    #: How many epochs (or iterations, if it counts those) the evaluated
+    #: network was trained for.
     epoch: int | None
 
 
 def result_path(
     checkpoint: str | Path, config: str, network: str | None = None
 ) -> Path:
-    """Return where the result of a checkpoint lies: beside it.
+    """Return where an evaluation's result lies: beside the checkpoint.
 
-    Args:
-        checkpoint (str | Path): The pre-training checkpoint.
-        config (str): Name of the evaluation's config, without its suffix.
-        network (str, optional): The student's result has another name.
-            Defaults to None.
+    Named after its config, without a suffix; a student's has another name.
 
     Example:
         >>> result_path('scfs/epoch_200.pth', 'knn_in1k', 'student').name

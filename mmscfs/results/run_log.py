@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmscfs.checkpoint import parse_config
+from mmscfs.settings.lengths import length_of
 
 from .origin import Origin, find_start, origin_of
 
@@ -23,28 +24,17 @@ QUIET = 600  # seconds without a sign of life of a run that has stopped
 
 
 class Start(NamedTuple):
-    """One start of a run.
+    """One start of a run."""
 
-    Attributes:
-        folder (Path): ``<work dir>/<timestamp>``.
-        cfg (dict): The config.
-        text (str): The same as text.
-        lines (list[dict[str, float]]): What it logged.
-        damaged (int): How many more lines cannot be read.
-        test (dict[str, float]): Scores of a test.
-        environment (dict[str, str]): What its log says of its machine and
-            libraries.
-        epoch_length (int | None): Iterations of an epoch, by its log.
-    """
-
-    folder: Path
-    cfg: dict
-    text: str
-    lines: list[Line]
-    damaged: int
-    test: Line
+    folder: Path  #: ``<work dir>/<timestamp>``.
+    cfg: dict  #: The config.
+    text: str  #: The same as text.
+    lines: list[Line]  #: What it logged.
+    damaged: int  #: How many more lines cannot be read.
+    test: Line  #: Scores of a test.
+    #: What its log says of its machine and libraries.
     environment: dict[str, str]
-    epoch_length: int | None
+    epoch_length: int | None  #: Iterations of an epoch, by its log.
 
     @property
     def world_size(self) -> int:
@@ -53,21 +43,7 @@ class Start(NamedTuple):
 
 
 class RunLog:
-    """What a run wrote.
-
-    Args:
-        folder (Path): The work directory.
-        starts (list[Start]): Its starts, oldest first, at least one.
-
-    Attributes:
-        trained (list[Start]): The starts that logged, or else all.
-        cfg (dict): The config of the last of these.
-        text (str): The same as text.
-        lines (list[dict[str, float]]): All lines, stitched.
-        train (list[dict[str, float]]): Those of the training.
-        val (list[dict[str, float]]): Those of validations.
-        epoch_length (int | None): Iterations of an epoch, None of a run that
-            does not count epochs.
+    """What a run wrote into a work directory, in one start or several.
 
     Example:
         >>> log = read_log('work_dirs/scfs_r50')
@@ -77,13 +53,17 @@ class RunLog:
 
     def __init__(self, folder: Path, starts: list[Start]) -> None:
         self.folder = folder
-        self.starts = starts
+        self.starts = starts  #: Oldest first, at least one.
+        #: The starts that logged, or else all; the last has config and text.
         self.trained = [start for start in starts if start.lines] or starts
         last = self.trained[-1]
         self.cfg, self.text = last.cfg, last.text
         self.lines = stitch([start.lines for start in starts])
+        #: Lines of the training.
         self.train = [line for line in self.lines if 'iter' in line]
+        #: Lines of validations.
         self.val = [line for line in self.lines if 'iter' not in line]
+        #: Iterations; None of a run that does not count epochs.
         self.epoch_length = last.epoch_length or iterations_per_epoch(
             self.train
         )
@@ -133,11 +113,9 @@ class RunLog:
         return iteration / length
 
     def last_validation(self) -> tuple[Line, str]:
-        """Find the validation at the end of the training.
+        """Return the line of the validation at the end, and "".
 
-        Returns:
-            tuple[Line, str]: Its line and ""; or an empty line, and how far
-            the training is.
+        Or an empty line, and how far the training is.
         """
         total, unit = self.planned
         reached = self.reached
@@ -323,10 +301,8 @@ def iterations_per_epoch(lines: Sequence[Line]) -> int | None:
 
 def schedule(cfg: Mapping) -> tuple[int, str]:
     """Return a training's length, 0 if unknown, and its unit."""
-    train_cfg = cfg.get('train_cfg') or {}
-    if 'max_epochs' in train_cfg:
-        return train_cfg['max_epochs'], 'epochs'
-    return train_cfg.get('max_iters', 0), 'iterations'
+    length = length_of(cfg)
+    return (length.value, length.unit) if length else (0, 'iterations')
 
 
 def get_mapping(cfg: Any, *names: str) -> Mapping:

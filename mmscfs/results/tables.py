@@ -16,26 +16,17 @@ from mmscfs.checkpoint import write_atomically
 
 
 class Row(NamedTuple):
-    """A line of a table.
+    """A line of a table."""
 
-    Attributes:
-        labels (tuple[str, ...]): What the scores are of.
-        scores (dict[str, float | None]): By column, as a rule percent.
-        source (str): Where they come from.
-        is_ours (bool): From a run, not from the paper.
-        deviations (dict[str, float]): Standard deviations by column, of
-            scores that are means. Defaults to {}.
-        digits (int): Of the scores behind the point. Defaults to 1.
-        best (Set[str]): Columns whose score gets the mark "*" for the
-            best one, but not in CSV files. Defaults to none.
-    """
-
-    labels: tuple[str, ...]
-    scores: dict[str, Any]
-    source: str
-    is_ours: bool
+    labels: tuple[str, ...]  #: What the scores are of.
+    scores: dict[str, Any]  #: By column, as a rule percent.
+    source: str  #: Where they come from.
+    is_ours: bool  #: From a run, not from the paper.
+    #: Standard deviations by column, of scores that are means.
     deviations: dict[str, float] = {}
-    digits: int = 1
+    digits: int = 1  #: Of the scores behind the point.
+    #: Columns whose score gets the mark "*" for the best one, but not in CSV
+    #: files.
     best: Set[str] = frozenset()
 
     def cells(self, columns: Sequence[str]) -> list[str]:
@@ -51,22 +42,14 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Rows that can be compared: of the paper, of runs, or of both.
+    """Rows that can be compared: of the paper, of runs, or of both."""
 
-    Attributes:
-        title (str): The line above it.
-        note (str): The line below it.
-        labels (tuple[str, ...]): Names of the rows' labels, that of the
-            method first.
-        all_columns (tuple[str, ...]): Names of the scores.
-        rows (list[Row]): The lines.
-    """
-
-    title: str
-    note: str
+    title: str  #: The line above it.
+    note: str  #: The line below it.
+    #: Names of the rows' labels, that of the method first.
     labels: tuple[str, ...]
-    all_columns: tuple[str, ...]
-    rows: list[Row]
+    all_columns: tuple[str, ...]  #: Names of the scores.
+    rows: list[Row]  #: The lines.
 
     @property
     def columns(self) -> list[str]:
@@ -84,19 +67,12 @@ class Table(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What a command gathered.
+    """What a command gathered."""
 
-    Attributes:
-        heading (str): The first line.
-        footer (str): What holds for all scores.
-        tables (list[Table]): Tables.
-        problems (list[str]): What lacks a score, and why.
-    """
-
-    heading: str
-    footer: str
-    tables: list[Table]
-    problems: list[str]
+    heading: str  #: The first line.
+    footer: str  #: What holds for all scores.
+    tables: list[Table]  #: Tables.
+    problems: list[str]  #: What lacks a score, and why.
 
     def to_markdown(self) -> str:
         """Return everything as Markdown, our runs bold."""
@@ -175,14 +151,9 @@ class Summary(NamedTuple):
         write_atomically(path.with_suffix('.csv'), self.to_csv().encode())
 
     def publish(self, path: Path, option: str = '--out') -> int:
-        """Write the files, then print the tables.
+        """Write the files, then print the tables; return an exit code.
 
-        Args:
-            path (Path): The Markdown file.
-            option (str): What named its folder. Defaults to "--out".
-
-        Returns:
-            int: The exit code of a command: 0, or 1 if writing failed.
+        It is 1 if writing failed, in the folder that ``option`` named.
         """
         try:
             self.write(path)

@@ -21,7 +21,6 @@ def read_config(
     options: Mapping[str, Any] | None = None,
     *,
     for_training: bool = False,
-    import_custom_modules: bool = True,
 ) -> tuple[Config, list[str]]:
     """Read a config with options, and check that something reads each setting.
 
@@ -36,7 +35,6 @@ def read_config(
             ``--cfg-options`` gives them.
         for_training (bool): Also check that the run reaches all of its
             schedules. Defaults to False.
-        import_custom_modules (bool): As of mmengine. Defaults to True.
 
     Returns:
         tuple[Config, list[str]]: The config with the options, and a line for
@@ -74,7 +72,7 @@ def read_config(
     changes = adapt_lengths(cfg, file, options)
     if for_training:
         check_lengths(cfg)
-    if import_custom_modules and cfg.get('custom_imports'):
+    if cfg.get('custom_imports'):
         try:
             import_modules_from_strings(**cfg.custom_imports)
         except ImportError as error:
@@ -86,10 +84,7 @@ def read_config(
 
 
 def expand_home(part: Any) -> Any:
-    """Put the home directory for ``~`` in all texts that begin with it.
-
-    Args:
-        part (Any): A setting, or a tree of them, which is copied.
+    """Copy a setting, or a tree of them, with the home directory for ``~``.
 
     Example:
         >>> expand_home(dict(data_root='~/images'))

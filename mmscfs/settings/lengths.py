@@ -14,6 +14,10 @@ HOOKS = ('default_hooks', 'custom_hooks')
 MIN_WARMUP = 0.5  # epochs
 # In the names of types that warm up, if they begin with the run.
 WARMUPS = ('Linear', 'Constant', 'Warmup')
+# Settings of schedules that are times, or lists of them.
+SPANS = ('T_max', 'total_steps', 'step_size')
+LISTS = ('milestones', 'periods')
+TIMES = ('begin', 'end', *SPANS, *LISTS)
 
 
 class Length(NamedTuple):
@@ -26,6 +30,11 @@ class Length(NamedTuple):
     def by_epoch(self) -> bool:
         """Whether it is in epochs; else it is in iterations."""
         return self.setting.endswith('epochs')
+
+    @property
+    def unit(self) -> str:
+        """Return "epochs" or "iterations"."""
+        return 'epochs' if self.by_epoch else 'iterations'
 
     def __str__(self) -> str:
         return f'{self.setting}={self.value}'
@@ -45,11 +54,6 @@ def length_of(cfg: Mapping) -> Length | None:
     return None
 
 
-def is_number(value: Any) -> bool:
-    """Whether a setting is a number, and not a switch."""
-    return type(value) in (int, float)
-
-
 class Fit(NamedTuple):
     """From one length of a run, in epochs or iterations, to another."""
 
@@ -57,14 +61,12 @@ class Fit(NamedTuple):
     new: int
 
     def move(self, at: Any, keeps: bool = False, whole: bool = True) -> Any:
-        """Return where a time comes to lie.
+        """Return where a time comes to lie; what is none of the run stays.
 
-        Args:
-            at (Any): The time; what is none within the run stays.
-            keeps (bool): A warm-up, which no longer run prolongs.
-            whole (bool): In whole epochs or iterations.
+        In ``whole`` epochs or iterations; no longer run prolongs what
+        ``keeps`` its length, as a warm-up does.
         """
-        if not is_number(at) or not 0 < at <= self.old:
+        if type(at) not in (int, float) or not 0 < at <= self.old:
             return at
         if at == self.old:
             return self.new
@@ -87,6 +89,14 @@ class Fit(NamedTuple):
             found.insert(0, min(self.move(at), last))
         return [at for at in found if at > 0]
 
+    def setting(self, key: str, value: Any) -> Any:
+        """Return a schedule's setting, another one if it is in TIMES."""
+        if key == 'milestones':
+            return self.spread(value)
+        if key == 'periods':
+            return [self.move(period) for period in value]
+        return self.move(value) if key in TIMES else value
+
 
 def adapt_lengths(
     cfg: Config, file: ConfigFile, options: Mapping[str, Any]
@@ -103,13 +113,8 @@ def adapt_lengths(
     - what happens at a time between, as milestones, or ``switch_epoch`` of a
       hook, happens at the same share of the run.
 
-    Args:
-        cfg (Config): With the options; changed in place.
-        file (ConfigFile): Its file.
-        options (Mapping[str, Any]): By dotted path.
-
-    Returns:
-        list[str]: A line for each schedule or hook that was changed.
+    Changes ``cfg``, which has the options of its file, in place, and returns
+    a line for each schedule or hook that was changed.
     """
     new = length_of(cfg)
     if new is None or new == ONE_STEP:
@@ -236,14 +241,9 @@ def fit_schedules(
             for p, end in ((part, fit.old), ({**part, **times}, fit.new))
         )
         for key, value in part.items():
-            if f'{path}.{key}' in options:
-                continue
-            if key in ('T_max', 'total_steps', 'step_size'):
-                times[key] = now if value == span else fit.move(value)
-            elif key == 'periods':
-                times[key] = [fit.move(period) for period in value]
-            elif key == 'milestones':
-                times[key] = fit.spread(value)
+            if key in (*SPANS, *LISTS) and f'{path}.{key}' not in options:
+                ends_too = key in SPANS and value == span
+                times[key] = now if ends_too else fit.setting(key, value)
         yield path, times
 
 
@@ -300,14 +300,8 @@ def count_iterations(cfg: Config, iterations: int) -> None:
                 'each epoch: write a config that counts iterations'
             )
         item.pop('convert_to_iter_based', None)
+        item.update({k: fit.setting(k, value) for k, value in item.items()})
         item['by_epoch'] = False
-        for key, value in item.items():
-            if key in ('begin', 'end', 'T_max', 'total_steps', 'step_size'):
-                item[key] = fit.move(value)
-            elif key == 'periods':
-                item[key] = [fit.move(period) for period in value]
-            elif key == 'milestones':
-                item[key] = fit.spread(value)
     cfg.train_cfg = dict(
         type='IterBasedTrainLoop',
         max_iters=iterations,
@@ -315,24 +309,19 @@ def count_iterations(cfg: Config, iterations: int) -> None:
     )
     cfg.train_dataloader.sampler = dict(type='InfiniteSampler')
     hook = part_of(cfg, 'default_hooks.checkpoint') or {}
+    saves = dict(
+        type=hook.get('type', 'CheckpointHook'),
+        by_epoch=False,
+        interval=max(iterations // 4, 1),
+        max_keep_ckpts=1,
+    )
     cfg.merge_from_dict(
-        {
-            'default_hooks.checkpoint.type': hook.get(
-                'type', 'CheckpointHook'
-            ),
-            'default_hooks.checkpoint.by_epoch': False,
-            'default_hooks.checkpoint.interval': max(iterations // 4, 1),
-            'default_hooks.checkpoint.max_keep_ckpts': 1,
-            'log_processor.by_epoch': False,
-        }
+        {'default_hooks.checkpoint': saves, 'log_processor.by_epoch': False}
     )
 
 
 def check_lengths(cfg: Config) -> None:
     """Check that a training ends with its schedules.
-
-    Args:
-        cfg (Config): The whole config.
 
     Raises:
         ValueError: A schedule ends, or a hook acts after the end of the run,

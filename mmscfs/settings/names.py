@@ -94,9 +94,6 @@ def unread_arguments(cfg: Mapping) -> Iterator[str]:
     Arguments of a type are compared with its signature. What takes further
     ones by ``**kwargs``, and parts without a type, are searched for
     misspellings alone: a name that is near another and is in no source file.
-
-    Args:
-        cfg (Mapping): The whole config.
     """
     modules = (cfg.get('custom_imports') or {}).get('imports') or ()
     modules = [modules] if isinstance(modules, str) else modules
@@ -230,15 +227,10 @@ def no_setting(
     whole: Sequence[str] = (),
     where: str = '',
 ) -> str:
-    """Say that nothing reads a setting, and which names are near.
+    """Say that nothing reads the setting ``path``, and which are near.
 
-    Args:
-        path (str): The setting.
-        names (Iterable[str]): The names that could have been meant.
-        owner (str): What takes those names; '' if they are not to be listed.
-        whole (Sequence[str]): Whole settings that may have been meant.
-            Defaults to none.
-        where (str): Its file, for the message. Defaults to ''.
+    ``names`` are listed as those of ``owner``, if that is not ''. ``whole``
+    are other settings that may have been meant; ``where`` names the file.
     """
     key = path.split('.')[-1]
     names = sorted({*map(str, names)} - REGISTRY)

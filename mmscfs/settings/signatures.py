@@ -145,18 +145,10 @@ def read_module(path: Path) -> Module:
 def find_types(
     kind: str, scope: str, modules: tuple[str, ...] = ()
 ) -> list[Source]:
-    """Return what a type of a config may stand for.
+    """Return what a type of a config may stand for, one for each package.
 
-    Args:
-        kind (str): As in ``type=...``: a name, with or without a scope, or the
-            whole path of a class.
-        scope (str): The config's scope.
-        modules (tuple[str, ...]): Further packages that register, those of
-            ``custom_imports``. Defaults to none.
-
-    Returns:
-        list[Source]: Several, if packages register one name; none if it is
-        not found.
+    The type is a name, with or without a scope, or the whole path of a class;
+    ``modules`` are further packages that register, of ``custom_imports``.
     """
     first, _, name = kind.rpartition('.')
     scope = first.split('.')[0] or scope
@@ -188,12 +180,7 @@ ANY = Arguments(frozenset(), True)
 def arguments_of_type(
     kind: Any, scope: str, modules: tuple[str, ...] = ()
 ) -> Arguments:
-    """Return the arguments that a type of a config takes.
-
-    Args:
-        kind (Any): The type, by name or itself.
-        scope (str): The config's scope.
-        modules (tuple[str, ...]): Further packages that register.
+    """Return the arguments that a type takes, given by name or itself.
 
     Example:
         >>> 'depth' in arguments_of_type('ResNet', 'mmpretrain').names

@@ -25,11 +25,7 @@ WHOLE = re.compile(r'_base_(?!\.|\s*=[^=])|_base_\.(get|items|pop|values)\b')
 
 
 class ConfigFile:
-    """A config file, and those that it inherits from.
-
-    Args:
-        path (str): The file.
-    """
+    """A config file, and those that it inherits from."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -87,12 +83,6 @@ class ConfigFile:
         except (KeyError, TypeError) as error:
             raise ValueError(f'{self.path}: {error}') from error
 
-    def files(self) -> Iterator['ConfigFile']:
-        """Yield it and all that it inherits from."""
-        yield self
-        for base in self.bases:
-            yield from base.files()
-
 
 def unread_variables(file: ConfigFile) -> Iterator[str]:
     """Yield a message for each variable of the config files without effect.
@@ -101,9 +91,6 @@ def unread_variables(file: ConfigFile) -> Iterator[str]:
     inherits from it. Files of installed packages may have others, also where
     they were copied to, and so may one that a run has written: its values are
     in their places already.
-
-    Args:
-        file (ConfigFile): The config's file.
     """
     cfg = file.config
     for part, name in unused(file, frozenset()):
@@ -156,12 +143,7 @@ def without_effect(file: ConfigFile, name: str, cfg: Config) -> str:
 
 
 def unread_options(options: Mapping[str, Any], cfg: Config) -> Iterator[str]:
-    """Yield a message for each option that sets what is not there.
-
-    Args:
-        options (Mapping[str, Any]): By dotted path.
-        cfg (Config): The config as its file has it.
-    """
+    """Yield a message for each option that sets what its file lacks."""
     for path in options:
         top = path.split('.')[0]
         if top in sections() or (top == CROPS and CROPS in cfg):
@@ -219,16 +201,16 @@ def places(cfg: Config, value: Any) -> str:
 
 def leaves(cfg: Config) -> Iterator[tuple[str, Any]]:
     """Yield path and value of all settings that a run reads."""
-
-    def walk(part: Any, path: str) -> Iterator[tuple[str, Any]]:
-        yield path, part
-        if isinstance(part, Mapping):
-            for key in part:
-                yield from walk(part[key], f'{path}.{key}')
-        elif isinstance(part, (list, tuple)):
-            for i, item in enumerate(part):
-                yield from walk(item, f'{path}.{i}')
-
     for name in cfg:
         if name in sections():
-            yield from walk(cfg[name], name)
+            yield from nodes(cfg[name], name)
+
+
+def nodes(part: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+    """Yield path and value of a part of a config, and of all within it."""
+    yield path, part
+    if isinstance(part, (list, tuple)):
+        part = dict(enumerate(part))
+    if isinstance(part, Mapping):
+        for key, item in part.items():
+            yield from nodes(item, f'{path}.{key}')

@@ -35,12 +35,7 @@ def draw_knn_by_layer(metrics: Mapping[str, float], path: Path) -> None:
 def draw_knn_by_epoch(
     history: Mapping[int, Mapping[str, float]], path: Path
 ) -> None:
-    """Draw top-1 over the epochs, a line for each layer.
-
-    Args:
-        history (Mapping[int, Mapping[str, float]]): The metrics by epoch.
-        path (Path): File to write.
-    """
+    """Draw top-1 over the epochs, a line for each layer."""
     epochs = sorted(history)
     latest = history[epochs[-1]]
     lines = {}
@@ -60,12 +55,8 @@ def draw_label_curves(
 ) -> None:
     """Draw a score over the number of annotated images, a line a start.
 
-    Args:
-        curves (Mapping[str, Mapping[int, tuple[float, float]]]): By start
-            and number, the mean in percent and half the width of its
-            confidence interval.
-        score (str): Its name.
-        path (Path): File to write.
+    The curves have by start and number the mean in percent, and half the
+    width of its confidence interval.
     """
     axes = _make_axes('annotated images', f'{score} (%)')
     for i, (start, curve) in enumerate(curves.items()):

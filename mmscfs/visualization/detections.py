@@ -35,38 +35,23 @@ NAMES = 26  # px, of the detectors'
 
 
 class Detections(NamedTuple):
-    """Objects in one image, found or annotated.
+    """Objects in one image, found or annotated."""
 
-    Attributes:
-        boxes (np.ndarray): (x1, y1, x2, y2) in px, shape (n, 4).
-        labels (np.ndarray): Class indices, shape (n,).
-        scores (np.ndarray | None): In [0, 1], shape (n,); None for
-            annotations. Defaults to None.
-        masks (np.ndarray | None): bool, shape (n, H, W). Defaults to None.
-    """
-
-    boxes: np.ndarray
-    labels: np.ndarray
+    boxes: np.ndarray  #: (x1, y1, x2, y2) in px, shape (n, 4).
+    labels: np.ndarray  #: Class indices, shape (n,).
+    #: In [0, 1], shape (n,); None for annotations.
     scores: np.ndarray | None = None
-    masks: np.ndarray | None = None
+    masks: np.ndarray | None = None  #: bool, shape (n, H, W).
 
 
 class Detector(NamedTuple):
-    """A trained detector, and how it gets its images.
+    """A trained detector, and how it gets its images."""
 
-    Attributes:
-        model (nn.Module): With its weights, on the device.
-        classes (Sequence[str]): The names of its classes.
-        channels (int): Those of its images.
-        load (LoadImage): Loads a file as the config's test images.
-        steps (Compose): All steps of the test images.
-    """
-
-    model: nn.Module
-    classes: Sequence[str]
-    channels: int
-    load: LoadImage
-    steps: Compose
+    model: nn.Module  #: With its weights, on the device.
+    classes: Sequence[str]  #: The names of its classes.
+    channels: int  #: Those of its images.
+    load: LoadImage  #: Loads a file as the config's test images.
+    steps: Compose  #: All steps of the test images.
 
 
 # An RGB uint8 image (H, W, 3), and what is in it by name of the detector.
@@ -81,11 +66,9 @@ def detect(
 ) -> tuple[list[Sample], Sequence[str]]:
     """Detect objects in validation images with a detector's checkpoints.
 
-    Args:
-        cfg (Config): The detector's config.
-        checkpoints (Mapping): Its checkpoint by name.
-        number (int): Images, evenly spread over the data set.
-        min_score (float): The least score of what is kept.
+    In a number of images, evenly spread over the data set, by checkpoints of
+    one config that have a name each. Lower scores than ``min_score`` are left
+    out.
 
     Returns:
         tuple: The samples, with what is annotated, and the names of the
@@ -98,7 +81,8 @@ def detect(
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     data = DATASETS.build(cfg.val_dataloader.dataset)
     infos = [data.get_data_info(i) for i in spread(len(data), number)]
-    load = picture_loader(cfg.val_dataloader.dataset.pipeline)
+    steps = cfg.val_dataloader.dataset.pipeline
+    load = loader_like(steps, value_range='percentiles')
     samples = [
         (to_rgb_image(load(dict(info))['img']), {ANNOTATED: annotated(info)})
         for info in infos
@@ -113,24 +97,14 @@ def detect(
     return samples, data.metainfo['classes']
 
 
-def picture_loader(steps: Sequence[Mapping]) -> LoadImage:
-    """Return what loads an image, of any kind, as a pipeline's config does."""
-    return loader_like(steps) or LoadImage(value_range='percentiles')
-
-
 def find_objects(
     detector: Detector, path: str, min_score: float
 ) -> tuple[np.ndarray, Detections]:
-    """Detect objects in an image file.
-
-    Args:
-        detector (Detector): From :func:`load_detector`.
-        path (str): The file. It is read as the config's test images are.
-        min_score (float): The least score of what is kept.
+    """Detect objects in a file, which is read as the config's test images.
 
     Returns:
         tuple[np.ndarray, Detections]: The image as RGB uint8 (H, W, 3), and
-        the objects.
+        the objects of at least ``min_score``.
 
     Raises:
         UnreadableImageError: The file cannot be read, or has other channels
@@ -155,13 +129,8 @@ def find_objects(
 def to_results(found: Detections, classes: Sequence[str]) -> list[dict]:
     """Return what was found as JSON has it, with COCO's boxes and masks.
 
-    Args:
-        found (Detections): With scores.
-        classes (Sequence[str]): Names of the classes.
-
-    Returns:
-        list[dict]: Of each object ``class``, ``score``, ``bbox`` (left, top,
-        width and height, px), and ``segmentation`` if there are masks.
+    Of each object ``class``, ``score``, ``bbox`` (left, top, width and height,
+    px), and ``segmentation`` if there are masks.
     """
     from pycocotools.mask import encode  # comes with mmdet
 
@@ -182,11 +151,7 @@ def to_results(found: Detections, classes: Sequence[str]) -> list[dict]:
 
 
 def load_detector(cfg: Config, path: str | Path) -> Detector:
-    """Return a detector with the weights of a checkpoint, to test it.
-
-    Args:
-        cfg (Config): The detector's config.
-        path (str | Path): The checkpoint.
+    """Return a config's detector with the weights of a checkpoint.
 
     Raises:
         OSError, ValueError: The checkpoint cannot be read, or is another
@@ -214,7 +179,7 @@ def load_detector(cfg: Config, path: str | Path) -> Detector:
         model,
         classes,
         cfg.model.backbone.get('in_channels', 3),
-        picture_loader(dataset['pipeline']),
+        loader_like(dataset['pipeline'], value_range='percentiles'),
         Compose(dataset['pipeline']),
     )
 

@@ -49,35 +49,23 @@ KEY = (
 
 
 class SearchMaps(NamedTuple):
-    """Cosine similarities of a layer, each in [-1, 1].
+    """Cosine similarities of a layer, each in [-1, 1]."""
 
-    Attributes:
-        mean (Tensor): Of the mean of all local views' queries, (H, W).
-        views (Tensor): Of each local view, (N, H, W).
-    """
-
-    mean: Tensor
-    views: Tensor
+    mean: Tensor  #: Of the mean of all local views' queries, (H, W).
+    views: Tensor  #: Of each local view, (N, H, W).
 
 
 class SearchSample(NamedTuple):
-    """An image and what networks find in it.
+    """An image and what networks find in it."""
 
-    Attributes:
-        image (np.ndarray): The global view, RGB uint8 (H, W, 3).
-        local_views (Sequence[np.ndarray]): RGB uint8, each (h, w, 3).
-        found (Mapping): ``SearchMaps`` by name of network and of layer.
-        boxes (np.ndarray | None): What each local view shows of the image:
-            left, top, right, bottom, as shares of its sides, (N, 4). Defaults
-            to None: not drawn.
-        name (str): Of the image. Defaults to none.
-    """
-
-    image: np.ndarray
-    local_views: Sequence[np.ndarray]
+    image: np.ndarray  #: The global view, RGB uint8 (H, W, 3).
+    local_views: Sequence[np.ndarray]  #: RGB uint8, each (h, w, 3).
+    #: ``SearchMaps`` by name of network and of layer.
     found: Mapping[str, Mapping[str, SearchMaps]]
+    #: What each local view shows of the image: left, top, right, bottom, as
+    #: shares of its sides, (N, 4); None: not drawn.
     boxes: np.ndarray | None = None
-    name: str = ''
+    name: str = ''  #: Of the image.
 
 
 @contextmanager

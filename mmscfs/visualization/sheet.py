@@ -151,15 +151,10 @@ class Sheet:
         height: int,
         frame: str | None = None,
     ) -> Box:
-        """Put an RGB uint8 image in the middle of a cell.
+        """Put an RGB uint8 image (H, W, 3) in the middle of a cell.
 
-        Args:
-            image (np.ndarray): Of shape (H, W, 3).
-            left, top, width, height (int): Of the cell, px.
-            frame (str | None): Color of the image's frame. Defaults to none.
-
-        Returns:
-            Box: Left, top, right and bottom of the image in the sheet.
+        In px, with a frame of a color if one is named. Returns where the
+        image lies in the sheet.
         """
         image = fit(image, width, height)
         rows, columns = image.shape[:2]

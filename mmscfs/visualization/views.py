@@ -31,34 +31,21 @@ NAME = 22  # px, above an image
 
 
 class View(NamedTuple):
-    """One view.
+    """One view."""
 
-    Attributes:
-        image (np.ndarray): RGB uint8 (S, S, 3).
-        box (tuple | None): Left, top, right and bottom of what it shows, px
-            of the source image; None if they are unknown. Defaults to None.
-        changes (tuple[str, ...]): What else was done to it, in words.
-            Defaults to none.
-    """
-
-    image: np.ndarray
+    image: np.ndarray  #: RGB uint8 (S, S, 3).
+    #: Left, top, right and bottom of what it shows, px of the source image;
+    #: None if they are unknown.
     box: tuple[float, float, float, float] | None = None
-    changes: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()  #: What else was done to it, in words.
 
 
 class ImageViews(NamedTuple):
-    """An image and its views.
+    """An image and its views."""
 
-    Attributes:
-        name (str): Of the image.
-        source (np.ndarray | None): RGB uint8 (H, W, 3); None if it is
-            unknown.
-        views (list[View]): Global ones first.
-    """
-
-    name: str
-    source: np.ndarray | None
-    views: list[View]
+    name: str  #: Of the image.
+    source: np.ndarray | None  #: RGB uint8 (H, W, 3); None if it is unknown.
+    views: list[View]  #: Global ones first.
 
     def shares(self, view: View) -> np.ndarray | None:
         """Return a view's box as shares of the image's sides, if known."""
@@ -119,10 +106,7 @@ def innermost(dataset: Any) -> Any:
 def load_readable(
     dataset: BaseDataset, load: Compose, place: int
 ) -> tuple[int, dict]:
-    """Load an image, or as the training does the next one.
-
-    Returns:
-        tuple[int, dict]: Its place, and what ``load`` makes of it.
+    """Load an image, or as the training does the next one; with its place.
 
     Raises:
         UnreadableImageError: It cannot be read, and the data set does not
@@ -139,8 +123,10 @@ def load_readable(
 def spread(total: int, count: int) -> list[int]:
     """Return places of ``count`` of ``total`` images, evenly spread.
 
-    One more than an even step where there is room: images often follow each
-    other by class in turn.
+    For pictures: the images of a figure are drawn (see
+    :mod:`mmscfs.datasets.subsets`), as even distances may favor a class. One
+    more than an even step where there is room: images often follow each other
+    by class in turn.
     """
     count = min(total, count)
     step = total // max(count, 1) + 1

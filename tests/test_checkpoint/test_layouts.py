@@ -41,6 +41,14 @@ def build(cfg):
 
 
 PLAIN = 'torchvision; not needed: fc'
+ONE = torch.ones(2, 2)
+
+
+def under(prefix, **more):
+    """Return what saves a network's tensors below a prefix, and others."""
+    return lambda own, _: prefixed(prefix, own) | more
+
+
 RESNET_LAYOUTS = {
     'lightly DINO': (
         lightly_dino,
@@ -61,17 +69,14 @@ RESNET_LAYOUTS = {
         swav,
         'torchvision; not needed: projection_head, prototypes',
     ),
-    'compiled': (lambda own, _: prefixed('module._orig_mod.', own), PLAIN),
+    'compiled': (under('module._orig_mod.'), PLAIN),
     'compiled backbone': (
         lambda own, other: mmpretrain(
             prefixed('_orig_mod.', without_fc(own)), other
         ),
         'mmpretrain; not needed: head, data_preprocessor',
     ),
-    'DDP, compiled': (
-        lambda own, _: prefixed('_orig_mod.module.', own),
-        PLAIN,
-    ),
+    'DDP, compiled': (under('_orig_mod.module.'), PLAIN),
     'FSDP': (
         lambda own, _: {
             k.replace('.0.', '.0._fsdp_wrapped_module.'): v
@@ -80,16 +85,11 @@ RESNET_LAYOUTS = {
         PLAIN,
     ),
     'a wrapped backbone': (
-        lambda own, _: dict(
-            prefixed('backbone.module.', own), **{'head.w': torch.ones(2, 2)}
-        ),
+        under('backbone.module.', **{'head.w': ONE}),
         'mmpretrain; not needed: head, fc',
     ),
     'SimSiam release': (
-        lambda own, _: dict(
-            prefixed('module.encoder.', own),
-            **{'module.predictor.0.weight': torch.ones(2, 2)},
-        ),
+        under('module.encoder.', **{'module.predictor.0.weight': ONE}),
         'encoder; not needed: predictor, fc',
     ),
     'PixPro release': (
@@ -101,9 +101,9 @@ RESNET_LAYOUTS = {
         'encoder; not needed: encoder_k, fc',
     ),
     'BYOL': (
-        lambda own, other: dict(
-            prefixed('target_encoder.net.', other),
-            **prefixed('online_encoder.net.', own),
+        lambda own, other: (
+            prefixed('target_encoder.net.', other)
+            | prefixed('online_encoder.net.', own)
         ),
         'online_encoder.net; not needed: target_encoder, fc',
     ),

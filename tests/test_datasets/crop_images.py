@@ -11,6 +11,12 @@ from mmscfs.datasets.samplers import SampleKey
 
 IMAGES = 2000
 SIDE = 16
+NO_COLOR = dict(
+    jitter_prob=0,
+    grey_prob=0,
+    blur_prob=(0, 0, 0),
+    solarize_prob=(0, 0, 0),
+)
 # The whole image, unchanged.
 OFF = dict(
     global_size=SIDE,
@@ -20,10 +26,7 @@ OFF = dict(
     local_scale=(1, 1),
     ratio=(1, 1),
     flip_prob=0,
-    jitter_prob=0,
-    grey_prob=0,
-    blur_prob=(0, 0, 0),
-    solarize_prob=(0, 0, 0),
+    **NO_COLOR,
 )
 NO_JITTER = dict(brightness=0, contrast=0, saturation=0, hue=0)
 

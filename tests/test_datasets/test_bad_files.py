@@ -1,7 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Every image of bad_files.py is read rightly, or refused with its reason."""
 
-import os
 import shutil
 import signal
 
@@ -213,49 +212,3 @@ def test_a_folder_that_vanishes(tmp_path, on_error):
     folder.mkdir()
     (folder / '1.jpg').write_bytes(jpeg())
     dataset[1]
-
-
-# Lists
-
-
-@pytest.mark.parametrize(
-    ('content', 'words'),
-    [
-        *(
-            (f'fine.jpg 0\n{name} 1\n', f'{name!r}, which is not a path below')
-            for name in (
-                *('/etc/passwd', '../secret.jpg', 'a/../../x.jpg', 'a\0b.jpg'),
-                *('http://127.0.0.1:9/b.jpg', 'x:http://127.0.0.1:9/b.jpg'),
-                's3://bucket/b.jpg',
-            )
-        ),
-        (None, 'is not a list'),  # a pipe
-        *((f'{name}\n', '') for name in ('./a.jpg', 'a..b.jpg', '..a/b.jpg')),
-        ('a:b//c.jpg', ''),
-        ('\udcff\udcfe.jpg\n', ''),
-    ],
-)
-def test_lists(tmp_path, content, words):
-    """Names cannot leave their folder."""
-    (tmp_path / 'train').mkdir()
-    path = tmp_path / 'list.txt'
-    if content is None:
-        os.mkfifo(path)
-    else:
-        path.write_bytes(os.fsencode(content))
-    settings = dict(
-        data_root=str(tmp_path),
-        data_prefix='train',
-        ann_file='list.txt',
-        serialize_data=False,
-    )
-    if not words:
-        image = tmp_path / 'train' / content.strip()
-        image.parent.mkdir(exist_ok=True)
-        image.touch()
-        assert len(ImageFiles(**settings)) == 1
-        return
-    with pytest.raises(ValueError, match='list') as caught:
-        ImageFiles(**settings)
-    assert words in str(caught.value)
-    assert str(path) in str(caught.value)

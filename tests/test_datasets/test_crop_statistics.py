@@ -5,23 +5,13 @@ Statistics are of 2,000 images and hold within 4 standard deviations, with
 fixed seeds.
 """
 
-import colorsys
 import math
 from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
-from crop_images import (
-    IMAGES,
-    NO_JITTER,
-    SIDE,
-    halves,
-    make_views,
-    noise,
-    only,
-    plain,
-)
+from crop_images import IMAGES, SIDE, halves, make_views, noise, only, plain
 from torchvision.transforms import RandomResizedCrop
 
 from mmscfs.datasets import MultiCrop
@@ -139,71 +129,11 @@ def test_decisions_about_one_view_are_independent():
     assert_uncorrelated(decisions)
 
 
-def measure_hue(views):
-    """Return the hue in [-0.5, 0.5) of the views' first pixel."""
-    pixels = views[..., 0, 0].reshape(-1, 3) / 255
-    hues = [colorsys.rgb_to_hsv(r, g, b)[0] for b, g, r in pixels]
-    return (np.array(hues) + 0.5) % 1 - 0.5
-
-
-@pytest.mark.parametrize(
-    ('name', 'default', 'image', 'measure', 'low', 'high', 'step'),
-    [
-        (  # 180 * 1.4 = 252 does not clip
-            'brightness',
-            0.4,
-            plain(180, 180, 180),
-            lambda v: v[..., 0, 0, 0].ravel() / 180,
-            0.6,
-            1.4,
-            1 / 180,
-        ),
-        (  # 127.5 +- 87.5 * 1.4 does not clip
-            'contrast',
-            0.4,
-            halves((40, 40, 40), (215, 215, 215)),
-            lambda v: (v[..., 0, 0, -1] - v[..., 0, 0, 0]).ravel() / 175,
-            0.6,
-            1.4,
-            1 / 175,
-        ),
-        (  # luma 146.5; 1.2 times as far from it are 4.3 and 244.3
-            'saturation',
-            0.2,
-            plain(28, 128, 228),
-            lambda v: (v[..., 2, 0, 0] - v[..., 0, 0, 0]).ravel() / 200,
-            0.8,
-            1.2,
-            1 / 200,
-        ),
-        # A red; the shift is rounded to a 256th of the circle.
-        (
-            'hue',
-            0.1,
-            plain(80, 80, 200),
-            measure_hue,
-            -0.1,
-            0.1,
-            1 / 256,
-        ),
-    ],
-)
-def test_jitter_factors_are_uniform(
-    name, default, image, measure, low, high, step
-):
-    transform = only(jitter_prob=1, **(NO_JITTER | {name: default}))
-    factors = measure(make_views(transform, image))
-    assert len(factors) == 4 * IMAGES
-    assert low - step <= factors.min() <= low + 2 * step
-    assert high - 2 * step <= factors.max() <= high + step
-    limit = KS / math.sqrt(len(factors)) + step / (high - low)
-    assert ks_uniform(factors, low, high) < limit
-    spread = np.reshape(factors, (IMAGES, 4)).T
-    assert_uncorrelated(spread)  # each view draws its own
-
-
 def test_default_jitter_ranges_and_orders(monkeypatch):
-    """All 24 orders are as frequent; factors have the default ranges."""
+    """All 24 orders are as frequent; factors have the default ranges.
+
+    test_color.py has what a factor does.
+    """
     calls, jitter = [], PendingColor.jitter
 
     def spy(self, operation, value):

@@ -1,26 +1,15 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Two processes, and their workers, never make the same crops."""
 
-import os
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from mmengine.runner import Runner
-
-import mmscfs  # noqa: F401
-
-SEED = 5
+from toy_runs import in_processes
 
 
-def load_part(rank, cfg, folder):
-    """Read two epochs as one of two processes; save indices and boxes."""
-    os.environ.update(LOCAL_RANK=str(rank))
-    dist.init_process_group(
-        'gloo', init_method=f'file://{folder}/group', rank=rank, world_size=2
-    )
-    loader = Runner.build_dataloader(cfg, seed=SEED)
+def read(cfg):
+    """Return the indices and boxes of two epochs, as one of two processes."""
+    loader = Runner.build_dataloader(cfg, seed=5)
     epochs = []
     for epoch in range(2):
         loader.sampler.set_epoch(epoch)
@@ -31,29 +20,13 @@ def load_part(rank, cfg, folder):
                 crops=torch.tensor([s.crops.tolist() for s in samples]),
             )
         )
-    torch.save(epochs, f'{folder}/{rank}.pth')
-    dist.destroy_process_group()
+    return epochs
 
 
-def load(cfg, tmp_path):
-    """Return what both processes saw: by epoch, indices and boxes."""
-    mp.start_processes(load_part, (cfg, str(tmp_path)), 2, start_method='fork')
-    ranks = [
-        torch.load(tmp_path / f'{rank}.pth', weights_only=True)
-        for rank in (0, 1)
-    ]
-    return [
-        dict(
-            index=[epoch['index'] for epoch in epochs],
-            crops=torch.cat([epoch['crops'] for epoch in epochs]),
-        )
-        for epochs in zip(*ranks, strict=True)
-    ]
-
-
-def boxes(epoch):
+def boxes(parts):
     """Return the boxes of each image's views."""
-    return {tuple(row.flatten().tolist()) for row in epoch['crops']}
+    rows = torch.cat([part['crops'] for part in parts])
+    return {tuple(row.flatten().tolist()) for row in rows}
 
 
 @pytest.fixture
@@ -74,11 +47,12 @@ def test_no_two_processes_crop_alike(loader_cfg, tmp_path, sampler, workers):
         persistent_workers=workers > 0,
         sampler=dict(type=sampler, shuffle=True),
     )
-    epochs = load(loader_cfg, tmp_path)
-    for epoch in epochs:
-        first, second = epoch['index']
+    epochs = [*zip(*in_processes(read, 2, tmp_path, loader_cfg), strict=True)]
+    for parts in epochs:
         # Each image once, on one of the two.
-        assert sorted(first + second) == list(range(16))
-        assert len(boxes(epoch)) == 16
-    assert epochs[0]['index'] != epochs[1]['index']
-    assert not boxes(epochs[0]) & boxes(epochs[1])
+        indices = [index for part in parts for index in part['index']]
+        assert sorted(indices) == list(range(16))
+        assert len(boxes(parts)) == 16
+    first, second = epochs
+    assert [p['index'] for p in first] != [p['index'] for p in second]
+    assert not boxes(first) & boxes(second)

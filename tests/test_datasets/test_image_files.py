@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from mmengine.runner import Runner
 
 from mmscfs.datasets import ImageFiles, LoadImage
@@ -222,45 +221,66 @@ def test_links(tmp_path):
     assert found(data, tmp_path / 'my') == names
 
 
+def read_list(root, content):
+    """Return the first file of a list, as bytes below its folder."""
+    (root / 'list.txt').write_bytes(content)
+    data = ImageFiles(
+        data_root=str(root), data_prefix='train', ann_file='list.txt'
+    )
+    path = os.fsencode(data.get_data_info(0)['img_path'])
+    return path.removeprefix(os.fsencode(root) + b'/train/')
+
+
 @pytest.mark.parametrize(
     ('line', 'name'),
     [
         (b'\xef\xbb\xbfn/a.jpg', b'n/a.jpg'),  # an editor's mark
         (b'n/caf\xe9.jpg 3\r', b'n/caf\xe9.jpg'),
-        (b'./n/a.jpg', b'./n/a.jpg'),
-        (b'n/a.jpg,0', None),
-        (b'"n/a.jpg"', None),
-        (b'n\\a.jpg', None),
-        (b'n/a.jpg 0 2 5', None),
-        (b'n/a.jpg 0.5', None),
-        (b'n/a.jpg cat', None),
-        (b'train/n/a.jpg', None),
-        ('n/a.jpg'.encode('utf-16'), None),
+        *((name, name) for name in (b'./n/a.jpg', b'a..b.jpg', b'..a/b.jpg')),
+        (b'a:b//c.jpg', b'a:b//c.jpg'),
+        (b'\xff\xfe.jpg', b'\xff\xfe.jpg'),
     ],
 )
 def test_lists_of_other_tools(tmp_path, line, name):
-    """Read, or refused before a run, with the name that was looked for."""
-    for file in (b'a.jpg', b'caf\xe9.jpg'):
-        write_image(tmp_path / 'train/n/x.jpg')
-        os.replace(
-            tmp_path / 'train/n/x.jpg',
-            os.path.join(os.fsencode(tmp_path), b'train/n', file),
-        )
-    (tmp_path / 'list.txt').write_bytes(line + b'\n')
-    settings = dict(
-        data_root=str(tmp_path), data_prefix='train', ann_file='list.txt'
-    )
-    if name:
-        data = ImageFiles(**settings)
-        path = os.fsencode(data.get_data_info(0)['img_path'])
-        assert path == os.fsencode(tmp_path) + b'/train/' + name
-        return
+    path = tmp_path / 'train' / os.fsdecode(name)
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert read_list(tmp_path, line + b'\n') == name
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        *('n/a.jpg,0', '"n/a.jpg"', 'n\\a.jpg', 'n/a.jpg 0 2 5'),
+        *('n/a.jpg 0.5', 'n/a.jpg cat', 'train/n/a.jpg'),
+        'n/a.jpg'.encode('utf-16'),
+        # Out of the folder
+        *('/etc/passwd', '../secret.jpg', 'a/../../x.jpg', 'a\0b.jpg'),
+        *('http://127.0.0.1:9/b.jpg', 'x:http://127.0.0.1:9/b.jpg'),
+        's3://bucket/b.jpg',
+    ],
+)
+def test_names_that_are_refused(tmp_path, name):
+    """Before a run, with the list and the name that was looked for."""
+    write_image(tmp_path / 'train/n/a.jpg')
+    line = name if isinstance(name, bytes) else name.encode()
     with pytest.raises((FileNotFoundError, ValueError)) as caught:
-        ImageFiles(**settings)
-    assert f'{tmp_path}/list.txt' in str(caught.value)
-    assert 'path below that folder' in str(caught.value) or (
-        'not a path below' in str(caught.value)
-    )
+        read_list(tmp_path, line + b' 1\n')
+    text = str(caught.value)
+    assert f'{tmp_path}/list.txt' in text
+    if any(word in str(name) for word in ('..', '//', '\0', '/etc')):
+        assert f'{name!r}, which is not a path below' in text
+    else:
+        assert 'path below' in text
+
+
+def test_a_pipe_is_no_list(tmp_path):
+    (tmp_path / 'train').mkdir()
+    os.mkfifo(tmp_path / 'list.txt')
+    with pytest.raises(ValueError, match=r'list\.txt.*is not a list'):
+        ImageFiles(
+            data_root=str(tmp_path), data_prefix='train', ann_file='list.txt'
+        )
 
 
 def test_a_name_that_is_not_utf8_can_be_logged(tmp_path):
@@ -327,46 +347,29 @@ def test_other_errors_are_not_skipped(tmp_path):
     assert dataset.num_unreadable == 0
 
 
-def build_loader(root, num_workers, **settings):
-    return Runner.build_dataloader(
-        dict(
-            batch_size=2,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            dataset=dict(
-                type='ImageFiles',
-                data_root=str(root),
-                data_prefix='train',
-                pipeline=VIEWS,
-                **settings,
-            ),
-            sampler=dict(type='KeyedSampler'),
-        ),
-        seed=1,
-    )
-
-
 def test_skipping_is_the_same_in_workers(tmp_path):
     """Marks come back from worker processes."""
     make_dataset(tmp_path, [0, 3, 4], count=8)
-    epochs = []
+    dataset = dict(type='ImageFiles', data_root=str(tmp_path), pipeline=VIEWS)
+    loader = dict(
+        batch_size=2,
+        dataset=dict(dataset, data_prefix='train', on_error='skip'),
+        sampler=dict(type='KeyedSampler'),
+    )
+    seen = []
     for num_workers in (0, 2):
-        loader = build_loader(tmp_path, num_workers, on_error='skip')
-        for epoch in (0, 1):
-            loader.sampler.set_epoch(epoch)
-            names, views = [], []
-            for batch in loader:
-                names += [Path(s.img_path).stem for s in batch['data_samples']]
-                views += [v for views in batch['inputs'] for v in views]
-            # 0 -> 1, 3 -> 4 -> 5 and 4 -> 5.
-            assert loader.dataset.num_unreadable == 3
-            assert sorted(names) == list('11255567')
-            epochs.append((names, views))
-    for (names, views), (others, copies) in zip(
-        epochs[:2], epochs[2:], strict=True
-    ):
-        assert names == others
-        assert all(map(torch.equal, views, copies))
+        built = Runner.build_dataloader(
+            dict(loader, num_workers=num_workers), seed=1
+        )
+        names, views = [], []
+        for batch in built:
+            names += [Path(s.img_path).stem for s in batch['data_samples']]
+            views += [view for views in batch['inputs'] for view in views]
+        # 0 -> 1, 3 -> 4 -> 5 and 4 -> 5.
+        assert built.dataset.num_unreadable == 3
+        assert sorted(names) == list('11255567')
+        seen.append((names, [view.numpy().tobytes() for view in views]))
+    assert seen[0] == seen[1]
 
 
 # Settings

@@ -1,7 +1,8 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """What MultiCrop makes of an image and a key.
 
-test_crop_statistics.py has its random draws, test_color.py its colors.
+test_crop_statistics.py has its random draws, test_color.py its colors, and
+tests/test_models/test_data_preprocessor.py those that the device makes.
 """
 
 import math
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from crop_images import (
+    NO_COLOR,
     NO_JITTER,
     SIDE,
     make_views,
@@ -119,6 +121,22 @@ def test_more_local_views_leave_the_others_as_they_were():
     }
     for n in (0, 3):
         assert all(equal(views[n], views[8][: 2 + n]))
+
+
+def test_colors_left_to_the_device_change_nothing_else():
+    """The views are those without colors; the boxes are always the same."""
+    plain, off = MultiCrop(**SMALL, **NO_COLOR), MultiCrop(**SMALL)
+    on = MultiCrop(**SMALL, color_on_device=True)
+    for index in range(10):
+        bare, colored, left = (
+            crop(dict(img=noise(50, 60), sample_idx=SampleKey(index)))
+            for crop in (plain, off, on)
+        )
+        assert np.array_equal(left['crops'], colored['crops'])
+        assert all(equal(bare['img'], left['img']))
+        assert 'colors' not in colored
+        assert left['colors'].shape == (6, 12)
+        assert left['colors'].dtype == np.float32
 
 
 def test_without_a_key_numpys_generator_decides():
@@ -300,23 +318,22 @@ def test_an_image_from_a_grey_file(tmp_path):
         ('blur_sigma', (0.1, math.inf)),
         ('solarize_prob', ()),
         ('solarize_threshold', 257),
+        *(('color_on_device', value) for value in ('yes', 1, None)),
     ],
 )
 def test_invalid_setting_is_named(name, value):
     with pytest.raises(ValueError, match=name) as caught:
         MultiCrop(**{name: value})
-    assert f'{name}={value}' in str(caught.value)
+    assert f'{name}={value!r}' in str(caught.value)
 
 
 @pytest.mark.parametrize('name', ['blur_prob', 'solarize_prob'])
-@pytest.mark.parametrize('place', [0, 1, 2])
-@pytest.mark.parametrize('value', [-0.1, 1.1])
+@pytest.mark.parametrize(('place', 'value'), [(0, -0.1), (1, 1.1), (2, 1.1)])
 def test_invalid_probability_of_a_kind_is_named(name, place, value):
-    triple = [0.5, 0.5, 0.5]
+    triple = [0.5] * 3
     triple[place] = value
-    with pytest.raises(ValueError, match=name) as caught:
+    with pytest.raises(ValueError, match=rf'{name}\[{place}\]={value}'):
         MultiCrop(**{name: triple})
-    assert f'{name}[{place}]={value}' in str(caught.value)
 
 
 @pytest.mark.parametrize('on_device', [False, True])

@@ -2,11 +2,13 @@
 """Tests of LoadImage(reduced=True): JPEG decoded smaller than it is."""
 
 import struct
+from io import BytesIO
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from crop_images import NO_COLOR
 from mmengine.dataset import Compose
 from PIL import Image
 
@@ -22,12 +24,6 @@ from mmscfs.datasets.transforms.loading import (
 )
 
 SMALL = dict(global_size=56, local_size=24, num_local=8)  # a quarter
-NO_COLOR = dict(
-    jitter_prob=0,
-    grey_prob=0,
-    blur_prob=(0, 0, 0),
-    solarize_prob=(0, 0, 0),
-)
 
 
 def smooth(height, width):
@@ -232,7 +228,7 @@ def test_readers_that_disagree_about_the_orientation(tmp_path):
     tiff = b'MM\0*' + struct.pack('>IH', 8, 1) + entry + struct.pack('>I', 0)
     path = write(tmp_path / 'a.jpg', smooth(600, 900), exif=b'Exif\0\0' + tiff)
     content = (tmp_path / 'a.jpg').read_bytes()
-    assert jpeg_shape(read_header(content)) == (900, 600)
+    assert jpeg_shape(read_header(BytesIO(content))) == (900, 600)
     assert cv2.imread(path).shape == (600, 900, 3)
     ours, full = both(path, **SMALL)
     ours['ori_shape'] = full['ori_shape']

@@ -11,7 +11,6 @@ from PIL import Image
 
 from mmscfs.datasets import LoadImage, MultiCrop
 from mmscfs.datasets.samplers import SampleKey
-from mmscfs.datasets.transforms.headers import tiff_layout
 from mmscfs.datasets.transforms.loading import (
     UnreadableImageError,
     loader_like,
@@ -258,13 +257,6 @@ def test_what_opencv_does_not_read_rightly(tmp_path, content):
         assert '.npy' in str(caught.value)
 
 
-def test_layout_of_a_tiff():
-    layout = tiff_layout(tiff(deep(20, 30, 5), by_plane=True))
-    assert layout == (30, 20, 5, 16, 1, True)
-    assert tiff_layout(png(GRAY)) is None
-    assert tiff_layout(b'II*\0') is None
-
-
 @pytest.mark.parametrize('image', [GRAY, COLOR])
 def test_other_decoders_cut_nothing(tmp_path, image):
     with pytest.raises(UnreadableImageError, match="set 'cv2'"):
@@ -290,10 +282,11 @@ def test_loader_like_a_pipeline():
         dict(type='mmpretrain.LoadImage', value_range=(0, 9), max_pixels=5),
     ]
     assert loader_like(steps).value_range == (0, 9)
-    assert loader_like(steps[:1]) is None
+    assert loader_like(steps[:1], max_pixels=7).max_pixels == 7
     theirs = dict(type='LoadImageFromFile', color_type='grayscale')
     assert loader_like([theirs]).color_type == 'grayscale'
-    assert loader_like([dict(theirs, color_type='unchanged')]) is None
+    unchanged = dict(theirs, color_type='unchanged')
+    assert loader_like([unchanged]).color_type == 'color'
 
 
 # Views

@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / 'README.md', *sorted(ROOT.glob('docs/en/**/*.md'))]
 MARK = re.compile(r'<!--\s*test:\s*(.+?)\s*-->')
 NAME = re.compile(r'# (\S+\.py)\n')  # the first line of a whole file
-CODE = {'bash': 'bash', 'console': 'bash', 'python': 'python'}
 MARKDOWN = (
     MarkdownIt('commonmark')
     .enable(['table', 'strikethrough'])
@@ -35,8 +34,7 @@ class Block(NamedTuple):
         path (Path): The document.
         line (int): Where it begins, from 1.
         language (str): "bash", "python", "" if it has none, or another.
-        text (str): Its lines, without the prompts of a console; or what a
-            link points at.
+        text (str): Its lines, or what a link points at.
         mark (str): Its mark, "" without one.
     """
 
@@ -59,31 +57,14 @@ def read_blocks(path: Path, text: str | None = None) -> Iterator[Block]:
     for token in MARKDOWN.parse(text):
         if token.type == 'fence':
             found = MARK.search(previous.content) if previous else None
-            language = token.info.split(maxsplit=1)[:1]
-            language = language[0] if language else ''
-            content = token.content
-            if language == 'console':
-                content = without_prompts(content)
             yield Block(
                 path,
                 token.map[0] + 1,
-                CODE.get(language, language),
-                content,
+                token.info.partition(' ')[0],
+                token.content,
                 found[1] if found else '',
             )
         previous = token if token.type == 'html_block' else None
-
-
-def without_prompts(text: str) -> str:
-    """Return what is typed in a console, without what it answers."""
-    lines, typed = [], False
-    for line in text.splitlines():
-        if line.startswith('$ '):
-            line, typed = line[2:], True
-        if typed:
-            lines.append(line)
-        typed = typed and line.endswith('\\')
-    return '\n'.join(lines) + '\n'
 
 
 def read_links(path: Path, text: str | None = None) -> Iterator[Block]:

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from classification_data import draw
+from classification_data import draw, shrink_loader
 from commands import call
 from documents import ROOT
 from mmengine.config import Config, ConfigDict
@@ -30,7 +30,6 @@ CUT = {
     'sweep.py': ['--dry-run'],
 }
 CHECKPOINT = re.compile(r'(.*/)?(?:epoch|iter)_\d+\.pth')
-SIZE = 32  # of a global view
 BATCH = 4
 # What each launcher is given, how many words come before the config, and how
 # many from there on are not options.
@@ -106,7 +105,6 @@ class Sandbox:
             )
             patch.setattr('command_line.existing', lambda text, *_: text)
             patch.setattr('command_paths.run_or_file', Path)
-            patch.setattr('command_paths.new_config', str)
             patch.setattr(argparse.ArgumentParser, 'parse_args', parse_args)
             try:
                 self.call(command)
@@ -167,7 +165,7 @@ def shrink(cfg: Config) -> None:
             loop.get('bank_dataloader'),
         ):
             if loader:
-                shrink_loader(loader)
+                shrink_loader(loader, BATCH)
         for setting, value in (
             ('max_epochs', 1),
             ('max_iters', 2),
@@ -186,25 +184,6 @@ def shrink(cfg: Config) -> None:
     cfg.default_hooks.pop('pictures', None)  # tested, and slower than all
     cfg.default_hooks.logger.interval = 1
     cfg.log_level = 'WARNING'
-
-
-def shrink_loader(loader: ConfigDict) -> None:
-    """Cut a data loader to one process and small views."""
-    loader.update(batch_size=BATCH, num_workers=0, persistent_workers=False)
-    loader.dataset.pop('indices', None)
-    loader.dataset.serialize_data = False  # it collects garbage
-    for transform in loader.dataset.get('pipeline', []):
-        if transform.type == 'MultiCrop':
-            num_local = min(transform.get('num_local', 2), 2)
-            transform.update(
-                global_size=SIZE, local_size=SIZE, num_local=num_local
-            )
-        elif transform.type == 'ResizeEdge':
-            transform.scale = SIZE + 4
-        elif transform.type == 'CenterCrop':
-            transform.crop_size = SIZE
-        elif transform.type in ('RandomResizedCrop', 'Resize'):
-            transform.scale = (SIZE, SIZE)
 
 
 def shrink_part(part: ConfigDict) -> None:

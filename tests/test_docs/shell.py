@@ -27,8 +27,6 @@ class Command(NamedTuple):
     def tool(self) -> str | None:
         """The project's script that it runs, None if it runs another."""
         words = self.words
-        if words[0] == 'taskset':  # -c CORES
-            words = words[3:]
         if Path(words[0]).name == 'python':
             words = words[1:]
         if '$' in words[0]:  # where a package lies
@@ -54,8 +52,6 @@ def read_commands(text: str, root: Path) -> list[Command]:
     variables, commands = dict(os.environ), []
     for line in text.replace('\\\n', ' ').splitlines():
         words = shlex.split(Template(line).safe_substitute(variables), True)
-        if words[:1] == ['export']:
-            words = words[1:]
         environment = {}
         while words and (found := ASSIGNMENT.fullmatch(words[0])):
             environment[found[1]] = found[2]

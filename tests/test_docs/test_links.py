@@ -1,7 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Every link, anchor and image of the README and the guides resolves."""
 
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -59,17 +58,3 @@ def test_what_is_a_problem(target, expected):
         (5, target),
     ]
     assert problem(links[0]) == expected
-
-
-def test_anchors_are_as_on_the_web(tmp_path):
-    path = Path(tmp_path, 'a.md')
-    path.write_text(
-        '# 1% and 10% of `ImageNet`\n\n## Is it learning?\n\n'
-        '## k-NN\n\n## k-NN\n\n```bash\n# not one\n```\n'
-    )
-    assert read_anchors(path) == {
-        '1-and-10-of-imagenet',
-        'is-it-learning',
-        'k-nn',
-        'k-nn-1',
-    }

@@ -17,6 +17,7 @@ def test_what_lies_beyond_the_run_is_named(length, warns):
     said, noted = [], []
     runner = SimpleNamespace(
         cfg={},
+        iter=0,
         max_iters=length,
         param_schedulers=[LinearLR(optimizer, by_epoch=False, end=16)],
         hooks=[CollapseMonitorHook(begin=13, window=3)],

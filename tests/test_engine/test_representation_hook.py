@@ -106,7 +106,7 @@ def test_save_best_keeps_the_best_and_resumes_to_the_bit(tiny_run, tmp_path):
         best,
         4 * best,
     )
-    # The first epoch's was best so far: it has been saved again since.
+    # The score of the first epoch was the best until then.
     start = tmp_path / 'whole' / 'epoch_1.pth'
     state = torch.load(start, weights_only=True)['message_hub']['runtime_info']
     assert state['best_score'] == pytest.approx(scores[1])

@@ -199,11 +199,11 @@ def test_no_result_without_a_validation_at_the_end(monkeypatch, schedule):
     runner = make_runner(train_cfg=train_cfg)
     runner.register_hook(StopHook())
     lines = []
-    monkeypatch.setattr(runner.logger, 'log', lambda *args: lines.append(args))
+    monkeypatch.setattr(runner.logger, 'warning', lines.append)
     runner.train()
     assert runner.epoch == 3
     assert found() == []
-    assert 'no validation at the end' in lines[-1][1]
+    assert 'no validation at the end' in lines[-1]
 
 
 def test_only_the_main_process_writes(monkeypatch):

@@ -38,6 +38,27 @@ def test_what_the_screen_leaves_to_the_file():
     assert not shown('"FileClient" will be deprecated', logging.WARNING)
 
 
+@pytest.mark.parametrize(
+    ('steps', 'logged', 'expected'),
+    [
+        (6, [6], [6, 18]),  # the ends of short epochs
+        (25, [10, 20], [10, 20, 35, 45, 60, 70]),
+    ],
+)
+def test_short_epochs_do_not_fill_the_screen(steps, logged, expected):
+    """Steps are counted over the epochs, with ten and more in between."""
+    screen, found = ScreenFilter(10), []
+    for epoch in range(1, 4):
+        for step in logged:
+            text = (
+                f'Epoch(train) {f"[{epoch}]":>5}[{step:>2}/{steps}]  loss: 3'
+            )
+            record = logging.LogRecord('a', 20, 'f', 1, text, None, None)
+            if screen.filter(record):
+                found.append((epoch - 1) * steps + step)
+    assert found == expected
+
+
 @pytest.fixture
 def lines(tiny_run, capsys):
     """Train two epochs; return the lines of the screen and of the file."""

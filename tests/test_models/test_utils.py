@@ -4,11 +4,11 @@ import contextlib
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from mmpretrain.registry import MODELS
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
+from toy_runs import in_processes
 
 from mmscfs.models.heads import (
     CenterReduction,
@@ -54,8 +54,8 @@ def test_half_precision_outputs_are_summed_in_fp32():
     assert center.value.item() == 1
 
 
-def train_part(rank, world, cfg, batches, folder):
-    """Three steps of two batches each; save the model.
+def train_part(cfg, batches, world):
+    """Three steps of two batches each; return the model's state.
 
     Each process has its part of every batch. Batch norm is in evaluation
     mode, so that images do not depend on one another.
@@ -65,14 +65,9 @@ def train_part(rank, world, cfg, batches, folder):
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-    wrapped, reduced = model, []
+    wrapped, reduced, rank = model, [], 0
     if world > 1:
-        dist.init_process_group(
-            'gloo',
-            init_method=f'file://{folder}/rendezvous',
-            rank=rank,
-            world_size=world,
-        )
+        rank = dist.get_rank()
         wrapped = DistributedDataParallel(model, broadcast_buffers=False)
         original = dist.all_reduce
 
@@ -95,22 +90,13 @@ def train_part(rank, world, cfg, batches, folder):
         optimizer.zero_grad()
     # In evaluation nothing is collected, and so nothing reduced.
     model.eval()(views, mode='loss')
-    state = dict(reduced=reduced, **model.state_dict())
-    torch.save(state, f'{folder}/{rank}of{world}.pth')
-    if world > 1:
-        dist.destroy_process_group()
+    return dict(reduced=reduced, **model.state_dict())
 
 
 def test_two_processes_move_the_centers_as_one(scfs_cfg, views, tmp_path):
     batches = [views, [view.flip(0) + 1 for view in views]]
-    train_part(0, 1, scfs_cfg, batches, tmp_path)
-    # Forked, they need not import everything again.
-    arguments = 2, scfs_cfg, batches, str(tmp_path)
-    mp.start_processes(train_part, arguments, 2, start_method='fork')
-    expected, *found = (
-        torch.load(tmp_path / f'{name}.pth', weights_only=True)
-        for name in ('0of1', '0of2', '1of2')
-    )
+    expected = train_part(scfs_cfg, batches, 1)
+    found = in_processes(train_part, 2, tmp_path, scfs_cfg, batches, 2)
     assert expected.pop('reduced') == []
     assert any(expected['head.center.value'])
     for state in found:

@@ -165,8 +165,25 @@ def test_python_pre_trains_and_measures(run, data):
         mmscfs.pretrain(data / 'images', data / 'my_scfs.py')
 
 
+def test_a_finished_run_says_so(run, data, capsys):
+    before = {*data.rglob('*')}
+    again = mmscfs.pretrain(
+        data / 'images',
+        data / 'my_scfs.py',
+        work_dir=run.work_dir,
+        resume=True,
+    )
+    text = capsys.readouterr().out
+    assert text.startswith('This run has finished already: 10 of 10 epochs.')
+    assert f'  checkpoint   {run.checkpoint}\n' in text
+    assert again[:4] == run[:4]
+    assert again.figures['train/loss'] == run.figures['train/loss']
+    assert {*data.rglob('*')} == before
+
+
 def test_a_stop_ends_no_notebook(run, data, monkeypatch):
     """PreemptionHook ends the process; here it is as after Ctrl-C."""
+    longer = {'train_cfg.max_epochs': 11}
 
     def stop(runner):
         assert runner.cfg.resume
@@ -179,6 +196,7 @@ def test_a_stop_ends_no_notebook(run, data, monkeypatch):
             data / 'my_scfs.py',
             work_dir=run.work_dir,
             resume=True,
+            cfg_options=longer,
         )
 
 

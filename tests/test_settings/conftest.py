@@ -9,7 +9,14 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 @pytest.fixture
-def read(tmp_path):
+def imports_nothing(monkeypatch):
+    """Custom imports of configs are left out: mmdet's take seconds."""
+    name = 'mmscfs.settings.import_modules_from_strings'
+    monkeypatch.setattr(name, lambda **_: None)
+
+
+@pytest.fixture
+def read(tmp_path, imports_nothing):
     """Return a function that reads a config of ours, or one that inherits."""
 
     def read(name, options=None, text='', for_training=False):
@@ -18,12 +25,6 @@ def read(tmp_path):
             child = tmp_path / 'child.py'
             child.write_text(f'_base_ = [{str(path)!r}]\n{text}')
             path = child
-        return read_config(
-            path,
-            options,
-            for_training=for_training,
-            # Those of detectors would import mmdet, which is not needed.
-            import_custom_modules=False,
-        )
+        return read_config(path, options, for_training=for_training)
 
     return read

@@ -329,6 +329,7 @@ def test_what_is_right_is_not_refused(tmp_path, text):
     read_config(str(path))
 
 
+@pytest.mark.usefixtures('imports_nothing')
 def test_a_class_may_have_the_name_of_its_base(tmp_path, monkeypatch):
     (tmp_path / 'own_nets.py').write_text(
         'from mmpretrain.models.backbones import ResNet\n'
@@ -342,4 +343,4 @@ def test_a_class_may_have_the_name_of_its_base(tmp_path, monkeypatch):
         "_base_ = ['mmscfs::scfs_r50.py']\n"
         "custom_imports = dict(imports=['own_nets'])\n"
     )
-    read_config(str(path), import_custom_modules=False)
+    read_config(str(path))

@@ -14,6 +14,8 @@ from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
 from torch.testing import assert_close
 
+from mmscfs.engine.hooks import representation_hook
+
 RECIPE = ROOT / 'configs/scfs_r50.py'
 LOADER = ['--images', '2', '--rounds', '1', '--local', '1']
 
@@ -29,7 +31,7 @@ def load(monkeypatch):
 def pair(load, scfs_cfg):
     """Return a function that builds a model and its textbook form."""
 
-    def build(dtype, search_views='all', **kwargs):
+    def build(dtype, search_views, **kwargs):
         scfs_cfg.update(search_views=search_views)
         model = MODELS.build(scfs_cfg)
         model.init_weights()
@@ -45,45 +47,22 @@ def pair(load, scfs_cfg):
     return build
 
 
-def total(model, views):
-    return model.parse_losses(model.loss(views))[0]
-
-
-def named_gradients(model, plain):
-    """Pairs of gradients: ours and the textbook's, by our names."""
-    parts = plain.student
-    ours = [model.backbone, model.neck, model.search_neck]
-    theirs = [parts.backbone, parts.projector, parts.search_projectors]
-    for part, other in zip(ours, theirs, strict=True):
-        for (name, p), q in zip(
-            part.named_parameters(), other.parameters(), strict=True
-        ):
-            yield name, p.grad, q.grad
-
-
-@pytest.mark.parametrize('search_views', ['all', 'first'])
-def test_step_equals_the_textbook(pair, views, search_views):
-    model, plain = pair(torch.float64, search_views)
-    ours, expected = total(model, views), plain.loss(views)
-    assert_close(ours, expected, rtol=1e-9, atol=0)
-    ours.backward()
-    expected.backward()
-    for name, gradient, other in named_gradients(model, plain):
-        error = (gradient - other).norm() / other.norm()
-        assert error < 1e-9, (name, error.item())
-
-
 @pytest.mark.parametrize(
-    ('dtype', 'tolerance'), [(torch.float64, 1e-9), (torch.float32, 1e-4)]
+    ('dtype', 'tolerance', 'search_views'),
+    [(torch.float64, 1e-9, 'all'), (torch.float32, 1e-4, 'first')],
 )
-def test_ten_steps_stay_with_the_textbook(pair, dtype, tolerance):
+def test_ten_steps_stay_with_the_textbook(
+    pair, dtype, tolerance, search_views
+):
     """Losses, clipping, SGD, teacher and centers.
 
     Batch norm over few pixels would multiply fp32's rounding: the last
     layer's local maps have 2 x 2 of them.
     """
     settings = dict(lr=0.001, momentum=0.9, weight_decay=1e-4)
-    model, plain = pair(dtype, max_norm=0.5, teacher_momentum=0.9, **settings)
+    model, plain = pair(
+        dtype, search_views, max_norm=0.5, teacher_momentum=0.9, **settings
+    )
     before = copy.deepcopy(model.state_dict())
     wrapper = build_optim_wrapper(
         model,
@@ -100,11 +79,11 @@ def test_ten_steps_stay_with_the_textbook(pair, dtype, tolerance):
         for size in (96, 96, 64, 64)
     ]
     for _ in range(10):
-        loss, expected = total(model, views), plain.loss(views)
+        loss, _ = model.parse_losses(model.loss(views))
+        expected = plain.loss(views)
         assert_close(loss, expected, rtol=tolerance, atol=0)
         wrapper.update_params(loss)
         model.after_step(0.9)
-        plain.optimizer.zero_grad()
         expected.backward()
         plain.update()
     for ours, theirs in (
@@ -160,6 +139,8 @@ def test_benchmark_as_json(load, tiny_config, capsys):
 
 
 def test_figures_are_timed_beside_the_step(load, tiny_config, capsys):
+    least = representation_hook.LEAST_IMAGES
+    assert least == load('step').LEAST_IMAGES == 8
     options = ['--no-textbook', '--figures', '8']
     assert load('step').main([*tiny_config, *options]) == 0
     line = ' '.join(capsys.readouterr().out.split()).split('figures of 8 ')[1]
@@ -197,9 +178,11 @@ def test_profile_finds_every_part(load, tiny_config, capsys):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (['--batch', '1'], 'not a whole number from 2'),
+        (['--batch', '1'], '1 must be a whole number >= 2'),
+        (['--figures', '1'], '--figures 1: the figures need 8 images or more'),
+        (['--figures', '7'], '--figures 7: the figures need 8 images or more'),
         (['--num-local', '0'], 'needs local views'),
-        (['--config', 'no.py'], 'no file no.py'),
+        (['--config', 'no.py'], "no config file 'no.py'"),
     ],
 )
 def test_bad_options_are_refused(load, options, message, capsys):
@@ -209,12 +192,12 @@ def test_bad_options_are_refused(load, options, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_textbook_refuses_dino(load, dino_cfg, tiny_config, tmp_path):
+def test_textbook_refuses_dino(load, dino_cfg, tiny_config, tmp_path, capsys):
     cfg = Config.fromfile(RECIPE)
     cfg.model = dino_cfg
     cfg.dump(tmp_path / 'tiny.py')
-    with pytest.raises(SystemExit, match='add --no-textbook'):
-        load('step').main(tiny_config)
+    assert load('step').main(tiny_config) == 2
+    assert 'add --no-textbook' in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """What a command says before and while it fails."""
 
+import signal
 import sys
 
 import pytest
-from commands import load_tool
+from commands import ROOT, load_tool, run
 
 from mmscfs.datasets.transforms.loading import UnreadableImageError
 
@@ -18,7 +19,7 @@ WORKERS = (
 
 @pytest.fixture(scope='module')
 def tool():
-    return load_tool('command_line')
+    return load_tool('command_end')
 
 
 def run_iter(error):
@@ -48,13 +49,30 @@ def test_other_errors_of_a_step_keep_their_traceback(tool, error):
 
 
 @pytest.mark.parametrize(
+    ('work', 'code', 'start', 'end'),
+    [
+        ('signal.raise_signal(2)', -signal.SIGINT, 'stopped', 'stopped'),
+        ('0 / 0', 1, 'Traceback', 'ZeroDivisionError: division by zero'),
+    ],
+)
+def test_ctrl_c_is_one_line(work, code, start, end):
+    """A signal's exit code is that of a shell, 130, less 128, and negative."""
+    script = f"import signal, command_line as c; c.make_parser('', ''); {work}"
+    done = run(sys.executable, '-c', script, PYTHONPATH=str(ROOT / 'tools'))
+    assert done.returncode == code
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith(start)
+    assert lines[-1] == end
+
+
+@pytest.mark.parametrize(
     ('is_terminal', 'rank', 'text'),
     [(True, '0', 'reading a.py ...\n'), (True, '1', ''), (False, '0', '')],
 )
 def test_a_terminal_is_told_what_begins(
-    tool, monkeypatch, capsys, is_terminal, rank, text
+    monkeypatch, capsys, is_terminal, rank, text
 ):
     monkeypatch.setenv('RANK', rank)
     monkeypatch.setattr(sys.stderr, 'isatty', lambda: is_terminal)
-    tool.announce('reading a.py')
+    load_tool('command_line').announce('reading a.py')
     assert capsys.readouterr().err == text

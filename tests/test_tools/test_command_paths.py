@@ -1,13 +1,10 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Wrong paths, which every command refuses before it imports torch."""
 
-import json
 import os
-import subprocess
-import sys
 
 import pytest
-from commands import ROOT, load_tool
+from commands import ROOT, call_fresh, load_tool
 
 CONFIG = str(ROOT / 'configs/scfs_r50.py')
 WEIGHTS = 'runs/epoch_200.pth'
@@ -43,17 +40,6 @@ WRONG = [
     ('grid', ['mi.py'], NO_CONFIG),
     ('sweep', ['mi.py'], "list: no file 'mi.py': '.' has my.py"),
     ('recipe', ['imges', *NEW], NO_FOLDER),
-    ('recipe', ['images', '--out', 'my.py'], "--out: 'my.py' exists"),
-    (
-        'recipe',
-        ['images', '--out', 'no/my.py'],
-        "--out: 'no/my.py': the folder 'no' does not exist",
-    ),
-    (
-        'recipe',
-        ['images', *NEW, '--labeled', 'images'],
-        "no folder 'images/train': 'images' has no folders; put a folder for",
-    ),
     (
         'recipe',
         ['--detector', 'lables.json', '--pretrained', WEIGHTS, *NEW],
@@ -87,57 +73,29 @@ WRONG = [
         "folder 'x'",
     ),
 ]
-# Runs the commands one after the other, in one interpreter.
-CALL = """
-import contextlib, io, json, runpy, sys
-from pathlib import Path
-
-for name, words in json.loads(sys.argv[1]):
-    sys.argv = [name, *words]
-    sys.path.insert(0, str(Path(name).parent))
-    text, code = io.StringIO(), 'none'
-    with contextlib.redirect_stderr(text):
-        try:
-            runpy.run_path(name, run_name='__main__')
-        except SystemExit as end:
-            code = end.code
-    sys.path.pop(0)
-    print(json.dumps([code, text.getvalue(), 'torch' in sys.modules]))
-"""
 
 
 @pytest.fixture(scope='module')
 def answers(tmp_path_factory):
-    """Exit code, error and whether torch was imported, of each call."""
+    """The folder in which the commands are called, and their answers."""
     folder = tmp_path_factory.mktemp('user')
     for name in ('images', 'runs'):
         (folder / name).mkdir()
     for name in ('my.py', 'labels.json', WEIGHTS):
         (folder / name).touch()
     calls = [(str(ROOT / f'tools/{name}.py'), w) for name, w, _ in WRONG]
-    done = subprocess.run(
-        [sys.executable, '-c', CALL, json.dumps(calls)],
-        cwd=folder,
-        env=os.environ | dict(HOME=str(folder)),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    return folder, dict(enumerate(found))
+    return folder, call_fresh(calls, folder, HOME=str(folder))
 
 
 @pytest.mark.parametrize('number', range(len(WRONG)))
 def test_refused_at_once_in_one_line(answers, number):
     folder, found = answers
-    code, error, has_torch = found[number]
-    assert code == 2
+    error = found[number]['text']
+    assert found[number]['code'] == 2
     assert error.startswith('error: ')
     assert error.count('\n') == 1
     assert WRONG[number][2].format(root=ROOT, home=folder) in error
-    assert not has_torch, 'the error waits for torch'
+    assert not found[number]['torch'], 'the error waits for torch'
 
 
 def test_what_is_there(tmp_path, monkeypatch):

@@ -11,7 +11,6 @@ TINY = (
     '--detector-options',
     'train_cfg.max_iters=2',
     'train_dataloader.batch_size=2',
-    'val_dataloader.dataset.indices=8',
     'param_scheduler=[]',
     'default_hooks.checkpoint.interval=2',
 )
@@ -59,7 +58,7 @@ def test_demo_ends_with_table_and_pictures(tmp_path):
 
 def test_several_seeds_have_standard_errors(capsys):
     tool = load_tool('demo')
-    args = tool.argparse.Namespace(seeds=[0, 1, 2])
+    args = tool.argparse.Namespace(seeds=[0, 1, 2], scenes=[3000, 600])
     aps = dict(random=[10, 12, 14], DINO=[11, 11, 11], SCFS=[16, 17, 18])
     detectors = {
         start: {'box AP': box, 'mask AP': [ap / 2 for ap in box]}

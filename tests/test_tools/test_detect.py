@@ -15,6 +15,8 @@ from mmengine.registry import MODELS
 from mmpretrain.registry import MODELS as PRETRAINED_MODELS
 from pycocotools.mask import decode
 
+from mmscfs.visualization import detections
+
 TOOL = 'tools/detect.py'
 CONFIG = ROOT / 'configs/detection/digits/mask-rcnn_r18-w16-fpn_demo_digits.py'
 NAMES = tuple('abcdefghij')  # of the checkpoint; the config has digits
@@ -53,11 +55,16 @@ def test_new_images(folder):
     whole = (folder / 'new/a.jpg').read_bytes()
     (folder / 'new/torn.jpg').write_bytes(whole[:500])
     (folder / 'new/empty.png').touch()
+    (folder / 'new/notes.txt').touch()
     done, results = detect(folder, 'det.pth', 'new', 'new/day/b.jpg')
     assert done.returncode == 0, done.output
     for name in ('torn.jpg', 'empty.png'):
         assert done.stderr.count(f'skipped: cannot read image new/{name}') == 1
     assert f'2 images, 2 skipped: {len(results)} objects' in done.stdout
+    assert "4 images in 'new'; ignored 1 file (1 .txt). To read a" in (
+        done.stderr
+    )
+    assert 'dataloader' not in done.stderr  # has no such setting here
     found = folder / 'out/pictures'
     pictures = [p for p in found.rglob('*') if p.is_file()]
     assert {*pictures} == {found / 'a.png', found / 'day/b.png'}
@@ -79,6 +86,21 @@ def test_new_images(folder):
     certain = max(r['score'] for r in results) - 1e-6
     _, best = detect(folder, 'det.pth', 'new', '--min-score', certain)
     assert best == [r for r in results if r['score'] >= certain]
+
+
+def test_ctrl_c_keeps_what_was_found(folder, monkeypatch):
+    found = detections.find_objects
+
+    def stop_at_second(detector, path, min_score):
+        if path.endswith('b.jpg'):
+            raise KeyboardInterrupt
+        return found(detector, path, min_score)
+
+    monkeypatch.setattr(detections, 'find_objects', stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        detect(folder, 'det.pth', 'new')
+    results = json.loads((folder / 'out/results.json').read_text())
+    assert {r['file'] for r in results} == {'new/a.jpg'}
 
 
 def test_the_same_as_mmdet_finds(folder):
@@ -162,7 +184,7 @@ def test_pictures_of_one_name(folder):
     [
         ([CONFIG, 'det.pth', 'none'], "no folder 'none'"),
         ([CONFIG, 'none.pth', 'new'], "no checkpoint 'none.pth'"),
-        ([CONFIG, 'det.pth', 'void'], "no image in 'void"),
+        ([CONFIG, 'det.pth', 'void'], "no images in 'void'. To read"),
         (['none.py', 'det.pth', 'new'], 'none.py'),
         ([ROOT / 'configs/scfs_r50.py', 'det.pth', 'new'], 'of a detector'),
         ([CONFIG, 'det.pth', 'new', '--min-score', '30'], 'from 0 to 1'),

@@ -291,15 +291,8 @@ def test_counted_memory(tool, config):
     assert same == pytest.approx(image, rel=0.01)
 
 
-@pytest.mark.parametrize(
-    ('words', 'message'),
-    [
-        (['--cfg-options', 'a=1'], 'name it first'),
-        (['configs/scfs_r50.py', '--cfg-options', 'a'], 'is not KEY=VALUE'),
-    ],
-)
-def test_wrong_calls(tool, words, message, capsys):
+def test_settings_without_a_config(tool, capsys):
     with pytest.raises(SystemExit) as end:
-        tool.doctor.main(words)
+        tool.doctor.main(['--cfg-options', 'a=1'])
     assert end.value.code == 2
-    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert 'name it first' in capsys.readouterr().err

@@ -137,7 +137,6 @@ def test_the_checkpoint_that_is_needed_is_named(tmp_path, words, message):
             'test_cfg.bank_dataloader.dataset',
             False,
         ),
-        (['test_dataloader.dataset.with_label=False'], 'no label', False),
     ],
 )
 def test_bad_settings_are_refused_before_the_work(

@@ -1,15 +1,11 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Every command explains itself at once. New ones are found by themselves."""
 
-import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from commands import ROOT, call_fresh, run
 
-ROOT = Path(__file__).resolve().parents[2]
 MAIN = "if __name__ == '__main__':"
 COMMANDS = sorted(
     str(path.relative_to(ROOT))
@@ -19,45 +15,6 @@ COMMANDS = sorted(
 SCRIPTS = sorted(
     str(path.relative_to(ROOT)) for path in (ROOT / 'tools').rglob('*.sh')
 )
-# Runs all commands with --help in one fresh interpreter, where what they
-# import shows, and prints for each what it printed, what it exited with,
-# whether it imported torch, and its options.
-ASK = """
-import argparse, contextlib, io, json, runpy, sys
-from pathlib import Path
-
-options = []
-plain = argparse.ArgumentParser.print_help
-
-def print_help(parser, file=None):
-    for action in parser._actions:
-        options.append(dict(
-            name='/'.join(action.option_strings) or action.dest,
-            help=action.help and str(action.help),
-            default=repr(action.default),
-        ))
-    plain(parser, file)
-
-argparse.ArgumentParser.print_help = print_help
-answers = {}
-for name in json.loads(sys.argv[1]):
-    sys.argv = [name, '--help']
-    sys.path.insert(0, str(Path(name).parent))
-    options.clear()
-    text, code = io.StringIO(), 'none'
-    before = 'torch' in sys.modules  # of another command
-    with contextlib.redirect_stdout(text):
-        try:
-            runpy.run_path(name, run_name='__main__')
-        except SystemExit as end:
-            code = end.code
-    sys.path.pop(0)
-    answers[name] = dict(
-        code=code or 0, text=text.getvalue(), options=list(options),
-        torch='torch' in sys.modules and not before,
-    )
-print(json.dumps(answers))
-"""
 # What argparse puts into each parser, or what is hidden.
 SILENT = ('==SUPPRESS==', 'show this help message and exit')
 WITHOUT_DEFAULT = ('None', 'False', '[]', "'==SUPPRESS=='")
@@ -65,16 +22,8 @@ WITHOUT_DEFAULT = ('None', 'False', '[]', "'==SUPPRESS=='")
 
 @pytest.fixture(scope='module')
 def answers():
-    done = subprocess.run(
-        [sys.executable, '-c', ASK, json.dumps(COMMANDS)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    found = call_fresh([(name, ['--help']) for name in COMMANDS])
+    return dict(zip(COMMANDS, found, strict=True))
 
 
 def examples_of(text):
@@ -118,17 +67,7 @@ def test_every_option_is_explained_with_its_default(answers, name):
 
 @pytest.mark.parametrize('name', SCRIPTS)
 def test_scripts_teach_as_well(name):
-    asked, wrong = (
-        subprocess.run(
-            ['bash', name, *words],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        for words in (['--help'], [])
-    )
+    asked, wrong = run('bash', name, '--help'), run('bash', name)
     assert asked.returncode == 0
     assert name in examples_of(asked.stdout)
     assert wrong.returncode == 2

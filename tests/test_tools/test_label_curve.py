@@ -189,16 +189,14 @@ def test_a_later_call_runs_what_is_missing(label_curve, trainings, capsys):
 @pytest.mark.parametrize(
     ('words', 'error'),
     [
-        ('--starts random scfs', '--starts scfs: name "random", or NAME='),
-        ('--starts random=a.pth', '--starts random=a.pth: name "random", or'),
-        ('--starts a/b=a.pth', '--starts a/b=a.pth: name "random", or'),
-        ('--starts random random', 'there are two called random'),
-        ('--starts a=no.pth', "--starts a=no.pth: no checkpoint 'no.pth'"),
-        ('--images 0', '--images 0 must be a whole number >= 1, or a'),
-        ('--images 0%', '--images 0% must be a whole number >= 1, or a'),
-        ('--images few', '--images few must be a whole number >= 1, or a'),
+        ('--starts random scfs', '--starts: scfs: name "random", or NAME='),
+        ('--starts random=a.pth', '--starts: random=a.pth: name "random", or'),
+        ('--starts a/b=a.pth', '--starts: a/b=a.pth: name "random", or'),
+        ('--starts random random', '--starts random is there twice'),
+        ('--starts a=no.pth', "--starts: no checkpoint 'no.pth'"),
+        ('--images 0', '--images: 0 must be a whole number >= 1, or a'),
+        ('--images 0%', '--images: 0% must be a whole number >= 1, or a'),
         ('--seeds 0 1 0', '--seeds 0 is there twice'),
-        ('--seeds -1', '--seeds: -1 must be a whole number >= 0'),
     ],
 )
 def test_bad_arguments(tool, capsys, words, error):
@@ -216,7 +214,6 @@ def test_bad_arguments(tool, capsys, words, error):
         ('--images 8 50%', '--images 8 50%: 8 after 8. Name ascending'),
         ('--starts random a=torn.pth', '--starts a: '),
         ('--starts a=wide.pth', 'does not fit the ResNet'),
-        ('--devices 0,1', '--devices 0,1 names 2 GPUs, but each run has 1'),
     ],
 )
 def test_refusals(label_curve, tmp_path, capsys, words, error):

@@ -69,10 +69,3 @@ def test_cards_that_are_there_stay(cards, capsys, words, message):
     assert make(cards, *words) == (2 if words else 0)
     assert message in ''.join(capsys.readouterr())
     assert before == {p: p.stat().st_mtime_ns for p in cards.rglob('*')}
-
-
-def test_another_folder_is_refused(tmp_path, capsys):
-    (tmp_path / 'precious.txt').write_text('keep me')
-    assert make(tmp_path, '--overwrite') == 2
-    assert f'--out {tmp_path} was not made by' in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ['precious.txt']

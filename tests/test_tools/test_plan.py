@@ -19,6 +19,7 @@ from classification_data import draw
 from commands import ROOT, load_tool, stand_in
 
 plan = load_tool('plan')
+CONFIG = str(ROOT / 'configs/scfs_r50.py')
 GRID = """
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
 train_cfg = dict(max_epochs=2)
@@ -84,6 +85,11 @@ def make_plan(folder, **lines):
     )
 
 
+def options(*lanes):
+    """Arguments of a command, with what each lane's environment has more."""
+    return SimpleNamespace(gpus=None, dry_run=False, lanes=lanes)
+
+
 def wait_for(are_there):
     deadline = time.monotonic() + 60
     while not are_there():
@@ -106,7 +112,7 @@ def test_steps_side_by_side(tmp_path):
     lanes = [
         dict(CUDA_VISIBLE_DEVICES=d, OMP_NUM_THREADS='2') for d in ('4', '5,6')
     ]
-    assert found.carry_out(None, lanes=lanes) == 1
+    assert found.carry_out(options(*lanes)) == 1
     steps = found.steps
     assert steps['a'].facts['said'] == '4 2 done\n'
     # On the device that is free, while b sleeps on the other.
@@ -140,7 +146,7 @@ def test_a_tool_that_is_killed_ends_its_commands(tmp_path, how):
 
     def run():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        make_plan(tmp_path, a=SAVES, b=SAVES).carry_out(None, lanes=[{}, {}])
+        make_plan(tmp_path, a=SAVES, b=SAVES).carry_out(options({}, {}))
 
     process = multiprocessing.get_context('fork').Process(target=run)
     process.start()
@@ -164,21 +170,22 @@ def test_a_tool_that_is_killed_ends_its_commands(tmp_path, how):
     ('start', 'words', 'error'),
     [
         ('sweep', '--gpus 0', '--gpus: 0 must be a whole number >= 1'),
-        ('grid', '--gpus 0', '--gpus: 0 must be a whole number >= 1'),
-        ('sweep', '--jobs 0', '--jobs: 0 must be a whole number >= 1'),
         ('grid', '--jobs 2 --devices 0 1', 'not allowed with argument --jobs'),
         ('sweep', '--cfg-options a', "'a' is not KEY=VALUE, e.g. "),
-        ('grid', '--cfg-options a', "'a' is not KEY=VALUE, e.g. "),
-        ('sweep', '--seeds a', '--seeds: a must be a whole number >= 0'),
         ('sweep', '--eval-cfg-options a', "'a' is not KEY=VALUE, e.g. "),
-        ('grid', '--lr 0', '--lr 0 must be above 0'),
-        ('grid', '--lr nan', '--lr nan must be above 0'),
+        ('grid', '--lr 0', "--lr: '0' must be above 0"),
+        ('grid', '--lr nan', "--lr: 'nan' must be above 0"),
         (
             'grid',
             '--weight-decay -0.1',
-            '--weight-decay -0.1 must be 0 or more',
+            "--weight-decay: '-0.1' must be 0 or more",
         ),
         ('grid', '--network student', '--network requires --pretrained'),
+        (
+            'sweep',
+            '--gpus 2 --devices 0,1 2',
+            '--devices 2 names 1 GPUs, but each run has 2',
+        ),
     ],
     indirect=['start'],
 )
@@ -190,20 +197,14 @@ def test_bad_arguments(start, capsys, words, error):
     assert not Path('work_dirs').exists()
 
 
-def test_devices(start, capsys):
-    assert start('--gpus', '2', '--devices', '0,1', '2') == 2
-    error = capsys.readouterr().err
-    assert '--devices 2 names 1 GPUs, but each run has 2' in error
-
-
 @pytest.mark.parametrize(
-    ('options', 'lanes'),
+    ('words', 'lanes'),
     [
-        (dict(), [{}]),
-        (dict(devices=['3']), [dict(CUDA_VISIBLE_DEVICES='3')]),
-        (dict(jobs=2), [dict(OMP_NUM_THREADS='1')] * 2),
+        ('', [{}]),
+        ('--devices 3', [dict(CUDA_VISIBLE_DEVICES='3')]),
+        ('--jobs 2', [dict(OMP_NUM_THREADS='1')] * 2),
         (
-            dict(devices=['0,1', '2,3'], gpus=2),
+            '--gpus 2 --devices 0,1 2,3',
             [
                 dict(CUDA_VISIBLE_DEVICES=d, OMP_NUM_THREADS='1')
                 for d in ('0,1', '2,3')
@@ -211,11 +212,11 @@ def test_devices(start, capsys):
         ),
     ],
 )
-def test_lanes(monkeypatch, options, lanes):
+def test_lanes(monkeypatch, words, lanes):
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
-    given = dict(gpus=None, devices=None, jobs=1) | options
-    tool = load_tool('command_line')
-    assert tool.read_lanes(SimpleNamespace(**given)) == lanes
+    args = load_tool('grid').parse_args([CONFIG, *words.split()])
+    assert args.lanes == lanes
+    assert args.work_dir == Path('work_dirs/grid_scfs_r50')
 
 
 # Through the real commands

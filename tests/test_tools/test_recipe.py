@@ -4,9 +4,11 @@
 import pytest
 import torch
 from classification_data import draw
-from commands import call, refusal
+from commands import call, load_tool, refusal
 from detection_data import make_coco
 from digit_runs import save_checkpoint
+
+from mmscfs import recipes
 
 TOOL = 'tools/recipe.py'
 OUT = ('images', '--out', 'my.py')
@@ -73,6 +75,22 @@ def test_a_config_for_other_machines(folder):
     )
 
 
+@pytest.mark.parametrize(
+    ('seconds', 'took'),
+    [
+        (0.1, 'less than 2 minutes'),  # 100 s
+        (0.3, 'about 5 minutes'),
+        (9, 'about 2.5 hours'),
+    ],
+)
+def test_the_time_of_a_thousand_steps(monkeypatch, capsys, seconds, took):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(recipes, 'time_step', lambda cfg, steps: seconds)
+    load_tool('recipe').print_rows({}, None, 1000, 1, recipes.Machine())
+    row = f'  time     {took}: 3 steps took {seconds:.2f} s each'
+    assert row in capsys.readouterr().out.splitlines()
+
+
 def test_a_detector_and_what_follows(folder):
     make_coco(folder / 'boxes', folder / 'boxes/all.json', ('a', 'b'), 60)
     checkpoint = save_checkpoint(folder / 'epoch_14.pth')
@@ -85,12 +103,7 @@ def test_a_detector_and_what_follows(folder):
     assert 'my_det_val.json' in lines[1]
     # Eight images a step: 1,000 steps are 133 epochs of 60.
     assert '  length   1,000 steps of 8 images, 133 epochs' in lines
-    (time,) = (line for line in lines if line.startswith('  time '))
-    _, _, took, unit, *_, seconds, _, _ = time.split()
-    length = dict([('minutes:', 60), ('hours:', 3600)])[unit]
-    # Rounded: to a minute or a tenth of an hour, and to 0.01 s.
-    expected = pytest.approx(1000 * float(seconds) / length, abs=0.7)
-    assert float(took) == expected
+    assert any(' 3 steps took ' in line for line in lines)
     # 0.84 GiB of libraries, 1 million parameters, and little for small images.
     assert any('  memory   about 0.9 GiB of ' in line for line in lines)
     assert lines[-1] == (
@@ -106,18 +119,15 @@ def test_a_detector_and_what_follows(folder):
     ('words', 'message'),
     [
         (['empty', '--out', 'my.py'], 'no image in '),
-        (['images', '--out', 'my.txt'], "--out: 'my.txt': a config ends wi"),
+        (['images', '--out', 'my.txt'], "my.txt': a config ends with .py"),
+        (['images', '--out', 'any.py'], "any.py' exists: name another file"),
+        ([*OUT, '--labeled', 'images'], "images' has no folder 'train': put"),
         ([*OUT, '--steps', '0'], '--steps: 0 must be a whole number >= 2'),
-        ([*OUT, '--steps', 'ten'], '--steps: ten must be a whole number'),
-        ([*OUT, '--steps', '-3'], '--steps: -3 must be a whole number'),
-        ([*OUT, '--steps'], '--steps: expected one argument'),
         ([*OUT, '--gpus', '2'], '--gpus 2: this machine has no GPU to look'),
         ([*OUT, '--gpus', '-1'], '--gpus: -1 must be a whole number >= 0'),
-        ([*OUT, '--gpus', 'all'], '--gpus: all must be a whole number >= 0'),
         ([*OUT, '--gpu-memory', '80'], '--gpu-memory 80: this machine has no'),
         ([*OUT, *MEMORY, '0'], "--gpu-memory: '0' must be GiB above 0"),
         ([*OUT, *MEMORY, 'inf'], "--gpu-memory: 'inf' must be GiB above 0"),
-        ([*OUT, *MEMORY, '24G'], "--gpu-memory: '24G' must be GiB above 0"),
         ([*OUT, *MEMORY, '0.8'], '0.8 GiB of free GPU memory do not hold'),
         ([*OUT, '--gpu-memory', '8', '--gpus', '0'], '--gpus 0 says CPU'),
         ([*OUT, '--val', 'any.json'], '--val is for --detector: leave it out'),
@@ -126,7 +136,6 @@ def test_a_detector_and_what_follows(folder):
         ([*OUT, '--pretrained', 'any.json'], '--pretrained is for --detector'),
         ([*OUT, '--detector', 'any.json'], 'and --detector any.json are two'),
         (OUT[1:], 'name a folder of images, or --detector'),
-        (['images'], 'the following arguments are required: --out'),
         ([*DETECTOR[:4]], '--detector requires --pretrained CHECKPOINT'),
         ([*DETECTOR, '--labeled', 'labeled'], '--labeled is for a pre-train'),
         ([*DETECTOR, '--val-images', 'images'], '--val-images is for --val'),
@@ -137,6 +146,7 @@ def test_refusals(folder, words, message):
     (folder / 'empty').mkdir()
     for name in ('train', 'val'):
         (folder / 'labeled' / name).mkdir(parents=True)
+    (folder / 'any.py').touch()
     (folder / 'any.json').write_text('{}')
     assert message in refusal(TOOL, *words, cwd=folder)
     assert not (folder / 'my.py').exists()

@@ -171,7 +171,7 @@ def chosen(tmp_path, monkeypatch):
         cfgs.append(cfg)
         return SimpleNamespace(train=list)
 
-    monkeypatch.setattr('command_line.build_runner', keep)
+    monkeypatch.setattr('mmscfs.engine.screen.build_runner', keep)
 
     def choose(*options, **counts):
         counts = dict.fromkeys(COUNTS, '0') | counts

@@ -2,12 +2,14 @@
 """From images to a detector, by the commands that a user types."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import mmdet
+import pytest
 import torch
-from commands import call, run
+from commands import call, refusal, run
 from digit_runs import DETECT, ONE_ITERATION, PRETRAIN, VOC_C4, coco_options
 
 
@@ -123,3 +125,40 @@ def test_mmdets_own_way_works(digit_scenes, pretrained, tmp_path):
         weight = f'layer{layer}.1.conv2.weight'
         own = state[f'backbone.{weight}']
         assert torch.equal(own, start[f'teacher.backbone.{weight}'])
+
+
+@pytest.mark.parametrize(
+    ('setting', 'message'),
+    [
+        ('model.backbone.base_channels=32', 'of another shape'),
+        ('model.data_preprocessor.bgr_to_rgb=False', 'BGR input'),
+        ('load_from=detector.pth', 'load_from='),
+        (
+            'train_dataloader.dataset.ann_file=annotations/none.json',
+            'none.json',
+        ),
+    ],
+)
+def test_what_does_not_fit_stops_before_the_run(
+    digit_scenes, pretrained, tmp_path, setting, message
+):
+    """Checkpoints, settings and data; their own tests have the others."""
+    (tmp_path / 'kept.txt').write_text('kept')
+    error = refusal(
+        *('tools/train.py', DETECT, '--pretrained', pretrained),
+        *('--work-dir', tmp_path, *coco_options(digit_scenes), setting),
+    )
+    assert message in error
+    assert [path.name for path in tmp_path.iterdir()] == ['kept.txt']
+
+
+def test_wrong_model_is_not_tested(digit_scenes, pretrained, tmp_path):
+    work_dir = tmp_path / 'work'
+    error = refusal(
+        *('tools/test.py', DETECT, pretrained, '--work-dir', work_dir),
+        *coco_options(digit_scenes),
+    )
+    name = f'checkpoint {str(pretrained)!r}: the checkpoint is not one of '
+    assert error.startswith(f'error: {name}this MaskRCNN with backbone, neck,')
+    assert re.search(r', but has .*\bteacher\b.*: tensors ', error)
+    assert not work_dir.exists()

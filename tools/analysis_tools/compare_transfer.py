@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from command_line import make_parser
+from command_end import commanded
+from command_line import add_out_folder, make_parser
 from command_paths import folder
 
 FOOTER = 'Scores of runs are those of their last validation, not the best.'
@@ -41,16 +42,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='RUN',
         help='work directory of a detection run, or of tools/test.py',
     )
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('work_dirs/compare_transfer'),
-        metavar='FOLDER',
-        help='where to write transfer.md and .csv (default: %(default)s)',
-    )
+    add_out_folder(parser, 'transfer', 'work_dirs/compare_transfer')
     return parser.parse_args(argv)
 
 
+@commanded('nothing is written')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code.
 
@@ -58,17 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = parse_args(argv)
 
-    # After parsing, so that --help and a wrong option answer at once.
     from mmscfs.results.detection import read_run
     from mmscfs.results.paper import arrange
     from mmscfs.results.tables import Summary
 
-    try:
-        runs = [read_run(folder) for folder in dict.fromkeys(args.runs)]
-        tables = arrange(runs)
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    runs = [read_run(folder) for folder in dict.fromkeys(args.runs)]
+    tables = arrange(runs)
     problems = [f'{run.path}: {run.problem}' for run in runs if run.problem]
     summary = Summary('Transfer to detection', FOOTER, tables, problems)
     return summary.publish(args.out / 'transfer.md')

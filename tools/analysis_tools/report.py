@@ -14,14 +14,14 @@ anywhere. Nothing in a work directory is executed.
 """
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from command_line import make_parser
+from command_end import commanded, writing
+from command_line import make_parser, number
 from command_paths import folder
 
 WATCH = 30.0  # seconds
@@ -36,24 +36,6 @@ examples:
   # the runs have finished; the page in the browser reloads itself
   python tools/analysis_tools/report.py work_dirs/scfs_r50 --watch 60
 """
-
-
-def seconds(text: str) -> float:
-    """Parse what --watch is given.
-
-    Raises:
-        argparse.ArgumentTypeError: It is not a time in range.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 1 <= value <= 86400:
-        raise argparse.ArgumentTypeError(
-            f'{text!r} must be seconds, 1 to 86400 (name the work '
-            'directories before --watch)'
-        )
-    return value
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -76,7 +58,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--watch',
         nargs='?',
-        type=seconds,
+        type=number(
+            lambda x: 1 <= x <= 86400,
+            'seconds, 1 to 86400 (name the work directories before --watch)',
+        ),
         const=WATCH,
         metavar='SECONDS',
         help='keep looking this often for something new (default: '
@@ -97,6 +82,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+@commanded('the page is as it was')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code.
 
@@ -105,26 +91,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = parse_args(argv)
 
-    # After parsing, so that --help and a wrong option answer at once.
     from mmscfs.checkpoint import check_writable
     from mmscfs.report import make_page
     from mmscfs.results import read_log
 
-    try:
-        logs = [read_log(folder) for folder in args.runs]
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        check_writable(args.out)
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    try:
-        if args.watch is None:
-            save(make_page(logs), args.out)
-        else:
-            watch(args.runs, args.out, args.watch)
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
+    logs = [read_log(folder) for folder in args.runs]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(args.out)
+    if args.watch is None:
+        save(make_page(logs), args.out)
+    else:
+        watch(args.runs, args.out, args.watch)
     return 0
 
 
@@ -132,16 +109,14 @@ def save(page: str, out: Path) -> None:
     """Write a page, and say so.
 
     Raises:
-        OSError: It cannot be written.
+        NotWritten: It cannot be written.
     """
     from mmscfs.checkpoint import write_atomically
 
     # The name of a folder may have bytes that are not text.
     content = page.encode(errors='replace')
-    try:
+    with writing(out):
         write_atomically(out, content)
-    except OSError as error:
-        raise OSError(f'--out {out}: {error}') from error
     name = str(out).encode(errors='replace').decode()
     print(f'written: {name} ({len(content) / 1e6:.1f} MB)', flush=True)
 
@@ -150,17 +125,11 @@ def watch(folders: Sequence[Path], out: Path, interval: float) -> None:
     """Write the page whenever there is something new.
 
     Raises:
-        OSError: It cannot be written at the end.
+        NotWritten: It cannot be written at the end.
     """
     from mmscfs.report import make_page
     from mmscfs.results import read_log, watched_files
 
-    # What ends a process comes as Ctrl-C does, so that the page is left
-    # still. Under nohup a hang-up is ignored, and stays so.
-    for name in ('SIGTERM', 'SIGHUP'):
-        number = getattr(signal, name, None)
-        if number and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
     reload = f'<meta http-equiv="refresh" content="{interval:.0f}">'
     page, seen, end = None, None, 'stopped watching'
     try:

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from command_line import make_parser
+from command_end import commanded
+from command_line import add_out_folder, make_parser
 from command_paths import run_or_file
 
 FOOTER = (
@@ -47,16 +48,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='RESULT_OR_FOLDER',
         help='JSON file of a result, or a folder of some, at any depth',
     )
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('work_dirs/results_table'),
-        metavar='FOLDER',
-        help='where to write results.md and .csv (default: %(default)s)',
-    )
+    add_out_folder(parser, 'results', 'work_dirs/results_table')
     return parser.parse_args(argv)
 
 
+@commanded('nothing is written')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code.
 
@@ -64,19 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = parse_args(argv)
 
-    # After parsing, so that --help and a wrong option answer at once.
     from mmscfs.results import find_results
     from mmscfs.results.evaluations import read_entry
     from mmscfs.results.paper import arrange
     from mmscfs.results.tables import Summary
 
-    try:
-        found = find_results(args.results)
-        entries = [read_entry(*item) for item in found.items()]
-        tables = arrange(entries)
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    found = find_results(args.results)
+    entries = [read_entry(*item) for item in found.items()]
+    tables = arrange(entries)
     problems = [f'{e.path}: {e.problem}' for e in entries if e.problem]
     summary = Summary('Results of evaluations', FOOTER, tables, problems)
     return summary.publish(args.out / 'results.md')

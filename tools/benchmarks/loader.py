@@ -21,13 +21,12 @@ ours' images per second and core: that many workers keep the device busy.
 import argparse
 import random
 import statistics
-import sys
 import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from measuring import add_counts, make_parser, make_table, ratio
+from measuring import add_counts, commanded, make_parser, make_table, ratio
 
 EXAMPLES = """
 examples:
@@ -70,10 +69,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__, EXAMPLES)
     add_counts(
         parser,
-        ('images', 64, 1, 'images in a round'),
-        ('rounds', 5, 1, 'rounds of each pipeline, after one to warm up'),
-        ('local', 8, 0, 'local views per image'),
-        ('seed', 0, 0, 'seed of the made images and of the augmentation'),
+        images=('images in a round', 64, 1),
+        rounds=('rounds of each pipeline, after one to warm up', 5, 1),
+        local=('local views per image', 8, 0),
+        seed=('seed of the made images and of the augmentation', 0, 0),
     )
     parser.add_argument(
         '--size',
@@ -92,11 +91,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@commanded('nothing is printed')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark, return its exit code."""
     args = parse_args(argv)
 
-    # After parsing, so that --help and a wrong option answer at once.
     import cv2
     import numpy as np
     import torch
@@ -120,13 +119,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.data:
             try:
                 dataset = ImageFiles(data_root=args.data)
-            except FileNotFoundError:
-                print(
-                    f'error: no images in --data {args.data}: name a folder '
-                    'of images, or leave --data out',
-                    file=sys.stderr,
-                )
-                return 2
+            except FileNotFoundError as error:
+                raise ValueError(
+                    f'no images in --data {args.data}: name a folder of '
+                    'images, or leave --data out'
+                ) from error
             number = min(args.images, len(dataset))
             # From all over the folder, which is in order of classes.
             chosen = np.linspace(0, len(dataset) - 1, number).astype(int)

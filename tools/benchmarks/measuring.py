@@ -1,55 +1,31 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""What the benchmarks share: command line, ratios, tables, peak memory."""
+"""What the benchmarks share: ratios, tables, peak memory."""
 
-import argparse
 import ctypes
 import gc
 import statistics
-import threading
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from command_end import commanded
+from command_line import add_cfg_options, add_counts, at_least, make_parser
+from command_paths import config
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+__all__ = [  # for the benchmarks
+    'add_cfg_options',
+    'add_counts',
+    'at_least',
+    'commanded',
+    'config',
+    'make_parser',
+]
 MIB = 2**20
-
-
-def count(low: int) -> Callable[[str], int]:
-    """Return an argparse type: a whole number from ``low`` on."""
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < low:
-            raise argparse.ArgumentTypeError(
-                f'{text!r} is not a whole number from {low}'
-            )
-        return int(text)
-
-    return parse
-
-
-def make_parser(description: str, examples: str) -> argparse.ArgumentParser:
-    """Return a parser whose help keeps the lines of its texts."""
-    return argparse.ArgumentParser(
-        description=description,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
-def add_counts(
-    parser: argparse.ArgumentParser, *options: tuple[str, int, int, str]
-) -> None:
-    """Add options of whole numbers: (name, default, lowest, text) each."""
-    for name, default, low, text in options:
-        parser.add_argument(
-            f'--{name}',
-            type=count(low),
-            default=default,
-            metavar='N',
-            help=f'{text} (default: %(default)s)',
-        )
 
 
 def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
@@ -69,16 +45,16 @@ def make_table(title: str, first: str, *columns: str) -> 'Table':
     return table
 
 
-def resident_bytes() -> int:
-    """Return the process's own memory, without mapped files.
+def resident_bytes(name: str) -> int:
+    """Return the process's memory: "VmRSS" now, or "VmHWM" at most.
 
     Raises:
         OSError: The system does not say it (only Linux does).
     """
     for line in Path('/proc/self/status').read_text().splitlines():
-        if line.startswith('RssAnon'):
+        if line.startswith(name):
             return 1024 * int(line.split()[1])
-    raise OSError('/proc/self/status has no RssAnon')
+    raise OSError(f'/proc/self/status has no {name}')
 
 
 class PeakMemory:
@@ -86,19 +62,12 @@ class PeakMemory:
 
     Args:
         device (str): "cuda" for what is allocated on the GPU; otherwise the
-            process's own memory beyond that before the block.
+            process's memory beyond that before the block.
     """
 
     def __init__(self, device: str) -> None:
         self.is_gpu = device == 'cuda'
-        self.bytes = 0
-        self.is_over = threading.Event()
-        self.thread = threading.Thread(target=self.sample)
-
-    def sample(self) -> None:
-        """Look every few milliseconds."""
-        while not self.is_over.wait(0.003):
-            self.bytes = max(self.bytes, resident_bytes() - self.before)
+        self.bytes = self.before = 0
 
     def __enter__(self) -> 'PeakMemory':
         if self.is_gpu:
@@ -109,8 +78,8 @@ class PeakMemory:
             gc.collect()
             # Freed memory that malloc still holds would hide new one.
             ctypes.CDLL(None).malloc_trim(0)
-            self.before = resident_bytes()
-            self.thread.start()
+            Path('/proc/self/clear_refs').write_text('5')  # sets VmHWM to now
+            self.before = resident_bytes('VmRSS')
         return self
 
     def __exit__(self, *_) -> None:
@@ -119,5 +88,4 @@ class PeakMemory:
 
             self.bytes = torch.cuda.max_memory_allocated()
         else:
-            self.is_over.set()
-            self.thread.join()
+            self.bytes = resident_bytes('VmHWM') - self.before

@@ -19,19 +19,23 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from measuring import (
     MIB,
     PeakMemory,
+    add_cfg_options,
     add_counts,
-    count,
+    at_least,
+    commanded,
+    config,
     make_parser,
     make_table,
     ratio,
 )
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+LEAST_IMAGES = 8  # of RepresentationHook, whose import takes seconds
 TEXTBOOK, OURS, FLOOR = 'textbook form', 'mmscfs', 'bare backbone'
 EXAMPLES = """
 examples:
@@ -53,23 +57,22 @@ examples:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a bad value exits with code 2."""
-    from mmengine.config import DictAction
-
     parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         '--config',
-        default=ROOT / 'configs/scfs_r50.py',
+        type=config,
+        default=str(ROOT / 'configs/scfs_r50.py'),
         metavar='FILE',
         help='recipe whose step is timed (default: configs/scfs_r50.py)',
     )
     add_counts(
         parser,
-        ('batch', 4, 2, 'images'),
-        ('global-size', 224, 1, 'side of the two global views, px'),
-        ('local-size', 96, 1, 'side of the local views, px'),
-        ('num-local', 8, 0, 'local views of an image'),
-        ('rounds', 5, 1, 'rounds, after one that is not counted'),
-        ('figures', 0, 0, 'images for RepresentationHook, timed as well'),
+        batch=('images', 4, 2),
+        global_size=('side of the two global views, px', 224, 1),
+        local_size=('side of the local views, px', 96, 1),
+        num_local=('local views of an image', 8, 0),
+        rounds=('rounds, after one that is not counted', 5, 1),
+        figures=('images for RepresentationHook, timed as well', 0, 0),
     )
     parser.add_argument(
         '--search-views',
@@ -90,54 +93,40 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--threads',
-        type=count(1),
+        type=at_least(1),
         metavar='N',
         help='threads of torch (default: chosen by torch)',
     )
-    parser.add_argument(
-        '--profile',
-        action='store_true',
-        help="print the shares of the step's parts instead",
-    )
-    parser.add_argument(
-        '--no-textbook',
-        action='store_true',
-        help='leave out the textbook form',
-    )
-    parser.add_argument(
-        '--json', action='store_true', help='print one line of json instead'
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='settings of the config, e.g. model.neck.num_prototypes=4096',
-    )
+    for option, text in (
+        ('profile', "print the shares of the step's parts instead"),
+        ('no-textbook', 'leave out the textbook form'),
+        ('json', 'print one line of json instead'),
+    ):
+        parser.add_argument(f'--{option}', action='store_true', help=text)
+    add_cfg_options(parser, 'model.neck.num_prototypes=4096')
     args = parser.parse_args(argv)
-    if not Path(args.config).is_file():
-        parser.error(
-            f'--config: no file {args.config}: name a recipe, e.g. '
-            'configs/scfs_r50.py'
-        )
     if args.num_local == 0 and not args.no_textbook:
         parser.error('--num-local 0: the textbook form needs local views')
+    if 0 < args.figures < LEAST_IMAGES:
+        parser.error(
+            f'--figures {args.figures}: the figures need {LEAST_IMAGES} '
+            'images or more; 0 leaves them out'
+        )
     return args
 
 
-class Step:
+class Step(NamedTuple):
     """A training step that is timed.
 
-    Args:
+    Attributes:
         forward (Callable): Returns the total of the losses.
         update (Callable): Moves the weights.
         context (Callable): Returns the precision's context.
     """
 
-    def __init__(
-        self, forward: Callable, update: Callable, context: Callable
-    ) -> None:
-        self.forward, self.update, self.context = forward, update, context
+    forward: Callable
+    update: Callable
+    context: Callable
 
     def backward(self) -> Any:
         """Run forward and backward pass, return the total."""
@@ -150,7 +139,8 @@ class Step:
 def build_steps(args: argparse.Namespace) -> tuple[dict[str, Step], Any]:
     """Build the steps by name, and the model of ours.
 
-    Exits if the textbook form does not have the config's method.
+    Raises:
+        ValueError: The textbook form does not have the config's method.
     """
     import torch
     from mmengine.config import Config
@@ -166,8 +156,8 @@ def build_steps(args: argparse.Namespace) -> tuple[dict[str, Step], Any]:
     if 'search_neck' in cfg.model:
         cfg.model.search_views = args.search_views
     elif not args.no_textbook:
-        raise SystemExit(
-            f'error: --config {args.config}: the textbook form is that of '
+        raise ValueError(
+            f'--config {args.config}: the textbook form is that of '
             'SCFS: add --no-textbook'
         )
     if args.compile:
@@ -205,15 +195,9 @@ def build_steps(args: argparse.Namespace) -> tuple[dict[str, Step], Any]:
         from textbook import TextbookSCFS
 
         plain = TextbookSCFS(model).train()
-
-        def plain_update():
-            plain.update()
-            plain.optimizer.zero_grad()
-
+        context = precision if device == 'cuda' else contextlib.nullcontext
         steps[TEXTBOOK] = Step(
-            lambda: plain.loss(views),
-            plain_update,
-            precision if device == 'cuda' else contextlib.nullcontext,
+            lambda: plain.loss(views), plain.update, context
         )
     steps[OURS] = Step(
         lambda: model.parse_losses(model.loss(views))[0], update, precision
@@ -306,9 +290,7 @@ def report(results: dict, args: argparse.Namespace) -> None:
     import torch
     from rich.console import Console
 
-    from mmscfs.engine.optimizers import (
-        default_precision,
-    )
+    from mmscfs.engine.optimizers import default_precision
 
     precision = args.precision
     if precision == 'auto':
@@ -320,24 +302,17 @@ def report(results: dict, args: argparse.Namespace) -> None:
         f'batch {args.batch}, {args.search_views} searched, {precision}, '
         f'{device}, medians of {args.rounds} rounds',
         '',
-        'forward, backward (s)',
-        'update (s)',
-        'images / s',
-        'textbook / it',
-        'it / backbone',
-        'memory (MiB)',
+        *('forward, backward (s)', 'update (s)', 'images / s'),
+        *('textbook / it', 'it / backbone', 'memory (MiB)'),
     )
     steps = {
-        name: [
-            sum(pair) for pair in zip(r['backward'], r['update'], strict=True)
-        ]
+        name: [*map(sum, zip(r['backward'], r['update'], strict=True))]
         for name, r in results.items()
     }
-    figures = [n for n in results if n not in (TEXTBOOK, OURS, FLOOR)]
-    for name, result in results.items():
-        if name in figures:
-            continue
-        gain = cost = '-'
+    names = [name for name in (TEXTBOOK, OURS, FLOOR) if name in results]
+    figures = [name for name in results if name not in names]
+    for name in names:
+        result, gain, cost = results[name], '-', '-'
         if TEXTBOOK in results and name != FLOOR:
             gain = f'{ratio(steps[TEXTBOOK], steps[name]):.2f}'
         if name != FLOOR:
@@ -370,11 +345,11 @@ def report(results: dict, args: argparse.Namespace) -> None:
         )
 
 
+@commanded('nothing is printed')
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark, return its exit code."""
     args = parse_args(argv)
 
-    # After parsing, so that --help and a wrong option answer at once.
     import torch
 
     if args.threads:

@@ -3,21 +3,21 @@
 
 import bisect
 from collections import Counter
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 from measuring import make_table
 from rich.console import Console
 from torch import nn
-from torch.profiler import ProfilerActivity, record_function
+from torch.profiler import record_function
 
 PREFIX = 'part: '
 BACKWARD = 'autograd::engine::evaluate_function'
 
 
-@contextmanager
-def named_parts(model: nn.Module):
-    """Name what runs in each network, in the search and in the head."""
+def parts_of(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+    """Return what runs in a step, by its name: an object and its method."""
     parts = {
         'backbone': model.backbone,
         'DINO projector': model.neck,
@@ -29,29 +29,24 @@ def named_parts(model: nn.Module):
         parts["teacher's search projectors"] = model.teacher.search_neck
     if hasattr(model, 'search'):
         parts['search'] = model.search
-    handles, running = [], {}
-    for name, module in parts.items():
+    return {name: (part, 'forward') for name, part in parts.items()} | {
+        'prototypes and losses': (model.head, 'loss'),
+        'teacher and centers': (model, 'after_step'),
+    }
 
-        def enter(*_, name=name):
-            running[name] = record_function(PREFIX + name)
-            running[name].__enter__()
 
-        def leave(*_, name=name):
-            running.pop(name).__exit__(None, None, None)
+@contextmanager
+def named(owner: nn.Module, method: str, name: str) -> Iterator[None]:
+    """Name what runs in a method."""
+    plain = getattr(owner, method)
 
-        handles.append(module.register_forward_pre_hook(enter))
-        handles.append(module.register_forward_hook(leave))
-    loss = model.head.loss
+    def call(*args, **kwargs):
+        with record_function(PREFIX + name):
+            return plain(*args, **kwargs)
 
-    def named_loss(*args, **kwargs):
-        with record_function(PREFIX + 'prototypes and losses'):
-            return loss(*args, **kwargs)
-
-    model.head.loss = named_loss
+    setattr(owner, method, call)
     yield
-    del model.head.loss
-    for handle in handles:
-        handle.remove()
+    delattr(owner, method)
 
 
 def seconds(event) -> float:
@@ -90,46 +85,25 @@ def attribute(events) -> tuple[Counter, Counter]:
 
 def profile(step, model: nn.Module) -> None:
     """Print the shares of a step of SCFS or DINO."""
-    activities = [ProfilerActivity.CPU]
-    if torch.cuda.is_available():
-        activities.append(ProfilerActivity.CUDA)
     for _ in range(2):
         step.backward()
         step.update()
-    update = model.after_step
-
-    def named_update(*args):
-        with record_function(PREFIX + 'teacher and centers'):
-            update(*args)
-
-    model.after_step = named_update
-    with (
-        named_parts(model),
-        torch.profiler.profile(activities=activities) as result,
-    ):
+    with ExitStack() as stack:
+        for name, (owner, method) in parts_of(model).items():
+            stack.enter_context(named(owner, method, name))
+        result = stack.enter_context(torch.profiler.profile())
         step.backward()
         with record_function(PREFIX + 'clipping and optimizer'):
             step.update()
-    del model.after_step
     forward, backward = attribute(result.events())
     # The teacher's update runs inside step.update().
     forward['clipping and optimizer'] -= forward['teacher and centers']
     total = forward.total() + backward.total()
-    table = make_table(
-        f'one step, {total:.3f} s in these parts',
-        'part',
-        'share',
-        'forward (ms)',
-        'backward (ms)',
-    )
-    for name in sorted(
-        forward.keys() | backward.keys(),
-        key=lambda name: -forward[name] - backward[name],
-    ):
-        table.add_row(
-            name,
-            f'{(forward[name] + backward[name]) / total:.1%}',
-            f'{1000 * forward[name]:.2f}',
-            f'{1000 * backward[name]:.2f}',
-        )
+    title = f'one step, {total:.3f} s in these parts'
+    columns = ('share', 'forward (ms)', 'backward (ms)')
+    table = make_table(title, 'part', *columns)
+    for name, both in (forward + backward).most_common():
+        milliseconds = (1000 * part[name] for part in (forward, backward))
+        cells = (f'{value:.2f}' for value in milliseconds)
+        table.add_row(name, f'{both / total:.1%}', *cells)
     Console(width=90).print(table)

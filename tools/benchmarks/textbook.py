@@ -233,3 +233,4 @@ class TextbookSCFS(nn.Module):
                 distributed.all_reduce(mean)
                 mean /= distributed.get_world_size()
             center.mul_(keep).add_(mean, alpha=1 - keep)
+        self.optimizer.zero_grad()

@@ -146,7 +146,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code."""
     args = parse_args(argv)
 
-    # After parsing, so that --help and a wrong option answer at once.
     from mmscfs.datasets.checks.published import known_datasets, own_images
 
     # A pipe or a file would get 80 columns.

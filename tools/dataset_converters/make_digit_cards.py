@@ -12,13 +12,12 @@ Written below OUT: train/00000.jpg and so on, and meta.json. OUT appears only
 once it is complete.
 """
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from digit_scenes import load_sources
-from making import make_folder, maker_parser
+from make_digit_scenes import load_sources
+from making import is_made, made_whole, maker, maker_parser
 from rich.console import Console
 from rich.progress import track
 from scenes import fit, rotation, write_jpeg
@@ -52,33 +51,30 @@ def draw_card(
     return np.clip(np.rint(card), 0, 255).astype(np.uint8)
 
 
+@maker
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool, return its exit code, see ``make_folder``."""
+    """Run the tool, return its exit code, as make_digit_scenes.py."""
     args = maker_parser(
         __doc__,
         EXAMPLES,
         'data/digit-cards',
-        number=(12933, 1, 99999, 'cards; 1437 digits take turns'),
-        size=(96, 32, 1024, 'side of the square images in pixels'),
+        number=('cards; 1437 digits take turns', 12933, 1, 99999),
+        size=('side of the square images in pixels', 96, 32, 1024),
     ).parse_args(argv)
     meta = {'tool': 'make_digit_cards', 'number': args.number}
     meta |= {'size': args.size, 'seed': args.seed}
-
-    def prepare() -> Callable[[Path], None]:
-        digits = load_sources()['train'].objects
-
-        def write(root: Path) -> None:
-            (root / 'train').mkdir()
-            console = Console(stderr=True)
-            for index in track(range(args.number), 'cards', console=console):
-                rng = np.random.default_rng([args.seed, index])
-                card = draw_card(digits[index % len(digits)], args.size, rng)
-                write_jpeg(root / 'train' / f'{index:05d}.jpg', card)
-            print(f'{args.out}: {args.number} cards')
-
-        return write
-
-    return make_folder(args, meta, {'number': 'train/*.jpg'}, prepare)
+    if is_made(args, meta):
+        return 0
+    digits = load_sources()['train'].objects
+    console = Console(stderr=True)
+    with made_whole(args.out, meta) as root:
+        (root / 'train').mkdir()
+        for index in track(range(args.number), 'cards', console=console):
+            rng = np.random.default_rng([args.seed, index])
+            card = draw_card(digits[index % len(digits)], args.size, rng)
+            write_jpeg(root / 'train' / f'{index:05d}.jpg', card)
+    print(f'{args.out}: {args.number} cards')
+    return 0
 
 
 if __name__ == '__main__':

@@ -15,18 +15,20 @@ with, or draw your own with --random; figures of different draws differ.
 import argparse
 import os
 import random
-import sys
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from making import (
     NUM_CLASSES,
-    SYNSET,
-    class_folders,
     holds_anything,
     made_whole,
+    make_parser,
+    maker,
     read_names,
 )
+
+SYNSET = re.compile(r'n\d{8}')  # the name of a class
 
 EXAMPLES = """
 examples:
@@ -40,11 +42,7 @@ examples:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__, EXAMPLES)
     choice = parser.add_mutually_exclusive_group(required=True)
     choice.add_argument(
         '--classes',
@@ -70,6 +68,21 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
             help=f'{text} (default: %(default)s)',
         )
     return parser.parse_args(argv)
+
+
+def class_folders(split: Path) -> list[str]:
+    """Return the names of ImageNet's class folders, sorted.
+
+    Raises:
+        ValueError: The split does not exist.
+    """
+    if not split.is_dir():
+        raise ValueError(f'no folder {str(split)!r}: correct --source')
+    return sorted(
+        entry.name
+        for entry in os.scandir(split)
+        if SYNSET.fullmatch(entry.name) and entry.is_dir()
+    )
 
 
 def choose_classes(
@@ -139,42 +152,35 @@ def plan_links(source: Path, classes: Sequence[str]) -> dict[str, Path]:
     return links
 
 
+@maker
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code.
 
     0: made or already there, 1: writing failed, 2: a wrong list, SOURCE lacks
-    a class, or OUT holds other things.
+    a class, or OUT holds other things, 130: interrupted.
     """
     args = parse_args(argv)
     out = args.out.resolve()  # relative links start from the real folder
-    try:
-        classes = choose_classes(args, class_folders(args.source / 'train'))
-        links = plan_links(args.source, classes)
-        listing = ''.join(f'{name}\n' for name in classes)
-        if holds_anything(out):
-            made = out / 'meta/classes.txt'
-            if made.is_file() and made.read_text('utf-8') == listing:
-                print(f'{args.out} already has these classes, nothing to do')
-                return 0
-            raise ValueError(
-                f'--out {args.out} holds something else, or other classes: '
-                'choose another --out, or remove it'
-            )
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    try:
-        with made_whole(out) as new:
-            for name, target in links.items():
-                path = new / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                start = (out / name).parent
-                path.symlink_to(os.path.relpath(target.resolve(), start))
-            (new / 'meta').mkdir()
-            (new / 'meta/classes.txt').write_text(listing, 'utf-8')
-    except OSError as error:
-        print(f'error: cannot make {args.out}: {error}', file=sys.stderr)
-        return 1
+    classes = choose_classes(args, class_folders(args.source / 'train'))
+    links = plan_links(args.source, classes)
+    listing = ''.join(f'{name}\n' for name in classes)
+    if holds_anything(out):
+        made = out / 'meta/classes.txt'
+        if made.is_file() and made.read_text('utf-8') == listing:
+            print(f'{args.out} already has these classes, nothing to do')
+            return 0
+        raise ValueError(
+            f'--out {args.out} holds something else, or other classes: '
+            'choose another --out, or remove it'
+        )
+    with made_whole(out) as new:
+        for name, target in links.items():
+            path = new / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            start = (out / name).parent
+            path.symlink_to(os.path.relpath(target.resolve(), start))
+        (new / 'meta').mkdir()
+        (new / 'meta/classes.txt').write_text(listing, 'utf-8')
     print(f'{args.out}: {len(classes)} classes, {len(links)} links')
     return 0
 

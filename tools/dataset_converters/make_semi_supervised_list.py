@@ -11,11 +11,10 @@ places of the classes in alphabetical order, as everywhere in mmpretrain.
 
 import argparse
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from making import NUM_CLASSES, read_names
+from making import NUM_CLASSES, make_parser, maker, read_names, writing
 
 PERCENT = {12_811: 1, 128_116: 10}  # by the number of images
 NAME = re.compile(r'(n\d{8})_\d+\.JPEG')
@@ -33,11 +32,7 @@ examples:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         'list', type=Path, metavar='LIST', help='1percent.txt or 10percent.txt'
     )
@@ -82,32 +77,27 @@ def annotate(path: Path) -> dict[str, int]:
     return {file: labels[name] for file, name in found.items()}
 
 
+@maker
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code.
 
-    0: written, 1: writing failed, 2: a wrong list, or OUT exists.
+    0: written, 1: writing failed, 2: a wrong list, or OUT exists, 130:
+    interrupted.
     """
     args = parse_args(argv)
-    try:
-        labels = annotate(args.list)
-        name = f'meta/train_{PERCENT[len(labels)]}percent.txt'
-        out = args.out or args.root / name
-        if out.exists() and not args.force:
-            raise ValueError(f'{out} exists: pass --force to replace it')
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    labels = annotate(args.list)
+    name = f'meta/train_{PERCENT[len(labels)]}percent.txt'
+    out = args.out or args.root / name
+    if out.exists() and not args.force:
+        raise ValueError(f'{out} exists: pass --force to replace it')
 
     # After the checks: it imports torch.
     from mmscfs.checkpoint import write_atomically
 
     lines = [f'{file} {label}\n' for file, label in labels.items()]
-    try:
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, ''.join(lines).encode())
-    except OSError as error:
-        print(f'error: cannot write {out}: {error}', file=sys.stderr)
-        return 1
     print(f'{out}: {len(lines)} images of {NUM_CLASSES} classes')
     return 0
 

@@ -9,7 +9,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -22,12 +21,12 @@ from xml.etree import ElementTree
 
 import cv2
 import numpy as np
-from making import make_folder, maker_parser
+from making import is_made, made_whole, maker_parser
 from rich.console import Console
 from rich.progress import track
 
 LAYOUT = """
-Written below OUT, all three views sharing the same JPEG files:
+Written below OUT, three views of the same images:
   train/<class>/00000.jpg, val/<class>/00000.jpg   one folder per class
   annotations/instances_{train,val}.json           COCO boxes and polygons
   VOC2007/{JPEGImages,Annotations,ImageSets/Main}  Pascal VOC: trainval, test
@@ -237,17 +236,11 @@ def write_scene(
         }
         for row, mask in found
     ]
-    name, stem = (
-        f'{source.classes[label]}/{index:05d}.jpg',
-        f'{split}_{index:05d}',
-    )
-    path, voc = root / split / name, root / 'VOC2007'
-    write_jpeg(path, image)
-    view = voc / 'JPEGImages' / f'{stem}.jpg'
-    try:
-        os.link(path, view)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(path, view)
+    name = f'{source.classes[label]}/{index:05d}.jpg'
+    stem = f'{split}_{index:05d}'
+    voc = root / 'VOC2007'
+    for path in (root / split / name, voc / 'JPEGImages' / f'{stem}.jpg'):
+        write_jpeg(path, image)
     xml = voc_xml(stem, size, objects, source.classes)
     (voc / 'Annotations' / f'{stem}.xml').write_bytes(xml)
     return name, objects
@@ -331,10 +324,10 @@ def scene_parser(
         f'{description}{LAYOUT}',
         examples,
         out,
-        train=(train, 1, 99999, 'training scenes'),
-        val=(val, 1, 99999, 'validation scenes'),
-        size=(160, 64, 1024, 'side of the square images in pixels'),
-        workers=(os.cpu_count(), 0, 999, 'processes, 0 for this one only'),
+        train=('training scenes', train, 1, 99999),
+        val=('validation scenes', val, 1, 99999),
+        size=('side of the square images in pixels', 160, 64, 1024),
+        workers=('processes, 0 for this one only', os.cpu_count(), 0, 999),
     )
 
 
@@ -344,22 +337,26 @@ def make_scenes(
     load: Callable[[], dict[str, Source]],
     **facts: Any,
 ) -> int:
-    """Make the scenes of a command line; return as ``make_folder``.
+    """Make the scenes of a command line, unless they are there.
 
     Args:
         args (Namespace): What :func:`scene_parser` parsed.
         tool (str): The maker's name.
-        load (Callable): Returns the material by split, or raises ValueError
-            or OSError.
+        load (Callable): Returns the material by split.
         **facts (Any): What else the scenes depend on, for meta.json.
+
+    Returns:
+        int: The command's exit code, 0.
+
+    Raises:
+        ValueError: OUT holds other things, or the material cannot be used.
+        OSError: A file cannot be read or written.
     """
     names = ('train', 'val', 'size', 'seed')
     meta = {'tool': tool, 'format': 1}
     meta |= {name: getattr(args, name) for name in names} | facts
-    files = {split: f'{split}/*/*.jpg' for split in SPLITS}
-
-    def prepare() -> Callable[[Path], None]:
+    if not is_made(args, meta):
         sources = load()
-        return lambda root: build(root, meta, sources, args.workers)
-
-    return make_folder(args, meta, files, prepare)
+        with made_whole(args.out, meta) as root:
+            build(root, meta, sources, args.workers)
+    return 0

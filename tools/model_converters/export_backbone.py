@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+from command_end import commanded, writing
 from command_line import add_network_option, make_parser
 from command_paths import checkpoint
 
@@ -80,9 +81,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--overwrite', action='store_true', help='replace OUT if it exists'
     )
-    args = parser.parse_args(argv)
-    args.checkpoint = Path(args.checkpoint)
-    return args
+    return parser.parse_args(argv)
 
 
 def choose_format(out: Path, name: str | None) -> str:
@@ -113,13 +112,11 @@ def check_out(out: Path, checkpoint: Path, overwrite: bool) -> None:
 
     Raises:
         ValueError: It may not.
+        OSError: It cannot.
     """
-    if not out.parent.is_dir():
-        raise ValueError(
-            f'OUT {out}: no folder {out.parent}: make it (mkdir -p)'
-        )
-    if out.is_dir():
-        raise ValueError(f'OUT {out} is a folder')
+    from mmscfs.checkpoint import check_writable
+
+    check_writable(out)
     if out.exists() and checkpoint.exists() and out.samefile(checkpoint):
         raise ValueError(f'OUT {out} is the checkpoint itself')
     if out.exists() and not overwrite:
@@ -128,11 +125,11 @@ def check_out(out: Path, checkpoint: Path, overwrite: bool) -> None:
         )
 
 
+@commanded('OUT is unchanged')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool, return its exit code."""
     args = parse_args(argv)
 
-    # After parsing, so that --help and a wrong option answer at once.
     from mmscfs.checkpoint import (
         convert,
         describe_source,
@@ -143,26 +140,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_atomically,
     )
 
-    try:
-        target = choose_format(args.out, args.format)
-        check_out(args.out, args.checkpoint, args.overwrite)
-        content = read_checkpoint(args.checkpoint)
-        with naming(args.checkpoint):
-            found = find_backbone(content, args.network)
-            state = convert(found, target)
-        meta = describe_source(args.checkpoint, content, found)
-        encoded = encode(state, target, args.out.suffix, meta)
-    except (OSError, ValueError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    try:
+    target = choose_format(args.out, args.format)
+    check_out(args.out, Path(args.checkpoint), args.overwrite)
+    content = read_checkpoint(args.checkpoint)
+    with naming(args.checkpoint):
+        found = find_backbone(content, args.network)
+        state = convert(found, target)
+    meta = describe_source(args.checkpoint, content, found)
+    encoded = encode(state, target, args.out.suffix, meta)
+    with writing(args.out):
         write_atomically(args.out, encoded)
-    except OSError as error:
-        print(f'error: cannot write {args.out}: {error}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f'interrupted: {args.out} is unchanged', file=sys.stderr)
-        return 130
     print(
         f'{args.out}: {target} backbone from {found}, {len(state)} tensors, '
         f'{len(encoded) / 1e6:.1f} MB'

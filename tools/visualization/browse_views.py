@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from picture_command import (
-    add_number_option,
-    at_least,
+    IMAGES,
+    add_counts,
     picture_parser,
     read_config,
     write_pictures,
@@ -44,16 +44,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'config of a pre-training',
         'train_dataloader.dataset.data_root=my/images',
     )
-    add_number_option(parser, 6)
     parser.add_argument(
         '--seed', type=int, help="seed of the run (default: the config's)"
     )
-    parser.add_argument(
-        '--epoch',
-        type=at_least(1),
-        default=1,
-        metavar='N',
-        help='epoch of the run, from 1 on (default: %(default)s)',
+    add_counts(
+        parser,
+        number=(IMAGES, 6, 1),
+        epoch=('epoch of the run, from 1 on', 1, 1),
     )
     return parser.parse_args(argv)
 
@@ -64,7 +61,6 @@ def draw(args: argparse.Namespace) -> list:
     Raises:
         OSError, ValueError, KeyError: The config or an image is not usable.
     """
-    # Here, so that --help and a wrong option answer at once.
     from mmengine.registry import DATASETS, init_default_scope
     from mmengine.runner import set_random_seed
     from rich.progress import track

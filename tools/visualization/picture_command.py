@@ -9,25 +9,29 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+from command_end import commanded, writing
 from command_line import (
     add_cfg_options,
+    add_counts,
     add_network_option,
     add_pretrained_options,
-    at_least,
     make_parser,
+    number,
     read_config,
 )
 from command_paths import checkpoint, config, existing
 
 __all__ = [  # for the commands
+    'add_counts',
     'add_network_option',
     'add_pretrained_options',
-    'at_least',
     'checkpoint',
     'config',
     'existing',
+    'number',
     'read_config',
 ]
+IMAGES = 'images at most, evenly spread over the data set'
 
 
 def picture_parser(
@@ -63,19 +67,6 @@ def picture_parser(
     return parser
 
 
-def add_number_option(
-    parser: argparse.ArgumentParser, default: int, least: int = 1
-) -> None:
-    """Add how many images are drawn."""
-    parser.add_argument(
-        '--number',
-        type=at_least(least),
-        default=default,
-        help='images at most, evenly spread over the data set (default: '
-        '%(default)s)',
-    )
-
-
 def png(text: str) -> Path:
     """Return the file that is named by ``--out``; a type of argparse."""
     if not text.lower().endswith('.png'):
@@ -86,6 +77,7 @@ def png(text: str) -> Path:
     return Path(text)
 
 
+@commanded('nothing is written')
 def write_pictures(
     args: argparse.Namespace,
     draw: Callable[[argparse.Namespace], Sequence[Any]],
@@ -107,21 +99,14 @@ def write_pictures(
     from mmscfs.visualization import write_png
 
     paths = [args.out, *others]
-    try:
-        for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            check_writable(path)
-        picture, *writers = draw(args)
-    except (OSError, ValueError, KeyError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(path)
+    picture, *writers = draw(args)
     writers.insert(0, partial(write_png, picture))
     for path, write in zip(paths, writers, strict=True):
-        try:
+        with writing(path):
             write(path)
-        except OSError as error:
-            print(f'error: cannot write {path}: {error}', file=sys.stderr)
-            return 1
         # A name may have bytes that are not text.
         print(f'written: {str(path).encode(errors="replace").decode()}')
     return 0

@@ -4,7 +4,7 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from mmengine.registry import init_default_scope
@@ -18,6 +18,7 @@ from mmscfs.checkpoint import (
     load_found,
     parse_config,
     read_checkpoint,
+    resnet_settings,
 )
 from mmscfs.datasets import LoadImage
 from mmscfs.datasets.transforms.loading import loader_like
@@ -25,15 +26,6 @@ from mmscfs.engine.pretrained import pretraining_input
 from mmscfs.results.origin import leaf_datasets
 from mmscfs.visualization import SearchMaps, compute_search_maps
 
-# What a checkpoint's own config may build: a file is not a trusted source, and
-# other classes read files or run what their settings name.
-TRUSTED = {
-    *('ResNet', 'ResNetV1c', 'ResNetV1d', 'ResNet_CIFAR', 'ResNeXt'),
-    *('SEResNet', 'SEResNeXt', 'VisionTransformer', 'MoCoV3ViT'),
-    *('NormedVisionTransformer', 'SearchVisionTransformer'),
-    *('BN', 'BN1d', 'BN2d', 'SyncBN', 'LN', 'LN2d', 'GN'),
-    *('ReLU', 'GELU', 'Conv', 'Conv2d'),
-}
 SIZES = dict(global_size=224, local_size=96)  # of a config without MultiCrop
 
 
@@ -60,46 +52,49 @@ def load_network(
 
     Args:
         path (str): The checkpoint.
-        config (str, optional): That of its pre-training, else its own.
+        config (str, optional): That of its pre-training. Without it the
+            weights tell the ResNet, and what the checkpoint holds of a
+            config, which is read as text, the views and how images load.
         which (str, optional): "teacher" or "student".
         size (int, optional): Side of the global view, px; None for that of
             the pre-training. Local views scale with it.
 
     Raises:
         OSError: A file cannot be read.
-        ValueError: The checkpoint is damaged or unsafe, has no config or an
-            unknown one, or no maps to search.
+        ValueError: The checkpoint is damaged or unsafe, needs a config, or
+            has no maps to search.
     """
     init_default_scope('mmpretrain')
     checkpoint = read_checkpoint(path)
     found = find_backbone(checkpoint, which)
     if config is not None:
         settings = read_config(config).to_dict()
-    else:
-        meta = checkpoint.get('meta')
-        text = meta.get('cfg') if isinstance(meta, Mapping) else None
-        if not isinstance(text, str):
+        model = settings.get('model') or {}
+        if 'backbone' not in model:
             raise ValueError(
-                'it holds no config: name that of its pre-training by --config'
+                f'{config} has no model.backbone: name the config of its '
+                'pre-training'
             )
-        settings = parse_config(text)
-    try:
-        model = dict(settings['model'])
         backbone = dict(model['backbone'])
-        if config is None:
-            check_trusted(backbone)
         for name in ('init_cfg', 'pretrained', 'frozen_stages'):
             backbone.pop(name, None)
         if not model.get('search_neck') and 'depth' in backbone:
             backbone['out_indices'] = (1, 2, 3)
-        backbone = MODELS.build(backbone)
-    except (ValueError, OSError):
-        raise  # they say it
-    except Exception as error:  # settings that fit no class raise anything
-        raise ValueError(
-            f'its config has no backbone that can be built ({error!r}): name '
-            'that of its pre-training by --config'
-        ) from error
+    else:
+        meta = checkpoint.get('meta')
+        text = meta.get('cfg') if isinstance(meta, Mapping) else None
+        settings = parse_config(text) if isinstance(text, str) else {}
+        model = settings.get('model')
+        model = model if isinstance(model, Mapping) else {}
+        resnet = resnet_settings(found.state)
+        if resnet is None:
+            raise ValueError(
+                f'it holds a {found} backbone that is not a plain ResNet: '
+                'name the config of its pre-training by --config'
+            )
+        del resnet['channels']
+        backbone = dict(resnet, type='ResNet', out_indices=(1, 2, 3))
+    backbone = MODELS.build(backbone)
     layers = chosen_layers(model, backbone)
     load_found(backbone, found)
     sizes = dict(SIZES)
@@ -128,7 +123,7 @@ def loader(settings: Mapping) -> LoadImage:
     """
     data = (settings.get('train_dataloader') or {}).get('dataset')
     for _, leaf in leaf_datasets(data):
-        return loader_like(leaf.get('pipeline') or ()) or LoadImage()
+        return loader_like(leaf.get('pipeline') or ())
     return LoadImage()  # of a config without a data set
 
 
@@ -152,32 +147,11 @@ def search(
     return compute_search_maps(backbone, layers, whole, tiles)
 
 
-def check_trusted(settings: Any) -> None:
-    """Check what a checkpoint's own config would build.
-
-    Raises:
-        ValueError: Something else than known backbones and their layers.
-    """
-    if isinstance(settings, Mapping):
-        kind = settings.get('type')
-        name = str(kind).removeprefix('mmpretrain.').removeprefix('mmscfs.')
-        if kind is not None and name not in TRUSTED or '_scope_' in settings:
-            raise ValueError(
-                f'its config would build {kind!r}, which a checkpoint may not '
-                'choose: name a config that you trust by --config'
-            )
-        settings = settings.values()
-    elif not isinstance(settings, (list, tuple)):
-        return
-    for part in settings:
-        check_trusted(part)
-
-
 def chosen_layers(model: Mapping, backbone: nn.Module) -> dict[str, int]:
     """Return the outputs to search, by name.
 
     Raises:
-        ValueError: There are none.
+        ValueError: The backbone has no such outputs.
     """
     indices = getattr(backbone, 'out_indices', None)
     if isinstance(indices, int) or not indices:

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from picture_command import (
-    add_number_option,
+    IMAGES,
+    add_counts,
     checkpoint,
+    number,
     picture_parser,
     read_config,
     write_pictures,
@@ -51,10 +53,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='NAME=CHECKPOINT',
         help='what to draw in a column, and its title',
     )
-    add_number_option(parser, 4)
+    add_counts(parser, number=(IMAGES, 4, 1))
     parser.add_argument(
         '--min-score',
-        type=float,
+        type=number(lambda x: 0 <= x <= 1, 'from 0 to 1'),
         default=0.3,
         help='least score of what is drawn (default: %(default)s)',
     )
@@ -83,7 +85,6 @@ def draw(args: argparse.Namespace) -> list:
     Raises:
         OSError, ValueError: The config or a checkpoint is not usable.
     """
-    # Here, so that --help and a wrong option answer at once.
     from mmscfs.checkpoint import read_checkpoint
     from mmscfs.engine import prepare_config
     from mmscfs.visualization import draw_detections

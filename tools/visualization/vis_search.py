@@ -35,13 +35,12 @@ examples:
   # the views of your choice, in px of the image; finer maps
   python tools/visualization/vis_search.py dog.jpg --size 448 \\
       --checkpoint scfs/epoch_200.pth --boxes 10,20,110,140 200,40,300,160
-  # a checkpoint without a config in it, such as the authors' release
+  # the authors' release, with views of another size than 224 and 96 px
   python tools/visualization/vis_search.py dog.jpg \\
-      --checkpoint SCFS_checkpoint.pth --config configs/scfs_r50.py
+      --checkpoint SCFS_checkpoint.pth --size 448
 
-The backbone is built from the config that the checkpoint holds, which is read
-and never executed, or from --config. Without search layers, as in DINO's
-checkpoints, the last three stages of the ResNet are searched.
+The weights tell which ResNet to build; another network needs --config. Without
+search layers, as in DINO's checkpoints, the last three stages are searched.
 """
 
 
@@ -75,8 +74,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--config',
         type=config,
-        help='config of the pre-training, a file or mmscfs::NAME (default: '
-        "the checkpoint's own)",
+        help='config of the pre-training, a file or mmscfs::NAME, of a '
+        'network that is not a ResNet',
     )
     parser.add_argument(
         '--size',
@@ -141,7 +140,6 @@ def draw(args: argparse.Namespace) -> list:
     Raises:
         OSError, ValueError: An image or a checkpoint is not usable.
     """
-    # Here, so that --help and a wrong option answer at once.
     from rich.progress import track
     from search_networks import load_network
 

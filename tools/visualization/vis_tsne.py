@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from picture_command import (
-    add_number_option,
+    IMAGES,
+    add_counts,
     add_pretrained_options,
     picture_parser,
     read_config,
@@ -65,7 +66,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='how features become points (default: %(default)s)',
     )
     # t-SNE takes half a minute for these.
-    add_number_option(parser, 2000, least=3)
+    add_counts(parser, number=(IMAGES, 2000, 3))
     args = parser.parse_args(argv)
     if not args.pretrained:
         parser.error('--pretrained is missing: name a checkpoint')
@@ -128,7 +129,6 @@ def draw(args: argparse.Namespace) -> list:
         OSError, ValueError: The config, the checkpoint or the data are not
             usable.
     """
-    # Here, so that --help and a wrong option answer at once.
     from types import SimpleNamespace
 
     import numpy as np

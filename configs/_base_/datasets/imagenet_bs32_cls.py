@@ -16,7 +16,7 @@ train_pipeline = [
 train_dataloader = dict(
     batch_size=32,
     num_workers=8,
-    # Workers that start anew would repeat their crops in every epoch.
+    # Workers that start over would repeat their crops in every epoch.
     persistent_workers=True,
     pin_memory=True,
     sampler=dict(type='DefaultSampler', shuffle=True),

@@ -111,13 +111,10 @@ def check_entry(
 def check_annotations(
     found: Annotations, dataset: Any, where: str, steps: Sequence[Mapping]
 ) -> None:
-    """Check the classes, objects and images of a data set.
+    """Check the classes, objects and images of mmdet's data set.
 
-    Args:
-        found (Annotations): What a reader found.
-        dataset (Any): mmdet's, built with ``lazy_init=True``.
-        where (str): The path of its config, e.g. "train_dataloader.dataset".
-        steps (Sequence[Mapping]): The configs of its pipeline.
+    ``where`` is the path of its config, e.g. "train_dataloader.dataset", and
+    ``steps`` are those of its pipeline.
 
     Raises:
         FileNotFoundError: An image does not exist.

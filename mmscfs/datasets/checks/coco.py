@@ -36,12 +36,9 @@ def find_coco(dataset: Any, where: str) -> Annotations:
 def read_coco(
     path: str, setting: str, is_training: bool = True
 ) -> tuple[list[AnnotatedImage], list[str]]:
-    """Read a file of COCO's format.
+    """Read a file of COCO's format, which ``setting`` names in errors.
 
-    Args:
-        path (str): The file.
-        setting (str): What names it, for errors.
-        is_training (bool): Else pycocotools reads it, and needs ``iscrowd``.
+    Except in a training pycocotools reads it too, and needs ``iscrowd``.
 
     Returns:
         tuple: The images, the last with the annotations of images that the

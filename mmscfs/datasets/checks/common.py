@@ -6,13 +6,12 @@ import logging
 import os.path as osp
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 from mmengine.logging import print_log
 
 from ..transforms.headers import is_on_its_side, read_header
-from ..transforms.loading import LoadImage, UnreadableImageError, loader_like
+from ..transforms.loading import UnreadableImageError, loader_like
 
 NUM_IMAGES = 20  # opened of each data set, spread over it
 
@@ -102,7 +101,7 @@ def check_images(
             f'not exist, e.g. {missing[0]!r}{similar(missing[0])}: correct '
             'the folder, or put the images there'
         )
-    load = loader_like(steps) or LoadImage(value_range='percentiles')
+    load = loader_like(steps, value_range='percentiles')
     by_pillow = [
         i for i, step in enumerate(steps) if step.get('backend') == 'pillow'
     ]
@@ -150,7 +149,9 @@ def similar(path: str) -> str:
 
 def why_exchanged(path: str) -> str:
     """Say why an image's sides are not those of its annotation."""
-    if is_on_its_side(read_header(Path(path).read_bytes())):
+    with open(path, 'rb') as file:
+        turned = is_on_its_side(read_header(file))
+    if turned:
         return (
             ' (its EXIF orientation turns it; if its boxes are those of the '
             "image as stored, load it with color_type='"

@@ -20,9 +20,7 @@ RUN = r'[P-o]{0,5}[0-O]'  # a packed run length: five bits a character
 def mask_problem(mask: Any, image: Sequence[float]) -> str | None:
     """Say what is wrong with a mask: polygons, or runs of pixels.
 
-    Args:
-        mask (Any): As the file has it.
-        image (Sequence[float]): Width and height of the image, px.
+    ``image`` is the image's width and height, px.
     """
     if isinstance(mask, list):
         return polygons_problem(mask, image)

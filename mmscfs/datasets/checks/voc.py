@@ -75,12 +75,10 @@ class PlainBuilder(ElementTree.TreeBuilder):
 def read_voc(
     path: str, file: str, classes: Sequence[str] = ()
 ) -> AnnotatedImage:
-    """Read the annotations of an image, as mmdet does.
+    """Read the XML of an image, as mmdet does.
 
-    Args:
-        path (str): The XML file.
-        file (str): The image, below the folder of the data set.
-        classes (Sequence[str]): Those whose boxes are read. Defaults to none.
+    ``file`` is the image, below the folder of the data set; boxes are read of
+    ``classes`` alone.
 
     Raises:
         ValueError: The file is damaged, or mmdet could not read the size or

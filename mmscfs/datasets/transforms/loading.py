@@ -1,5 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import importlib.util
+import io
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -117,12 +118,9 @@ def decode(content: bytes, reduction: int = 1) -> np.ndarray:
 
 
 class EncodedImage:
-    """A JPEG image that waits for the scale at which it is decoded.
+    """A JPEG file's content, which waits for the scale of its decoding.
 
-    Args:
-        content (bytes): The file.
-        path (str): Its name, for errors.
-        shape (tuple[int, int]): Height and width, px, as its header says.
+    Errors name its path; its shape is height and width, px, by its header.
     """
 
     def __init__(
@@ -178,11 +176,8 @@ def greatest_reduction(
 ) -> int:
     """Return the greatest reduction that leaves every view its pixels.
 
-    Without one it is 1, so that no view is enlarged because of it.
-
-    Args:
-        boxes (Sequence[tuple[int, int, int, int]]): What each view shows.
-        sides (Sequence[int]): The side of each view, px.
+    Without one it is 1, so that no view is enlarged because of it. Each view
+    shows a box, and has a side in px.
     """
     for reduction in REDUCTIONS:
         cuts = (reduced_box(box, reduction)[2:] for box in boxes)
@@ -205,13 +200,10 @@ class LoadImage(LoadImageFromFile):
     With ``reduced``, a JPEG is left for :class:`MultiCrop` to decode, at 1/2,
     1/4 or 1/8 of its size where every crop still has the pixels of its view.
     Boxes and random draws are the same. What changes is the filter: libjpeg
-    leaves out an image's high frequencies, which is much like averaging
-    blocks of pixels, before the crop is resized; and the edges of a crop are
-    those of the smaller image's pixels, at most half a pixel of the view off.
-    With 2 x 224 and 8 x 96 px and the paper's scales, no image of 640 x 480
-    px is reduced, two in three are of 1000 x 750 px, and every one from 1200
-    x 900 px on. Other formats, and files with a header that Pillow cannot
-    read, are decoded here in full.
+    leaves out high frequencies before the crop is resized; and the edges of a
+    crop, by at most half a pixel of the view. docs/en/speed.md says which
+    images are reduced. Other formats, and files with a header that Pillow
+    cannot read, are decoded here in full.
 
     Before an image is decoded, its size is read from its header, and what is
     no file, such as a pipe, or a JPEG without its end, is refused. What a
@@ -221,9 +213,9 @@ class LoadImage(LoadImageFromFile):
         reduced (bool): Only for pipelines with MultiCrop as the next step.
             Defaults to False.
         max_pixels (int): An image of more pixels is refused, before memory
-            is taken for it. Of formats other than JPEG, PNG, GIF, BMP, WebP,
-            TIFF, PNM and .npy, OpenCV's own limit of 2**30 holds. Defaults
-            to 2**28, a square of 16384 px.
+            is taken for it. Of formats other than those of ``read_header``
+            and .npy, OpenCV's own limit of 2**30 holds. Defaults to 2**28, a
+            square of 16384 px.
         value_range (Any): Which values become 0 and 255; those between are
             mapped linearly, those outside cut, for files of any kind, 8 bits
             too. A window ``(low, high)``; a list of windows, one for each
@@ -299,11 +291,10 @@ class LoadImage(LoadImageFromFile):
         path = results['img_path']
         with named(path):
             content = read(path, self.backend_args)
-            header, tiff = read_header(content), tiff_layout(content)
-            if tiff:
-                check_pixels((tiff.width, tiff.height), self.max_pixels)
-            elif header:
-                check_pixels(header.size, self.max_pixels)
+            header = read_header(io.BytesIO(content))
+            tiff = tiff_layout(io.BytesIO(content))
+            if known := tiff or header:
+                check_pixels(known.size, self.max_pixels)
             check_jpeg_end(content, header)
             shape = jpeg_shape(header) if self.reduced else None
             if shape is not None:
@@ -320,13 +311,7 @@ class LoadImage(LoadImageFromFile):
         header: ImageFile | None,
         tiff: TiffLayout | None,
     ) -> np.ndarray:
-        """Return the image in full, decoded and mapped as the settings say.
-
-        Args:
-            content (bytes): The file.
-            header (ImageFile | None): From ``read_header``.
-            tiff (TiffLayout | None): From ``tiff_layout``.
-        """
+        """Return the image in full, decoded and mapped as the settings say."""
         if content.startswith(NUMPY):
             image = bands_last(read_array(content))
             check_pixels(image.shape[1::-1], self.max_pixels)
@@ -356,17 +341,13 @@ class LoadImage(LoadImageFromFile):
         )
 
 
-def loader_like(steps: Sequence[Mapping]) -> LoadImage | None:
+def loader_like(steps: Sequence[Mapping], **otherwise: Any) -> LoadImage:
     """Return what loads images as a pipeline's config does.
 
-    Args:
-        steps (Sequence[Mapping]): The pipeline. Its first ``LoadImage`` or
-            ``LoadImageFromFile`` counts: its color type, way of decoding and
-            range of values.
-
-    Returns:
-        LoadImage | None: None if images are loaded in another way, or as
-        they are, by mmcv's ``LoadImageFromFile(color_type='unchanged')``.
+    With color type, way of decoding and range of values of its first
+    ``LoadImage`` or ``LoadImageFromFile``. With other settings if images are
+    loaded in another way, or as they are, by mmcv's type with
+    ``color_type='unchanged'``.
     """
     for step in steps:
         kind = step.get('type')
@@ -378,4 +359,4 @@ def loader_like(steps: Sequence[Mapping]) -> LoadImage | None:
             and not unchanged
         ):
             return LoadImage(**{k: step[k] for k in LOOKS if k in step})
-    return None
+    return LoadImage(**otherwise)

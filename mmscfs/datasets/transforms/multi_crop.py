@@ -256,16 +256,10 @@ class MultiCrop(BaseTransform):
         box: tuple[int, int, int, int],
         draws: list[float],
     ) -> torch.Tensor:
-        """Make one view.
+        """Make a view, uint8 (C, S, S), of an image from :meth:`checked`.
 
-        Args:
-            image (np.ndarray): From :meth:`checked`, uint8 (H, W, C).
-            index (int): 0 and 1 for the global views, from 2 on local ones.
-            box (tuple[int, int, int, int]): Its :meth:`crop_box`.
-            draws (list[float]): The view's NUM_DRAWS uniform numbers.
-
-        Returns:
-            torch.Tensor: uint8 view (C, S, S).
+        0 and 1 are the global ones. Each has a :meth:`crop_box`, and
+        NUM_DRAWS uniform numbers of its own.
         """
         kind = min(index, 2)
         view = self.crop(image, kind, box)

@@ -144,11 +144,7 @@ def decode_image(
 ) -> np.ndarray:
     """Return an image with all its bits: gray, BGR or RGBA.
 
-    Args:
-        content (bytes): The file.
-        color_type, backend (str): Those of mmcv's ``imfrombytes``.
-        header (ImageFile | None): From ``read_header``.
-        tiff (TiffLayout | None): From ``tiff_layout``.
+    Color type and backend are those of mmcv's ``imfrombytes``.
 
     Raises:
         ValueError, cv2.error: It cannot be decoded, or not rightly.
@@ -221,12 +217,9 @@ def with_channels(image: np.ndarray) -> np.ndarray:
 def resize_bands(
     image: np.ndarray, size: tuple[int, int], how: int
 ) -> np.ndarray:
-    """Resize an image of any number of channels, which OpenCV's does not.
+    """Resize an image (H, W, C) of any C, which OpenCV's does not.
 
-    Args:
-        image (np.ndarray): (H, W, C).
-        size (tuple[int, int]): Width and height of the result, px.
-        how (int): OpenCV's interpolation.
+    The size is width and height, px; ``how`` is OpenCV's interpolation.
     """
     if image.shape[2] <= EASY_BANDS:
         return cv2.resize(image, size, interpolation=how)

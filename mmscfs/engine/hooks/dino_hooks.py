@@ -42,16 +42,13 @@ class MomentumTeacherHook(Hook):
     def __init__(
         self, momentum: float = 0.996, end_momentum: float = 1.0
     ) -> None:
-        for name, value in (
-            ('momentum', momentum),
-            ('end_momentum', end_momentum),
-        ):
+        self.momentum = momentum
+        self.end_momentum = end_momentum
+        for name, value in vars(self).items():
             if not 0 <= value <= 1:
                 raise ValueError(
                     f'MomentumTeacherHook: {name}={value} must lie in [0, 1]'
                 )
-        self.momentum = momentum
-        self.end_momentum = end_momentum
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Have the model move them, if the optimizer was due."""

@@ -38,8 +38,8 @@ class LengthHook(Hook):
         if length and saved:
             runner.logger.warning(describe_resumed(runner, length, saved))
         end = f'is beyond the end of the run, at {runner.max_iters} iterations'
-        # Not its schedules if its length changed, which is said above.
-        for what in () if saved else beyond_the_run(runner):
+        # A resumed run's are the checkpoint's, and were compared at its start.
+        for what in () if runner.iter else beyond_the_run(runner):
             runner.logger.warning(f'{what} {end}: set it lower')
         for hook in runner.hooks:
             if isinstance(hook, CollapseMonitorHook):
@@ -62,13 +62,12 @@ def saved_length(runner: Runner, length: Length) -> int | None:
 
 def describe_resumed(runner: Runner, length: Length, saved: int) -> str:
     """Say what follows the new length of a resumed run, and what does not."""
-    unit = 'epochs' if length.by_epoch else 'iterations'
     parts = [f'{length} (saved: {saved})']
     if any(schedule.end < INF for _, schedule in schedules_of(runner)):
         rate = max(group['lr'] for group in param_groups(runner))
         parts.append(
-            f"the schedules are the checkpoint's, of {saved} {unit}: the "
-            f'learning rate, now {rate:.3g}, '
+            f"the schedules are the checkpoint's, of {saved} {length.unit}: "
+            f'the learning rate, now {rate:.3g}, '
             + (
                 'stays at its last value from there on'
                 if length.value > saved

@@ -16,19 +16,13 @@ SHOWN = 32  # images in an error
 
 
 class Iteration(NamedTuple):
-    """What is remembered of an iteration until its figures are read.
+    """What is remembered of an iteration until its figures are read."""
 
-    Attributes:
-        number (int): Counted from 1.
-        figures (dict[str, Tensor]): What it logged, still on the device.
-        files (list[str]): The images of this process.
-        due (bool): Whether the optimizer's step was due, after as many
-            batches as it accumulates.
-    """
-
-    number: int
-    figures: dict[str, Tensor]
-    files: list[str]
+    number: int  #: Counted from 1.
+    figures: dict[str, Tensor]  #: What it logged, still on the device.
+    files: list[str]  #: The images of this process.
+    #: Whether the optimizer's step was due, after as many batches as it
+    #: accumulates.
     due: bool
 
     def describe(self, what: str) -> str:

@@ -1,4 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from typing import Any
+
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
@@ -62,12 +64,11 @@ class PicturesHook(RecurringHook):
     cannot be made is left out, and the log says once why.
 
     Args:
-        interval (int): Epochs between pictures. Defaults to 10.
-        iter_interval (int): Iterations between them in a run that has no
-            epochs. Defaults to 5000.
         num_images (int): Training images. Defaults to 4.
         embedding (bool): Draw the embedding, which takes seconds, of 1000
             images at most. Defaults to False.
+        **kwargs: ``interval`` and ``iter_interval`` of
+            :class:`RecurringHook`.
 
     Raises:
         ValueError: A setting is outside its range, or ``embedding`` has no
@@ -80,13 +81,9 @@ class PicturesHook(RecurringHook):
     looks_early = True
 
     def __init__(
-        self,
-        interval: int = 10,
-        iter_interval: int = 5000,
-        num_images: int = 4,
-        embedding: bool = False,
+        self, num_images: int = 4, embedding: bool = False, **kwargs: Any
     ) -> None:
-        super().__init__(interval, iter_interval, num_images)
+        super().__init__(num_images, **kwargs)
         self.embedding = embedding
         self._failed: set[str] = set()
 

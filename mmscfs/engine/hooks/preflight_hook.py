@@ -118,9 +118,7 @@ def what_hides_keys(loader: DataLoader, sample: dict) -> str:
 def rising_rates(schedulers: Any) -> Iterator[str]:
     """Yield a warning for each schedule that ends above where it began.
 
-    Args:
-        schedulers (list[_ParamScheduler] | dict): Of one optimizer, as
-            mmengine's runner has them; those of several are not checked.
+    Those of several optimizers, a dict, are not checked.
     """
     if isinstance(schedulers, dict):
         return
@@ -180,11 +178,7 @@ def check_batches(model: BaseModel, loader: DataLoader) -> None:
 
 
 def check_views(model: BaseModel, shapes: Sequence[tuple]) -> None:
-    """Check the number of views against an algorithm of mmpretrain.
-
-    Args:
-        model (BaseModel): The algorithm.
-        shapes (Sequence[tuple]): (3, S, S) of each view.
+    """Check the number of views, each (3, S, S), against an algorithm.
 
     Raises:
         ValueError: There are more or fewer than it takes.
@@ -241,11 +235,7 @@ def no_undefined_gradients(
 
 
 def check_neck(model: BaseModel, shapes: Sequence[tuple]) -> None:
-    """Send blank views through the backbone and compare with the neck.
-
-    Args:
-        model (BaseModel): An algorithm of mmpretrain.
-        shapes (Sequence[tuple]): (3, S, S) of each view.
+    """Send blank views, each (3, S, S), through an algorithm's backbone.
 
     Raises:
         ValueError: The backbone cannot take a view, or the neck's first

@@ -23,7 +23,7 @@ from ..loops.features import choose_backbone, named_outputs, normalize
 from ..resume.random_states import kept_random_states
 
 EARLY = 100  # iterations: the early look at a run without epochs
-SEED = 2023  # of the views: the same at every look
+SEED = 2023  # of images and views: the same at every look
 BATCH = 64  # views
 
 
@@ -33,10 +33,10 @@ class RecurringHook(Hook, ABC):
     Before the first step, every few epochs, and after the last one.
 
     Args:
+        num_images (int): Training images.
         interval (int): Epochs between two looks. Defaults to 10.
         iter_interval (int): Iterations between them in a run that has no
             epochs. Defaults to 5000.
-        num_images (int): Training images.
 
     Raises:
         ValueError: A setting is outside its range.
@@ -48,7 +48,7 @@ class RecurringHook(Hook, ABC):
     least_images: ClassVar[int] = 1
 
     def __init__(
-        self, interval: int, iter_interval: int, num_images: int
+        self, num_images: int, interval: int = 10, iter_interval: int = 5000
     ) -> None:
         for name, value, least in (
             ('interval', interval, 1),
@@ -115,14 +115,6 @@ def view_outputs(
     ones of its MultiCrop, always the same. An image that cannot be read is
     left out: the training names it. The network runs in eval mode, and random
     states stay as they were.
-
-    Args:
-        model (BaseModel): Has a ``backbone`` and a ``data_preprocessor``.
-        dataset (BaseDataset): Of a pre-training.
-        num_images (int): Images at most.
-        num_views (int): Views of each.
-        network (str, optional): "teacher", "student", or None: the teacher
-            where there is one. Defaults to None.
 
     Yields:
         dict[str, Tensor]: By layer, the outputs for all views of an image,

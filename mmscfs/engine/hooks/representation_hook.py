@@ -13,13 +13,14 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import Tensor
 
+from mmscfs.datasets.subsets import draw
 from mmscfs.evaluation import alpha_req, dse_terms, lidar, rankme
 from mmscfs.visualization import spread
 
 from ..loops.features import pool
 from ..resume.checkpoint_hooks import FIGURES, SafeCheckpointHook
 from ..runner_access import unwrapped_model
-from .recurring_hook import RecurringHook, view_outputs
+from .recurring_hook import SEED, RecurringHook, view_outputs
 
 LEAST_IMAGES = 8  # a group of DSE
 DSE_IMAGES = 64
@@ -48,12 +49,11 @@ class RepresentationHook(RecurringHook):
     as it would without the hook, to the bit.
 
     Args:
-        interval (int): Epochs between measurements. Defaults to 10.
-        iter_interval (int): Iterations between them in a run that has no
-            epochs. Defaults to 5000.
-        num_images (int): Images, evenly spread over the data set. Defaults
-            to 256.
+        num_images (int): Training images, drawn with one seed. Defaults to
+            256.
         num_views (int): Views of each image. Defaults to 4.
+        **kwargs: ``interval`` and ``iter_interval`` of
+            :class:`RecurringHook`.
 
     Raises:
         ValueError: A setting is outside its range, the data set has too few
@@ -72,13 +72,9 @@ class RepresentationHook(RecurringHook):
     least_images = LEAST_IMAGES
 
     def __init__(
-        self,
-        interval: int = 10,
-        iter_interval: int = 5000,
-        num_images: int = 256,
-        num_views: int = 4,
+        self, num_images: int = 256, num_views: int = 4, **kwargs: Any
     ) -> None:
-        super().__init__(interval, iter_interval, num_images)
+        super().__init__(num_images, **kwargs)
         self.num_views = num_views
 
     def look(self, runner: Runner, step: int, epoch: int) -> None:
@@ -169,7 +165,7 @@ def collect(
     found = {}
     for layer, own in parts.items():
         pooled, patches = map(torch.cat, zip(*own, strict=True))
-        patches = patches[spread(len(patches), DSE_IMAGES)]
+        patches = patches[draw(range(len(patches)), DSE_IMAGES, SEED)]
         found[layer] = pooled, F.normalize(patches, dim=-1)
     images = len(pooled) if found else 0
     if images < LEAST_IMAGES:

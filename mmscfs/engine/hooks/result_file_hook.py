@@ -1,5 +1,4 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,10 +128,9 @@ class ResultFileHook(Hook):
             return
         reached, metrics = self.validation or (None, {})
         if reached != progress(runner):
-            runner.logger.log(
-                logging.WARNING,
+            runner.logger.warning(
                 'no result was written: there was no validation at the end '
-                'of the training (see val_cfg and train_cfg.val_begin)',
+                'of the training (see val_cfg and train_cfg.val_begin)'
             )
             return
         histories = runner.message_hub.log_scalars

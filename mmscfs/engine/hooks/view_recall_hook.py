@@ -1,4 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+from typing import Any
+
 import torch
 from mmengine.dist import master_only
 from mmengine.runner import Runner
@@ -29,11 +31,10 @@ class ViewRecallHook(RecurringHook):
     The training goes on as it would without the hook, to the bit.
 
     Args:
-        interval (int): Epochs between measurements. Defaults to 10.
-        iter_interval (int): Iterations between them in a run that has no
-            epochs. Defaults to 5000.
-        num_images (int): Images N, evenly spread over the data set. Defaults
-            to 500.
+        num_images (int): Training images N, drawn with one seed. Defaults to
+            500.
+        **kwargs: ``interval`` and ``iter_interval`` of
+            :class:`RecurringHook`.
 
     Raises:
         ValueError: A setting is outside its range, or the pipeline has no
@@ -45,13 +46,8 @@ class ViewRecallHook(RecurringHook):
 
     least_images = max(KS)
 
-    def __init__(
-        self,
-        interval: int = 10,
-        iter_interval: int = 5000,
-        num_images: int = 500,
-    ) -> None:
-        super().__init__(interval, iter_interval, num_images)
+    def __init__(self, num_images: int = 500, **kwargs: Any) -> None:
+        super().__init__(num_images, **kwargs)
 
     @master_only
     def look(self, runner: Runner, step: int, epoch: int) -> None:

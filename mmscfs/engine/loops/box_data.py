@@ -15,17 +15,11 @@ SEED = 0  # of the choice of images
 
 
 class BoxData(NamedTuple):
-    """Annotated images.
+    """Annotated images."""
 
-    Attributes:
-        loader (DataLoader): Yields ``inputs`` and mmdet's ``data_samples``.
-        classes (tuple[str, ...]): Names.
-        boxes (int): Their objects.
-    """
-
-    loader: DataLoader
-    classes: tuple[str, ...]
-    boxes: int
+    loader: DataLoader  #: Yields ``inputs`` and mmdet's ``data_samples``.
+    classes: tuple[str, ...]  #: Names.
+    boxes: int  #: Their objects.
 
 
 def load_box_data(

@@ -59,10 +59,8 @@ class BoxProbe:
         model (BaseModel): Has a ``backbone`` and a ``data_preprocessor``.
         queries (Mapping): Config of a loader, see ``load_box_data``.
         bank (Mapping): The same.
-        layers (str | Sequence[str]): "last", "all", or names. Defaults to
-            "all".
-        network (str, optional): "teacher", "student", or None: the teacher
-            where there is one. Defaults to None.
+        layers, network: As of :class:`FeatureLoop`. Defaults to "all" and
+            None.
         num_images (int): Images of each at most, drawn with one seed.
             Defaults to 500.
         k (int): Boxes that vote. Defaults to 20.

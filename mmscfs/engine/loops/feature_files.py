@@ -23,14 +23,10 @@ LABELS = 'labels.npy'
 
 
 class FeatureWriter:
-    """Writes all processes' features into one folder.
+    """Writes all processes' features, ``total`` in number, into one folder.
 
     The folder appears under its name when it is complete; what a killed run
     leaves has another name, and is removed by the next run.
-
-    Args:
-        folder (Path): Where to.
-        total (int): Features of all processes.
     """
 
     def __init__(self, folder: Path, total: int) -> None:
@@ -71,12 +67,9 @@ class FeatureWriter:
 def read_features(
     folder: Path, facts: dict, layers: str | Sequence[str]
 ) -> Features:
-    """Map this process's part of saved features into memory.
+    """Map this process's part of what FeatureWriter wrote into memory.
 
-    Args:
-        folder (Path): What :class:`FeatureWriter` wrote.
-        facts (dict): What they have to be features of.
-        layers (str | Sequence[str]): "last", "all", or names.
+    ``facts`` says what they have to be features of.
 
     Raises:
         ValueError: The folder is damaged, or holds other features.
@@ -98,17 +91,11 @@ def read_features(
             for n in names
         ]
         labels = np.load(folder / LABELS, allow_pickle=False)
-    except (
-        OSError,
-        KeyError,
-        TypeError,
-        ValueError,
-        RecursionError,
-    ) as error:
+    except (OSError, LookupError, TypeError, ValueError, RecursionError) as e:
         raise ValueError(
             f'features: {str(folder)!r} does not hold the features of this '
-            f'evaluation ({error}): {remedy}'
-        ) from error
+            f'evaluation ({e}): {remedy}'
+        ) from e
     own = slice(get_rank(), None, get_world_size())
     return Features(
         {

@@ -153,11 +153,7 @@ class FeatureLoop(BaseLoop):
         )
 
     def check_classes(self, bank_labels: Tensor, labels: Tensor) -> None:
-        """Check that the bank has every class of the queries.
-
-        Args:
-            bank_labels (Tensor): Labels of the whole bank.
-            labels (Tensor): Labels of all queries.
+        """Check that the whole bank has every class of all queries.
 
         Raises:
             ValueError: It lacks some.
@@ -193,18 +189,11 @@ def top_accuracies(
     num_classes: int,
     total: int,
 ) -> dict[float, dict[str, float]]:
-    """Measure classifications by several settings, over all processes.
+    """Return "top1" and, of five classes or more, "top5" by setting, percent.
 
-    Args:
-        batches (Iterable): Of this process's images, the scores (B, K) by
-            each setting and the classes (B,).
-        settings (Sequence[float]): Such as numbers of neighbors.
-        num_classes (int): K.
-        total (int): Images of all processes.
-
-    Returns:
-        dict[float, dict[str, float]]: By setting "top1" and, of five classes
-        or more, "top5", in percent.
+    ``batches`` has of this process's images the scores (B, K) by each
+    setting, such as a number of neighbors, and the classes (B,); ``total`` is
+    the number of images of all processes.
     """
     tops = (1, 5) if num_classes >= 5 else (1,)
     hits = torch.zeros(len(settings), len(tops), dtype=torch.int64)
@@ -227,17 +216,11 @@ def name_metrics(
     protocol: str,
     setting: str,
 ) -> dict[str, float]:
-    """Name the accuracies of each layer and setting as they are logged.
+    """Name what :func:`top_accuracies` found by layer as it is logged.
 
-    Args:
-        found (Mapping): From :func:`top_accuracies`, by layer.
-        protocol (str): The first part of the names, e.g. "knn".
-        setting (str): What comes before a setting's value, e.g. "k".
-
-    Returns:
-        dict[str, float]: ``<protocol>/<layer>_<setting><value>_top1`` and so
-        on; and of the last layer's best value ``<protocol>/top1`` and so on,
-        and the value itself as ``<protocol>/<setting>``.
+    ``<protocol>/<layer>_<setting><value>_top1`` and so on; and of the last
+    layer's best value ``<protocol>/top1`` and so on, and the value itself as
+    ``<protocol>/<setting>``.
     """
     metrics = {
         f'{protocol}/{layer}_{setting}{value:g}_{name}': accuracy

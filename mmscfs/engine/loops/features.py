@@ -29,21 +29,14 @@ from ..runner_access import unwrapped_model
 
 
 class Features(NamedTuple):
-    """This process's part of a data set's features.
+    """This process's part of a data set's features."""
 
-    Attributes:
-        layers (dict[str, Tensor]): Pooled features by layer, each float32
-            (N, C), shallow to deep.
-        labels (Tensor): Classes, int64 (N,), or rows of labels (N, K).
-        index (Tensor): Places in the data set, int64 (N,), ascending.
-        outputs (list[str]): Names of all the backbone's outputs, taken or
-            not.
-    """
-
+    #: Pooled features by layer, each float32 (N, C), shallow to deep.
     layers: dict[str, Tensor]
-    labels: Tensor
+    labels: Tensor  #: Classes, int64 (N,), or rows of labels (N, K).
+    #: Places in the data set, int64 (N,), ascending.
     index: Tensor  # type: ignore[assignment]  # hides tuple.index
-    outputs: list[str]
+    outputs: list[str]  #: Names of all the backbone's outputs, taken or not.
 
 
 def pool(output: Tensor) -> Tensor:
@@ -145,17 +138,10 @@ def read_labels(
     what: str,
     read: Callable[[Mapping, str], int | Sequence[int]] = read_label,
 ) -> Tensor:
-    """Return the labels of some of a data set's images.
+    """Return the labels of N of a data set's images, int64 (N,) or (N, K).
 
-    Args:
-        dataset (BaseDataset): The data set.
-        places (Iterable[int]): Places of N images.
-        what (str): What to call it in errors, e.g. "bank".
-        read (Callable): Returns the label of an image, or a row of K labels.
-            Defaults to ``read_label``.
-
-    Returns:
-        Tensor: int64 of shape (N,) or (N, K).
+    ``read`` returns the label of an image, or a row of K labels; errors call
+    the data set ``what``, e.g. "bank".
     """
     return torch.tensor([read(dataset.get_data_info(i), what) for i in places])
 
@@ -184,10 +170,7 @@ def extract_features(
             set.
         what (str): What to call the data set in errors and in the progress
             bar, e.g. "bank".
-        layers (str | Sequence[str]): "last", "all", or names. Defaults to
-            "last".
-        network (str, optional): "teacher", "student", or None: the teacher
-            where there is one. Defaults to None.
+        layers, network: As of :class:`FeatureLoop`.
         allocate (Callable): Returns the float32 tensor that a layer's
             features go to, given its name and shape. Defaults to one in
             memory.
@@ -275,12 +258,7 @@ def own_places(loader: DataLoader, what: str) -> Tensor:
 def gather_rows(values: Tensor, total: int) -> Tensor:
     """Collect rows (N, ...) of all processes in the data set's order.
 
-    Args:
-        values (Tensor): This process's rows.
-        total (int): Rows of all processes.
-
-    Returns:
-        Tensor: Shape (total, ...), on every process.
+    Every process gets all, (total, ...).
     """
     if get_world_size() == 1:
         return values

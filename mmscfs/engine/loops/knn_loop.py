@@ -104,33 +104,20 @@ class KNNLoop(FeatureLoop):
         labels: Tensor,
         num_classes: int,
     ) -> Iterator[tuple[Iterator[Tensor], Tensor]]:
-        """Yield the scores of some queries at a time for each k.
+        """Yield, of B queries at a time, scores (B, K) by k, and classes.
 
-        Args:
-            found (Neighbors): Of this process's queries, (Q, largest k).
-            bank_labels (Tensor): Classes of the whole bank.
-            labels (Tensor): Classes of the queries (Q,).
-            num_classes (int): Number K of classes.
-
-        Yields:
-            tuple: Scores (B, K) for each k, and the classes (B,).
+        Of this process's Q queries are given the neighbors, (Q, largest k),
+        and the classes (Q,).
         """
         for start in range(0, len(labels), QUERIES):
             part = slice(start, start + QUERIES)
             near = found.similarity[part].cpu()
             voters = bank_labels[found.index[part].cpu()]
-            yield (
-                (
-                    vote(
-                        near[:, :k],
-                        voters[:, :k],
-                        num_classes,
-                        self.temperature,
-                    )
-                    for k in self.ks
-                ),
-                labels[part],
+            scores = (
+                vote(near[:, :k], voters[:, :k], num_classes, self.temperature)
+                for k in self.ks
             )
+            yield scores, labels[part]
 
     def draw(self, metrics: dict[str, float]) -> None:
         """Draw accuracy by epoch (validation) or by layer (test)."""

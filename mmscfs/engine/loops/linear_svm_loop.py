@@ -71,12 +71,8 @@ class LinearSVMLoop(FeatureLoop):
         # From the annotations, before the features are made.
         self.check_classes(
             *(
-                read_labels(
-                    dataset, range(len(dataset)), what, self.read_label
-                )
-                for dataset, what in zip(
-                    datasets, ('bank', 'queries'), strict=True
-                )
+                read_labels(d, range(len(d)), what, self.read_label)
+                for d, what in zip(datasets, ('bank', 'queries'), strict=True)
             )
         )
 
@@ -101,11 +97,9 @@ class LinearSVMLoop(FeatureLoop):
         return row
 
     def check_classes(self, bank_labels: Tensor, labels: Tensor) -> None:
-        """Check that every class has images with and without it.
+        """Check that each of K classes has images with and without it.
 
-        Args:
-            bank_labels (Tensor): Labels of the whole bank, (M, K).
-            labels (Tensor): Labels of all queries, (Q, K).
+        In the whole bank (M, K), and among all queries (Q, K).
 
         Raises:
             ValueError: One has too few.

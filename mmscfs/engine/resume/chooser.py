@@ -18,7 +18,7 @@ from mmscfs.checkpoint import (
     parse_config,
     read_checkpoint,
 )
-from mmscfs.settings.lengths import length_of
+from mmscfs.settings.lengths import TIMES, length_of
 
 from ..prepare import is_first_process
 from .files import INTERRUPTED, LAST, is_local
@@ -31,8 +31,6 @@ BROUGHT = (
     'optim_wrapper.paramwise_cfg.',
     'param_scheduler.',
 )
-# What follows the length of a run, of which LengthHook speaks.
-TIMES = {'begin', 'end', 'T_max', 'total_steps', 'step_size', 'milestones'}
 LENGTHS = ('train_cfg.max_epochs', 'train_cfg.max_iters')
 SHOWN = 5  # of them in a message
 # What a run saves into its work directory.
@@ -44,21 +42,13 @@ class NoRunError(ValueError):
 
 
 class SavedRun(NamedTuple):
-    """What a checkpoint says of its run.
+    """What a checkpoint says of its run."""
 
-    Attributes:
-        iteration (int): Iterations that were done.
-        epoch (int): Epochs that were done, with their last hooks.
-        epoch_length (float): Iterations of an epoch, infinite if unknown.
-        seed (int | None): The run's seed.
-        cfg (str): Its config as text, "" if it has none.
-    """
-
-    iteration: int
-    epoch: int
-    epoch_length: float
-    seed: int | None
-    cfg: str
+    iteration: int  #: Iterations that were done.
+    epoch: int  #: Epochs that were done, with their last hooks.
+    epoch_length: float  #: Iterations of an epoch, infinite if unknown.
+    seed: int | None  #: The run's seed.
+    cfg: str  #: Its config as text, "" if it has none.
 
 
 def check_work_dir(cfg: Config) -> None:
@@ -122,9 +112,7 @@ def choose_checkpoint(cfg: Config) -> SavedRun | None:
 def describe_finished(cfg: Config, saved: SavedRun | None) -> str:
     """Say that a run has nothing left to train, '' if it has.
 
-    Args:
-        cfg (Config): With the checkpoint, see :func:`choose_checkpoint`.
-        saved (SavedRun | None): What that says.
+    By its config and what :func:`choose_checkpoint` returned.
     """
     length = length_of(cfg)
     if saved is None or length is None:
@@ -132,12 +120,12 @@ def describe_finished(cfg: Config, saved: SavedRun | None) -> str:
     done = saved.epoch if length.by_epoch else saved.iteration
     if done < length.value:
         return ''
-    unit = 'epochs' if length.by_epoch else 'iterations'
     return (
-        f'This run has finished already: {done} of {length.value} {unit}.\n'
+        f'This run has finished already: {done} of {length.value} '
+        f'{length.unit}.\n'
         f'  checkpoint   {cfg.load_from}\n'
-        f'To train for longer, start a new run from it in another --work-dir: '
-        f'--cfg-options load_from={cfg.load_from}. Or raise {length.setting} '
+        'To train for longer, start a new run in another work directory with '
+        f'the setting load_from={cfg.load_from}. Or raise {length.setting} '
         'and resume: the learning rate then stays at its last value'
     )
 
@@ -166,7 +154,8 @@ def replaced_settings(cfg: Config, saved: SavedRun) -> Iterator[str]:
         for name, value in now.items()
         if name.startswith(BROUGHT)
         and before.get(name, value) != value
-        and (has_length or not TIMES & {*name.split('.')})
+        # LengthHook speaks of what follows the length.
+        and (has_length or not {*TIMES} & {*name.split('.')})
     ]
     if changes:
         more = ', ...' * (len(changes) > SHOWN)

@@ -112,9 +112,7 @@ LOOPS.register_module(name='ResumableIterLoop', module=IterBasedTrainLoop)
 def saved_position(runner: Runner, batches: int) -> int:
     """Return how many batches of the epoch the checkpoint's run had done.
 
-    Args:
-        runner (Runner): The runner, which has resumed.
-        batches (int): Batches of an epoch now.
+    An epoch has ``batches`` now.
 
     Raises:
         ValueError: It was saved within an epoch of another length.

@@ -1,17 +1,14 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import copy
-import hashlib
-import pickle
 import shutil
 from functools import partial
 
 import cv2
 import numpy as np
 import pytest
-from classification_data import write_voc
+from classification_data import register_cifar, write_voc
 from mmengine.config import Config
-from mmpretrain.datasets import CIFAR10, CustomDataset
-from mmpretrain.registry import DATASETS
+from mmpretrain.datasets import CustomDataset
 
 from mmscfs.datasets.checks.classification import check_classification_data
 
@@ -318,13 +315,7 @@ def test_folders_are_not_read_whole(cfg, monkeypatch):
 
 
 def test_cifar_labels_are_read(cfg, tmp_path, monkeypatch):
-    content = dict(data=np.zeros((3, 3072), np.uint8), labels=[0, 3, 9])
-    file = tmp_path / 'cifar-10-batches-py/batch'
-    file.parent.mkdir()
-    file.write_bytes(pickle.dumps(content))
-    files = [['batch', hashlib.md5(file.read_bytes()).hexdigest()]]
-    kind = type('Cifar', (CIFAR10,), dict(train_list=files, test_list=files))
-    monkeypatch.setitem(DATASETS.module_dict, 'Cifar', kind)
+    file = register_cifar(monkeypatch, tmp_path, [0, 3, 9])
     settings = dict(type='Cifar', data_root=str(tmp_path), download=False)
     for name in ('train', 'val'):
         cfg[f'{name}_dataloader'].dataset = settings

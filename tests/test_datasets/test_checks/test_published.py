@@ -1,12 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-import hashlib
 import json
-import pickle
 from pathlib import Path
 
-import numpy as np
 import pytest
-from classification_data import MAKERS
+from classification_data import MAKERS, register_cifar
 from mmengine.config import Config, ConfigDict
 from mmpretrain.datasets import CIFAR10
 from mmpretrain.registry import DATASETS
@@ -187,15 +184,7 @@ def test_annotated_sets(tmp_path):
 
 
 def test_cifar_goes_by_checksums(tmp_path, monkeypatch):
-    content = dict(
-        data=np.zeros((20, 3072), np.uint8), labels=[*range(10)] * 2
-    )
-    file = tmp_path / 'cifar-10-batches-py/batch'
-    file.parent.mkdir()
-    file.write_bytes(pickle.dumps(content))
-    files = [['batch', hashlib.md5(file.read_bytes()).hexdigest()]]
-    kind = type('Cifar', (CIFAR10,), dict(train_list=files, test_list=files))
-    monkeypatch.setitem(DATASETS.module_dict, 'Cifar', kind)
+    file = register_cifar(monkeypatch, tmp_path, [*range(10)] * 2)
 
     def reader():
         return look(tmp_path, 'Cifar', 10, 20, train=dict(download=False))

@@ -1,4 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Indices of a data set, with what random values may depend on."""
+
 from collections.abc import Iterator
 from itertools import islice
 
