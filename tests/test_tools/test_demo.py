@@ -21,7 +21,7 @@ def test_demo_ends_with_table_and_pictures(tmp_path):
     data, work = tmp_path / 'scenes', tmp_path / 'work'
     done = call(
         *('tools/demo.py', '--data', data, '--work-dir', work, '--seeds', 3),
-        *('--scenes', 64, 16, '--cards', 48, *TINY),
+        *('--scenes', 64, 16, *TINY),
     )
     assert done.returncode == 0, done.output
     assert 'One seed cannot tell' in done.stdout
@@ -35,7 +35,7 @@ def test_demo_ends_with_table_and_pictures(tmp_path):
             'mask AP': 1,
         }
     steps = [s for name, s in figures['seconds'].items() if name != 'all']
-    assert len(steps) == 7
+    assert len(steps) == 6
     assert 0 < sum(steps) < figures['seconds']['all']
     run = '48-images_seed-3'
     for start, layout in (
