@@ -37,8 +37,8 @@ STARTS = dict(
     DINO=f'DINO={SHIPPED.format("dino")}',
     SCFS=f'SCFS={SHIPPED.format("scfs")}',
 )
-EPOCHS = 8  # of the pre-training
-ANNOTATED, STEPS = 48, 300  # scenes and steps of a detector's training
+EPOCHS = 7  # of the pre-training
+ANNOTATED, STEPS = 48, 250  # scenes and steps of a detector's training
 SCORES = {'box AP': 'AP^b', 'mask AP': 'AP^s'}
 EXAMPLES = """
 examples:
