@@ -47,8 +47,6 @@ def coco_options(scenes):
             f'{split}_evaluator.ann_file={annotations}'
             for split in ('val', 'test')
         ),
-        'val_dataloader.dataset.indices=8',
-        'test_dataloader.dataset.indices=8',
         *ONE_ITERATION,
     ]
 

@@ -2,7 +2,8 @@
 """Configs for a user's own data, from one table, and runs of them."""
 
 from .detection import finetune, write_detector
-from .pretraining import Run, pretrain, time_step, write_pretraining
+from .pretraining import pretrain, time_step, write_pretraining
+from .running import Run
 from .table import (
     GIB,
     Images,

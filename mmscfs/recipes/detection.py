@@ -28,14 +28,8 @@ from mmscfs.datasets.checks import check_data
 from mmscfs.datasets.checks.coco import read_coco, read_json
 from mmscfs.engine import prepare_config, start_from
 
-from .pretraining import (
-    Run,
-    announce,
-    check_out,
-    fill,
-    named_arguments,
-    train,
-)
+from .pretraining import check_out, fill
+from .running import Run, announce, named_arguments, train
 from .table import FIXED, GIB, SHARE, Machine, look_at_machine
 
 # Narrow networks and others.

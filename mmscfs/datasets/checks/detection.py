@@ -71,13 +71,21 @@ def check_detection_data(
             check_annotations(found, dataset, where, steps)
             split = where.split('_')[0]
             if read is find_coco and split != 'train':
-                check_evaluators(cfg, split, found)
+                kept = settings.get('indices')
+                check_evaluators(cfg, split, found, where, kept)
 
 
-def check_evaluators(cfg: Config, split: str, found: Annotations) -> None:
-    """Check that COCO's metric has the annotations of the images.
+def check_evaluators(
+    cfg: Config,
+    split: str,
+    found: Annotations,
+    where: str,
+    kept: int | Sequence[int] | None,
+) -> None:
+    """Check that COCO's metric has the annotations of the images, and no more.
 
     pycocotools compares with its own file, and only after an evaluation.
+    ``kept`` are the data set's ``indices``.
 
     Raises:
         FileNotFoundError: The file of a metric does not exist.
@@ -97,9 +105,17 @@ def check_evaluators(cfg: Config, split: str, found: Annotations) -> None:
             raise FileNotFoundError(
                 f'{setting} does not exist: set it to the file of {source}'
             )
-        if repr(path) == source.partition('=')[2]:
-            continue
-        known = {image.file for image in read_coco(path, setting, False)[0]}
+        images = found.images
+        if repr(path) != source.partition('=')[2]:
+            images = read_coco(path, setting, False)[0]
+        number = abs(kept) if isinstance(kept, int) else len(kept or images)
+        if number < len(images) - 1:  # the last holds strays
+            raise ValueError(
+                f'{setting} has {len(images) - 1} images, but {where}.indices'
+                f' keeps {number}: all objects of the others would count as '
+                'missed. Remove indices, or name a file of these images alone'
+            )
+        known = {image.file for image in images}
         lost = [i.file for i in found.images if i.file not in known]
         if lost:
             raise ValueError(

@@ -23,10 +23,7 @@ LOAD_MASKS = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
 
 @pytest.fixture
 def change(content, tmp_path):
-    """Return what changes entries of the file, and returns its path.
-
-    By default of the second annotation.
-    """
+    """Return what changes entries of the file, the second box by default."""
 
     def change(values, part='annotations', which=slice(1, 2)):
         for entry in content[part][which]:
@@ -290,6 +287,10 @@ def test_annotations_of_the_metric(coco, content, tmp_path, refuse):
     coco.val_evaluator = dict(metric, ann_file='data/coco/instances.json')
     words = "val_evaluator.ann_file='data/coco/instances.json' does not exist"
     refuse(coco, words, str(own), splits=['val'])
+    coco.val_evaluator.ann_file = str(own)
+    coco.val_dataloader.dataset.indices = [0, 2]  # recall would count all
+    refuse(coco, str(own), '3 images', 'indices keeps 2', splits=['val'])
+    coco.val_dataloader.dataset.indices = -3
     content['images'][0]['file_name'] = 'another.jpg'
     other = tmp_path / 'other.json'
     other.write_text(json.dumps(content))

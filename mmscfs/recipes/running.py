@@ -1,0 +1,135 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Train the config of a recipe in this process, as a notebook does."""
+
+import functools
+import inspect
+import sys
+import time
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+from mmengine.logging import HistoryBuffer
+
+from mmscfs.checkpoint import read_checkpoint, restore_histories
+from mmscfs.datasets.checks import check_data
+from mmscfs.engine import (
+    check_work_dir,
+    choose_checkpoint,
+    describe_finished,
+    prepare_config,
+    start_from,
+)
+from mmscfs.engine.hooks.deferred_runtime_info_hook import read_hub
+from mmscfs.engine.resume.files import lock_work_dir, unlock_work_dir
+from mmscfs.engine.screen import build_runner
+from mmscfs.settings import read_config
+
+P = ParamSpec('P')
+R = TypeVar('R')
+
+
+class Run(NamedTuple):
+    """What a training has left."""
+
+    config: Path  #: Its config.
+    work_dir: Path  #: Its folder, for tools/analysis_tools/report.py.
+    checkpoint: Path  #: The last one.
+    steps: int  #: How many it made.
+    seconds: float  #: How long it took.
+    #: The last values in its log, such as "train/loss", and of a detector
+    #: "val/coco/bbox_mAP".
+    figures: dict[str, float]
+
+
+def train(
+    config: Path,
+    work_dir: str | Path | None,
+    pretrained: str | Path | None = None,
+    resume: bool = False,
+    cfg_options: Mapping[str, Any] | None = None,
+    is_new: bool = False,
+    note: str = '',
+) -> Run:
+    """Train a config in this process, on one device.
+
+    A new config whose run is refused is removed, for the next try. The
+    summary of the run has the note. One that resumes and has finished before
+    says so, and returns what it left.
+
+    Raises:
+        ValueError: As tools/train.py refuses it.
+        OSError: A file is missing.
+        KeyboardInterrupt: It was stopped, after it was saved.
+    """
+    try:
+        cfg, changes = read_config(str(config), cfg_options, for_training=True)
+        cfg.work_dir = str(work_dir or Path('work_dirs', config.stem))
+        cfg.resume = resume
+        check_work_dir(cfg)
+        prepare_config(cfg)
+        if pretrained is not None:
+            start_from(cfg, str(Path(pretrained).expanduser()))
+        saved = choose_checkpoint(cfg)
+        if saved and (finished := describe_finished(cfg, saved)):
+            print(finished)
+            path, done = Path(cfg.load_from), saved.iteration
+            hub = restore_histories(read_checkpoint(path)['message_hub'])
+            figures = last_values(hub['log_scalars'])
+            return Run(config, Path(cfg.work_dir), path, done, 0, figures)
+        check_data(cfg)
+        lock_work_dir(cfg.work_dir)
+    except (ValueError, OSError):
+        if is_new:
+            config.unlink()
+        raise
+    # mmdet has one name for all, by which a second run would get the first's.
+    cfg.visualizer.name = f'{cfg.work_dir} {time.time()}'
+    begin = time.monotonic()
+    try:
+        runner = build_runner(cfg, [*filter(None, [note]), *changes])
+        runner.train()
+    except SystemExit as end:  # PreemptionHook has saved
+        raise KeyboardInterrupt(
+            f'saved in {cfg.work_dir}: continue with resume=True'
+        ) from end
+    finally:
+        unlock_work_dir(cfg.work_dir)
+    folder = Path(cfg.work_dir)
+    return Run(
+        config,
+        folder,
+        Path((folder / 'last_checkpoint').read_text().strip()),
+        runner.iter,
+        time.monotonic() - begin,
+        last_values(read_hub(runner).log_scalars),
+    )
+
+
+def last_values(scalars: Mapping[str, HistoryBuffer]) -> dict[str, float]:
+    """Return the last value of each history of a message hub."""
+    return {name: float(own.current()) for name, own in scalars.items()}
+
+
+def named_arguments(function: Callable[P, R]) -> Callable[P, R]:
+    """Suggest a name for a misspelt argument, as the settings do."""
+    names = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs.keys() - names.keys():
+            (near,) = get_close_matches(name, names, 1) or [', '.join(names)]
+            raise TypeError(
+                f'{function.__name__}() has no argument {name!r}; did you '
+                f'mean {near}?'
+            )
+        return function(*args, **kwargs)
+
+    return call
+
+
+def announce(text: str) -> None:
+    """Say on a terminal what begins, before it takes seconds."""
+    if sys.stderr.isatty():
+        print(f'{text} ...', file=sys.stderr, flush=True)
