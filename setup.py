@@ -79,7 +79,8 @@ setup(
     python_requires='>=3.10,<3.14',
     packages=find_packages(include=['mmscfs', 'mmscfs.*']),
     package_data={
-        '': ['py.typed', '*.css', '*.csv', '*.html', '*.txt', '*.yml']
+        '': ['py.typed', '*.css', '*.csv', '*.html', '*.txt', '*.yml'],
+        'mmscfs': ['weights/*'],
     },
     cmdclass={'build_py': BuildWithMim},
     install_requires=read_requirements('runtime'),

@@ -1,8 +1,11 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Configs by names, as ``mmscfs::scfs_r50.py``, and mmpretrain's list of them.
+"""Configs and weights by names, and mmpretrain's list of the recipes.
 
-``_base_`` in a config and the tools take the names. mmpretrain's
-``list_models``, ``get_model`` and ``FeatureExtractor`` have the recipes.
+``_base_`` in a config and the tools take names such as
+``mmscfs::scfs_r50.py``. Whatever takes a checkpoint takes the weights that the
+package holds, by names such as ``mmscfs::scfs_resnet18-w16_digit-cards``.
+mmpretrain's ``list_models``, ``get_model`` and ``FeatureExtractor`` have the
+recipes.
 """
 
 from functools import cached_property
@@ -16,6 +19,8 @@ PREFIX = 'mmscfs::'
 # Where setup.py puts configs and tools; a checkout has them at its root.
 MIM = Path(__file__).parent / '.mim'
 ROOT = MIM if (MIM / 'configs').is_dir() else Path(__file__).parents[1]
+# Each beside a card that says how it was trained and what it is good for.
+WEIGHTS = Path(__file__).parent / 'weights'
 # Those that mmpretrain can build; detectors are mmdet's.
 FAMILIES = ('scfs', 'dino', 'co2')
 RESIZE = 256 / 224  # of an image's short edge to the crop, in evaluations
@@ -43,6 +48,31 @@ def find_config(name: str) -> str:
             f'{PREFIX}scfs_r50.py'
         )
     return str(path)
+
+
+def find_weights(name: str) -> str:
+    """Return the file of weights that are named ``mmscfs::...``.
+
+    Args:
+        name (str): The prefix and a file below ``mmscfs/weights``, e.g.
+            ``mmscfs::scfs_resnet18-w16_digit-cards``; ".safetensors" may be
+            left out.
+
+    Raises:
+        FileNotFoundError: There are no such weights. Names those there are.
+
+    Example:
+        >>> find_weights('mmscfs::scfs_resnet18-w16_digit-cards')
+        '.../mmscfs/weights/scfs_resnet18-w16_digit-cards.safetensors'
+    """
+    names = sorted(path.stem for path in WEIGHTS.glob('*.safetensors'))
+    stem = name.removeprefix(PREFIX).removesuffix('.safetensors')
+    if stem not in names:
+        raise FileNotFoundError(
+            f'no weights {name!r}: those of mmscfs are '
+            f'{", ".join(f"{PREFIX}{known}" for known in names)}'
+        )
+    return str(WEIGHTS / f'{stem}.safetensors')
 
 
 class Recipe(Model):

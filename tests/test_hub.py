@@ -12,9 +12,11 @@ from mmengine.runner import load_checkpoint
 from mmpretrain import FeatureExtractor, get_model, list_models
 from mmpretrain.models import ResNet
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from mmscfs import hub, patches
+from mmscfs.checkpoint import read_checkpoint
+from mmscfs.results import read_origin
 
 ROOT = Path(__file__).parents[1]
 DEMO = 'scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits'
@@ -111,6 +113,46 @@ def test_a_name_leads_to_configs_alone(name):
     message = f"'mmscfs::{name}': the names are those below"
     with pytest.raises(FileNotFoundError, match=message):
         hub.find_config(f'mmscfs::{name}')
+
+
+@pytest.mark.parametrize('method', ['scfs', 'dino'])
+def test_the_weights_of_the_package(method):
+    name = f'mmscfs::{method}_resnet18-w16_digit-cards'
+    path = Path(hub.find_weights(name))
+    assert hub.find_weights(f'{name}.safetensors') == str(path)
+    assert path.stat().st_size < 5e6
+    state = load_file(path)
+    # By mmpretrain's list, offline; into both networks.
+    recipe = f'{method}_resnet18-w16_1xb64-mcrop-coslr-40e_digit-cards'
+    model = get_model(recipe, pretrained=True).state_dict()
+    # By init_cfg, as detectors start.
+    init_cfg = dict(type='Pretrained', _scope_='mmscfs', checkpoint=name)
+    backbone = ResNet(
+        18, stem_channels=16, base_channels=16, init_cfg=init_cfg
+    )
+    backbone.init_weights()
+    assert state.keys() == backbone.state_dict().keys()
+    for key, value in backbone.state_dict().items():
+        assert torch.equal(value, state[key])
+        assert torch.equal(model[f'backbone.{key}'], value)
+        assert torch.equal(model[f'teacher.backbone.{key}'], value)
+    # How they were trained, in the file and on the card beside it.
+    origin = read_origin(name)
+    assert origin.label == f'{method.upper()} (digit-cards)'
+    assert (origin.epochs, origin.network) == (40, 'teacher')
+    card = path.with_suffix('.md').read_text()
+    assert f'tools/train.py configs/{method}/{recipe}.py' in card
+
+
+@pytest.mark.parametrize('name', ['none', '../weights/x', f'{__file__}'])
+def test_unknown_weights_are_refused_with_the_names_there_are(name):
+    message = (
+        f"no weights 'mmscfs::{name}': those of mmscfs are "
+        'mmscfs::dino_resnet18-w16_digit-cards, '
+        'mmscfs::scfs_resnet18-w16_digit-cards'
+    )
+    with pytest.raises(FileNotFoundError, match=f'^{message}$'):
+        read_checkpoint(f'mmscfs::{name}')
 
 
 def test_models_are_listed_once_among_those_of_mmpretrain():

@@ -238,7 +238,8 @@ def add_pretrained_options(parser: argparse.ArgumentParser) -> None:
         help="take the model's backbone (and the last stage of a C4 "
         'detector) from a pre-training checkpoint: of mmscfs, mmpretrain, '
         'mmselfsup, torchvision, timm, or the releases of SCFS, DINO and '
-        'MoCo; all of it is loaded, or the command stops',
+        'MoCo; or weights that mmscfs brings, mmscfs::NAME. All of it is '
+        'loaded, or the command stops',
     )
     add_network_option(parser, 'which network of --pretrained')
 

@@ -9,6 +9,7 @@ import argparse
 import difflib
 import os
 import os.path as osp
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
@@ -35,8 +36,24 @@ def run_or_file(text: str) -> Path:
 
 
 def checkpoint(text: str) -> str:
-    """Return the path of a checkpoint that exists."""
-    return existing(text, 'checkpoint')
+    """Return the path of a checkpoint that exists, or a name of weights.
+
+    ``mmscfs::...`` stays a name: all that reads a checkpoint knows it.
+    """
+    if not text.startswith(PREFIX):
+        return existing(text, 'checkpoint')
+    package = find_spec('mmscfs')  # it does not import it
+    folders = (package and package.submodule_search_locations) or ()
+    names = [
+        f'{PREFIX}{path.stem}'
+        for folder in folders
+        for path in sorted(Path(folder, 'weights').glob('*.safetensors'))
+    ]
+    if text.removesuffix('.safetensors') not in names:
+        raise argparse.ArgumentTypeError(
+            f'no weights {text!r}: those of mmscfs are {", ".join(names)}'
+        )
+    return text
 
 
 def config(text: str) -> str:

@@ -51,7 +51,7 @@ examples:
   # the commands
   python tools/label_curve.py \\
       configs/detection/digits/mask-rcnn_r18-w16-fpn_demo_digits.py \\
-      --starts random scfs=work_dirs/demo/epoch_14.pth \\
+      --starts random scfs=mmscfs::scfs_resnet18-w16_digit-cards \\
       --images 48 96 200 --seeds 0 1 2 --jobs 2 --dry-run
   # the same for as long as larger numbers need
   ... --images 48 200 1000 --iterations 2000 --jobs 2

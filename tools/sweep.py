@@ -46,7 +46,7 @@ examples:
   ... --gpus 4 --devices 0,1,2,3 4,5,6,7
   # two of them with three seeds: the table has their mean as well
   ... --variants dino scfs --seeds 0 1 2
-  # small, on the demo's scenes: minutes a variant on a CPU
+  # small, on digit scenes: minutes a variant on a CPU
   python tools/sweep.py configs/sweeps/contrast-modes_digits.py
   # your own images; k-NN has a bank that linear probing lacks
   ... --cfg-options train_dataloader.dataset.data_root=my/images \\

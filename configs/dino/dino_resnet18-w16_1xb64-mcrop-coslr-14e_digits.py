@@ -1,4 +1,4 @@
-# The demo's baseline: as its SCFS, without the search.
+# The baseline of SCFS on digit scenes: as that, without the search.
 _base_ = ['../scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py']
 
 model = dict(

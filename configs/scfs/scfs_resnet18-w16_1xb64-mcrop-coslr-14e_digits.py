@@ -1,4 +1,4 @@
-# The demo: a narrow ResNet-18 on 64 px scenes, minutes on two CPU cores.
+# A narrow ResNet-18 on 64 px of digit scenes, minutes on two CPU cores.
 _base_ = [
     '../_base_/datasets/digit-scenes_bs64_mcrop.py',
     '../_base_/default_runtime.py',

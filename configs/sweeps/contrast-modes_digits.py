@@ -1,12 +1,12 @@
-# The contrast modes of Table 7, MoCo v2 and CO2 at the size of the demo:
-# minutes a variant on a CPU. First make the scenes:
+# The contrast modes of Table 7, MoCo v2 and CO2 on digit scenes: minutes a
+# variant on a CPU. First make the scenes:
 #   python tools/dataset_converters/make_digit_scenes.py
 evaluations = ['configs/classification/knn/knn_resnet18-w16_digits.py']
 dino = 'configs/dino/dino_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py'
 scfs = 'configs/scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py'
 without_local_views = {'multi_crop.num_local': 0}
-# The demo's network, data, optimizer and length. 3000 scenes fill a queue of
-# 1024 negatives three times an epoch.
+# Network, data, optimizer and length of the others. 3000 scenes fill a queue
+# of 1024 negatives three times an epoch.
 small_moco = {
     'model.queue_len': 1024,
     'model.momentum': 0.01,

@@ -13,6 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from mmscfs.hub import PREFIX, find_weights
+
 
 def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     """Read a checkpoint's tensors and plain values onto the CPU.
@@ -21,11 +23,17 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     metadata's strings as they are. ``argparse.Namespace``, which holds the
     settings in the DINO and SCFS releases, is a plain value too.
 
+    Args:
+        path (str | Path): A file, or the name of weights in the package,
+            ``mmscfs::...`` (:func:`mmscfs.hub.find_weights`).
+
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is damaged, or holds what only running code from it
             could restore, or would take more memory than the file has.
     """
+    if str(path).startswith(PREFIX):
+        path = find_weights(str(path))
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(

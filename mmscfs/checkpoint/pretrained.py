@@ -45,7 +45,8 @@ class PretrainedBackbone:
     only heads and whole stages that the module lacks may be left over.
 
     Args:
-        checkpoint (str): Its path.
+        checkpoint (str): Its path, or a name such as
+            ``mmscfs::scfs_resnet18-w16_digit-cards``.
         network (str, optional): "teacher" or "student"; None takes the
             teacher where there is one. Defaults to None.
 

@@ -110,7 +110,8 @@ def read_origin(
     damaged file tells nothing, and goes by its name.
 
     Args:
-        path (str): A file, or an address such as "torchvision://resnet50".
+        path (str): A file, weights of the package (``mmscfs::...``), or an
+            address such as "torchvision://resnet50".
         checkpoint (Mapping, optional): What the file holds, if it was read
             already. Defaults to None: it is read here.
 
@@ -127,16 +128,17 @@ def read_origin(
             return Origin('supervised', name=f'supervised ({source})')
         return Origin(name=path)
     origin = Origin()
-    if checkpoint or Path(path).is_file():
-        try:
-            origin = _describe(checkpoint or read_checkpoint(path))
-        except (AttributeError, TypeError, ValueError) as error:
-            # A config's text may hold anything at all.
-            print_log(
-                f'{path}: {error}; tables name it by its file',
-                logger='current',
-                level=logging.WARNING,
-            )
+    try:
+        origin = _describe(checkpoint or read_checkpoint(path))
+    except FileNotFoundError:
+        pass  # removed since then
+    except (AttributeError, TypeError, ValueError) as error:
+        # A config's text may hold anything at all.
+        print_log(
+            f'{path}: {error}; tables name it by its file',
+            logger='current',
+            level=logging.WARNING,
+        )
     name = '' if origin.method else '/'.join(Path(path).parts[-2:])
     ORIGINS[path] = origin._replace(name=name, checkpoint=path)
     return ORIGINS[path]

@@ -238,6 +238,29 @@ def test_python_trains_a_detector_from_it(run, data):
     assert not names[0] & names[1]
 
 
+def test_a_detector_starts_from_weights_of_the_package(data, tmp_path):
+    name = 'mmscfs::scfs_resnet18-w16_digit-cards'
+    found = mmscfs.finetune(
+        data / 'boxes.json',
+        tmp_path / 'det.py',
+        images=data / 'boxes',
+        pretrained=name,
+        steps=2,
+        work_dir=tmp_path / 'det',
+        cfg_options={
+            'train_dataloader.batch_size': 2,
+            'train_dataloader.num_workers': 0,
+            'train_dataloader.persistent_workers': False,
+            'val_dataloader.num_workers': 0,
+            'val_dataloader.persistent_workers': False,
+            'log_level': 'WARNING',
+        },
+    )
+    cfg = Config.fromfile(found.work_dir / 'det.py')
+    assert cfg.model.backbone.init_cfg.checkpoint == name
+    assert cfg.model.neck.in_channels == [16, 32, 64, 128]
+
+
 def test_any_class_folders_by_one_setting(run, data):
     root = f'test_dataloader.dataset.data_root={data / "labeled"}'
     words = (KNN, '--pretrained', run.checkpoint, '--cfg-options', root)

@@ -19,6 +19,11 @@ WRONG = [
     ('train', [CONFIG, '--pretrained', 'runs/epoch_20.pth'], NO_WEIGHTS),
     (
         'train',
+        [CONFIG, '--pretrained', 'mmscfs::none'],
+        "--pretrained: no weights 'mmscfs::none': those of mmscfs are mmscfs:",
+    ),
+    (
+        'train',
         [CONFIG, '--resume', 'rnus/epoch_200.pth'],
         "--resume: no checkpoint 'rnus/epoch_200.pth': the folder 'rnus' does "
         "not exist; '.' has runs",
@@ -113,3 +118,5 @@ def test_what_is_there(tmp_path, monkeypatch):
         "the folder 'far' does not exist; '.' has runs"
     )
     assert tool.config('mmscfs::scfs_r50') == f'{ROOT}/configs/scfs_r50.py'
+    name = 'mmscfs::scfs_resnet18-w16_digit-cards'
+    assert tool.checkpoint(name) == name

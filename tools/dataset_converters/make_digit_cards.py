@@ -24,7 +24,7 @@ from scenes import fit, rotation, write_jpeg
 
 EXAMPLES = """
 examples:
-  # data/digit-cards
+  # data/digit-cards, as configs/scfs/*_digit-cards.py takes them
   python tools/dataset_converters/make_digit_cards.py
   # a few, to look at
   python tools/dataset_converters/make_digit_cards.py --number 100 \\

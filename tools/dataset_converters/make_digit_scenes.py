@@ -19,7 +19,7 @@ from scenes import SPLITS, Source, make_scenes, random_affine, scene_parser
 
 EXAMPLES = """
 examples:
-  # data/digit-scenes, as the demo takes it
+  # data/digit-scenes, as configs/*/*_digits.py and the demo take them
   python tools/dataset_converters/make_digit_scenes.py
   # a few, to try something with
   python tools/dataset_converters/make_digit_scenes.py --train 300 --val 60 \\

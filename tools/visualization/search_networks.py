@@ -106,7 +106,8 @@ def load_network(
     if size is not None:
         whole, local = size, max(16, round(local * size / whole))
     place = Path(path).absolute()
-    words = [place.parent.name, place.stem, found.network]
+    folder = place.parent.name if place.is_file() else ''  # not mmscfs::...
+    words = [folder, place.stem, found.network]
     search_it = partial(
         search, backbone, layers, pretraining_input(checkpoint)
     )

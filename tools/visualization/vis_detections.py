@@ -30,8 +30,9 @@ examples:
   # the demo's detectors (make demo)
   python tools/visualization/vis_detections.py \\
       configs/detection/digits/mask-rcnn_r18-w16-fpn_demo_digits.py \\
-      --checkpoints random=work_dirs/demo/mask-rcnn_random/iter_500.pth \\
-      SCFS=work_dirs/demo/mask-rcnn_scfs/iter_500.pth --number 6
+      --number 6 --checkpoints \\
+      random=work_dirs/demo/detectors/random/48-images_seed-0/iter_500.pth \\
+      SCFS=work_dirs/demo/detectors/SCFS/48-images_seed-0/iter_500.pth
 """
 
 

@@ -55,6 +55,10 @@ model = dict(
     ),
 )
 
+# Few annotations would soon undo what the backbone has learned before.
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.1)))
+)
 default_hooks = dict(
     logger=dict(interval=20),
     checkpoint=dict(by_epoch=False, interval=500, max_keep_ckpts=1),
