@@ -37,7 +37,7 @@ STARTS = dict(
     DINO=f'DINO={SHIPPED.format("dino")}',
     SCFS=f'SCFS={SHIPPED.format("scfs")}',
 )
-EPOCHS = 5  # of the pre-training
+EPOCHS = 6  # of the pre-training
 # A detector's training: scenes, steps, and images a step.
 ANNOTATED, STEPS, BATCH = 48, 400, 4
 SCORES = {'box AP': 'AP^b', 'mask AP': 'AP^s'}
@@ -196,6 +196,7 @@ def draw(args: argparse.Namespace, seconds: dict[str, float]) -> None:
     from mmscfs.results import newest_checkpoint
 
     scenes = sorted((ROOT / args.data / 'val').glob('*/*.jpg'))
+    learned = place(str(newest_checkpoint(ROOT / args.work_dir)))
     folders = {
         start: detector_folder(args, start, args.seeds[0]) for start in STARTS
     }
@@ -203,9 +204,8 @@ def draw(args: argparse.Namespace, seconds: dict[str, float]) -> None:
     run(
         seconds,
         'tools/visualization/vis_search.py',
-        *(place(str(path)) for path in scenes[:304:101]),
-        *('--checkpoint', SHIPPED.format('scfs')),
-        *('--out', args.work_dir / 'search_maps.png'),
+        *(place(str(path)) for path in scenes[:: math.ceil(len(scenes) / 4)]),
+        *('--checkpoint', learned, '--out', args.work_dir / 'search_maps.png'),
     )
     run(
         seconds,
