@@ -88,12 +88,17 @@ def make_page(logs: Sequence[RunLog], now: float | None = None) -> str:
 
 
 def name_runs(logs: Sequence[RunLog]) -> list[str]:
-    """Return the names of the folders, or the paths where these agree."""
-    names = [log.folder.resolve().name for log in logs]
-    return [
-        name if names.count(name) == 1 else str(log.folder)
-        for name, log in zip(names, logs, strict=True)
-    ]
+    """Return the ends of the folders' paths, as long as tells them apart."""
+    paths = [log.folder.resolve().parts for log in logs]
+    names = []
+    for path in paths:
+        length = 1
+        while length < len(path) and (
+            sum(path[-length:] == other[-length:] for other in paths) > 1
+        ):
+            length += 1
+        names.append('/'.join(path[-length:]))
+    return names
 
 
 def describe_state(log: RunLog, now: float) -> str:
