@@ -29,11 +29,13 @@ TRAINED = [
     'scfs/scfs_resnet50_8xb32-mcrop-res2-res3-coslr-200e_in100.py',
     'scfs/scfs_resnet50_8xb32-mcrop-roi-coslr-200e_in100.py',
     'scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py',
+    'scfs/scfs_resnet18-w16_1xb64-mcrop-coslr-40e_digit-cards.py',
     'scfs/scfs_vit-small-p16_8xb32-mcrop-coslr-200e_in100.py',
     'dino/dino_resnet50_8xb32-mcrop-coslr-200e_in1k.py',
     'dino/dino_resnet50_8xb32-coslr-200e_in100.py',
     'dino/dino_resnet50_8xb32-mcrop-mlayer-coslr-200e_in100.py',
     'dino/dino_resnet18-w16_1xb64-mcrop-coslr-14e_digits.py',
+    'dino/dino_resnet18-w16_1xb64-mcrop-coslr-40e_digit-cards.py',
     'dino/dino_vit-small-p16_8xb32-mcrop-coslr-200e_in100.py',
 ]
 OTHERS = sorted(
