@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, is_main_process
+from mmengine.dist import all_reduce, is_distributed, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
@@ -70,9 +70,11 @@ class UnreadableFilesHook(Hook):
     def look(self, runner: Runner) -> None:
         """Save and end the run if a share is too large."""
         for part in image_files(runner.train_dataloader.dataset):
-            counts = torch.tensor([part.num_unreadable])
-            all_reduce(counts, 'max')
-            count, total = int(counts), len(part)
+            count, total = part.num_unreadable, len(part)
+            if is_distributed():
+                counts = torch.tensor([count])
+                all_reduce(counts, 'max')
+                count = int(counts)
             if count <= part.max_errors * total or not window_is_closed(
                 runner
             ):
