@@ -46,6 +46,7 @@ ASIDES = (
     'Exp name:',
     'Operators of mmcv:',
     # Of mmdet's metrics, whose figures follow in one line.
+    'paramwise_options',  # a line for each parameter
     *('Evaluating bbox', 'Evaluating segm', '---------------iou_thr'),
     *('bbox_mAP_copypaste', 'segm_mAP_copypaste'),
 )
