@@ -10,6 +10,7 @@ those of every step, averaged over the processes. Networks and images are tiny.
 The exit code is 1 if one of them is more than rounding.
 """
 
+import argparse
 import os
 import tempfile
 import warnings
@@ -331,4 +332,5 @@ def main() -> int:
 
 
 if __name__ == '__main__':
+    argparse.ArgumentParser(description=__doc__).parse_args()
     raise SystemExit(main())

@@ -57,7 +57,12 @@ def test_other_errors_of_a_step_keep_their_traceback(tool, error):
 )
 def test_ctrl_c_is_one_line(work, code, start, end):
     """A signal's exit code is that of a shell, 130, less 128, and negative."""
-    script = f"import signal, command_line as c; c.make_parser('', ''); {work}"
+    # A shell that starts a command behind it has it ignore Ctrl-C.
+    listen = 'signal.signal(signal.SIGINT, signal.default_int_handler)'
+    setup = (
+        f"import signal, command_line as c; c.make_parser('', ''); {listen}"
+    )
+    script = f'{setup}; {work}'
     done = run(sys.executable, '-c', script, PYTHONPATH=str(ROOT / 'tools'))
     assert done.returncode == code
     lines = done.stderr.splitlines()
