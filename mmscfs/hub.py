@@ -59,7 +59,7 @@ def find_weights(name: str) -> str:
             left out.
 
     Raises:
-        FileNotFoundError: There are no such weights. Names those there are.
+        FileNotFoundError: The name is unknown. The message has the others.
 
     Example:
         >>> find_weights('mmscfs::scfs_resnet18-w16_digit-cards')

@@ -200,6 +200,16 @@ def test_a_stop_ends_no_notebook(run, data, monkeypatch):
         )
 
 
+SMALL_DETECTOR = {
+    'train_dataloader.batch_size': 2,
+    'train_dataloader.num_workers': 0,
+    'train_dataloader.persistent_workers': False,
+    'val_dataloader.num_workers': 0,
+    'val_dataloader.persistent_workers': False,
+    'log_level': 'WARNING',
+}
+
+
 def test_python_trains_a_detector_from_it(run, data):
     path = data / 'my_det.py'
     found = mmscfs.finetune(
@@ -209,15 +219,7 @@ def test_python_trains_a_detector_from_it(run, data):
         pretrained=run.checkpoint,
         steps=4,
         work_dir=data / 'det',
-        cfg_options={
-            'train_dataloader.batch_size': 2,
-            'train_dataloader.num_workers': 0,
-            'train_dataloader.persistent_workers': False,
-            'val_dataloader.num_workers': 0,
-            'val_dataloader.persistent_workers': False,
-            'train_cfg.val_interval': 4,
-            'log_level': 'WARNING',
-        },
+        cfg_options=SMALL_DETECTOR | {'train_cfg.val_interval': 4},
     )
     assert (found.steps, found.checkpoint) == (4, data / 'det/iter_4.pth')
     assert -1 <= found.figures['val/coco/bbox_mAP'] <= 1
@@ -247,14 +249,7 @@ def test_a_detector_starts_from_weights_of_the_package(data, tmp_path):
         pretrained=name,
         steps=2,
         work_dir=tmp_path / 'det',
-        cfg_options={
-            'train_dataloader.batch_size': 2,
-            'train_dataloader.num_workers': 0,
-            'train_dataloader.persistent_workers': False,
-            'val_dataloader.num_workers': 0,
-            'val_dataloader.persistent_workers': False,
-            'log_level': 'WARNING',
-        },
+        cfg_options=SMALL_DETECTOR,
     )
     cfg = Config.fromfile(found.work_dir / 'det.py')
     assert cfg.model.backbone.init_cfg.checkpoint == name
