@@ -37,7 +37,7 @@ STARTS = dict(
     DINO=f'DINO={SHIPPED.format("dino")}',
     SCFS=f'SCFS={SHIPPED.format("scfs")}',
 )
-EPOCHS = 6  # of the pre-training
+EPOCHS = 5  # of the pre-training
 # A detector's training: scenes, steps, and images a step.
 ANNOTATED, STEPS, BATCH = 48, 400, 4
 SCORES = {'box AP': 'AP^b', 'mask AP': 'AP^s'}

@@ -18,7 +18,9 @@ same number of steps, the config's own or --iterations. Two seeds are the least
 for an interval; five tell much more than three.
 
 The start "random" has random weights, whatever checkpoint the config names.
-Others are NAME=CHECKPOINT, any that --pretrained of tools/train.py takes.
+Others are NAME=CHECKPOINT, any that --pretrained of tools/train.py takes. With
+"{seed}" in its path each seed has a checkpoint of its own: the intervals then
+hold the chance of the pre-training too.
 """
 
 import argparse
@@ -62,6 +64,9 @@ examples:
       --starts random supervised=resnet50.pth scfs=work_dirs/scfs_r50/epoch_200.pth \\
       --images 1% 2% 5% 10% --iterations 20000 --seeds 0 1 2 3 4 \\
       --devices 0 1 2 3 --cfg-options train_dataloader.batch_size=16
+  # a pre-training for each seed, those of tools/sweep.py --seeds 1 2 3
+  ... --starts random scfs=work_dirs/sweep_mine/scfs_seed-{seed}/epoch_50.pth \
+      --seeds 1 2 3
 """  # noqa: E501
 NOTE = (
     'Box AP in percent, of the validation at the end; 0 of a detector that '
@@ -118,7 +123,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
             if times > 1:
                 parser.error(f'{option} {value} is there twice')
     args.starts = dict(args.starts)
+    try:
+        for seed, path in product(args.seeds, args.starts.values()):
+            if path:
+                checkpoint(of_seed(path, seed))
+    except argparse.ArgumentTypeError as error:
+        parser.error(f'argument --starts: {error}')
     return args
+
+
+def of_seed(path: str, seed: int) -> str:
+    """Return the checkpoint that a start has for a seed."""
+    return path.replace('{seed}', str(seed))
 
 
 def start(text: str) -> tuple[str, str | None]:
@@ -129,7 +145,7 @@ def start(text: str) -> tuple[str, str | None]:
             f'{text}: name "random", or NAME=CHECKPOINT with letters, digits '
             'and . + - _ in the name'
         )
-    return name, checkpoint(path) if path else None
+    return name, path or None
 
 
 def amount(text: str) -> str:
@@ -183,7 +199,9 @@ def read_detector(args: argparse.Namespace) -> 'Config':
     return cfg
 
 
-def check_starts(cfg: 'Config', starts: dict[str, str | None]) -> None:
+def check_starts(
+    cfg: 'Config', starts: dict[str, str | None], seeds: Sequence[int]
+) -> None:
     """Check data and checkpoints as a training does, before the first.
 
     Raises:
@@ -197,12 +215,17 @@ def check_starts(cfg: 'Config', starts: dict[str, str | None]) -> None:
     cfg = copy.deepcopy(cfg)
     prepare_config(cfg)
     check_data(cfg)
-    for name, path in starts.items():
-        if path:
-            try:
-                start_from(copy.deepcopy(cfg), path)
-            except ValueError as error:
-                raise ValueError(f'--starts {name}: {error}') from error
+    paths = {
+        of_seed(path, seed): name
+        for name, path in starts.items()
+        if path
+        for seed in seeds
+    }
+    for path, name in paths.items():
+        try:
+            start_from(copy.deepcopy(cfg), path)
+        except ValueError as error:
+            raise ValueError(f'--starts {name}: {error}') from error
     KEPT.clear()  # what a training in this process would load
 
 
@@ -271,7 +294,7 @@ def make_steps(
                 goal='validation',
                 length=cfg.train_cfg.max_iters,
                 unit='iterations',
-                start=weights,
+                start=of_seed(weights, seed) if weights else None,
                 facts=dict(start=name, images=count, seed=seed),
             )
             steps.append(step)
@@ -302,11 +325,13 @@ def arrange(
     label = f'box {score.removesuffix("^b")}'
     names = [*starts, *(step.facts['start'] for step in steps)]
     curves: dict[str, dict] = {name: {} for name in names}
+    runs = []
     for step in steps:
         if step.name in done:
             name, count, seed = step.facts.values()
             ap = done[step.name].get(score, 0.0)
             curves[name].setdefault(count, {})[seed] = ap
+            runs.append(step.facts | dict(checkpoint=step.start, AP=ap))
     first, *others = curves
     sentences = [
         describe(name, curves[name], first, curves[first]) for name in others
@@ -330,7 +355,9 @@ def arrange(
         name: {n: part._asdict() for n, part in own.items()}
         for name, own in found.items()
     }
-    return summary, dict(score=score, curves=facts, sentences=sentences)
+    return summary, dict(
+        score=score, curves=facts, sentences=sentences, runs=runs
+    )
 
 
 @commanded('the same command resumes')
@@ -349,7 +376,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mmscfs.datasets.subsets import find_annotated
 
     MMLogger.get_current_instance().setLevel('WARNING')
-    check_starts(cfg, args.starts)
+    check_starts(cfg, args.starts, args.seeds)
     with redirect_stdout(sys.stderr):  # of pycocotools
         images = find_annotated(cfg)
     settings = dict(

@@ -121,6 +121,18 @@ def test_commands_and_their_configs(label_curve, pretrained, capsys):
     assert drawn['8-images_seed-0'] != drawn['8-images_seed-5']
 
 
+def test_a_checkpoint_for_each_seed(label_curve, pretrained, capsys):
+    own = pretrained.with_name('seed-{seed}.pth')
+    for seed in (0, 5):
+        own.with_name(f'seed-{seed}.pth').symlink_to(pretrained)
+    words = ('--seeds', 0, 5, '--starts', f'own={own}', '--dry-run')
+    assert label_curve(*words) == 0
+    commands = [shlex.split(s) for s in capsys.readouterr().out.splitlines()]
+    found = [words[words.index('--pretrained') + 1] for words in commands]
+    names = [Path(path).name for path in found]
+    assert names == ['seed-0.pth'] * 2 + ['seed-5.pth'] * 2
+
+
 def test_table_plot_and_sentence(label_curve, trainings, capsys):
     assert label_curve('--seeds', 0, 1) == 0
     assert len(trainings.calls) == 8
@@ -143,6 +155,10 @@ def test_table_plot_and_sentence(label_curve, trainings, capsys):
     point = content['curves']['scfs']['8']
     assert point == dict(mean=pytest.approx(15.6), half=point['half'], seeds=2)
     assert content['sentences'] == [sentence]
+    assert len(content['runs']) == 8
+    assert content['runs'][0] == dict(
+        start='random', images=4, seed=0, checkpoint=None, AP=10.0
+    )
     assert Path('work/label_curve.png').read_bytes()[:4] == b'\x89PNG'
 
 
@@ -194,6 +210,7 @@ def test_a_later_call_runs_what_is_missing(label_curve, trainings, capsys):
         ('--starts a/b=a.pth', '--starts: a/b=a.pth: name "random", or'),
         ('--starts random random', '--starts random is there twice'),
         ('--starts a=no.pth', "--starts: no checkpoint 'no.pth'"),
+        ('--starts a={seed}.pth', "--starts: no checkpoint '0.pth'"),
         ('--images 0', '--images: 0 must be a whole number >= 1, or a'),
         ('--images 0%', '--images: 0% must be a whole number >= 1, or a'),
         ('--seeds 0 1 0', '--seeds 0 is there twice'),
