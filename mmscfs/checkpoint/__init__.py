@@ -15,6 +15,7 @@ from .loading import (
     drop_code,
     naming,
     read_checkpoint,
+    read_meta,
 )
 from .plain import TENSOR_PARTS, restore_histories, to_plain
 from .pretrained import PretrainedBackbone, load_backbone, load_found
@@ -41,6 +42,7 @@ __all__ = [
     'parse_config',
     'read_checkpoint',
     'read_data_preprocessor',
+    'read_meta',
     'remove_unfinished',
     'resnet_settings',
     'restore_histories',

@@ -17,6 +17,7 @@ from mmscfs.version import __version__
 
 from .config_text import parse_config
 from .layouts import FoundBackbone, mm_vit_to_timm, resnet_stages
+from .loading import read_meta
 from .plain import to_count
 
 # The suffixes of the files that each project reads.
@@ -114,8 +115,7 @@ def describe_source(
     )
     if found.network is not None:
         meta['network'] = found.network
-    own = checkpoint.get('meta')
-    own = own if isinstance(own, Mapping) else {}
+    own = read_meta(checkpoint)
     for name in ('epoch', 'world_size'):
         if (number := to_count(own.get(name))) is not None:
             meta[name] = number

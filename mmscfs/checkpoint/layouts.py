@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from .loading import read_meta
+
 NETWORKS = ('teacher', 'student')
 # First words of the keys that only a detector or a segmentor has.
 DETECTOR_PARTS = (
@@ -157,10 +159,10 @@ def find_backbone(
     ):
         if any(key.startswith(prefix) for key in state):
             return _take(state, prefix, layout, None)
-    layout, meta = 'torchvision', checkpoint.get('meta')
+    layout = 'torchvision'
     if 'patch_embed.proj.weight' in state:
         layout = 'timm'
-    elif 'state_dict' in checkpoint and isinstance(meta, Mapping) and meta:
+    elif 'state_dict' in checkpoint and read_meta(checkpoint):
         layout = 'OpenMMLab backbone'
     return _bare(state, layout, None, ())
 

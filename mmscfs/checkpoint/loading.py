@@ -106,6 +106,12 @@ def naming(path: str | Path) -> Iterator[None]:
         raise ValueError(f'checkpoint {str(path)!r}: {error}') from error
 
 
+def read_meta(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the metadata of a checkpoint, empty without usable ones."""
+    meta = checkpoint.get('meta')
+    return meta if isinstance(meta, Mapping) else {}
+
+
 def drop_code(checkpoint: Mapping[str, Any]) -> None:
     """Remove the text that mmengine would execute on resuming.
 

@@ -21,6 +21,7 @@ from mmscfs.checkpoint import (
     parse_config,
     read_checkpoint,
     read_data_preprocessor,
+    read_meta,
     resnet_settings,
 )
 from mmscfs.checkpoint.pretrained import KEPT
@@ -219,8 +220,7 @@ def pretraining_input(checkpoint: Mapping) -> dict:
     Raises:
         ValueError: They are not valid.
     """
-    meta = checkpoint.get('meta')
-    meta = meta if isinstance(meta, Mapping) else {}
+    meta = read_meta(checkpoint)
     settings = meta.get('data_preprocessor')
     if settings is None and isinstance(meta.get('cfg'), str):
         settings = read_data_preprocessor(meta['cfg'])
@@ -277,8 +277,7 @@ def spread_input(settings: Mapping, channels: int) -> tuple:
 
 def check_values(cfg: Config, checkpoint: Mapping) -> None:
     """Warn if images get other values than they had in the pre-training."""
-    meta = checkpoint.get('meta')
-    text = meta.get('cfg') if isinstance(meta, Mapping) else None
+    text = read_meta(checkpoint).get('cfg')
     if not isinstance(text, str):
         return
     try:

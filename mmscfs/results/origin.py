@@ -13,6 +13,7 @@ from mmscfs.checkpoint import (
     find_backbone,
     parse_config,
     read_checkpoint,
+    read_meta,
 )
 from mmscfs.checkpoint.plain import to_count
 from mmscfs.datasets.checks.common import leaf_datasets
@@ -151,8 +152,7 @@ def _describe(checkpoint: Mapping[str, Any]) -> Origin:
         AttributeError, TypeError, ValueError: Its config cannot be used, or
             it lacks a backbone.
     """
-    meta = checkpoint.get('meta')
-    meta = meta if isinstance(meta, Mapping) else {}
+    meta = read_meta(checkpoint)
     found = find_backbone(checkpoint)
     if isinstance(meta.get('cfg'), str):
         origin = origin_of(parse_config(meta['cfg']), meta.get('world_size'))

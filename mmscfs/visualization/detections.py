@@ -15,7 +15,12 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from rich.progress import track
 from torch import nn
 
-from mmscfs.checkpoint import check_same_model, naming, read_checkpoint
+from mmscfs.checkpoint import (
+    check_same_model,
+    naming,
+    read_checkpoint,
+    read_meta,
+)
 from mmscfs.datasets.checks.common import loader_datasets, short
 from mmscfs.datasets.checks.detection import find_reader, head_classes
 from mmscfs.datasets.transforms.loading import (
@@ -204,7 +209,7 @@ def class_names(
             'detector starts from: train one by tools/train.py --pretrained, '
             'then name its own checkpoint'
         )
-    meta = (checkpoint.get('meta') or {}).get('dataset_meta')
+    meta = read_meta(checkpoint).get('dataset_meta')
     names = meta.get('classes') if isinstance(meta, Mapping) else None
     where = f'checkpoint {str(path)!r}'
     if not names:

@@ -18,6 +18,7 @@ from mmscfs.checkpoint import (
     load_found,
     parse_config,
     read_checkpoint,
+    read_meta,
     resnet_settings,
 )
 from mmscfs.datasets import LoadImage
@@ -81,8 +82,7 @@ def load_network(
         if not model.get('search_neck') and 'depth' in backbone:
             backbone['out_indices'] = (1, 2, 3)
     else:
-        meta = checkpoint.get('meta')
-        text = meta.get('cfg') if isinstance(meta, Mapping) else None
+        text = read_meta(checkpoint).get('cfg')
         settings = parse_config(text) if isinstance(text, str) else {}
         model = settings.get('model')
         model = model if isinstance(model, Mapping) else {}

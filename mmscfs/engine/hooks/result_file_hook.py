@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.registry import HOOKS
 
-from mmscfs.checkpoint import check_writable
+from mmscfs.checkpoint import check_writable, read_meta
 from mmscfs.results import (
     PROTOCOLS,
     Origin,
@@ -58,7 +58,7 @@ class ResultFileHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Read what a whole model, loaded or resumed, started from."""
-        meta = checkpoint.get('meta') or {}
+        meta = read_meta(checkpoint)
         trained = meta.get('epoch' if counts_epochs(runner) else 'iter')
         self.trained = trained if isinstance(trained, int) else None
         start = meta.get(NOTE)

@@ -17,6 +17,7 @@ from mmscfs.checkpoint import (
     flatten,
     parse_config,
     read_checkpoint,
+    read_meta,
 )
 from mmscfs.settings.lengths import TIMES, length_of
 
@@ -267,8 +268,7 @@ def read_saved_run(path: Path) -> SavedRun:
     """
     checkpoint = read_without_tensors(path)
     missing = [part for part in RUN_PARTS if part not in checkpoint]
-    meta = checkpoint.get('meta')
-    meta = meta if isinstance(meta, Mapping) else {}
+    meta = read_meta(checkpoint)
     if missing or 'iter' not in meta:
         what = ', '.join(missing) or "meta['iter']"
         raise NoRunError(
