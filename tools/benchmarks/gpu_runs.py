@@ -100,8 +100,14 @@ def last_checkpoint(work_dir: Path) -> Mapping[str, Any]:
 def is_same(one: Any, other: Any) -> bool:
     """Whether two leaves of checkpoints are equal, tensors bit by bit."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
+        kinds = [(x.dtype, x.shape) for x in (one, other)]
+        return kinds[0] == kinds[1] and torch.equal(bits(one), bits(other))
     return type(one) is type(other) and one == other
+
+
+def bits(values: torch.Tensor) -> torch.Tensor:
+    """Return the bytes of a tensor."""
+    return values.contiguous().flatten().view(torch.uint8)
 
 
 def detector(args: argparse.Namespace) -> Iterator[Check | Figures]:
