@@ -158,8 +158,10 @@ def build_detector(is_gpu: bool, kind: str) -> tuple[Any, Any]:
     torch.manual_seed(0)
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     wrapper = dict(
-        type=kind, optimizer=dict(type='SGD', lr=1e-4, momentum=0.9)
+        type=kind, optimizer=dict(type='SGD', lr=1e-3, momentum=0.9)
     )
+    if kind.startswith('Amp'):
+        wrapper['loss_scale'] = 512.0  # one that does not overflow
     model.to('cuda' if is_gpu else 'cpu').train()
     return model, build_optim_wrapper(model, wrapper)
 

@@ -266,7 +266,7 @@ def loader(args: argparse.Namespace) -> Iterator[Check | Figures]:
             rates = [measure(pipeline, paths) for _ in range(3)]
             what = f'loader, {name}, a core'
             yield Figures(what, {'images/s': max(rates)})
-        batches = 2 if is_tiny else 40 + 4 * workers
+        batches = 2 if is_tiny else 100 + 4 * workers
         if not args.data:  # names of the same files, enough for an epoch
             for number in range(batches * batch - made):
                 os.link(paths[number % made], f'{folder}/more_{number}.jpg')
