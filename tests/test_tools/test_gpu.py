@@ -154,12 +154,16 @@ def test_parity_is_that_of_the_precision(whole, model):
         for precision in ('fp32', 'fp16', 'bf16')
     ]
     assert 0 < errors[0] < 1e-3
-    assert errors[0] < errors[1] / 10 < errors[2]
-    assert 0 < difference(whole, 'parity', f'{model} bf16: loss') < 0.05
+    assert 10 * errors[0] < errors[1] < errors[2]
+    losses = [
+        difference(whole, 'parity', f'{model} {precision}: loss')
+        for precision in ('fp32', 'bf16')
+    ]
+    assert 0 < losses[0] < losses[1] / 10
 
 
 def test_parity_fails_where_a_device_computes_otherwise(numerics, monkeypatch):
-    """Weights that are off by a hundredth."""
+    """Weights that are off by a third."""
     build = numerics.build
 
     def off(config, device, precision, **settings):
@@ -167,7 +171,7 @@ def test_parity_fails_where_a_device_computes_otherwise(numerics, monkeypatch):
         if precision == 'fp32':
             with torch.no_grad():
                 for parameter in model.neck.parameters():
-                    parameter.mul_(1 + 0.01 * torch.randn_like(parameter))
+                    parameter.mul_(1 + 0.3 * torch.randn_like(parameter))
         return model, wrapper
 
     monkeypatch.setattr(numerics, 'build', off)

@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """What the steps of gpu.py share: their rows, models, views and a step."""
 
+import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,11 +30,20 @@ TINY_RESNET = {
     'model.backbone.stem_channels': 8,
     'model.backbone.base_channels': 8,
 }
-TINY_VIT = {'model.backbone.arch': 'deit-tiny'}
+TINY_VIT = {
+    'model.backbone.arch': dict(
+        _delete_=True,  # a name
+        embed_dims=48,
+        num_layers=3,
+        num_heads=3,
+        feedforward_channels=96,
+    )
+}
+THREE_BLOCKS = {'model.backbone.out_indices': (0, 1, 2)}
 TINY = {
     SCFS: TINY_RESNET | TINY_NECK | TINY_SEARCH,
     DINO: TINY_RESNET | TINY_NECK,
-    VIT: TINY_VIT | TINY_NECK | TINY_SEARCH,
+    VIT: TINY_VIT | THREE_BLOCKS | TINY_NECK | TINY_SEARCH,
     DINO_VIT: TINY_VIT | TINY_NECK,
 }
 
@@ -84,7 +94,8 @@ def build(
     init_default_scope('mmpretrain')
     cfg = Config.fromfile(ROOT / config)
     is_tiny = not torch.cuda.is_available()
-    cfg.merge_from_dict(TINY[config] if is_tiny else PROTOTYPES)
+    small = TINY[config] if is_tiny else PROTOTYPES
+    cfg.merge_from_dict(copy.deepcopy(small))  # it is changed
     if 'drop_path_rate' in cfg.model.backbone:
         cfg.model.backbone.drop_path_rate = 0.0
     torch.manual_seed(0)
