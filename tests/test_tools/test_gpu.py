@@ -77,6 +77,87 @@ def numerics(gpu):
     return sys.modules['gpu_numerics']
 
 
+def test_parity_fails_where_a_device_computes_otherwise(numerics, monkeypatch):
+    """Weights that are off by a third."""
+    build = numerics.build
+
+    def off(config, device, precision, **settings):
+        model, wrapper = build(config, device, precision, **settings)
+        if precision == 'fp32':
+            with torch.no_grad():
+                for parameter in model.neck.parameters():
+                    parameter.mul_(1 + 0.3 * torch.randn_like(parameter))
+        return model, wrapper
+
+    monkeypatch.setattr(numerics, 'build', off)
+    loss, gradient = islice(numerics.parity(Namespace(device='cpu')), 2)
+    assert not loss.ok
+    assert not gradient.ok
+    assert not sys.modules['gpu_models'].below('', float('nan'), 1).ok
+
+
+@pytest.mark.parametrize(
+    ('one', 'other', 'same'),
+    [
+        (torch.tensor([1.0, float('nan')]),) * 2 + (True,),
+        (torch.tensor(0.0), torch.tensor(-0.0), False),
+        (torch.ones(2), torch.ones(2, 1), False),
+        (torch.ones(2), torch.ones(2).half(), False),
+        (torch.ones(1), None, False),
+        (0.1, 0.1, True),
+        (1, 1.0, False),
+    ],
+)
+def test_bits_of_leaves(gpu, one, other, same):
+    assert sys.modules['gpu_runs'].is_same(one, other) is same
+
+
+def test_missing_neighbors_are_noticed(gpu, monkeypatch):
+    speed = sys.modules['gpu_speed']
+    exact = speed.exact_neighbors
+    monkeypatch.setattr(
+        speed, 'exact_neighbors', lambda *words: exact(*words) + 1
+    )
+    *_, check = speed.knn(Namespace(device='cpu'))
+    assert not check.ok
+
+
+def test_time_that_is_left_decides(gpu, monkeypatch):
+    """A case that would end too late is not begun."""
+    speed = sys.modules['gpu_speed']
+    monkeypatch.setattr(speed, 'time_steps', lambda *_: iter(['row']))
+    args = Namespace(device='cpu', end=time.monotonic() - 1)
+    (check,) = speed.speed(args)
+    assert check.found == '2 of 2 cases left out'
+    args.end += 100
+    assert [*speed.speed(args)] == ['row', 'row']
+
+
+def test_without_a_gpu_it_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    error = refusal('tools/benchmarks/gpu.py')
+    assert 'torch sees no GPU here' in error
+    assert '--device cpu' in error
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['--steps', 'sped'], "invalid choice: 'sped'"),
+        (['--minutes', '0'], "'0' must be above 0"),
+        (['--data', 'no/folder'], "no folder 'no/folder'"),
+    ],
+)
+def test_wrong_words_are_refused(words, message):
+    assert message in refusal('tools/benchmarks/gpu.py', *words)
+
+
+def test_limits_share_the_minutes(gpu):
+    assert sum(step.seconds for step in gpu.STEPS.values()) <= 60 * gpu.MINUTES
+    for name in gpu.STEPS:
+        assert Path(FOLDER, f'{gpu.STEPS[name].module}.py').is_file()
+
+
 @pytest.fixture(scope='module')
 def whole(gpu, tmp_path_factory):
     """Run all steps, one that hangs and one that crashes; return it all."""
@@ -162,25 +243,6 @@ def test_parity_is_that_of_the_precision(whole, model):
     assert 0 < losses[0] < losses[1] / 10
 
 
-def test_parity_fails_where_a_device_computes_otherwise(numerics, monkeypatch):
-    """Weights that are off by a third."""
-    build = numerics.build
-
-    def off(config, device, precision, **settings):
-        model, wrapper = build(config, device, precision, **settings)
-        if precision == 'fp32':
-            with torch.no_grad():
-                for parameter in model.neck.parameters():
-                    parameter.mul_(1 + 0.3 * torch.randn_like(parameter))
-        return model, wrapper
-
-    monkeypatch.setattr(numerics, 'build', off)
-    loss, gradient = islice(numerics.parity(Namespace(device='cpu')), 2)
-    assert not loss.ok
-    assert not gradient.ok
-    assert not sys.modules['gpu_models'].below('', float('nan'), 1).ok
-
-
 def test_overflow_is_noticed_and_its_lack_too(whole, numerics, monkeypatch):
     found = {
         what: row['found']
@@ -220,22 +282,6 @@ def test_resumed_bits_are_compared(whole):
         assert whole.rows['resume', f'resumed: {part}']['found'] == EXACT
 
 
-@pytest.mark.parametrize(
-    ('one', 'other', 'same'),
-    [
-        (torch.tensor([1.0, float('nan')]),) * 2 + (True,),
-        (torch.tensor(0.0), torch.tensor(-0.0), False),
-        (torch.ones(2), torch.ones(2, 1), False),
-        (torch.ones(2), torch.ones(2).half(), False),
-        (torch.ones(1), None, False),
-        (0.1, 0.1, True),
-        (1, 1.0, False),
-    ],
-)
-def test_bits_of_leaves(gpu, one, other, same):
-    assert sys.modules['gpu_runs'].is_same(one, other) is same
-
-
 def test_speed_and_memory_are_measured(whole):
     for step, what in (
         ('speed', 'SCFS, fp32, batch 4'),
@@ -267,49 +313,3 @@ def test_neighbors_and_detectors(whole):
     moved = 'Mask R-CNN fp32: parameters that moved'
     row = whole.rows['detector', moved]
     assert row['found'] == row['wanted'] != '0'
-
-
-def test_missing_neighbors_are_noticed(gpu, monkeypatch):
-    speed = sys.modules['gpu_speed']
-    exact = speed.exact_neighbors
-    monkeypatch.setattr(
-        speed, 'exact_neighbors', lambda *words: exact(*words) + 1
-    )
-    *_, check = speed.knn(Namespace(device='cpu'))
-    assert not check.ok
-
-
-def test_time_that_is_left_decides(gpu, monkeypatch):
-    """A case that would end too late is not begun."""
-    speed = sys.modules['gpu_speed']
-    monkeypatch.setattr(speed, 'time_steps', lambda *_: iter(['row']))
-    args = Namespace(device='cpu', end=time.monotonic() - 1)
-    (check,) = speed.speed(args)
-    assert check.found == '2 of 2 cases left out'
-    args.end += 100
-    assert [*speed.speed(args)] == ['row', 'row']
-
-
-def test_without_a_gpu_it_says_so(monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    error = refusal('tools/benchmarks/gpu.py')
-    assert 'torch sees no GPU here' in error
-    assert '--device cpu' in error
-
-
-@pytest.mark.parametrize(
-    ('words', 'message'),
-    [
-        (['--steps', 'sped'], "invalid choice: 'sped'"),
-        (['--minutes', '0'], "'0' must be above 0"),
-        (['--data', 'no/folder'], "no folder 'no/folder'"),
-    ],
-)
-def test_wrong_words_are_refused(words, message):
-    assert message in refusal('tools/benchmarks/gpu.py', *words)
-
-
-def test_limits_share_the_minutes(gpu):
-    assert sum(step.seconds for step in gpu.STEPS.values()) <= 60 * gpu.MINUTES
-    for name in gpu.STEPS:
-        assert Path(FOLDER, f'{gpu.STEPS[name].module}.py').is_file()
