@@ -85,7 +85,7 @@ def test_parity_fails_where_a_device_computes_otherwise(numerics, monkeypatch):
         model, wrapper = build(config, device, precision, **settings)
         if precision == 'fp32':
             with torch.no_grad():
-                for parameter in model.neck.parameters():
+                for parameter in model.backbone.parameters():
                     parameter.mul_(1 + 0.3 * torch.randn_like(parameter))
         return model, wrapper
 
