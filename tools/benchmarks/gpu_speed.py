@@ -7,6 +7,7 @@ import os
 import statistics
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -127,6 +128,7 @@ def time_steps(
         yield Check(what, 'out of memory', 'fits', None)
         return
     except Exception as error:  # the next case may work
+        traceback.print_exc()
         yield Check(what, f'{type(error).__name__}: {error}', 'runs', False)
         return
     floor = statistics.median(results[step_benchmark.FLOOR]['backward'])
