@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from command_end import commanded
-from command_line import add_cfg_options, add_counts, at_least, make_parser
-from command_paths import config
+from command_line import (
+    add_cfg_options,
+    add_counts,
+    add_out_folder,
+    at_least,
+    make_parser,
+    number,
+)
+from command_paths import config, folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,10 +27,13 @@ if TYPE_CHECKING:
 __all__ = [  # for the benchmarks
     'add_cfg_options',
     'add_counts',
+    'add_out_folder',
     'at_least',
     'commanded',
     'config',
+    'folder',
     'make_parser',
+    'number',
 ]
 MIB = 2**20
 
