@@ -266,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     record = dict(mmscfs=__version__, options=options, rows=rows)
     path = args.out / 'gpu.json'
     write_atomically(path, json.dumps(record, indent=1).encode())
-    code = summarize(rows).publish(path)
+    code = summarize(rows).publish(path.with_suffix('.md'))
     return code or int(any(row.get('ok') is False for row in rows))
 
 
