@@ -62,21 +62,30 @@ def test_a_precision_that_cannot_be_set(settings, message):
         set_precision(Config(settings), 'bf16')
 
 
+@pytest.fixture
+def flags():
+    """torch's switches, which are as before after the test."""
+    found = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [part.allow_tf32 for part in found]
+    yield found
+    for part, allowed in zip(found, before, strict=True):
+        part.allow_tf32 = allowed
+
+
 @pytest.mark.parametrize(
     ('precision', 'tf32', 'convolutions', 'products'),
     [
         ('fp32', True, True, True),
         ('fp32', False, False, False),
-        ('bf16', True, True, False),  # torch's own defaults
+        ('bf16', True, True, False),
         ('bf16', False, True, False),
     ],
 )
 def test_tf32_is_for_steps_in_fp32(
-    precision, tf32, convolutions, products, monkeypatch
+    precision, tf32, convolutions, products, flags
 ):
-    conv, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    monkeypatch.setattr(conv, 'allow_tf32', True)
-    monkeypatch.setattr(matmul, 'allow_tf32', False)
+    conv, matmul = flags
+    conv.allow_tf32, matmul.allow_tf32 = True, False  # torch's own
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
     runner = SimpleNamespace(
         cfg=Config(dict(env_cfg=dict(tf32=tf32))),
