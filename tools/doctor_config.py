@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from command_line import read_config
 from doctor_environment import (
-    GIB,
     Check,
     Note,
     first_line,
@@ -20,12 +19,6 @@ from doctor_environment import (
 
 if TYPE_CHECKING:
     from mmengine.config import Config
-
-# A step of configs/scfs_r50.py on a CPU took 1.15 (half) to 1.21 (fp32) of
-# what is counted here.
-MARGIN = 1.2
-SHARE = 0.85  # of what is free; the rest is for workers and workspaces
-OPTIMIZER_STATES = {'SGD': 1, 'LARS': 1}  # copies of the weights; else 2
 
 
 def config_checks(args: argparse.Namespace) -> Iterator[Check]:
@@ -126,6 +119,7 @@ def estimate(cfg: 'Config', model: Any) -> str:
     from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 
     from mmscfs.engine.optimizers import default_precision
+    from mmscfs.recipes.memory import SHARE, step_memory
 
     if not isinstance(model, BaseSelfSupervisor):
         return ''
@@ -135,17 +129,17 @@ def estimate(cfg: 'Config', model: Any) -> str:
     if cfg.optim_wrapper.type == 'AmpOptimWrapper':
         precision = 'amp'
     try:
-        fixed, image = count_memory(model, cfg, precision != 'fp32')
+        memory = step_memory(cfg, model, precision != 'fp32')
     except FileNotFoundError:  # the line of the data says it
         return ''
     except Exception as error:  # of any algorithm: it is an estimate alone
         raise Note(f'not estimated: {first_line(error)}') from error
     batch, free = cfg.train_dataloader.batch_size, free_memory()
-    fits = max(int((SHARE * free - fixed) // image), 0)
+    fits = memory.largest(SHARE * free)
     text = (
-        f'up to {fits} images fit, the config has {batch} ({precision}: '
-        f'{gib(fixed)} and {image / GIB:.2f} GiB an image, counted in forward '
-        f'passes; {gib(free)} free, {1 - SHARE:.0%} left for others)'
+        f'up to {fits} images fit, the config has {batch} ({precision}, an '
+        f'estimate: a step of {batch} takes {gib(memory.of(batch))} of '
+        f'{gib(free)}, of which {1 - SHARE:.0%} are left for others)'
     )
     if fits >= batch:
         return text
@@ -169,64 +163,3 @@ def choose_workers(cfg: 'Config') -> str:
         options = f'--cfg-options train_dataloader.num_workers={wanted}'
         raise Note(f'{text}: {wanted} are enough', options)
     return text
-
-
-def count_memory(
-    model: Any, cfg: 'Config', is_half: bool
-) -> tuple[float, float]:
-    """Count what a training step allocates, from two forward passes.
-
-    Weights, gradients, the optimizer's states, and what autograd keeps for
-    the backward pass, which grows with the batch. On a GPU these are the
-    same tensors; what its libraries work in comes on top.
-
-    Args:
-        model (BaseSelfSupervisor): The algorithm.
-        cfg (Config): Its config.
-        is_half (bool): Whether it trains in half precision.
-
-    Returns:
-        tuple[float, float]: Bytes, and bytes for each image.
-    """
-    from mmengine.registry import DATASETS
-
-    from mmscfs.datasets.samplers import SampleKey
-
-    states = OPTIMIZER_STATES.get(str(cfg.optim_wrapper.optimizer.type), 2)
-    fixed = sum(p.nbytes for p in model.parameters())
-    fixed += (1 + states) * sum(
-        p.nbytes for p in model.parameters() if p.requires_grad
-    )
-    fixed += sum(buffer.nbytes for buffer in model.buffers())
-    sample = DATASETS.build(cfg.train_dataloader.dataset)[SampleKey(0)]
-    two, three = (kept_bytes(model, [sample] * n, is_half) for n in (2, 3))
-    image = three - two
-    # Copies of the weights in half precision are kept once for all images.
-    fixed += max(two - 2 * image, 0)
-    return MARGIN * fixed, MARGIN * image
-
-
-def kept_bytes(model: Any, samples: list[dict], is_half: bool) -> int:
-    """Return the bytes that autograd keeps of a forward pass."""
-    import torch
-    from mmengine.dataset import default_collate
-
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    model.train()
-    data = model.data_preprocessor(default_collate(samples), True)
-    with (
-        torch.autograd.graph.saved_tensors_hooks(note, lambda x: x),
-        torch.autocast('cpu', torch.bfloat16, enabled=is_half),
-    ):
-        losses = model(**data, mode='loss')  # alive, so that nothing is freed
-        total = sum(kept.values())
-    del losses
-    return total

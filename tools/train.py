@@ -39,6 +39,8 @@ examples:
   python tools/train.py \\
       configs/classification/linear/resnet50_8xb32-linear-coslr-100e_in1k.py \\
       --pretrained work_dirs/scfs_r50/epoch_200.pth
+  # a step in bf16 instead of the config's precision, for GPUs from Ampere on
+  python tools/train.py configs/scfs_r50.py --precision bf16
   # resume exactly from the newest whole checkpoint of the work directory
   python tools/train.py configs/scfs_r50.py --resume
 
@@ -46,6 +48,10 @@ Ctrl-C saves the run after the next iteration and ends it: start it again with
 --resume. SIGTERM and SIGUSR1 do so too, with exit code 75
 (docs/en/clusters.md).
 """
+# What --precision sets.
+PRECISIONS = tuple(
+    f'optim_wrapper.{n}' for n in ('type', 'dtype', 'precision')
+)
 # How often torchrun or Slurm has started the run again.
 RESTARTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
 
@@ -79,10 +85,21 @@ def parse_args() -> argparse.Namespace:
         'without it training does not start there',
     )
     add_pretrained_options(parser)
-    parser.add_argument(
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument(
+        '--precision',
+        choices=['auto', 'fp32', 'fp16', 'bf16'],
+        help='what a step computes in, whatever the config sets: fp32 (on a '
+        'GPU with TF32, unless env_cfg.tf32=False), fp16 with loss scaling, '
+        'bf16, for GPUs from Ampere on, or auto: fp16 on a GPU, on a CPU the '
+        "faster of bf16 and fp32 (default: the config's)",
+    )
+    precision.add_argument(
         '--amp',
-        action='store_true',
-        help='mixed precision, even if the config sets fp32',
+        action='store_const',
+        const='auto',
+        dest='precision',
+        help='the same as --precision auto',
     )
     parser.add_argument(
         '--auto-scale-lr',
@@ -108,17 +125,21 @@ def parse_args() -> argparse.Namespace:
         parser.error('--overwrite and --resume are mutually exclusive')
     if args.network and not args.pretrained:
         parser.error('--network requires --pretrained')
+    for name in PRECISIONS if args.precision else ():
+        if name in (args.cfg_options or {}):
+            parser.error(
+                f'--precision {args.precision} sets {name}, and --cfg-options '
+                f'{name}={args.cfg_options[name]} does so, too: leave one out'
+            )
     return args
 
 
 def merge_args(cfg: 'Config', args: argparse.Namespace) -> None:
     """Put the command line's settings into the config."""
-    if args.amp:
-        if cfg.optim_wrapper.get('type') == 'PerParamClipOptimWrapper':
-            cfg.optim_wrapper.precision = 'auto'
-        else:
-            cfg.optim_wrapper.type = 'AmpOptimWrapper'
-            cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.precision:
+        from mmscfs.engine.precision import set_precision
+
+        set_precision(cfg, args.precision)
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume

@@ -24,6 +24,8 @@ default_hooks = dict(
 
 env_cfg = dict(
     cudnn_benchmark=True,
+    # In the steps of a training in fp32 on a GPU.
+    tf32=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'),
 )

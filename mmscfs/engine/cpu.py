@@ -54,8 +54,8 @@ def adapt_to_cpu(cfg: Config) -> None:
         return
     if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper':
         raise ValueError(
-            "optim_wrapper.type='AmpOptimWrapper' (--amp) needs an "
-            'accelerator: leave out --amp, or use '
+            "optim_wrapper.type='AmpOptimWrapper' (--amp, --precision) needs "
+            'an accelerator: leave out --amp and --precision, or use '
             "'mmpretrain.PerParamClipOptimWrapper', which has bf16 on a CPU"
         )
     for loader in data_loaders(cfg):

@@ -34,6 +34,7 @@ from mmscfs.ops import check_operators, describe_operators
 from mmscfs.results import backbone_name, backbone_origin
 
 from .hooks.length_hook import LengthHook
+from .precision import TF32Hook, precision_of
 from .runner_access import param_groups, unwrapped_model
 
 # How messages begin that nobody can act on.
@@ -275,7 +276,7 @@ def summarize(runner: Runner, warnings: list[str]) -> str:
         length=length,
         batch=f'{batch} ({" x ".join(parts)})',
         rate=f'at most {rate:.3g}',
-        precision=precision_of(runner),
+        precision=precision_of(runner.optim_wrapper),
         device=f'{get_device()}, {processes} process' + 'es' * (processes > 1),
         start=start,
         log=str(MMLogger.get_current_instance().log_file),
@@ -297,17 +298,6 @@ def source_of(dataset: Any) -> str:
     names = [getattr(dataset, name, '') for name in ('data_root', 'ann_file')]
     found = [str(name) for name in (*names, *folders) if name]
     return found[0] if found else type(dataset).__name__
-
-
-def precision_of(runner: Runner) -> str:
-    """Return what a step computes in: "fp32", "bf16", "fp16"."""
-    wrapper = runner.optim_wrapper
-    if hasattr(wrapper, 'precision'):
-        return str(wrapper.precision)
-    if not hasattr(wrapper, 'loss_scaler'):
-        return 'fp32'
-    dtype = getattr(wrapper, 'cast_dtype', None)
-    return str(dtype).removeprefix('torch.') if dtype else 'fp16'
 
 
 def following(runner: Runner) -> list[str]:
@@ -359,5 +349,6 @@ def build_runner(cfg: Config, changes: Sequence[str] = ()) -> Runner:
     summary = SummaryHook(changes)
     runner.logger.addHandler(summary.warnings)
     runner.register_hook(LengthHook())
+    runner.register_hook(TF32Hook())
     runner.register_hook(summary)
     return runner

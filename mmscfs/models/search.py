@@ -275,8 +275,10 @@ class RoIFeatureSearch(FeatureSearch):
         )
         num_global, num_local, batch = regions.shape[:3]
         height, width = global_maps.shape[-2:]
-        # Cell i of a map covers [i, i + 1): aligned=True knows that.
-        scale = regions.new_tensor([width, height, width, height])
+        # Cell i of a map covers [i, i + 1): aligned=True knows that. Filled on
+        # the device, as the host would wait until it has sent a list.
+        scale = regions.new_full((4,), width)
+        scale[1::2].fill_(height)
         index = torch.arange(num_global * batch, device=regions.device)
         index = index.view(num_global, 1, batch, 1)
         rois = torch.cat(

@@ -2,6 +2,7 @@
 """Configs for a user's own data, from one table, and runs of them."""
 
 from .detection import finetune, write_detector
+from .memory import StepMemory, step_memory
 from .pretraining import pretrain, time_step, write_pretraining
 from .running import Run
 from .table import (
@@ -13,7 +14,6 @@ from .table import (
     departures,
     look_at_images,
     look_at_machine,
-    step_memory,
 )
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     'Machine',
     'Run',
     'Settings',
+    'StepMemory',
     'choose',
     'departures',
     'finetune',

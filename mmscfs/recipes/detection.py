@@ -28,9 +28,10 @@ from mmscfs.datasets.checks import check_data
 from mmscfs.datasets.checks.coco import read_coco, read_json
 from mmscfs.engine import prepare_config, start_from
 
+from .memory import PROCESS, SHARE
 from .pretraining import check_out, fill
 from .running import Run, announce, named_arguments, train
-from .table import FIXED, GIB, SHARE, Machine, look_at_machine
+from .table import GIB, Machine, look_at_machine
 
 # Narrow networks and others.
 DETECTORS = {
@@ -174,7 +175,7 @@ def write_detector(
     return cfg, values | dict(
         train=train_file,
         val=val_file,
-        memory=FIXED + STORED * parameters + values['batch'] * each,
+        memory=PROCESS + STORED * parameters + values['batch'] * each,
     )
 
 

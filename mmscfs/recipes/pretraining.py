@@ -23,11 +23,14 @@ from mmscfs.checkpoint import check_writable, write_atomically
 from mmscfs.datasets.checks import check_data
 from mmscfs.datasets.samplers import SampleKey
 from mmscfs.engine import prepare_config
+from mmscfs.engine.optimizers import default_precision
 from mmscfs.engine.screen import prints_in_log
 
+from .memory import PROCESS, SHARE, step_memory
 from .running import Run, announce, named_arguments, train
 from .table import (
     FEWEST_STEPS,
+    GIB,
     Images,
     Machine,
     Settings,
@@ -67,13 +70,16 @@ def check_out(out: str | Path) -> Path:
     return path
 
 
-def pretraining_text(
+def pretraining_config(
     images: Images,
     settings: Settings,
     machine: Machine,
     labeled: str | Path | None = None,
-) -> str:
-    """Return the config of a pre-training, with a reason for each value."""
+) -> tuple[str, Config]:
+    """Return a pre-training's config, with a reason for each value.
+
+    As text, and as it runs.
+    """
     table, total = settings.column, settings.batch * settings.processes
     is_cpu = not machine.gpus
     bases = [BASES['cpu' if is_cpu else 'gpu']]
@@ -141,7 +147,9 @@ def pretraining_text(
         begin=min(1000, judged // 3),
         window=min(200, judged // 10),
     )
-    return text + knn
+    cfg = Config.fromstring(text + knn, '.py')
+    prepare_config(cfg)
+    return text + knn, cfg
 
 
 def write_pretraining(
@@ -175,13 +183,25 @@ def write_pretraining(
     machine = machine or look_at_machine()
     found = look_at_images(images)
     settings = choose(found, machine, steps)
-    text = pretraining_text(found, settings, machine, labeled)
-    cfg = Config.fromstring(text, '.py')
-    prepare_config(cfg)
+    text, cfg = pretraining_config(found, settings, machine, labeled)
     check_data(cfg)
-    build_model(cfg).check_fit(
-        [(3, size, size) for size in settings.views[:2]]
-    )
+    model = build_model(cfg)
+    model.check_fit([(3, size, size) for size in settings.views[:2]])
+    # GPUs have fp16; what this machine has decides for its CPU alone.
+    is_half = machine.gpus > 0 or default_precision() != 'fp32'
+    memory = step_memory(cfg, model, is_half)
+    most = memory.largest(SHARE * machine.memory)
+    if machine.gpus and most < settings.batch:
+        if most < 2:
+            raise ValueError(
+                f'{machine.memory / GIB:.1f} GiB of free GPU memory do not '
+                'hold two images: end other programs on it, or train on the '
+                'CPU (--gpus 0)'
+            )
+        settings = choose(found, machine, steps, most)
+        text, cfg = pretraining_config(found, settings, machine, labeled)
+    taken = memory.of(settings.batch) + PROCESS * (not machine.gpus)
+    settings = settings._replace(memory=taken)
     write_atomically(path, text.encode())
     return cfg, settings, found
 

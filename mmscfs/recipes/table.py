@@ -26,14 +26,6 @@ SHORTEST = 20  # epochs: the shares of a run are whole epochs
 SHORT = 10_000  # steps: with fewer, no settings for many images
 BRIEF = 5_000  # steps: teacher and centers follow sooner in such a run
 FEWEST_STEPS = 644  # with which view recall of digit scenes rose
-SHARE = 0.85  # of a GPU's free memory; the rest is for its libraries
-# Millions of activations of an image of 224 px, as timm counts them: what a
-# step keeps grows with them, and with the width.
-ACTIVATIONS = {18: 2.48, 34: 3.74, 50: 11.11, 101: 16.23, 152: 22.56}
-# Estimated by simulation, not measured: on a GPU configs/scfs_r50.py takes 7.3
-# GB at 32 images, 13.7 at 64 and 52 at 256, so 0.9 GB and 0.2 for each image
-# of 2 x 224 and 8 x 96 px.
-FIXED, EACH = 0.9e9, 0.2e9
 
 
 def read_table() -> list[dict[str, str]]:
@@ -140,33 +132,6 @@ def look_at_machine(gpus: int | None = None) -> Machine:
     return Machine(gpus, free, cores)
 
 
-def step_memory(
-    batch: int,
-    depth: int = 50,
-    width: int = 64,
-    views: tuple[int, int, int] = (224, 96, 8),
-) -> float:
-    """Estimate the bytes that a training step of SCFS takes on a GPU.
-
-    In half precision. From three measurements of a ResNet-50, scaled to other
-    networks by their activations and to other views by their area.
-
-    Args:
-        batch (int): Images of the process.
-        depth (int): Of the ResNet. Defaults to 50.
-        width (int): Its ``base_channels``. Defaults to 64.
-        views (tuple[int, int, int]): Sizes in px of a global and a local
-            view, and the number of local ones. Defaults to the paper's.
-
-    Example:
-        >>> round(step_memory(64) / 1e9, 1)
-        13.7
-    """
-    network = ACTIVATIONS[depth] / ACTIVATIONS[50] * width / 64
-    pixels = views[2] * views[1] ** 2 + 2 * views[0] ** 2
-    return FIXED + batch * EACH * network * pixels / (8 * 96**2 + 2 * 224**2)
-
-
 def column_of(images: int, is_short: bool) -> dict[str, str]:
     """Return the table's column for a number of images."""
     place = sum(images >= first for first in FROM) - 1
@@ -196,9 +161,9 @@ class Settings(NamedTuple):
     #: Px of a global and a local view, and how many local ones.
     views: tuple[int, int, int]
     column: dict[str, str]  #: The table's.
-    memory: float  #: What a step takes, in bytes.
     #: The steps that were asked for; None: none were.
     asked: int | None = None
+    memory: float = 0  #: What a step takes, in bytes; 0: not counted.
 
     @property
     def other_length(self) -> str:
@@ -222,7 +187,10 @@ class Settings(NamedTuple):
 
 
 def choose(
-    images: Images, machine: Machine, steps: int | None = None
+    images: Images,
+    machine: Machine,
+    steps: int | None = None,
+    most: int | None = None,
 ) -> Settings:
     """Choose the settings of a pre-training.
 
@@ -231,9 +199,11 @@ def choose(
         machine (Machine): From :func:`look_at_machine`.
         steps (int, optional): The run's length, rounded to whole epochs, of
             which it has two at least. Defaults to None, the table's.
+        most (int, optional): The largest batch that the memory of a GPU
+            holds. Defaults to None: any.
 
     Raises:
-        ValueError: The memory does not hold two images, or steps is too low.
+        ValueError: steps is too low.
     """
     if steps is not None and steps < 1:
         raise ValueError(f'steps={steps} must be at least 1')
@@ -248,16 +218,8 @@ def choose(
     total = min(wanted, images.total // 2)
     processes = max(min(machine.gpus, total // 2), 1)
     batch = total // processes
-    if not is_cpu:
-        each = step_memory(1, depth, width, views) - FIXED
-        fits = int((SHARE * machine.memory - FIXED) // each)
-        if fits < 2:
-            raise ValueError(
-                f'{machine.memory / GIB:.1f} GiB of free GPU memory do not '
-                'hold two images: end other programs on it, or train on the '
-                'CPU (--gpus 0)'
-            )
-        batch = min(batch, fits)
+    if most is not None:
+        batch = min(batch, most)
     # A multiple of eight suits GPUs.
     batch = batch // 8 * 8 or batch // 2 * 2
     # The run draws the damaged files, too, and takes others for them.
@@ -281,7 +243,6 @@ def choose(
         width,
         views,
         column,
-        step_memory(batch, depth, width, views),
         steps,
     )
 

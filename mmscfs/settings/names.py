@@ -50,7 +50,7 @@ LOOPS = {
 PARTS = {
     'auto_scale_lr': 'enable base_batch_size',
     'custom_imports': 'imports allow_failed_imports',
-    'env_cfg': 'cudnn_benchmark dist_cfg mp_cfg resource_limit',
+    'env_cfg': 'cudnn_benchmark dist_cfg mp_cfg resource_limit tf32',
     'env_cfg.mp_cfg': 'mp_start_method opencv_num_threads',
     'optim_wrapper.clip_grad': 'type max_norm norm_type clip_value foreach '
     'error_if_nonfinite',

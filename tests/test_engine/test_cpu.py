@@ -46,7 +46,7 @@ def test_nothing_changes_where_there_is_a_gpu(monkeypatch):
         (dict(launcher='mpi'), '--launcher=mpi needs GPUs'),
         (
             dict(optim_wrapper=dict(type='AmpOptimWrapper')),
-            r'--amp\) needs an accelerator',
+            r'--precision\) needs an accelerator',
         ),
     ],
 )

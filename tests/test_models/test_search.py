@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
 
 from mmscfs.models import RoIFeatureSearch, SoftFeatureSearch
@@ -72,6 +73,23 @@ def test_region_is_cut_out_cell_by_cell(crop, view, expected):
     found, weight = cut(crop, view, expected.shape[1:])
     assert_close(found, expected)
     assert weight == 1
+
+
+class Unwaited(TorchFunctionMode):
+    """Refuses tensors of a list: a host waits until a GPU has them."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        assert func not in (torch.tensor, torch.Tensor.new_tensor)
+        return func(*args, **(kwargs or {}))
+
+
+def test_rows_and_columns_have_their_own_scale():
+    """And nothing is sent to the device for it."""
+    crops = torch.tensor([[[16.0, 16, 48, 48, 0]]]), torch.tensor([[VIEW]])
+    maps = MAPS[None, None, :, :4]  # of 8 px across and 16 px down
+    with Unwaited():
+        found = RoIFeatureSearch()(torch.zeros(1, 1, 1, 2, 4), maps, *crops)
+    assert_close(found[0, 0, 0], MAPS[:, 1:3, 2:6])
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@
 import copy
 import io
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from mmcv.cnn.bricks import DropPath
 from mmpretrain.registry import MODELS
 from torch import nn
 from torch.testing import assert_close
@@ -21,7 +23,9 @@ class Block(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.norm = nn.BatchNorm2d(channels)
-        self.hidden = nn.Sequential(nn.ReLU(), nn.Dropout(0.2))
+        # As mmpretrain's vision transformers have it.
+        drop = DropPath(np.float64(0.2))
+        self.hidden = nn.Sequential(nn.ReLU(), nn.Dropout(0.2), drop)
 
     def forward(self, x):
         return x + self.hidden(self.norm(self.conv(x)))

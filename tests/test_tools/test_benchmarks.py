@@ -129,8 +129,10 @@ def test_benchmark_prints_a_table(load, tiny_config, capsys):
     assert float(difference) < 1e-5
 
 
-def test_benchmark_as_json(load, tiny_config, capsys):
-    assert load('step').main([*tiny_config, '--json', '--no-textbook']) == 0
+@pytest.mark.parametrize('precision', ['fp32', 'fp16'])  # with a loss scale
+def test_benchmark_as_json(load, tiny_config, precision, capsys):
+    options = ['--precision', precision, '--json', '--no-textbook']
+    assert load('step').main([*tiny_config, *options]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result.keys() == {'mmscfs', 'bare backbone'}
     assert result['mmscfs']['total'] > 0

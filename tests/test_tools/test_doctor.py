@@ -10,9 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from commands import ROOT
 from mmengine.config import Config
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
+
+from mmscfs import recipes
 
 GIB = 2**30
 NAMES = ('doctor', 'doctor_environment', 'doctor_config')
@@ -183,7 +186,7 @@ def test_a_gpu_that_torch_does_not_see(tool, monkeypatch):
     ('free', 'batch', 'state', 'text', 'remedy'),
     [
         # 0.85 * 20 = 17 GiB: 16 beside what is fixed, two images in each.
-        (20, 32, 'ok', 'up to 32 images fit', ''),
+        (20, 32, 'ok', 'a step of 32 takes 17.0 GiB of 20.0 GiB', ''),
         (20, 33, 'note', 'up to 32', 'train_dataloader.batch_size=32'),
         (1, 32, 'note', 'up to 0', 'model.checkpoint_activations=True'),
     ],
@@ -193,7 +196,9 @@ def test_what_fits(
 ):
     module = tool.config
     monkeypatch.setattr(module, 'free_memory', lambda: free * GIB)
-    monkeypatch.setattr(module, 'count_memory', lambda *_: (GIB, GIB / 2))
+    moments = torch.zeros(1), torch.tensor([GIB / 2])
+    memory = recipes.StepMemory(GIB, *moments)
+    monkeypatch.setattr(recipes.memory, 'step_memory', lambda *_: memory)
     cfg = Config.fromfile(config)
     cfg.train_dataloader.batch_size = batch
     kind = type('Any', (BaseSelfSupervisor,), dict(loss=None))
@@ -269,26 +274,6 @@ def test_what_cannot_be_read_or_written(tool, monkeypatch, capsys):
     assert tool.doctor.main(['--json', 'none/report.json']) == 2
     error = capsys.readouterr().err
     assert error.startswith('error: --json none/report.json: ')
-
-
-def test_counted_memory(tool, config):
-    cfg = Config.fromfile(config)
-    built = []
-    tool.config.build_it(cfg, built)
-    (model,) = built
-    fixed, image = tool.config.count_memory(model, cfg, is_half=False)
-    # Weights and buffers of both networks; the student's gradient and
-    # momentum, all of it with the margin.
-    student = sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    both = sum(t.nbytes for t in model.state_dict().values())
-    least = 1.2 * (both + 2 * student)
-    assert least <= fixed < 1.1 * least
-    # An image of 2 + 2 views is kept at least as it enters the network.
-    assert image > 1.2 * 4 * 3 * 32 * 32 * 4
-    cfg.optim_wrapper.optimizer.type = 'AdamW'
-    more, same = tool.config.count_memory(model, cfg, is_half=False)
-    assert more - fixed == pytest.approx(1.2 * student, rel=0.01)
-    assert same == pytest.approx(image, rel=0.01)
 
 
 def test_settings_without_a_config(tool, capsys):

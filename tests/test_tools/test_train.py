@@ -83,13 +83,14 @@ def test_one_command_trains_and_one_more_resumes(small_options, tmp_path):
 
 
 def test_options_reach_the_config(small_options, tmp_path):
-    options = ['--seed', '7', '--auto-scale-lr', '--amp']
+    options = ['--seed', '7', '--auto-scale-lr', '--precision', 'bf16']
     done = call(*TRAIN, *options, *small_options)
     assert done.returncode == 0, done.output
     cfg = Config.fromfile(tmp_path / 'work' / 'scfs_r50.py')
     assert cfg.randomness.seed == 7
     assert cfg.auto_scale_lr.enable
-    assert cfg.optim_wrapper.precision == 'auto'
+    assert cfg.optim_wrapper.precision == 'bf16'
+    assert '  precision    bf16\n' in done.output
     # 4 images instead of 256.
     assert 'Scaling the original LR by 0.015625.' in done.output
 
@@ -100,6 +101,14 @@ def test_options_reach_the_config(small_options, tmp_path):
         ([TRAIN[1], '--launcher', 'slurm'], '--launcher=slurm needs GPUs'),
         ([TRAIN[1], '--resume', '--overwrite'], 'mutually exclusive'),
         ([TRAIN[1], '--network=teacher'], '--network requires'),
+        ([TRAIN[1], '--amp', '--precision=bf16'], 'not allowed with argument'),
+        (
+            [
+                *(TRAIN[1], '--precision=bf16', '--cfg-options'),
+                'optim_wrapper.precision=fp16',
+            ],
+            '--precision bf16 sets optim_wrapper.precision, and',
+        ),
     ],
 )
 def test_wrong_options_are_named(words, message, tmp_path):

@@ -122,17 +122,20 @@ class Step(NamedTuple):
         forward (Callable): Returns the total of the losses.
         update (Callable): Moves the weights.
         context (Callable): Returns the precision's context.
+        propagate (Callable): Takes the total back through the networks; by
+            default as it is, without fp16's loss scale.
     """
 
     forward: Callable
     update: Callable
     context: Callable
+    propagate: Callable = lambda total: total.backward()
 
     def backward(self) -> Any:
         """Run forward and backward pass, return the total."""
         with self.context():
             total = self.forward()
-        total.backward()
+        self.propagate(total)
         return total.detach()
 
 
@@ -148,7 +151,7 @@ def build_steps(args: argparse.Namespace) -> tuple[dict[str, Step], Any]:
     from mmengine.registry import init_default_scope
     from mmpretrain.registry import MODELS
 
-    import mmscfs  # noqa: F401
+    from mmscfs.engine.precision import set_precision, uses_tf32
 
     init_default_scope('mmpretrain')
     cfg = Config.fromfile(args.config)
@@ -162,12 +165,13 @@ def build_steps(args: argparse.Namespace) -> tuple[dict[str, Step], Any]:
         )
     if args.compile:
         cfg.model.compile = True
-    cfg.optim_wrapper.precision = args.precision
+    set_precision(cfg, args.precision)
     cfg.optim_wrapper.optimizer.lr = 1e-3  # the views are noise
     torch.manual_seed(0)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     model = MODELS.build(cfg.model).to(device).train()
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    torch.backends.cuda.matmul.allow_tf32 = uses_tf32(cfg, wrapper)
     sizes = [args.global_size] * 2 + [args.local_size] * args.num_local
     views = [
         torch.randn(args.batch, 3, size, size, device=device) for size in sizes
@@ -200,7 +204,10 @@ def build_steps(args: argparse.Namespace) -> tuple[dict[str, Step], Any]:
             lambda: plain.loss(views), plain.update, context
         )
     steps[OURS] = Step(
-        lambda: model.parse_losses(model.loss(views))[0], update, precision
+        lambda: model.parse_losses(model.loss(views))[0],
+        update,
+        precision,
+        wrapper.backward,
     )
     # Its gradients are cleared by the update of ours, which follows.
     steps[FLOOR] = Step(floor, model.zero_grad, precision)

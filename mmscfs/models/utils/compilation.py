@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from mmcv.cnn.bricks import DropPath
 from torch import nn
 
 # Entries for one function. Where a graph breaks, as at synchronized batch
@@ -49,6 +50,9 @@ def compile_for_training(module: nn.Module, options: Mapping) -> None:
     two graphs, and none later. Names of parameters are those of a module that
     is not compiled.
 
+    mmcv's DropPath gets its rate as a Python number. mmpretrain gives it
+    numpy's, which dynamo takes for data, and breaks the graph at each.
+
     Args:
         module (nn.Module): A module whose training batches are all alike.
         options (Mapping): Those of :func:`torch.compile`, e.g.
@@ -71,6 +75,9 @@ def compile_for_training(module: nn.Module, options: Mapping) -> None:
             f'them ({error}); set model.compile=True, or its arguments as a '
             "dict, e.g. dict(mode='default')"
         ) from error
+    for part in module.modules():
+        if isinstance(part, DropPath):
+            part.drop_prob = float(part.drop_prob)
     # Shadows the class's method; nn.Module calls it by this name.
     module.forward = forward
     config = torch._dynamo.config
