@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_leaves
 from mmscfs.datasets.samplers import SampleKey
 
 SHARE = 0.85  # of the free memory; the rest is for libraries and workers
-# On a GPU the head works on 2**24 cosines at a time, in three tensors of fp32.
+# On a GPU the head works on 2**24 cosines at a time. That this takes three
+# tensors of fp32 was fitted to the simulation (docs/en/speed.md).
 CHUNKS = 3 * 4 * 2**24
 PROCESS = 0.9e9  # bytes of a process on a CPU, before its model
 OPTIMIZER_STATES = {'SGD': 1, 'LARS': 1}  # copies of the weights; else 2
@@ -63,8 +64,9 @@ def step_memory(cfg: Config, model: BaseModel, is_half: bool) -> StepMemory:
     Of two and of three images of the data set: what is alive after each
     operation grows by as much with every further image. On a GPU these are
     the same tensors; what its libraries work in comes on top. This is an
-    estimate, which nobody has measured on one. It agrees within 4% with a
-    simulation of torch's allocations there (docs/en/speed.md).
+    estimate, which nobody has measured on one. With one constant fitted it
+    agrees within 4% with a simulation of torch's allocations there
+    (docs/en/speed.md).
 
     Args:
         cfg (Config): Of the pre-training, as ``prepare_config`` left it.
