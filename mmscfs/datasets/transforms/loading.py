@@ -41,7 +41,6 @@ DECODE_FLAGS = {
     2: cv2.IMREAD_REDUCED_COLOR_2,
     1: cv2.IMREAD_COLOR,
 }
-REDUCTIONS = (8, 4, 2)
 # Settings that say what an image's values become.
 LOOKS = ('color_type', 'imdecode_backend', 'value_range')
 MAX_PIXELS = 2**28  # 800 MB decoded
@@ -172,16 +171,21 @@ def reduced_box(
 
 
 def greatest_reduction(
-    boxes: Sequence[tuple[int, int, int, int]], sides: Sequence[int]
+    boxes: Sequence[tuple[int, int, int, int]],
+    sides: Sequence[int],
+    margins: Mapping[int, float],
 ) -> int:
     """Return the greatest reduction that leaves every view its pixels.
 
-    Without one it is 1, so that no view is enlarged because of it. Each view
-    shows a box, and has a side in px.
+    Without one it is 1. Each view shows a box, and has a side in px. For each
+    reduction, greatest first, ``margins`` has how many pixels of a crop there
+    must be for each of its view.
     """
-    for reduction in REDUCTIONS:
+    for reduction, margin in margins.items():
         cuts = (reduced_box(box, reduction)[2:] for box in boxes)
-        if all(min(c) >= side for c, side in zip(cuts, sides, strict=True)):
+        if all(
+            min(c) >= margin * side for c, side in zip(cuts, sides, strict=True)
+        ):
             return reduction
     return 1
 
