@@ -184,7 +184,8 @@ def greatest_reduction(
     for reduction, margin in margins.items():
         cuts = (reduced_box(box, reduction)[2:] for box in boxes)
         if all(
-            min(c) >= margin * side for c, side in zip(cuts, sides, strict=True)
+            min(c) >= margin * side
+            for c, side in zip(cuts, sides, strict=True)
         ):
             return reduction
     return 1

@@ -1,0 +1,96 @@
+# Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""MultiCrop's filters beside Pillow's, which DINO has."""
+
+import cv2
+import numpy as np
+import pytest
+from crop_images import NO_COLOR, noise
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from mmscfs.datasets import LoadImage, MultiCrop
+from mmscfs.datasets.samplers import SampleKey
+from mmscfs.datasets.transforms.filters import FILTERS
+from mmscfs.datasets.transforms.loading import reduced_box
+
+IMAGES = 100  # of 10 crops each
+
+
+def photographs():
+    return [load_sample_image(f'{n}.jpg') for n in ('china', 'flower')]
+
+
+def zone_plate():
+    """Rings whose frequency grows outward, up to that of the pixels."""
+    rows, columns = np.mgrid[:480, :640] - np.array([[[240]], [[320]]])
+    rings = np.cos(np.pi * (rows**2 + columns**2) / 800)
+    return [np.repeat(127.5 + 127.5 * rings[..., None], 3, 2).astype('uint8')]
+
+
+def energy(view):
+    """Return the sum of the squared gradients of a view (S, S, C)."""
+    return sum(np.square(np.diff(view, axis=a)).sum() for a in (0, 1))
+
+
+def beside_pillow(images, reductions=None, **settings):
+    """Compare the views of crops with those that Pillow makes of them.
+
+    Args:
+        images (list): What to load, arrays or paths of JPEG files.
+        reductions (list, optional): Gets the scales of decoding.
+        **settings: Those of MultiCrop.
+
+    Returns:
+        tuple: Mean and greatest difference, levels, and the ratio of the
+        gradients' energies, of ours to Pillow's.
+    """
+    crop = MultiCrop(**settings, flip_prob=0, **NO_COLOR)
+    means, largest, energies = [], [], []
+    for index in range(IMAGES):
+        image = images[index % len(images)]
+        results = dict(sample_idx=SampleKey(index))
+        reduction = 1
+        if isinstance(image, str):
+            results = LoadImage(reduced=True)(dict(results, img_path=image))
+            image = cv2.imread(image)
+            reduction = reductions[index % len(images)]
+        else:
+            results['img'] = image
+        results = crop(results)
+        for view, box in zip(results['img'], results['crops'], strict=True):
+            left, top, right, bottom = box[:4].astype(int).tolist()
+            top, left, height, width = (
+                edge * reduction
+                for edge in reduced_box(
+                    (top, left, bottom - top, right - left), reduction
+                )
+            )
+            part = image[top : top + height, left : left + width]
+            side = view.shape[-1]
+            wanted = Image.fromarray(part).resize((side, side), Image.BICUBIC)
+            wanted = np.asarray(wanted, float)
+            ours = view.permute(1, 2, 0).numpy().astype(float)
+            off = np.abs(ours - wanted)
+            means.append(off.mean())
+            largest.append(off.max())
+            energies.append((energy(ours), energy(wanted)))
+    ours, wanted = np.sum(energies, 0)
+    return np.mean(means), np.max(largest), ours / wanted
+
+
+@pytest.mark.parametrize('make', [photographs, zone_plate])
+@pytest.mark.parametrize('sides', [(224, 96), (72, 32)])
+def test_antialiased_crops_are_pillows(make, sides):
+    """1,000 crops, enlarged, and shrunk up to nine times."""
+    mean, largest, ratio = beside_pillow(
+        make(), global_size=sides[0], local_size=sides[1]
+    )
+    assert largest <= 1
+    assert mean < 0.05
+    assert abs(ratio - 1) < 0.001
+
+
+def test_opencvs_filter_is_another():
+    mean, _, ratio = beside_pillow(photographs(), filters='opencv')
+    assert mean > 1
+    assert ratio > 1.05
