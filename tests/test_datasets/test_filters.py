@@ -94,3 +94,35 @@ def test_opencvs_filter_is_another():
     mean, _, ratio = beside_pillow(photographs(), filters='opencv')
     assert mean > 1
     assert ratio > 1.05
+
+
+@pytest.mark.parametrize('channels', [1, 2, 4, 5])
+def test_channels_are_resized_alike(channels):
+    image = np.dstack([noise(50, 70)] * 2)[..., :channels]
+    view = FILTERS['antialiased'].resize(image, 31)
+    assert view.shape == (31, 31, channels)
+    for i in range(channels):
+        band = Image.fromarray(np.ascontiguousarray(image[..., i]))
+        wanted = np.asarray(band.resize((31, 31), Image.BICUBIC), int)
+        assert np.abs(view[..., i] - wanted).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ('name', 'most'), [('antialiased', 0.6), ('opencv', 2)]
+)
+@pytest.mark.parametrize(('sigma', 'radius'), [(0.1, 1), (0.8, 3), (2.0, 6)])
+def test_blur(name, most, sigma, radius):
+    """Against a sum over windows; the border is mirrored at its pixel."""
+    image = noise(40, 30)
+    weights = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
+    kernel = np.outer(weights, weights) / weights.sum() ** 2
+    around = (radius, radius)
+    padded = np.pad(image, (around, around, (0, 0)), mode='reflect')
+    windows = np.lib.stride_tricks.sliding_window_view(
+        padded, kernel.shape, axis=(0, 1)
+    )
+    wanted = (windows * kernel).sum((-1, -2))
+    view = FILTERS[name].blur(image, sigma)
+    assert np.abs(view - wanted).max() <= most
+    gray = FILTERS[name].blur(np.ascontiguousarray(image[..., 0]), sigma)
+    assert np.array_equal(gray, view[..., 0])
