@@ -6,8 +6,8 @@ Ours (LoadImage, MultiCrop, PackInputs) is timed beside the usual pipeline of
 Pillow and torchvision with the same augmentations: both read JPEG files and
 make 2 global views of 224 px and local ones of 96 px, in this process and on
 one thread. The seconds are of CPU time, without waiting for the disk or for
-other processes. Rounds take turns, so that a busy machine slows all alike;
-ratios are medians over rounds.
+other processes, and both keep freed memory as our workers do. Rounds take
+turns, so that a busy machine slows all alike; ratios are medians over rounds.
 
 Ours is what a training without a GPU has. It ends with uint8 views, which the
 model normalizes on its device; the other ends with normalized float views.
@@ -110,8 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from rich.progress import track
 
     from mmscfs.datasets import ImageFiles
+    from mmscfs.datasets.transforms.loading import keep_freed_memory
 
     init_default_scope('mmpretrain')
+    keep_freed_memory()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     random.seed(args.seed)
