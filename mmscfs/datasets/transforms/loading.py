@@ -224,12 +224,12 @@ class LoadImage(LoadImageFromFile):
     bands, need ``imdecode_backend='tifffile'`` and that package.
 
     With ``reduced``, a JPEG is left for :class:`MultiCrop` to decode, at 1/2,
-    1/4 or 1/8 of its size where every crop still has the pixels of its view.
-    Boxes and random draws are the same. What changes is the filter: libjpeg
-    leaves out high frequencies before the crop is resized; and the edges of a
-    crop, by at most half a pixel of the view. docs/en/speed.md says which
-    images are reduced. Other formats, and files with a header that Pillow
-    cannot read, are decoded here in full.
+    1/4 or 1/8 of its size where every crop still has pixels enough for its
+    view (``margins`` of :mod:`.filters`). Boxes and random draws are the same.
+    What changes is the filter: libjpeg leaves out high frequencies before the
+    crop is resized; and the edges of a crop, by at most half a pixel of the
+    view. docs/en/speed.md says which images are reduced. Other formats, and
+    files with a header that Pillow cannot read, are decoded here in full.
 
     Before an image is decoded, its size is read from its header, and what is
     no file, such as a pipe, or a JPEG without its end, is refused. What a
