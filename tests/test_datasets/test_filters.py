@@ -10,6 +10,7 @@ from sklearn.datasets import load_sample_image
 
 from mmscfs.datasets import LoadImage, MultiCrop
 from mmscfs.datasets.samplers import SampleKey
+from mmscfs.datasets.transforms import loading
 from mmscfs.datasets.transforms.filters import FILTERS
 from mmscfs.datasets.transforms.loading import reduced_box
 
@@ -32,12 +33,12 @@ def energy(view):
     return sum(np.square(np.diff(view, axis=a)).sum() for a in (0, 1))
 
 
-def beside_pillow(images, reductions=None, **settings):
+def beside_pillow(images, seen=(), **settings):
     """Compare the views of crops with those that Pillow makes of them.
 
     Args:
         images (list): What to load, arrays or paths of JPEG files.
-        reductions (list, optional): Gets the scales of decoding.
+        seen (list): Scales of all decodes so far. Defaults to none.
         **settings: Those of MultiCrop.
 
     Returns:
@@ -49,14 +50,13 @@ def beside_pillow(images, reductions=None, **settings):
     for index in range(IMAGES):
         image = images[index % len(images)]
         results = dict(sample_idx=SampleKey(index))
-        reduction = 1
         if isinstance(image, str):
             results = LoadImage(reduced=True)(dict(results, img_path=image))
             image = cv2.imread(image)
-            reduction = reductions[index % len(images)]
         else:
             results['img'] = image
         results = crop(results)
+        reduction = seen[-1] if seen else 1
         for view, box in zip(results['img'], results['crops'], strict=True):
             left, top, right, bottom = box[:4].astype(int).tolist()
             top, left, height, width = (
@@ -94,6 +94,32 @@ def test_opencvs_filter_is_another():
     mean, _, ratio = beside_pillow(photographs(), filters='opencv')
     assert mean > 1
     assert ratio > 1.05
+
+
+@pytest.mark.parametrize(
+    ('sides', 'reduction'), [((64, 28), 2), ((22, 10), 4)]
+)
+def test_jpeg_files_that_are_decoded_smaller(
+    tmp_path, monkeypatch, sides, reduction
+):
+    """Half a level in the mean, and 2% of the gradients' energy."""
+    seen, decode = [], loading.decode
+
+    def spy(content, reduction=1):
+        seen.append(reduction)
+        return decode(content, reduction)
+
+    monkeypatch.setattr(loading, 'decode', spy)
+    paths = []
+    for number, image in enumerate(photographs()):
+        paths.append(str(tmp_path / f'{number}.jpg'))
+        Image.fromarray(image[:424]).save(paths[-1], quality=95)
+    mean, _, ratio = beside_pillow(
+        paths, seen, global_size=sides[0], local_size=sides[1]
+    )
+    assert seen.count(reduction) > IMAGES / 2
+    assert mean <= 0.5
+    assert abs(ratio - 1) <= 0.02
 
 
 @pytest.mark.parametrize('channels', [1, 2, 4, 5])
