@@ -112,7 +112,8 @@ def view_steps(cfg: Mapping | Config) -> Iterator[dict[str, Any]]:
         ]
         if 'MultiCrop' in kinds:
             at = kinds.index('MultiCrop')
-            found = {CROPS: part[at], LOADER: None, 'PackInputs': None}
+            found: dict[str, Any] = dict.fromkeys((LOADER, 'PackInputs'))
+            found[CROPS] = part[at]
             for i in (at - 1, at + 1):
                 if 0 <= i < len(part) and kinds[i] in found:
                     found[kinds[i]] = part[i]
