@@ -30,13 +30,12 @@ def resize_antialiased(crop: np.ndarray, side: int) -> np.ndarray:
     The cubic kernel is stretched by the scale wherever an image shrinks, so
     that it averages what it would otherwise skip.
     """
-    # PyTorch takes an image of uint8 as it is in memory, but whole.
+    # PyTorch resizes uint8 as OpenCV has it in memory, channels last, without
+    # a copy if the batch's stride says so, too: view sets it, [None] does not.
     pixels = torch.from_numpy(np.ascontiguousarray(crop))
+    batch = pixels.view(1, *crop.shape).permute(0, 3, 1, 2)
     view = interpolate(
-        pixels.permute(2, 0, 1)[None],
-        size=(side, side),
-        mode='bicubic',
-        antialias=True,
+        batch, size=(side, side), mode='bicubic', antialias=True
     )
     return np.ascontiguousarray(view[0].permute(1, 2, 0).numpy())
 
