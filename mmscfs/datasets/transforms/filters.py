@@ -25,7 +25,7 @@ class Filters(NamedTuple):
 
 
 def resize_antialiased(crop: np.ndarray, side: int) -> np.ndarray:
-    """Resize as Pillow's bicubic, within a level.
+    """Resize as Pillow's bicubic, within two levels, 0.003 in the mean.
 
     The cubic kernel is stretched by the scale wherever an image shrinks, so
     that it averages what it would otherwise skip.

@@ -127,9 +127,9 @@ def keep_freed_memory() -> None:
     """Have this process keep the memory that it frees, up to 128 MB.
 
     Every image takes some megabytes and frees them. glibc gives them back to
-    the system, which hands them out again page by page, filled with zeros:
-    that took longer than to resize the crops. Does nothing where malloc is
-    not glibc's.
+    the system, which hands them out again page by page, filled with zeros: a
+    quarter of a millisecond a megabyte. Does nothing where malloc is not
+    glibc's.
     """
     with suppress(AttributeError, OSError, TypeError):
         libc = ctypes.CDLL(None)
