@@ -192,6 +192,7 @@ def main() -> None:
         choose_checkpoint,
         describe_finished,
         prepare_config,
+        settle_views,
         start_from,
     )
     from mmscfs.engine.prepare import is_first_process
@@ -210,6 +211,7 @@ def main() -> None:
             if is_first_process():
                 print(finished)
             return
+        settle_views(cfg, saved.cfg if saved else '')
         check_data(cfg)
         if is_first_process():
             lock_work_dir(cfg.work_dir)

@@ -20,6 +20,7 @@ multi_crop = dict(
     blur_prob=(0.5, 0.1, 0.2),
     blur_sigma=(0.1, 0.8),
     solarize_prob=(0.0, 0.0, 0.0),
+    filters='opencv',  # with which the package's weights were made
 )
 train_dataloader = dict(
     dataset=dict(

@@ -13,7 +13,12 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
 from .samplers import SampleKey
-from .transforms.loading import LoadImage, UnreadableImageError, check_regular
+from .transforms.loading import (
+    EncodedImage,
+    LoadImage,
+    UnreadableImageError,
+    check_regular,
+)
 
 UNREADABLE = 'unreadable_files.txt'  # the list, in a work directory
 MAX_IN_A_ROW = 100  # unreadable files, and no image is returned
@@ -161,7 +166,9 @@ class ImageFiles(CustomDataset):
         for place in range(count):
             sample = self.get_data_info(place * len(self) // count)
             try:
-                loads[0](sample)
+                image = loads[0](sample)['img']
+                if isinstance(image, EncodedImage):
+                    image.decode_in_full()
             except UnreadableImageError as error:
                 raise self._with_remedy(error) from error
 

@@ -9,6 +9,7 @@ from .resume.chooser import (
     choose_checkpoint,
     describe_finished,
 )
+from .view_settings import settle_views
 
 __all__ = [
     'adapt_to_cpu',
@@ -21,5 +22,6 @@ __all__ = [
     'loops',
     'optimizers',
     'prepare_config',
+    'settle_views',
     'start_from',
 ]

@@ -19,6 +19,7 @@ from mmscfs.engine import (
     choose_checkpoint,
     describe_finished,
     prepare_config,
+    settle_views,
     start_from,
 )
 from mmscfs.engine.hooks.deferred_runtime_info_hook import read_hub
@@ -78,6 +79,7 @@ def train(
             hub = restore_histories(read_checkpoint(path)['message_hub'])
             figures = last_values(hub['log_scalars'])
             return Run(config, Path(cfg.work_dir), path, done, 0, figures)
+        settle_views(cfg, saved.cfg if saved else '')
         check_data(cfg)
         lock_work_dir(cfg.work_dir)
     except (ValueError, OSError):

@@ -38,9 +38,9 @@ def test_largest_central_box_where_none_fits(height, width, box):
 
 
 @pytest.mark.parametrize('side', [5, 13, 16, 31])
-def test_enlarging_and_slight_shrinking_is_bicubic(side):
+def test_opencvs_enlarging_and_slight_shrinking_is_bicubic(side):
     image = cv2.GaussianBlur(noise(side, side), (0, 0), 0.8)
-    views = make_views(only(), image, images=1)[0]
+    views = make_views(only(filters='opencv'), image, images=1)[0]
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].double()
     wanted = torch.nn.functional.interpolate(
         pixels, (SIDE, SIDE), mode='bicubic', align_corners=False
@@ -49,9 +49,9 @@ def test_enlarging_and_slight_shrinking_is_bicubic(side):
     assert np.abs(views - wanted).max() <= 1
 
 
-def test_shrinking_to_half_or_less_averages():
+def test_opencvs_shrinking_to_half_or_less_averages():
     image = noise(4 * SIDE, 4 * SIDE)
-    views = make_views(only(), image, images=1)[0]
+    views = make_views(only(filters='opencv'), image, images=1)[0]
     blocks = image.reshape(SIDE, 4, SIDE, 4, 3).mean((1, 3))
     assert np.abs(views - blocks.transpose(2, 0, 1)).max() <= 0.5
 
@@ -318,6 +318,7 @@ def test_an_image_from_a_grey_file(tmp_path):
         ('blur_sigma', (0.1, math.inf)),
         ('solarize_prob', ()),
         ('solarize_threshold', 257),
+        *(('filters', value) for value in ('pillow', None, ['opencv'])),
         *(('color_on_device', value) for value in ('yes', 1, None)),
     ],
 )

@@ -15,6 +15,7 @@ from PIL import Image
 from mmscfs.datasets import ImageFiles, LoadImage, MultiCrop
 from mmscfs.datasets.samplers import SampleKey
 from mmscfs.datasets.transforms import loading
+from mmscfs.datasets.transforms.filters import FILTERS
 from mmscfs.datasets.transforms.headers import jpeg_shape, read_header
 from mmscfs.datasets.transforms.loading import (
     EncodedImage,
@@ -23,7 +24,8 @@ from mmscfs.datasets.transforms.loading import (
     reduced_box,
 )
 
-SMALL = dict(global_size=56, local_size=24, num_local=8)  # a quarter
+# A quarter of the usual sizes, and filters that need no more pixels.
+SMALL = dict(global_size=56, local_size=24, num_local=8, filters='opencv')
 
 
 def smooth(height, width):
@@ -102,27 +104,35 @@ def test_views_of_smooth_images(tmp_path, reductions, height, width, wanted):
     assert set(reductions) == wanted
 
 
-def test_the_greatest_reduction_that_enlarges_no_view():
-    """Against a plain loop over scales, views and sides, in fractions."""
-    transform = MultiCrop(**SMALL)
-    sides = [56] * 2 + [24] * 8
+@pytest.mark.parametrize(
+    ('filters', 'least'),
+    [('opencv', [1] * 3), ('antialiased', [1.75, 2.5, 2.5])],
+)
+def test_the_greatest_reduction_that_leaves_views_their_pixels(filters, least):
+    """Against a plain loop over scales, views and sides, in fractions.
+
+    ``least``: so many for one of the view, at 1/2, 1/4 and 1/8.
+    """
+    transform = MultiCrop(**(SMALL | dict(filters=filters)))
+    sides, margins = [56] * 2 + [24] * 8, FILTERS[filters].margins
     chosen = []
     for index in range(300):
-        height, width = np.random.default_rng(index).integers(60, 1500, 2)
+        height, width = np.random.default_rng(index).integers(60, 3000, 2)
         boxes = transform.crop_boxes(
             (height, width), transform.draw(SampleKey(index))
         )
         fitting = [1]
-        for reduction in (2, 4, 8):
+        for reduction, times in zip((2, 4, 8), least, strict=True):
             pixels = []
             for (top, left, h, w), side in zip(boxes, sides, strict=True):
                 # Halves round up.
                 ends = np.array([top, top + h, left, left + w]) / reduction
                 ends = np.floor(ends + 0.5)
-                pixels += [ends[1] - ends[0] - side, ends[3] - ends[2] - side]
+                height, width = ends[1] - ends[0], ends[3] - ends[2]
+                pixels += [height - times * side, width - times * side]
             if min(pixels) >= 0:
                 fitting.append(reduction)
-        chosen.append(greatest_reduction(boxes, sides))
+        chosen.append(greatest_reduction(boxes, sides, margins))
         assert chosen[-1] == max(fitting)
         assert fitting == [1, 2, 4, 8][: len(fitting)]
     assert set(chosen) == {1, 2, 4, 8}

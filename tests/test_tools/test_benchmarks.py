@@ -212,7 +212,7 @@ def loader(load):
 def test_all_pipelines_are_measured(loader, capsys):
     assert loader.main([*LOADER, '--size', '240x180']) == 0
     printed = capsys.readouterr().out
-    options = ('reduced decode', 'color on device')
+    options = ('colors on device', "OpenCV's filters")
     for row in ('ours', *options, 'Pillow and torchvision'):
         assert row in printed
 

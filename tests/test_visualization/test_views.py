@@ -81,7 +81,7 @@ def test_pictures_skip_what_the_run_skips(image_folder, wrap):
 
 def test_boxes_and_changes_are_what_was_done(image_folder):
     """Cut, flip and blur by hand: the view, and no change is left out."""
-    crop = dict(CROP, jitter_prob=0, grey_prob=0)
+    crop = dict(CROP, jitter_prob=0, grey_prob=0, filters='opencv')
     data = build(image_folder, crop)
     checked = set()
     for sample in make_views(data, range(16)):

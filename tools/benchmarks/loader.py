@@ -6,13 +6,14 @@ Ours (LoadImage, MultiCrop, PackInputs) is timed beside the usual pipeline of
 Pillow and torchvision with the same augmentations: both read JPEG files and
 make 2 global views of 224 px and local ones of 96 px, in this process and on
 one thread. The seconds are of CPU time, without waiting for the disk or for
-other processes. Rounds take turns, so that a busy machine slows all alike;
-ratios are medians over rounds.
+other processes, and both keep freed memory as our workers do. Rounds take
+turns, so that a busy machine slows all alike; ratios are medians over rounds.
 
-Ours ends with uint8 views, which the model normalizes on its device; the
-other ends with normalized float views. Two more rows are of ours with an
-option: JPEG decoded at a reduced scale where every crop allows it, and color,
-blur and solarization left to the device.
+Ours is what a training without a GPU has. It ends with uint8 views, which the
+model normalizes on its device; the other ends with normalized float views.
+Two more rows are of ours with color, blur and solarization left to the device,
+as a training on a GPU has it, and with the filters of version 0.1
+(multi_crop.filters=opencv).
 
 A training step of B images that takes T seconds needs about B / T divided by
 ours' images per second and core: that many workers keep the device busy.
@@ -32,7 +33,7 @@ EXAMPLES = """
 examples:
   # made images, about a minute
   python tools/benchmarks/loader.py
-  # of the size of photographs, where the reduced scale tells
+  # of the size of photographs, which are decoded at a reduced scale
   python tools/benchmarks/loader.py --size 2000x1500 --images 16
   # 200 images of your data set, 4 local views
   python tools/benchmarks/loader.py --data data/imagenet/train --images 200 \\
@@ -109,8 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from rich.progress import track
 
     from mmscfs.datasets import ImageFiles
+    from mmscfs.datasets.transforms.loading import keep_freed_memory
 
     init_default_scope('mmpretrain')
+    keep_freed_memory()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     random.seed(args.seed)
@@ -140,8 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         ours = partial(our_pipeline, args.local, args.seed)
         pipelines = {
             'ours': (ours(), paths),
-            'reduced decode': (ours(reduced=True), paths),
-            'color on device': (ours(color_on_device=True), paths),
+            'colors on device': (ours(color_on_device=True), paths),
+            "OpenCV's filters": (ours(filters='opencv'), paths),
             USUAL: (usual_pipeline(args.local), paths),
         }
         rates: dict[str, list[float]] = {name: [] for name in pipelines}

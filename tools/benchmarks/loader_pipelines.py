@@ -7,14 +7,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from mmengine.config import Config
 from mmengine.dataset import Compose
 from PIL import Image, ImageFilter, ImageOps
 from torchvision import transforms as tv
 
 from mmscfs.datasets.samplers import SampleKey
+from mmscfs.engine import settle_views
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 QUALITY = 90  # of made JPEG files
@@ -45,24 +48,17 @@ def make_images(folder: Path, count: int, size: tuple, seed: int) -> list[str]:
     return paths
 
 
-def our_pipeline(
-    num_local: int,
-    seed: int,
-    reduced: bool = False,
-    color_on_device: bool = False,
-) -> Pipeline:
-    """Return a function of a path and an index: our views."""
-    steps = Compose(
-        [
-            dict(type='LoadImage', reduced=reduced),
-            dict(
-                type='MultiCrop',
-                num_local=num_local,
-                color_on_device=color_on_device,
-            ),
-            dict(type='PackInputs'),
-        ]
-    )
+def our_pipeline(num_local: int, seed: int, **settings: Any) -> Pipeline:
+    """Return a function of a path and an index: our views.
+
+    As in a training whose config has these settings of MultiCrop.
+    """
+    crops = dict(type='MultiCrop', num_local=num_local, **settings)
+    pipeline = [dict(type='LoadImage'), crops, dict(type='PackInputs')]
+    loader = dict(dataset=dict(pipeline=pipeline))
+    cfg = Config(dict(train_dataloader=loader))
+    settle_views(cfg)
+    steps = Compose(cfg.train_dataloader.dataset.pipeline)
     return lambda path, index: steps(
         dict(img_path=path, sample_idx=SampleKey(index, seed))
     )

@@ -2,6 +2,7 @@
 """Checks of MultiCrop's settings, with errors that name them."""
 
 import math
+from collections.abc import Collection
 from numbers import Number
 from typing import Any
 
@@ -30,6 +31,13 @@ def check_flag(name: str, value: Any) -> None:
     """Check that ``value`` is True or False."""
     if not isinstance(value, bool):
         raise ValueError(f'MultiCrop: {name}={value!r} must be True or False')
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+    """Check that ``value`` is one of the choices."""
+    if not (isinstance(value, str) and value in choices):
+        named = ' or '.join(map(repr, choices))
+        raise ValueError(f'MultiCrop: {name}={value!r} must be {named}')
 
 
 def probabilities(name: str, value: Any) -> tuple:

@@ -11,6 +11,7 @@ from mmpretrain.registry import TRANSFORMS
 
 from ..samplers import SampleKey
 from .checks import (
+    check_choice,
     check_flag,
     check_whole,
     check_within,
@@ -26,8 +27,9 @@ from .color import (
     pack_colors,
     solarize,
 )
+from .filters import FILTERS
 from .loading import EncodedImage, greatest_reduction, reduced_box
-from .values import resize_bands, with_channels
+from .values import with_channels
 
 ORDERS = tuple(itertools.permutations(range(BRIGHTNESS, HUE + 1)))
 CROP_TRIES = 10  # as torchvision's RandomResizedCrop
@@ -106,6 +108,10 @@ class MultiCrop(BaseTransform):
         solarize_prob (tuple): As ``blur_prob``. Defaults to (0, 0.2, 0).
         solarize_threshold (int): Values from here on are inverted. Defaults
             to 128.
+        filters (str): "antialiased" resizes crops as Pillow's bicubic, which
+            is DINO's filter. "opencv" resizes by OpenCV: bicubic, which skips
+            pixels where it shrinks, and by area to half or less; so did
+            version 0.1. Defaults to "antialiased".
         color_on_device (bool): Leave jitter, grey, blur and solarizing, with
             the same random values, to :class:`MultiCropDataPreprocessor`,
             which does them in batch on the model's device: for machines with
@@ -135,6 +141,7 @@ class MultiCrop(BaseTransform):
         blur_sigma: tuple = (0.1, 2.0),
         solarize_prob: tuple = (0.0, 0.2, 0.0),
         solarize_threshold: int = 128,
+        filters: str = 'antialiased',
         color_on_device: bool = False,
     ) -> None:
         check_whole('global_size', global_size, 1)
@@ -151,6 +158,7 @@ class MultiCrop(BaseTransform):
             check_within(name, value, 0, 1)
         check_within('hue', hue, 0, 0.5)
         check_within('solarize_threshold', solarize_threshold, 0, 256)
+        check_choice('filters', filters, FILTERS)
         check_flag('color_on_device', color_on_device)
         self.global_size = global_size
         self.local_size = local_size
@@ -172,6 +180,7 @@ class MultiCrop(BaseTransform):
         self.blur_prob = probabilities('blur_prob', blur_prob)
         self.solarize_prob = probabilities('solarize_prob', solarize_prob)
         self.solarize_threshold = solarize_threshold
+        self.filters = filters
         self.color_on_device = color_on_device
 
     def transform(self, results: dict) -> dict:
@@ -182,7 +191,8 @@ class MultiCrop(BaseTransform):
         reduction = 1
         if isinstance(image, EncodedImage):
             sides = [self.global_size] * 2 + [self.local_size] * self.num_local
-            reduction = greatest_reduction(boxes, sides)
+            margins = FILTERS[self.filters].margins
+            reduction = greatest_reduction(boxes, sides, margins)
             encoded, image = image, image.decode(reduction)
             if image is None:  # its header was wrong about the size
                 image, reduction = encoded.decode_in_full(), 1
@@ -268,7 +278,7 @@ class MultiCrop(BaseTransform):
         if not self.color_on_device:
             view = self.color(view, draws)
             if sigma := self.sigma(kind, draws):
-                view = cv2.GaussianBlur(view, (0, 0), sigma)
+                view = FILTERS[self.filters].blur(view, sigma)
             if self.solarizes(kind, draws):
                 view = solarize(view, self.solarize_threshold)
         # A grey view is one channel until here: a third of the work.
@@ -286,13 +296,7 @@ class MultiCrop(BaseTransform):
         top, left, height, width = box
         size = self.local_size if kind == 2 else self.global_size
         cut = image[top : top + height, left : left + width]
-        # Bicubic sampling skips pixels when it shrinks to half or less.
-        shrinks = min(height, width) >= 2 * size
-        return resize_bands(
-            cut,
-            (size, size),
-            cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
-        )
+        return FILTERS[self.filters].resize(cut, size)
 
     def crop_boxes(
         self, shape: tuple[int, ...], draws: list[list[float]]
