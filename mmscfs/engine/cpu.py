@@ -74,6 +74,7 @@ def adapt_to_cpu(cfg: Config) -> None:
         type='CPUDistributedDataParallel',
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
+        gradient_as_bucket_view=True,
         device_ids=None,
     )
     cfg.model_wrapper_cfg = defaults | (cfg.get('model_wrapper_cfg') or {})

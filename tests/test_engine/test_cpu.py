@@ -101,5 +101,6 @@ def test_the_model_wrapper_of_the_config_is_kept(group):
         type='SynchronizedOnCPU',
         broadcast_buffers=False,
         find_unused_parameters=False,
+        gradient_as_bucket_view=True,
         device_ids=None,
     )
