@@ -57,7 +57,7 @@ class LazyCosineLogits(NamedTuple):
     There are V B K of them, hundreds of megabytes for 65536 prototypes and
     more, so a loss computes them for a chunk of prototypes at a time. The
     products are divided by the prototypes' lengths, which saves a normalized
-    copy of the largest weight of the model. fp16 has not the range for that,
+    copy of the largest weight of the model. fp16 lacks the range for that
     and gets a chunk of unit vectors.
 
     Attributes:
