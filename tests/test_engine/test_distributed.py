@@ -181,7 +181,8 @@ def test_norms_of_views_alone_become_ours(dino_cfg, wrap):
     assert kinds == {SyncBatchNorm}
     # One process, or none at all, needs no synchronization.
     for network in (model.backbone, model.teacher.backbone):
-        network.train()(torch.randn(2, 3, 32, 32))
+        network.train()
+        network(torch.randn(2, 3, 32, 32))
     for name, value in before.items():
         assert model.state_dict()[name].shape == value.shape
     plain = revert_sync_batchnorm(model)
