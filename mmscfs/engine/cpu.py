@@ -77,7 +77,10 @@ def adapt_to_cpu(cfg: Config) -> None:
         gradient_as_bucket_view=True,
         device_ids=None,
     )
-    cfg.model_wrapper_cfg = defaults | (cfg.get('model_wrapper_cfg') or {})
+    own = dict(cfg.get('model_wrapper_cfg') or {})
+    if own.get('type') == 'GPUDistributedDataParallel':
+        del own['type']  # the config of a run on GPUs
+    cfg.model_wrapper_cfg = defaults | own
 
 
 def data_loaders(cfg: Config) -> Iterator[ConfigDict]:

@@ -136,10 +136,16 @@ def adapt_to_gpus(cfg: Config) -> None:
     """Have several processes on GPUs wrap the model in our wrapper, in place.
 
     Gradients lie where they are summed, which saves a copy of each.
-    ``model_wrapper_cfg`` of the config comes before these defaults. Does
-    nothing for one process.
+    ``model_wrapper_cfg`` of the config comes before these defaults, and one
+    that names a type is left alone. Does nothing for one process.
     """
     if get_device() != 'cuda' or cfg.get('launcher', 'none') == 'none':
+        return
+    own = dict(cfg.get('model_wrapper_cfg') or {})
+    if own.get('type') == 'CPUDistributedDataParallel':
+        for name in ('type', 'device_ids'):
+            own.pop(name, None)  # the config of a run on CPUs
+    if 'type' in own:
         return
     defaults = dict(
         type='GPUDistributedDataParallel',
@@ -147,4 +153,4 @@ def adapt_to_gpus(cfg: Config) -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False),
         gradient_as_bucket_view=True,
     )
-    cfg.model_wrapper_cfg = defaults | (cfg.get('model_wrapper_cfg') or {})
+    cfg.model_wrapper_cfg = defaults | own

@@ -211,3 +211,20 @@ def test_several_gpus_have_our_wrapper(monkeypatch, device, launcher):
             gradient_as_bucket_view=True,
         )
     assert cfg.model_wrapper_cfg == expected
+
+
+def test_the_model_wrapper_of_the_config_is_kept(monkeypatch):
+    """Others, as MMFullyShardedDataParallel, take other settings.
+
+    That of a run on CPUs is replaced.
+    """
+    monkeypatch.setattr(distributed, 'get_device', lambda: 'cuda')
+    own = dict(type='MMFullyShardedDataParallel')
+    cfg = Config(dict(launcher='slurm', model_wrapper_cfg=own))
+    adapt_to_gpus(cfg)
+    assert cfg.model_wrapper_cfg == own
+    own = dict(type='CPUDistributedDataParallel', device_ids=None)
+    cfg = Config(dict(launcher='slurm', model_wrapper_cfg=own))
+    adapt_to_gpus(cfg)
+    assert cfg.model_wrapper_cfg.type == 'GPUDistributedDataParallel'
+    assert 'device_ids' not in cfg.model_wrapper_cfg
