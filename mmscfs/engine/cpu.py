@@ -74,9 +74,13 @@ def adapt_to_cpu(cfg: Config) -> None:
         type='CPUDistributedDataParallel',
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
+        gradient_as_bucket_view=True,
         device_ids=None,
     )
-    cfg.model_wrapper_cfg = defaults | (cfg.get('model_wrapper_cfg') or {})
+    own = dict(cfg.get('model_wrapper_cfg') or {})
+    if own.get('type') == 'GPUDistributedDataParallel':
+        del own['type']  # the config of a run on GPUs
+    cfg.model_wrapper_cfg = defaults | own
 
 
 def data_loaders(cfg: Config) -> Iterator[ConfigDict]:

@@ -17,6 +17,9 @@ from mmscfs.compatibility import has_fast_bf16
 DTYPES = {'fp32': None, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 FUSED = ('SGD', 'Adam', 'AdamW')  # that have a fused step on both:
 DEVICES = ('cpu', 'cuda')
+# Numbers in a gradient that an accelerator scales in less time than the host
+# needs to ask for it.
+SMALL = 1 << 18
 
 
 def default_precision() -> str:
@@ -58,8 +61,28 @@ def clip_each_gradient_(
             if not keep:
                 gradient.mul_(factor)
     else:
-        torch._foreach_mul_(gradients, factors)
+        scale_each_(gradients, factors)
     return norms
+
+
+def scale_each_(tensors: list[Tensor], factors: list[Tensor]) -> None:
+    """Multiply each tensor by its own scalar, small ones in a few kernels.
+
+    torch multiplies many tensors at once if their factors have their shapes,
+    so those of small ones are written out.
+    """
+    small: list[Tensor] = []
+    written_out: list[Tensor] = []
+    for tensor, factor in zip(tensors, factors, strict=True):
+        if tensor.numel() <= SMALL and tensor.is_contiguous():
+            small.append(tensor.view(-1))
+            written_out.append(factor.expand(tensor.numel()))
+        else:
+            tensor.mul_(factor)
+    if small:
+        sizes = [len(tensor) for tensor in small]
+        factors = list(torch.cat(written_out).split(sizes))
+        torch._foreach_mul_(small, factors)
 
 
 @OPTIM_WRAPPERS.register_module()

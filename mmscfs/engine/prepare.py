@@ -12,6 +12,7 @@ from mmscfs.settings.names import OLD_SECTIONS
 from mmscfs.settings.variables import nodes
 
 from .cpu import adapt_to_cpu, data_loaders
+from .distributed import adapt_to_gpus
 
 PIPELINE = 'train_dataloader.dataset.pipeline'
 LOADER_SECONDS = 600  # to wait for a batch
@@ -41,9 +42,10 @@ def prepare_config(cfg: Config) -> None:
     A config of this project keeps all that it says; ``multi_crop`` and the
     pipeline say the same (:func:`apply_multi_crop`). It loses what the machine
     lacks: workers that do not answer are given up after a time, and on a CPU
-    see :func:`adapt_to_cpu`. Another config, of mmpretrain, mmdet or a user,
-    gets ``SAFE_TYPES`` and ``SAFE_HOOKS`` where it has mmengine's types, and
-    one log line that names each change.
+    see :func:`adapt_to_cpu`; on several GPUs :func:`adapt_to_gpus`. Another
+    config, of mmpretrain, mmdet or a user, gets ``SAFE_TYPES`` and
+    ``SAFE_HOOKS`` where it has mmengine's types, and one log line that names
+    each change.
 
     Args:
         cfg (Config): Changed in place.
@@ -79,6 +81,7 @@ def prepare_config(cfg: Config) -> None:
             loader.persistent_workers = False
             loader.pop('timeout', None)  # torch refuses one
     adapt_to_cpu(cfg)
+    adapt_to_gpus(cfg)
 
 
 def is_first_process() -> bool:

@@ -25,12 +25,14 @@ def search_attention(queries: Tensor, keys: Tensor) -> Tensor:
 
     Returns:
         Tensor: Attention of shape (G, N, B, H, W) in [-1, 1], at least
-        float32 (0 where a vector has no length).
+        float32 (0 where a vector has no length). Autocast does not reach
+        the products: in fp16 those of large features would overflow.
     """
     queries = F.normalize(at_least_fp32(queries), dim=-1)
     # Channels last, positions are rows of a matrix: nothing is copied.
     positions = at_least_fp32(keys).movedim(2, -1).flatten(2, 3)
-    products = positions @ queries.permute(1, 2, 0)
+    with torch.autocast(keys.device.type, enabled=False):
+        products = positions @ queries.permute(1, 2, 0)
     lengths = torch.linalg.vector_norm(positions, dim=-1, keepdim=True)
     attention = products / lengths.clamp(min=1e-12)
     return attention.unflatten(2, keys.shape[-2:]).movedim(-1, 1).contiguous()
@@ -275,14 +277,19 @@ class RoIFeatureSearch(FeatureSearch):
         )
         num_global, num_local, batch = regions.shape[:3]
         height, width = global_maps.shape[-2:]
-        # Cell i of a map covers [i, i + 1): aligned=True knows that. Filled on
-        # the device, as the host would wait until it has sent a list.
-        scale = regions.new_full((4,), width)
-        scale[1::2].fill_(height)
-        index = torch.arange(num_global * batch, device=regions.device)
-        index = index.view(num_global, 1, batch, 1)
-        rois = torch.cat(
-            [index.expand(-1, num_local, -1, -1), regions * scale], dim=-1
+        # Cell i of a map covers [i, i + 1): aligned=True knows that. Numbers,
+        # for a tensor made of them would have the host wait for a GPU.
+        left, top, right, bottom = regions.unbind(-1)
+        index = torch.arange(
+            num_global * batch, device=maps.device, dtype=maps.dtype
+        ).view(num_global, 1, batch)
+        rois = torch.stack(
+            [
+                index.expand(-1, num_local, -1),
+                *(left * width, top * height),
+                *(right * width, bottom * height),
+            ],
+            dim=-1,
         )
         found = roi_align(
             maps,

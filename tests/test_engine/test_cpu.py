@@ -92,14 +92,21 @@ def test_several_processes_have_plain_batch_norm_on_the_cpu(
     assert weight.grad is not None
 
 
-def test_the_model_wrapper_of_the_config_is_kept(group):
-    cfg = gpu_config(
-        launcher='pytorch', model_wrapper_cfg=dict(type='SynchronizedOnCPU')
-    )
+@pytest.mark.parametrize(
+    ('own', 'found'),
+    [
+        ('SynchronizedOnCPU', 'SynchronizedOnCPU'),
+        # As a run on GPUs saves its config.
+        ('GPUDistributedDataParallel', 'CPUDistributedDataParallel'),
+    ],
+)
+def test_the_model_wrapper_of_the_config_is_kept(group, own, found):
+    cfg = gpu_config(launcher='pytorch', model_wrapper_cfg=dict(type=own))
     adapt_to_cpu(cfg)
     assert cfg.model_wrapper_cfg == dict(
-        type='SynchronizedOnCPU',
+        type=found,
         broadcast_buffers=False,
         find_unused_parameters=False,
+        gradient_as_bucket_view=True,
         device_ids=None,
     )

@@ -9,7 +9,8 @@ from mmpretrain.registry import MODELS
 from torch import nn
 from torch.testing import assert_close
 
-from mmscfs.engine.optimizers import clip_each_gradient_
+from mmscfs.engine import optimizers
+from mmscfs.engine.optimizers import clip_each_gradient_, scale_each_
 
 
 def test_each_gradient_is_clipped_by_its_own_norm():
@@ -31,6 +32,25 @@ def test_clipping_reads_nothing_from_an_accelerator():
     clip_each_gradient_(gradients, max_norm=1.0)
     with pytest.raises(RuntimeError, match='meta'):
         gradients[0].sum().item()
+
+
+def test_scaling_many_at_once_is_scaling_one_by_one(monkeypatch):
+    """What an accelerator does, of small, strided and large tensors."""
+    monkeypatch.setattr(optimizers, 'SMALL', 30)
+    shapes = [(5,), (2, 3, 3, 3), (6, 5), (), (0,), (31,)]
+    for layout in (torch.contiguous_format, torch.channels_last):
+        tensors = [torch.randn(shape) for shape in shapes]
+        tensors.append(torch.randn(2, 3, 2, 2).to(memory_format=layout))
+        factors = [*torch.rand(len(tensors)).unbind()]
+        expected = [
+            [number * factor.item() for number in tensor.flatten().double()]
+            for tensor, factor in zip(tensors, factors, strict=True)
+        ]
+        scale_each_(tensors, factors)
+        for tensor, numbers in zip(tensors, expected, strict=True):
+            wanted = torch.tensor(numbers).float()
+            assert torch.equal(tensor.flatten(), wanted)
+    scale_each_([], [])
 
 
 SGD = dict(type='SGD', lr=0.1)

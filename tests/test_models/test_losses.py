@@ -101,6 +101,43 @@ def test_autocast_reaches_the_products_alone():
         assert (full - half).norm() < 0.02 * full.norm()
 
 
+@pytest.mark.parametrize('length', [1e-7, 1.0, 1e4])
+def test_prototypes_of_any_length_train_in_fp16(length):
+    """Turning one is what counts; divided by its length, half overflows."""
+    embeddings = torch.nn.functional.normalize(torch.randn(3, 2, 16), dim=-1)
+    directions = torch.nn.functional.normalize(torch.randn(30, 16), dim=-1)
+    targets = torch.randn(2, 2, 30).mul(3).softmax(-1)
+    results = []
+    for half, size in ((False, 1.0), (True, length)):
+        inputs = [
+            embeddings.clone().requires_grad_(),
+            (size * directions).requires_grad_(),
+        ]
+        with torch.autocast('cpu', torch.float16, enabled=half):
+            loss = DINOLoss()(lazy(*inputs), targets, 0.1)
+        (1024 * loss).backward()  # as a loss scale does
+        results.append([loss.detach(), *(x.grad for x in inputs)])
+    full, half = results
+    half[2] *= length
+    for ours, expected in zip(half, full, strict=True):
+        assert (ours - expected).norm() < 2e-3 * expected.norm()
+
+
+def test_targets_under_autocast_are_those_of_full_precision():
+    """A temperature of 0.04 magnifies what bf16 rounds off to 1 %."""
+    embeddings = torch.nn.functional.normalize(torch.randn(2, 8, 64), dim=-1)
+    near = embeddings.flatten(0, 1).repeat(12, 1)
+    prototypes = near + torch.randn(192, 64) / 10
+    with torch.autocast('cpu', torch.bfloat16):
+        logits = lazy(embeddings, prototypes).compute()
+    targets = teacher_probabilities(logits, 0.04).double()
+    units = prototypes.double() / prototypes.double().norm(dim=1)[:, None]
+    weights = torch.exp((embeddings.double() @ units.T) / 0.04)
+    expected = weights / weights.sum(-1, keepdim=True)
+    distance = (targets - expected).abs().sum(-1) / 2  # total variation
+    assert distance.max() < 1e-5
+
+
 def test_half_precision_is_widened_before_the_softmax():
     logits = torch.randn(2, 3, 5).to(torch.bfloat16)
     targets = teacher_probabilities(logits[:2], 0.04)

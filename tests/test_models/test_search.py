@@ -18,6 +18,18 @@ def test_attention_is_one_where_the_map_shows_the_query():
     assert_close(attention.flatten(), torch.tensor([1.0, 0.0, 0.0]))
 
 
+def test_large_features_do_not_overflow_in_fp16():
+    """Their products with unit vectors would: 6e4 times the root of 64."""
+    keys = 6e4 * (1 - torch.rand(1, 2, 64, 3, 3) / 2).half()
+    queries = torch.rand(1, 2, 64)
+    with torch.autocast('cpu', torch.float16):
+        attention = search_attention(queries, keys)
+    cosines = torch.nn.functional.cosine_similarity(
+        queries.double()[0, :, :, None, None], keys.double()[0], dim=1
+    )
+    assert_close(attention[0, 0].double(), cosines, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize('search', [SoftFeatureSearch(), RoIFeatureSearch()])
 def test_search_carries_no_gradient_and_keeps_the_type(search):
     crops = torch.tensor([[[0.0, 0, 8, 8, 0]]])

@@ -57,7 +57,8 @@ class LazyCosineLogits(NamedTuple):
     There are V B K of them, hundreds of megabytes for 65536 prototypes and
     more, so a loss computes them for a chunk of prototypes at a time. The
     products are divided by the prototypes' lengths, which saves a normalized
-    copy of the largest weight of the model.
+    copy of the largest weight of the model. fp16 lacks the range for that
+    and gets a chunk of unit vectors.
 
     Attributes:
         embeddings (Tensor): Unit vectors of V views of B images, (V, B, C).
@@ -84,15 +85,17 @@ class LazyCosineLogits(NamedTuple):
         return torch.Size([*self.embeddings.shape[:-1], len(self.prototypes)])
 
     def compute(self) -> Tensor:
-        """Return all of them, at least float32, shape (V, B, K)."""
-        # In chunks, so that autocast makes no copy of all prototypes.
-        rows = self.embeddings.shape[:-1].numel()
-        cosines = [
-            at_least_fp32(self.embeddings @ self.prototypes[chunk].mT)
-            / self.lengths[chunk]
-            for chunk in _chunks(self.prototypes, rows)
-        ]
-        return torch.cat(cosines, dim=-1)
+        """Return all of them, shape (V, B, K).
+
+        At least float32, under autocast too: the teacher's temperature
+        magnifies what half precision rounds off.
+        """
+        with torch.autocast(self.embeddings.device.type, enabled=False):
+            products = (
+                at_least_fp32(self.embeddings)
+                @ at_least_fp32(self.prototypes).mT
+            )
+        return products.div_(self.lengths)
 
     def log_likelihood(self, targets: Tensor, temperature: float) -> Tensor:
         """Return sum_b P'_t . log P_v of each pair of views.
@@ -284,8 +287,11 @@ class _LogLikelihood(Function):
         likelihood = targets.new_zeros(len(targets), shape[0])
         with torch.autocast(device, enabled=False):
             for chunk in _chunks(prototypes, len(rows)):
-                logits = at_least_fp32(rows @ prototypes[chunk].to(dtype).mT)
-                logits /= lengths[chunk] * temperature
+                typed, divisor = _typed(
+                    prototypes[chunk], lengths[chunk], dtype
+                )
+                logits = at_least_fp32(rows @ typed.mT)
+                logits /= divisor * temperature
                 log_sum = torch.logaddexp(log_sum, logits.logsumexp(-1))
                 likelihood += torch.einsum(
                     'tbk,vbk->tv',
@@ -312,24 +318,41 @@ class _LogLikelihood(Function):
         needed = ctx.needs_input_grad[1]
         grad_prototypes = torch.empty_like(prototypes) if needed else None
         for chunk in _chunks(prototypes, len(rows)):
-            part = prototypes[chunk]
-            typed = part.to(dtype)
-            cosines = at_least_fp32(rows @ typed.mT).div_(lengths[chunk])
+            part, length = prototypes[chunk], lengths[chunk]
+            typed, divisor = _typed(part, length, dtype)
+            cosines = at_least_fp32(rows @ typed.mT).div_(divisor)
             # d likelihood / d logits = sum_t grad (P'_t - P_v)
             wanted = torch.einsum('tv,tbk->vbk', grad, targets[..., chunk])
             given = (cosines / temperature).sub_(log_sum[:, None]).exp_()
             slope = wanted.flatten(0, 1).addcmul_(given, of_view, value=-1)
-            slope /= lengths[chunk] * temperature
+            slope /= divisor * temperature
             grad_rows += slope.to(dtype) @ typed
             if grad_prototypes is not None:
                 # Turning a prototype counts, stretching it does not.
                 along = torch.einsum('rk,rk->k', slope, cosines)
-                along /= lengths[chunk]
+                along /= length
                 piece = grad_prototypes[chunk]
                 torch.mul(part, -along[:, None], out=piece)
                 piece += slope.to(dtype).mT @ rows
+                if divisor is not length:
+                    piece *= (divisor / length)[:, None]
         grad_rows = grad_rows.to(embeddings.dtype).unflatten(0, shape)
         return grad_rows, grad_prototypes, None, None, None
+
+
+def _typed(
+    prototypes: Tensor, lengths: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return prototypes for products, and what the products are divided by.
+
+    In fp16 the prototypes are unit vectors and the products are divided by 1:
+    short ones would vanish, and their gradients overflow.
+    """
+    if dtype != torch.float16:
+        return prototypes.to(dtype), lengths
+    unit = torch.empty_like(prototypes, dtype=dtype)
+    torch.div(prototypes, lengths[:, None], out=unit)
+    return unit, torch.ones_like(lengths)
 
 
 def _chunks(prototypes: Tensor, rows: int) -> Iterator[slice]:
