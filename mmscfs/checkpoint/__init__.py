@@ -13,7 +13,9 @@ from .loading import (
     check_pickle,
     check_same_model,
     drop_code,
+    file_state,
     naming,
+    note_whole,
     read_checkpoint,
 )
 from .plain import TENSOR_PARTS, restore_histories, to_plain
@@ -33,11 +35,13 @@ __all__ = [
     'describe_source',
     'drop_code',
     'encode',
+    'file_state',
     'find_backbone',
     'flatten',
     'load_backbone',
     'load_found',
     'naming',
+    'note_whole',
     'parse_config',
     'read_checkpoint',
     'read_data_preprocessor',
