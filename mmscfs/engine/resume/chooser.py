@@ -114,12 +114,12 @@ def choose(cfg: Config) -> tuple[str | None, SavedRun | None]:
     """Return the checkpoint to resume from, and what it says of its run."""
     if path := cfg.get('load_from'):
         return path, check_run(Path(path)) if is_local(path) else None
-    found = (
-        find_checkpoint(Path(cfg.work_dir)) if is_local(cfg.work_dir) else None
-    )
-    return (
-        (None, None) if found is None else (str(found), read_saved_run(found))
-    )
+    found = None
+    if is_local(cfg.work_dir):
+        found = find_checkpoint(Path(cfg.work_dir))
+    if found is None:
+        return None, None
+    return str(found), read_saved_run(found)
 
 
 def check_all_see(path: str) -> None:
@@ -131,7 +131,8 @@ def check_all_see(path: str) -> None:
     Raises:
         ValueError: Some do not see it, or a file of another size.
     """
-    states = all_gather_object(file_state(path))
+    own = file_state(path)
+    states = all_gather_object(own)
     size = states[0] and states[0][0]
     others = [i for i, s in enumerate(states) if not s or s[0] != size]
     if others:
@@ -140,7 +141,7 @@ def check_all_see(path: str) -> None:
             f'the processes {others} do not see it, or another file: all '
             'nodes need the same --work-dir, on a shared file system'
         )
-    if file_state(path) == states[0]:
+    if own == states[0]:
         note_whole(path)
 
 
