@@ -17,6 +17,7 @@ import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, is_main_process
+from torch.distributed.rendezvous import rendezvous
 
 # A process's number, their number and its number on its node, by launcher;
 # what mmengine and torch read are torchrun's.
@@ -71,7 +72,7 @@ def meet(cfg: Config) -> None:
     host, port = os.environ['MASTER_ADDR'], os.environ['MASTER_PORT']
     try:
         addresses = route(host, port)
-        store, rank, world = next(dist.rendezvous('env://', timeout=PATIENCE))
+        store, rank, world = next(rendezvous('env://', timeout=PATIENCE))
     except (dist.DistError, OSError) as error:
         reason = str(error).split('\n')[0]
         raise ValueError(

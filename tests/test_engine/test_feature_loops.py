@@ -200,9 +200,15 @@ def test_two_processes_find_what_one_finds(knn_cfg, tmp_path, monkeypatch):
     knn_cfg.test_cfg.features = str(tmp_path / 'features')
     knn_cfg.test_dataloader.dataset.indices = list(range(17))  # an odd number
 
+    original = np.lib.format.open_memmap
+
+    def only_read(path, mode, **kwargs):
+        assert mode == 'c'
+        return original(path, mode=mode, **kwargs)
+
     def run_part():
         if get_rank():
-            monkeypatch.setattr(np.lib.format, 'open_memmap', None)
+            monkeypatch.setattr(np.lib.format, 'open_memmap', only_read)
         return run_test(knn_cfg)[1]
 
     found = in_processes(run_part, 2, tmp_path)
