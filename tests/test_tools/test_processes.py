@@ -253,7 +253,8 @@ def test_a_lost_node_comes_back_and_the_run_ends_as_if_it_had_not(
     assert back.wait(60) == 0, back.log.read_text()
     for process in (kept, lost, back):
         assert not marked(process.mark)
-    assert 'resumed epoch' in kept.log.read_text()
+    # By process 0, on the node whose address comes first as text.
+    assert 'resumed epoch' in kept.log.read_text() + back.log.read_text()
     found, expected = (
         read_checkpoint(f'{folder}/epoch_8.pth')
         for folder in (work, whole.work_dir)
