@@ -18,7 +18,6 @@ from types import SimpleNamespace
 from unittest import mock
 
 import pytest
-from processes_that_meet import free_port
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,7 +31,6 @@ def run(*words, cwd=ROOT, **environment):
             **os.environ,
             'OMP_NUM_THREADS': '1',
             'PYTHON': sys.executable,
-            'PORT': str(free_port()),
             **environment,
         },
         capture_output=True,

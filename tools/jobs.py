@@ -8,7 +8,6 @@ import argparse
 import fcntl
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -170,15 +169,11 @@ def call(
     command: Sequence[str], log: TextIO, environment: Mapping[str, str]
 ) -> subprocess.Popen:
     """Start the process of a command, which ends with this one."""
-    with socket.socket() as free:  # several may share a machine
-        free.bind(('127.0.0.1', 0))
-        port = str(free.getsockname()[1])
-    given = dict(PORT=port) | os.environ | environment
     return subprocess.Popen(
         [sys.executable, '-S', '-c', WITH_PARENT, *command],
         stdout=log,
         stderr=subprocess.STDOUT,
-        env=given | dict(PYTHON=sys.executable),
+        env={**os.environ, **environment, 'PYTHON': sys.executable},
     )
 
 

@@ -14,14 +14,12 @@ examples:
       --launcher pytorch
 """
 
-import fcntl
 import os
 import signal
 import socket
-import struct
 import sys
+from ipaddress import ip_address
 
-SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of an interface
 REQUEUE = 75  # of train.py: saved, start it again with --resume
 SAVE_FAILED = 'MMSCFS_SAVE_FAILED'  # as engine/resume/preemption.py has it
 # Sent on to the processes, which save the run on two of them.
@@ -42,28 +40,21 @@ def number(name: str, default: int, low: int) -> int:
 
 
 def own_address(host: str, port: int) -> str:
-    """Return the address by which this node reaches another.
+    """Return the address by which the other nodes reach this one.
+
+    That of the way to a host, or the host itself where that is this node: its
+    own name may stand for a loopback address here alone.
 
     Raises:
-        OSError: It does not.
+        OSError: The host cannot be reached.
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((host, port))  # sends nothing
-        return probe.getsockname()[0]
-
-
-def interface(address: str) -> str | None:
-    """Return the name of the interface that has an address."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            request = struct.pack('256s', name.encode())
-            try:
-                answer = fcntl.ioctl(probe, SIOCGIFADDR, request)
-            except OSError:  # it has none
-                continue
-            if socket.inet_ntoa(answer[20:24]) == address:
-                return name
-    return None
+    family, kind, *_, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_DGRAM
+    )[0]
+    with socket.socket(family, kind) as probe:
+        probe.connect(address)  # sends nothing
+        own = probe.getsockname()[0]
+    return host if ip_address(own.split('%')[0]).is_loopback else own
 
 
 def torchrun_options(processes: str, arguments: list[str]) -> list[str]:
@@ -79,7 +70,8 @@ def torchrun_options(processes: str, arguments: list[str]) -> list[str]:
     nodes = number('NNODES', 1, 1)
     rank = number('NODE_RANK', 0, 0)
     host = os.environ.get('MASTER_ADDR', '127.0.0.1')
-    port = number('PORT', 29500, 1)
+    # 0: any that is free.
+    port = number('PORT', 29500 if nodes > 1 else 0, int(nodes > 1))
     restarts = number('MAX_RESTARTS', 0, 0)
     if not processes.isdecimal() or int(processes) < 1:
         raise ValueError(
@@ -104,10 +96,6 @@ def torchrun_options(processes: str, arguments: list[str]) -> list[str]:
         raise ValueError(
             f'MASTER_ADDR={host!r} cannot be reached: {error}'
         ) from error
-    if nodes > 1 and (name := interface(address)):
-        # gloo would take the address that the node's name has, which is a
-        # loopback address on many.
-        os.environ.setdefault('GLOO_SOCKET_IFNAME', name)
     # A node that comes back would wait for the store of the first start.
     os.environ['TORCH_DISABLE_SHARE_RDZV_TCP_STORE'] = '1'
     return [
@@ -115,7 +103,7 @@ def torchrun_options(processes: str, arguments: list[str]) -> list[str]:
         f'--nproc-per-node={processes}',
         f'--max-restarts={restarts}',
         '--rdzv-backend=c10d',
-        f'--rdzv-endpoint={host}:{port}',
+        f'--rdzv-endpoint={f"[{host}]" if ":" in host else host}:{port}',
         # How long to wait for the node that the others meet at.
         f'--rdzv-conf=is_host={int(rank == 0)},read_timeout=600',
         f'--rdzv-id={os.environ.get("RUN_ID", "mmscfs")}',

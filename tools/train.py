@@ -195,7 +195,7 @@ def main() -> None:
         settle_views,
         start_from,
     )
-    from mmscfs.engine.prepare import is_first_process
+    from mmscfs.engine.meeting import on_first_process
     from mmscfs.engine.resume.files import lock_work_dir
     from mmscfs.engine.screen import build_runner
 
@@ -208,13 +208,11 @@ def main() -> None:
         is_again = cfg.get('resume') and is_restart()
         saved = resume_again(cfg) if is_again else choose_checkpoint(cfg)
         if finished := describe_finished(cfg, saved):
-            if is_first_process():
-                print(finished)
+            on_first_process(print, finished)
             return
         settle_views(cfg, saved.cfg if saved else '')
         check_data(cfg)
-        if is_first_process():
-            lock_work_dir(cfg.work_dir)
+        on_first_process(lock_work_dir, cfg.work_dir)
         build_runner(cfg, changes).train()
 
 

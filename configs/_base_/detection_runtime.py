@@ -12,6 +12,8 @@ default_hooks = dict(
     # Saves and ends the run on SIGTERM and SIGUSR1.
     preemption=dict(type='mmpretrain.PreemptionHook'),
 )
+# In seconds, as in selfsup_runtime.py: process 0 alone evaluates.
+env_cfg = dict(dist_cfg=dict(timeout=3600))
 # A full disk costs lines of the log, and not the run.
 vis_backends = [dict(type='mmpretrain.SafeLocalVisBackend')]
 visualizer = dict(vis_backends=vis_backends)

@@ -27,7 +27,9 @@ env_cfg = dict(
     # In the steps of a training in fp32 on a GPU.
     tf32=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
+    # A process waits an hour for the others: for one that writes a large
+    # checkpoint, or evaluates. NCCL's ten minutes are too short for that.
+    dist_cfg=dict(backend='nccl', timeout=3600),
 )
 
 # For TensorBoard as well, in a config that inherits: visualizer=dict(

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from mmscfs.hub import PREFIX, find_weights
 
+# Files that were checked before, with their states then.
+_whole: dict[Path, tuple[int, int]] = {}
+
 
 def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     """Read a checkpoint's tensors and plain values onto the CPU.
@@ -41,7 +44,8 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
         )
     if path.suffix == '.safetensors':
         return _read_safetensors(path)
-    check_archive(path)
+    if _whole.get(path.resolve()) != file_state(path):
+        check_archive(path)
     check_pickle(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -127,6 +131,25 @@ def is_archive(path: str | Path) -> bool:
     """Whether torch takes a file for one in its format from 1.6 on."""
     with open(path, 'rb') as file:
         return file.read(4) == b'PK\x03\x04'
+
+
+def file_state(path: str | Path) -> tuple[int, int] | None:
+    """Return a file's size in bytes and time of change in ns, if it is there.
+
+    It is opened, which on a network's file system asks the server.
+    """
+    try:
+        with open(path, 'rb') as file:
+            state = os.fstat(file.fileno())
+    except OSError:
+        return None
+    return state.st_size, state.st_mtime_ns
+
+
+def note_whole(path: str | Path) -> None:
+    """Have :func:`read_checkpoint` not check a file that has been checked."""
+    if state := file_state(path):
+        _whole[Path(path).resolve()] = state
 
 
 def check_archive(path: str | Path) -> None:

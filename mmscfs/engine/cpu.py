@@ -3,7 +3,6 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.logging import print_log
@@ -42,13 +41,12 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
 def adapt_to_cpu(cfg: Config) -> None:
     """Change a config made for GPUs in place so that it runs without one.
 
-    No pinned memory, and for several processes gloo, which mmengine cannot
-    start without a GPU, and plain batch norm. ``model_wrapper_cfg`` of the
-    config comes before these defaults. Does nothing where there is an
-    accelerator.
+    No pinned memory, and for several processes plain batch norm.
+    ``model_wrapper_cfg`` of the config comes before these defaults. Does
+    nothing where there is an accelerator.
 
     Raises:
-        ValueError: The launcher or mmengine's mixed precision needs GPUs.
+        ValueError: mmengine's mixed precision needs GPUs.
     """
     if get_device() != 'cpu':
         return
@@ -60,16 +58,8 @@ def adapt_to_cpu(cfg: Config) -> None:
         )
     for loader in data_loaders(cfg):
         loader.pin_memory = False
-    launcher = cfg.get('launcher', 'none')
-    if launcher == 'none':
+    if cfg.get('launcher', 'none') == 'none':
         return
-    if launcher != 'pytorch':
-        raise ValueError(
-            f'--launcher={launcher} needs GPUs, and this machine has none: '
-            'use tools/dist_train.sh for several processes on a CPU'
-        )
-    if not dist.is_initialized():
-        dist.init_process_group('gloo')
     defaults = dict(
         type='CPUDistributedDataParallel',
         broadcast_buffers=False,

@@ -1,11 +1,11 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import inspect
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from mmscfs.settings.names import OLD_SECTIONS
@@ -13,6 +13,7 @@ from mmscfs.settings.variables import nodes
 
 from .cpu import adapt_to_cpu, data_loaders
 from .distributed import adapt_to_gpus
+from .meeting import meet
 
 PIPELINE = 'train_dataloader.dataset.pipeline'
 LOADER_SECONDS = 600  # to wait for a batch
@@ -32,8 +33,6 @@ MMENGINES_HOOKS = (
     *('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler'),
     'checkpoint',
 )
-# Where torchrun, Slurm and MPI tell a process its number.
-RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 
 
 def prepare_config(cfg: Config) -> None:
@@ -45,14 +44,15 @@ def prepare_config(cfg: Config) -> None:
     see :func:`adapt_to_cpu`; on several GPUs :func:`adapt_to_gpus`. Another
     config, of mmpretrain, mmdet or a user, gets ``SAFE_TYPES`` and
     ``SAFE_HOOKS`` where it has mmengine's types, and one log line that names
-    each change.
+    each change. At the end the processes of a run with a launcher meet.
 
     Args:
         cfg (Config): Changed in place.
 
     Raises:
-        ValueError: The launcher needs GPUs, a schedule ends before it begins,
-            the crops are set twice, or the config is that of an older stack.
+        ValueError: A schedule ends before it begins, the crops are set twice,
+            the config is that of an older stack, or the processes did not
+            meet.
 
     Example:
         >>> cfg = Config.fromfile('configs/scfs_r50.py')
@@ -67,12 +67,6 @@ def prepare_config(cfg: Config) -> None:
     apply_multi_crop(cfg)
     share_data_root(cfg)
     changes = use_safe_types(cfg)
-    if changes and is_first_process():
-        print_log(
-            'The config names types of mmengine. This run has safe ones: '
-            f'{", ".join(changes)}',
-            logger='current',
-        )
     for loader in data_loaders(cfg):
         if loader.get('num_workers'):
             # A file system that does not answer would hold a run forever.
@@ -82,12 +76,13 @@ def prepare_config(cfg: Config) -> None:
             loader.pop('timeout', None)  # torch refuses one
     adapt_to_cpu(cfg)
     adapt_to_gpus(cfg)
-
-
-def is_first_process() -> bool:
-    """Whether this is a run's first process, before they have met."""
-    rank = next((os.environ[n] for n in RANKS if n in os.environ), '0')
-    return rank == '0'
+    meet(cfg)
+    if changes and is_main_process():
+        print_log(
+            'The config names types of mmengine. This run has safe ones: '
+            f'{", ".join(changes)}',
+            logger='current',
+        )
 
 
 def check_age(cfg: Config) -> None:

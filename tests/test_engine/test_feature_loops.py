@@ -9,6 +9,7 @@ import pytest
 import torch
 from classification_data import make_colors, ordered_loader
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import get_rank
 from mmengine.runner import Runner
 from sklearn.neighbors import KNeighborsClassifier
 from toy_runs import in_processes, run, set_weights
@@ -194,11 +195,23 @@ def test_a_rate_that_diverges_is_left_out(knn_cfg):
         run_test(knn_cfg)
 
 
-def test_two_processes_find_what_one_finds(knn_cfg, tmp_path):
-    """Each keeps the features of its images, in one folder."""
+def test_two_processes_find_what_one_finds(knn_cfg, tmp_path, monkeypatch):
+    """One of them writes the features of all images."""
     knn_cfg.test_cfg.features = str(tmp_path / 'features')
     knn_cfg.test_dataloader.dataset.indices = list(range(17))  # an odd number
-    found = in_processes(lambda: run_test(knn_cfg)[1], 2, tmp_path)
+
+    original = np.lib.format.open_memmap
+
+    def only_read(path, mode, **kwargs):
+        assert mode == 'c'
+        return original(path, mode=mode, **kwargs)
+
+    def run_part():
+        if get_rank():
+            monkeypatch.setattr(np.lib.format, 'open_memmap', only_read)
+        return run_test(knn_cfg)[1]
+
+    found = in_processes(run_part, 2, tmp_path)
     kept = np.load(tmp_path / 'features/bank/layer3.npy')
     knn_cfg.test_cfg.features = None
     runner, expected = run_test(knn_cfg)
@@ -275,6 +288,10 @@ def test_an_unfinished_folder_is_made_again(knn_cfg, tmp_path, monkeypatch):
         (
             {'test_cfg.bank_dataloader.sampler.shuffle': True},
             'loader of the bank must keep the order',
+        ),
+        (
+            {'test_dataloader.sampler.round_up': False},
+            'loader of the queries must .* without round_up=False',
         ),
         (
             {'test_dataloader.dataset.with_label': False},

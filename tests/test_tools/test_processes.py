@@ -3,7 +3,6 @@
 
 import copy
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import torch
 import torch.multiprocessing as mp
 from commands import ROOT, load_tool
 from mmengine.runner import Runner
-from processes_that_meet import become_rank, free_port
+from processes_that_meet import become_rank, free_port, two_nodes
 
 from mmscfs.checkpoint import read_checkpoint
 from mmscfs.engine import prepare_config
@@ -97,8 +96,7 @@ def two_processes(start, tmp_path):
     script = tmp_path / 'worker.py'
     script.write_text(WORKER)
     launcher = start(
-        [sys.executable, 'tools/processes.py', '2', script, tmp_path],
-        PORT=str(free_port()),
+        [sys.executable, 'tools/processes.py', '2', script, tmp_path]
     )
     files = [tmp_path / rank for rank in '01']
     wait_for(lambda: all(file.is_file() for file in files), 120)
@@ -129,6 +127,20 @@ def test_a_signal_ends_the_run_in_good_order(two_processes, to):
     assert not marked(launcher.mark)
 
 
+def test_two_runs_start_on_one_node_at_once(start, tmp_path):
+    script = tmp_path / 'worker.py'
+    script.write_text(WORKER)
+    folders = [tmp_path / 'a', tmp_path / 'b']
+    launchers = []
+    for folder in folders:
+        folder.mkdir()
+        launchers.append(
+            start([sys.executable, 'tools/processes.py', '1', script, folder])
+        )
+    wait_for(lambda: all((f / '0').is_file() for f in folders), 120)
+    assert [launcher.poll() for launcher in launchers] == [None, None]
+
+
 @pytest.mark.parametrize(('note', 'code'), [('1', 1), ('0', 75)])
 def test_a_run_that_could_not_save_is_not_started_again(
     note, code, start, tmp_path
@@ -140,8 +152,7 @@ def test_a_run_that_could_not_save_is_not_started_again(
         WORKER.replace('sys.exit(75)', f'{ended}, sys.exit({code}))')
     )
     launcher = start(
-        [sys.executable, 'tools/processes.py', '1', script, tmp_path],
-        PORT=str(free_port()),
+        [sys.executable, 'tools/processes.py', '1', script, tmp_path]
     )
     started = tmp_path / '0'
     wait_for(lambda: started.is_file() and started.read_text(), 120)
@@ -189,49 +200,19 @@ def test_wrong_settings_are_named(values, message, settings):
         torchrun_options('2', [])
 
 
-@pytest.fixture
-def nodes():
-    """Two nodes: what puts a command on one, and its address.
-
-    Network namespaces that see nothing but each other, where the system
-    lets us make them; otherwise both are this machine.
-    """
-    tools = all(map(shutil.which, ('unshare', 'nsenter', 'ip')))
-    if not tools or subprocess.run(['unshare', '--net', 'true']).returncode:
-        yield [([], '127.0.0.1')] * 2
-        return
-    holders = [
-        subprocess.Popen(['unshare', '--net', 'sleep', '600']) for _ in '01'
-    ]
-    own = os.readlink('/proc/self/ns/net')
-    names = [f'/proc/{holder.pid}/ns/net' for holder in holders]
-    wait_for(lambda: all(os.readlink(name) != own for name in names), 10)
-    first, second = (str(holder.pid) for holder in holders)
-    ip = ['ip', 'link', 'add', 'eth0', 'netns', first, 'type', 'veth']
-    subprocess.check_call([*ip, 'peer', 'name', 'eth0', 'netns', second])
-    found = []
-    for i, name in enumerate(names):
-        inside = ['nsenter', f'--net={name}', '--']
-        address = f'10.213.0.{i + 1}'
-        for words in (
-            f'address add {address}/24 dev eth0',
-            'link set eth0 up',
-            'link set lo up',
-        ):
-            subprocess.check_call([*inside, 'ip', *words.split()])
-        found.append((inside, address))
-    yield found
-    for holder in holders:
-        holder.kill()
-        holder.wait()
-
-
 def train_part(rank, cfg, port):
     """Train as one of two processes."""
     become_rank(rank, port)
     prepare_config(cfg)
     Runner.from_cfg(cfg).train()
     torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
+def nodes():
+    """Two nodes, see two_nodes."""
+    with two_nodes() as nodes:
+        yield nodes
 
 
 def test_a_lost_node_comes_back_and_the_run_ends_as_if_it_had_not(
@@ -251,13 +232,12 @@ def test_a_lost_node_comes_back_and_the_run_ends_as_if_it_had_not(
     port = str(free_port())
 
     def start_node(rank):
-        inside, _ = nodes[rank]
         return start(
-            [*inside, 'bash', 'tools/dist_train.sh', config, '1', '--resume',
-             '--work-dir', tiny_run.work_dir],
+            [*nodes[rank].command, 'bash', ROOT / 'tools/dist_train.sh',
+             config, '1', '--resume', '--work-dir', tiny_run.work_dir],
             NNODES='2',
             NODE_RANK=str(rank),
-            MASTER_ADDR=nodes[0][1],
+            MASTER_ADDR=nodes[0].name,
             PORT=port,
             MAX_RESTARTS='3',
         )  # fmt: skip
@@ -273,7 +253,8 @@ def test_a_lost_node_comes_back_and_the_run_ends_as_if_it_had_not(
     assert back.wait(60) == 0, back.log.read_text()
     for process in (kept, lost, back):
         assert not marked(process.mark)
-    assert 'resumed epoch' in kept.log.read_text()
+    # By process 0, on the node whose address comes first as text.
+    assert 'resumed epoch' in kept.log.read_text() + back.log.read_text()
     found, expected = (
         read_checkpoint(f'{folder}/epoch_8.pth')
         for folder in (work, whole.work_dir)

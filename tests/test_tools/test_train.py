@@ -98,7 +98,11 @@ def test_options_reach_the_config(small_options, tmp_path):
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
-        ([TRAIN[1], '--launcher', 'slurm'], '--launcher=slurm needs GPUs'),
+        (
+            [TRAIN[1], '--launcher', 'slurm'],
+            '--launcher=slurm: SLURM_PROCID is not set: start the run by '
+            'tools/slurm_train.sh',
+        ),
         ([TRAIN[1], '--resume', '--overwrite'], 'mutually exclusive'),
         ([TRAIN[1], '--network=teacher'], '--network requires'),
         ([TRAIN[1], '--amp', '--precision=bf16'], 'not allowed with argument'),

@@ -25,39 +25,49 @@ LABELS = 'labels.npy'
 class FeatureWriter:
     """Writes all processes' features, ``total`` in number, into one folder.
 
-    The folder appears under its name when it is complete; what a killed run
-    leaves has another name, and is removed by the next run.
+    Process 0 alone writes, row after row: on a network's file system
+    processes that write rows of one file overwrite each other's. The folder
+    appears under its name when it is complete; what a killed run leaves has
+    another name, and is removed by the next run.
     """
 
     def __init__(self, folder: Path, total: int) -> None:
         self.folder = folder
         self.unfinished = folder.with_name(f'.{folder.name}.unfinished')
         self.total = total
+        self.files: dict[str, np.memmap] = {}
         if is_main_process():
             shutil.rmtree(self.unfinished, ignore_errors=True)
             self.unfinished.mkdir(parents=True)
-        barrier()
 
-    def allocate(self, name: str, shape: tuple[int, int]) -> Tensor:
-        """Return this process's rows of a layer's file, (N, C)."""
-        path = self.unfinished / f'{name}.npy'
-        if is_main_process():
-            np.lib.format.open_memmap(
-                path, 'w+', np.float32, (self.total, shape[1])
+    def write(self, name: str, start: int, features: Tensor) -> None:
+        """Write a batch of a layer's features, float32 (B, C).
+
+        Every process gives as many, those of its images from ``start`` on.
+        """
+        world = get_world_size()
+        rows = gather_rows(features, len(features) * world)
+        if not is_main_process():
+            return
+        if name not in self.files:
+            self.files[name] = np.lib.format.open_memmap(
+                self.unfinished / f'{name}.npy',
+                'w+',
+                np.float32,
+                (self.total, features.shape[1]),
             )
-        barrier()
-        array = np.lib.format.open_memmap(path, 'r+')
-        return torch.from_numpy(array[get_rank() :: get_world_size()])
+        # The sampler repeats images to give every process as many.
+        part = self.files[name][start * world :][: len(rows)]
+        part[:] = rows[: len(part)].numpy()
 
     def finish(self, features: Features, facts: dict) -> None:
         """Add labels and facts, and give the folder its name."""
         labels = gather_rows(features.labels, self.total)
-        barrier()
         if is_main_process():
+            for file in self.files.values():
+                file.flush()
             np.save(self.unfinished / LABELS, labels.numpy())
-            names = dict(
-                outputs=features.outputs, layers=list(features.layers)
-            )
+            names = dict(outputs=features.outputs, layers=list(self.files))
             text = json.dumps(facts | names, indent=2)
             (self.unfinished / FACTS).write_text(text, encoding='utf-8')
             self.unfinished.rename(self.folder)

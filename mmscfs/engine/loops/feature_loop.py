@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from mmscfs.evaluation import class_ranks
 
+from ..meeting import on_first_process
 from ..runner_access import unwrapped_model
 from .feature_files import (
     FeatureWriter,
@@ -43,7 +44,8 @@ class FeatureLoop(BaseLoop):
         network (str, optional): "teacher", "student", or None: the teacher
             where there is one. Defaults to None.
         features (str, optional): Folder to keep the features in, and to take
-            them from if they are there; not in a training. Defaults to None.
+            them from if they are there; not in a training. All processes
+            have to see it. Defaults to None.
 
     Raises:
         ValueError: There is an evaluator, or ``features`` in a training.
@@ -121,16 +123,16 @@ class FeatureLoop(BaseLoop):
             return extract_features(*arguments, read=self.read_label)
         folder = self.features / what
         facts = self.facts(loader, what)
-        if folder.exists():
+        if on_first_process(folder.exists):
             self.runner.logger.info(f'reading the features in {folder}')
-            return read_features(folder, facts, self.layers)
-        writer = FeatureWriter(folder, len(dataset_of(loader)))
-        features = extract_features(
-            *arguments, allocate=writer.allocate, read=self.read_label
-        )
-        writer.finish(features, facts)
-        self.runner.logger.info(f'kept the features in {folder}')
-        return features
+        else:
+            writer = FeatureWriter(folder, len(dataset_of(loader)))
+            features = extract_features(
+                *arguments, write=writer.write, read=self.read_label
+            )
+            writer.finish(features, facts)
+            self.runner.logger.info(f'kept the features in {folder}')
+        return read_features(folder, facts, self.layers)
 
     def read_label(self, image: Mapping, what: str) -> int | Sequence[int]:
         """Return the label of an image, given its entry in the data set."""

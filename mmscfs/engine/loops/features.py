@@ -153,9 +153,7 @@ def extract_features(
     what: str,
     layers: str | Sequence[str] = 'last',
     network: str | None = None,
-    allocate: Callable[[str, tuple[int, int]], Tensor] = lambda _, shape: (
-        torch.empty(shape)
-    ),
+    write: Callable[[str, int, Tensor], None] | None = None,
     read: Callable[[Mapping, str], int | Sequence[int]] = read_label,
 ) -> Features:
     """Run a data set through the model's backbone, in eval mode.
@@ -171,9 +169,9 @@ def extract_features(
         what (str): What to call the data set in errors and in the progress
             bar, e.g. "bank".
         layers, network: As of :class:`FeatureLoop`.
-        allocate (Callable): Returns the float32 tensor that a layer's
-            features go to, given its name and shape. Defaults to one in
-            memory.
+        write (Callable, optional): Takes a layer's name, a place among this
+            process's images and the features from there on, float32 (B, C);
+            none are kept in memory then. Defaults to None.
         read (Callable): Reads the labels, see ``read_labels``. Defaults
             to ``read_label``.
 
@@ -197,13 +195,15 @@ def extract_features(
             outputs = named_outputs(backbone, images)
             for name in choose_layers([*outputs], layers):
                 pooled = pool(outputs[name]).float().cpu()
-                if name not in stored:
-                    shape = len(index), pooled.shape[1]
-                    stored[name] = allocate(name, shape)
                 # The sampler repeats images to give every process as many.
-                part = stored[name][start : start + len(pooled)]
-                part.copy_(pooled[: len(part)])
+                part = pooled[: len(index) - start]
                 bad[name] += int((~part.isfinite()).any(-1).sum())
+                if write is not None:
+                    write(name, start, pooled)
+                    continue
+                if name not in stored:
+                    stored[name] = torch.empty(len(index), pooled.shape[1])
+                stored[name][start : start + len(part)] = part
             start += len(batch['inputs'])
     counts = torch.tensor(list(bad.values()))
     all_reduce(counts)  # all processes raise, or none
@@ -238,19 +238,20 @@ def own_places(loader: DataLoader, what: str) -> Tensor:
     """Return which images of the data set this process's loader yields.
 
     Raises:
-        ValueError: The sampler is not ``DefaultSampler(shuffle=False)``, or
-            the loader drops images.
+        ValueError: The sampler is not ``DefaultSampler(shuffle=False)``, it
+            gives some processes fewer images, or the loader drops images.
     """
     sampler = loader.sampler
     if (
         not isinstance(sampler, DefaultSampler)
         or sampler.shuffle
+        or not sampler.round_up
         or loader.drop_last
     ):
         raise ValueError(
             f'the loader of the {what} must keep the order of its images: '
-            "set sampler=dict(type='DefaultSampler', shuffle=False) and "
-            'drop_last=False'
+            "set sampler=dict(type='DefaultSampler', shuffle=False), without "
+            'round_up=False, and drop_last=False'
         )
     return torch.arange(get_rank(), len(dataset_of(loader)), get_world_size())
 

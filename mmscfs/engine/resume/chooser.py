@@ -10,18 +10,21 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import all_gather_object, is_main_process
 
 from mmscfs.checkpoint import (
     check_archive,
     check_pickle,
+    file_state,
     flatten,
+    note_whole,
     parse_config,
     read_checkpoint,
     read_meta,
 )
 from mmscfs.settings.lengths import TIMES, length_of
 
-from ..prepare import is_first_process
+from ..meeting import on_first_process
 from .files import INTERRUPTED, LAST, is_local
 
 # What mmengine resumes from; without an optimizer it is not a run's state.
@@ -81,33 +84,66 @@ def choose_checkpoint(cfg: Config) -> SavedRun | None:
     drawn for it, which its sampler needs. Settings that the checkpoint's
     optimizer and schedules replace are named in a warning.
 
+    Process 0 chooses and checks. All take its answer, and the file is not
+    checked again when it is loaded.
+
     Returns:
         SavedRun | None: What the checkpoint says of its run, None without
         one, or if it is not on this machine.
 
     Raises:
         ValueError: The checkpoint that ``load_from`` names is damaged or not
-            a run's, or all of the work directory are.
+            a run's, all of the work directory are, or a process does not see
+            the one that was chosen.
         OSError: A file cannot be read.
     """
-    saved = None
     if not cfg.get('resume'):
-        return saved
-    if cfg.get('load_from'):
-        if is_local(cfg.load_from):
-            saved = check_run(Path(cfg.load_from))
-    elif is_local(cfg.work_dir):
-        found = find_checkpoint(Path(cfg.work_dir))
-        cfg.load_from = None if found is None else str(found)
-        saved = None if found is None else read_saved_run(found)
+        return None
+    cfg.load_from, saved = on_first_process(choose, cfg)
     if saved is None:
-        return saved
+        return None
+    check_all_see(cfg.load_from)
     randomness = cfg.get('randomness') or {}
     if saved.seed is not None and randomness.get('seed') is None:
         cfg.randomness = dict(randomness, seed=saved.seed)
     for text in replaced_settings(cfg, saved):
         warn(text)
     return saved
+
+
+def choose(cfg: Config) -> tuple[str | None, SavedRun | None]:
+    """Return the checkpoint to resume from, and what it says of its run."""
+    if path := cfg.get('load_from'):
+        return path, check_run(Path(path)) if is_local(path) else None
+    found = None
+    if is_local(cfg.work_dir):
+        found = find_checkpoint(Path(cfg.work_dir))
+    if found is None:
+        return None, None
+    return str(found), read_saved_run(found)
+
+
+def check_all_see(path: str) -> None:
+    """Check that all processes see the file that process 0 has checked.
+
+    One whose file has the same size, but was changed at another time, such
+    as a copy on the disk of its node, checks its own when it is loaded.
+
+    Raises:
+        ValueError: Some do not see it, or a file of another size.
+    """
+    own = file_state(path)
+    states = all_gather_object(own)
+    size = states[0] and states[0][0]
+    others = [i for i, s in enumerate(states) if not s or s[0] != size]
+    if others:
+        raise ValueError(
+            f'--resume: process 0 has checked {path!r} ({size} bytes), but '
+            f'the processes {others} do not see it, or another file: all '
+            'nodes need the same --work-dir, on a shared file system'
+        )
+    if own == states[0]:
+        note_whole(path)
 
 
 def describe_finished(cfg: Config, saved: SavedRun | None) -> str:
@@ -133,7 +169,7 @@ def describe_finished(cfg: Config, saved: SavedRun | None) -> str:
 
 def warn(text: str) -> None:
     """Print a warning once, before the run has a log."""
-    if is_first_process():
+    if is_main_process():
         print(f'warning: {text}', file=sys.stderr)
 
 

@@ -14,7 +14,11 @@ from torch.utils.data import DataLoader
 from mmscfs.datasets.samplers import KeyedSampler
 
 from ..runner_access import check_not_empty
-from .random_states import get_random_states, set_random_states
+from .random_states import (
+    get_random_states,
+    set_random_states,
+    start_stream,
+)
 
 # What the message hub keeps of a run, beside mmengine's own.
 RANDOM_STATES = 'random_states'
@@ -25,12 +29,12 @@ POSITION = 'epoch_position'
 class ResumableEpochLoop(EpochBasedTrainLoop):
     """mmengine's loop of epochs, which resumes exactly at any iteration.
 
-    Random generators continue where they were; creating the loader's
-    iterators and validating draw nothing from them. ``KeyedSampler`` skips
-    the batches that were trained on. With another sampler they are loaded
-    once more and dropped. Exact for any number of workers where the random
-    values of a sample depend on its key alone, and without workers for all
-    transforms.
+    Each process has its own random stream, which continues where it was;
+    creating the loader's iterators and validating draw nothing from it.
+    ``KeyedSampler`` skips the batches that were trained on. With another
+    sampler they are loaded once more and dropped. Exact for any number of
+    workers where the random values of a sample depend on its key alone, and
+    without workers for all transforms.
 
     Raises:
         ValueError: The data set has fewer images than a batch.
@@ -68,6 +72,8 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
 
     def run_epoch(self) -> None:
         """Train for an epoch, or for what is left of it."""
+        if not self._begun:
+            start_stream(self.runner.seed, self.runner.rank)
         states = self._between or get_random_states()
         if self._iter and not self._begun:
             states = saved_states(self.runner) or states

@@ -19,6 +19,7 @@ from mmpretrain.registry import HOOKS
 
 from mmscfs.checkpoint import write_atomically
 
+from ..meeting import time_limit
 from .files import ATOMIC, INTERRUPTED, LAST, is_local
 from .loop import ResumableEpochLoop, window_is_closed
 
@@ -130,7 +131,9 @@ class PreemptionHook(Hook):
         # A separate group: what it waits for must not wait for other work.
         self._group: dist.ProcessGroup | None = None
         if is_distributed():  # of all processes: each is a member
-            group = dist.new_group(backend='gloo')
+            group = dist.new_group(
+                backend='gloo', timeout=time_limit(runner.cfg)
+            )
             self._group = cast(dist.ProcessGroup, group)
         if threading.current_thread() is not threading.main_thread():
             runner.logger.warning(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.device import get_device
+from mmengine.runner import set_random_seed
 
 
 def get_random_states() -> dict[str, Any]:
@@ -54,6 +55,18 @@ def set_random_states(states: Mapping[str, Any]) -> None:
     device = get_device()
     if device != 'cpu' and 'device' in states:
         torch.get_device_module(device).set_rng_state(states['device'].cpu())
+
+
+def start_stream(seed: int, rank: int) -> None:
+    """Give a process its own random stream; process 0 keeps the run's.
+
+    mmengine seeds all processes alike, and each would drop the same paths.
+    Its ``randomness.diff_rank_seed`` would change the order of the images,
+    too.
+    """
+    if rank:
+        mixed = np.random.SeedSequence([seed, rank]).generate_state(1)
+        set_random_seed(int(mixed[0]))
 
 
 @contextmanager

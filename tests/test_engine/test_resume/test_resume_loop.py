@@ -2,6 +2,7 @@
 """Resuming at any iteration gives the run that never stopped."""
 
 import itertools
+import random
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,14 @@ import pytest
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from toy_runs import SAMPLERS, ToyData, assert_same_state, run, toy_cfg
+from toy_runs import (
+    SAMPLERS,
+    ToyData,
+    assert_same_state,
+    in_processes,
+    run,
+    toy_cfg,
+)
 
 from mmscfs.checkpoint import read_checkpoint
 
@@ -186,6 +194,47 @@ def test_fewer_images_than_a_batch(cfg):
     message = 'batch_size=11: the data set has only 10 images, not one batch'
     with pytest.raises(ValueError, match=message):
         run(cfg)
+
+
+class Stream(Hook):
+    """What is drawn before each iteration, and which images come."""
+
+    def __init__(self):
+        self.drawn, self.images = [], []
+
+    def before_train_iter(self, runner, batch_idx, data_batch):
+        values = torch.rand(()).item(), np.random.rand(), random.random()
+        self.drawn.append(values)
+        self.images.append([round(v[0].item()) for v in data_batch['inputs']])
+
+
+def test_each_process_has_its_own_random_stream(cfg, tmp_path):
+    """And the images in one order, also where the run is resumed."""
+    cfg.train_dataloader.dataset.update(length=12, noise=0)
+    cfg.train_dataloader.batch_size = 4
+
+    def stream(resume=None):
+        found = Stream()
+        run(cfg, found, resume=resume)
+        return dict(drawn=found.drawn, images=found.images)
+
+    alone = stream()
+    cfg.work_dir = str(tmp_path / 'pair')
+    cfg.train_dataloader.batch_size = 2
+    whole = in_processes(stream, 2, tmp_path)
+    images = [part['images'] for part in whole]
+    assert [[a, c, b, d] for (a, b), (c, d) in zip(*images, strict=True)] == (
+        alone['images']
+    )
+    assert whole[0]['drawn'][0] == alone['drawn'][0]
+    drawn = zip(whole[0]['drawn'], whole[1]['drawn'], strict=True)
+    assert all(x != y for a, b in drawn for x, y in zip(a, b, strict=True))
+    (tmp_path / 'again').mkdir()
+    resumed = in_processes(
+        stream, 2, tmp_path / 'again', f'{cfg.work_dir}/iter_4.pth'
+    )
+    for before, after in zip(whole, resumed, strict=True):
+        assert after['drawn'] == before['drawn'][4:]
 
 
 def test_random_states_of_other_processes_are_not_taken(cfg, tmp_path):
