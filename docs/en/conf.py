@@ -67,8 +67,8 @@ nitpick_ignore_regex = [
     (
         'py:class',
         'BaseDataset|BaseModel|Config|DataLoader|DataSample|Dataset|ImageFile|'
-        'Line|LinearSVC|Path|Runner|Tensor|(.*\\.)?TiffLayout|Track|ndarray|'
-        'optional',
+        'Line|LinearSVC|OptimWrapper|Path|Runner|Tensor|(.*\\.)?TiffLayout|'
+        'Track|ndarray|optional',
     ),
 ]
 
