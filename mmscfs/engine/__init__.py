@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from . import hooks, loops, optimizers
 from .cpu import adapt_to_cpu
+from .distributed import adapt_to_gpus
 from .prepare import apply_multi_crop, prepare_config
 from .pretrained import start_from
 from .resume.chooser import (
@@ -12,8 +13,9 @@ from .resume.chooser import (
 from .view_settings import settle_views
 
 __all__ = [
-    'adapt_to_cpu',
     'SavedRun',
+    'adapt_to_cpu',
+    'adapt_to_gpus',
     'apply_multi_crop',
     'check_work_dir',
     'choose_checkpoint',
