@@ -30,7 +30,7 @@ class Prototypes(nn.Module):
         >>> prototypes = Prototypes(in_channels=2, num_prototypes=1)
         >>> _ = nn.init.constant_(prototypes.weight, 5.0)
         >>> prototypes(torch.tensor([[[0.6, 0.8]]])).compute()
-        tensor([[[0.9899]]], grad_fn=<CatBackward0>)
+        tensor([[[0.9899]]], grad_fn=<DivBackward0>)
     """
 
     def __init__(self, in_channels: int, num_prototypes: int) -> None:
