@@ -14,8 +14,7 @@ starts, numbers and seeds may be added later.
 A seed draws the images and the weights, the same for all starts: differences
 between starts are taken seed by seed. The images of a smaller number are among
 those of a larger one, and each has an object to learn. All trainings take the
-same number of steps, the config's own or --iterations. Two seeds are the least
-for an interval; five tell much more than three.
+same number of steps, the config's own or --iterations.
 
 The start "random" has random weights, whatever checkpoint the config names.
 Others are NAME=CHECKPOINT, any that --pretrained of tools/train.py takes. With
@@ -27,7 +26,6 @@ import argparse
 import copy
 import re
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from functools import partial
@@ -55,8 +53,6 @@ examples:
       configs/detection/digits/mask-rcnn_r18-w16-fpn_demo_digits.py \\
       --starts random scfs=mmscfs::scfs_resnet18-w16_digit-cards \\
       --images 48 96 200 --seeds 0 1 2 --jobs 2 --dry-run
-  # the same for as long as larger numbers need
-  ... --images 48 200 1000 --iterations 2000 --jobs 2
   # 1, 2, 5 and 10 percent of COCO, on four GPUs, a training on each. This
   # config counts epochs, so its length in steps must be said
   python tools/label_curve.py \\
@@ -115,12 +111,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_run_options(parser, 'label_curve_<config>')
     args = parse_run(parser, argv, 'label_curve')
-    for option, values in (
-        ('--starts', [name for name, _ in args.starts]),
-        ('--seeds', args.seeds),
-    ):
-        for value, times in Counter(values).items():
-            if times > 1:
+    names = [name for name, _ in args.starts]
+    for option, values in (('--starts', names), ('--seeds', args.seeds)):
+        for value in values:
+            if values.count(value) > 1:
                 parser.error(f'{option} {value} is there twice')
     args.starts = dict(args.starts)
     try:
@@ -215,17 +209,12 @@ def check_starts(
     cfg = copy.deepcopy(cfg)
     prepare_config(cfg)
     check_data(cfg)
-    paths = {
-        of_seed(path, seed): name
-        for name, path in starts.items()
-        if path
-        for seed in seeds
-    }
-    for path, name in paths.items():
-        try:
-            start_from(copy.deepcopy(cfg), path)
-        except ValueError as error:
-            raise ValueError(f'--starts {name}: {error}') from error
+    for name, path in starts.items():
+        for own in dict.fromkeys(of_seed(path, s) for s in seeds if path):
+            try:
+                start_from(copy.deepcopy(cfg), own)
+            except ValueError as error:
+                raise ValueError(f'--starts {name}: {error}') from error
     KEPT.clear()  # what a training in this process would load
 
 
@@ -284,13 +273,11 @@ def make_steps(
         path = args.work_dir / f'configs/{count}-images_seed-{seed}.py'
         configs[path] = restrict(cfg, draw(images, count, seed))
         for name, weights in args.starts.items():
+            more = [] if weights else no_checkpoint
             step = Step(
                 name=f'{name}/{path.stem}',
                 config=str(path),
-                settings=[
-                    f'randomness.seed={seed}',
-                    *(no_checkpoint if weights is None else []),
-                ],
+                settings=[f'randomness.seed={seed}', *more],
                 goal='validation',
                 length=cfg.train_cfg.max_iters,
                 unit='iterations',
