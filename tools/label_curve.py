@@ -18,8 +18,8 @@ same number of steps, the config's own or --iterations.
 
 The start "random" has random weights, whatever checkpoint the config names.
 Others are NAME=CHECKPOINT, any that --pretrained of tools/train.py takes. With
-"{seed}" in its path each seed has a checkpoint of its own: the intervals then
-hold the chance of the pre-training too.
+"{seed}" in its path each seed has another checkpoint: then the intervals
+include the chance of the pre-training.
 """
 
 import argparse

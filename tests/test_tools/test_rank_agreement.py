@@ -112,7 +112,7 @@ def test_what_cannot_be_compared(tool, capsys):
     words = ['label_curve.json', '--figures', 'own.csv', '--out', 'out']
     Path('own.csv').write_text('image,label\n1,2\n')
     assert tool.main(words) == 2
-    assert 'own.csv is no table of checkpoints' in capsys.readouterr().err
+    assert 'own.csv is not a table of checkpoints' in capsys.readouterr().err
     few = {run: own[:2] for run, own in TOP1.items()}
     write('own.md', 'layer3', (), 'RankMe', few, 3)
     assert tool.main(words) == 2

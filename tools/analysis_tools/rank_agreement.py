@@ -11,8 +11,8 @@ number of annotated images: within runs, of the checkpoints of one pre-training
 (mean over pre-trainings, with the half of the 95 % interval of Student's t),
 and over all checkpoints, with an interval that takes these as independent,
 which those of one run are not (Fieller, Hartley and Pearson 1957: atanh(tau)
-has the variance 0.437 / (checkpoints - 4)). AP has noise of its own, which
-brings each tau nearer to 0.
+has the variance 0.437 / (checkpoints - 4)). AP is noisy, too, which brings
+each tau nearer to 0.
 """
 
 import argparse
@@ -118,7 +118,7 @@ def read_figures(path: Path) -> dict[Figure, dict[str, float]]:
         for row in csv.DictReader(lines):
             if not {'table', 'checkpoint', 'source'} <= row.keys():
                 raise ValueError(
-                    f'{path} is no table of checkpoints: name boxes.csv of '
+                    f'{path} is not a table of checkpoints: name boxes.csv of '
                     'tools/box_probe.py, or checkpoint_scores.csv of '
                     'tools/score_checkpoints.py'
                 )

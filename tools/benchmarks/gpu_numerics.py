@@ -147,7 +147,6 @@ def two_processes(args: argparse.Namespace) -> Iterator[Check]:
             torch.load(Path(folder, f'{rank}.pt'), weights_only=True)
             for rank in (0, 1)
         ]
-    name = found[0]['name']
     if args.device == 'cpu':
         yield Check('SyncBN', 'not run', 'needs a GPU', None)
     for case, *differing in zip(
@@ -157,7 +156,7 @@ def two_processes(args: argparse.Namespace) -> Iterator[Check]:
     ):
         number = sum(differing)
         text = f'{number} of 12 tensors differ' if number else 'the same bits'
-        what = f'{name} beside torch, {case}'
+        what = f'our SyncBN beside torch, {case}'
         yield Check(what, text, 'the same bits', not number)
     alone = share_of_a_step(args.device, slice(None))
     both = found[0]['step']
@@ -185,34 +184,29 @@ def meet(rank: int, folder: str, device: str) -> None:
         world_size=2,
         timeout=timedelta(seconds=60),
     )
-    name, norms = compare_norms(rank) if device == 'cuda' else ('', {})
+    norms = compare_norms(rank) if device == 'cuda' else {}
     half = slice(4 * rank, 4 * (rank + 1))
     step = share_of_a_step(device, half)
-    torch.save(
-        dict(name=name, norms=norms, step=step), Path(folder, f'{rank}.pt')
-    )
+    torch.save(dict(norms=norms, step=step), Path(folder, f'{rank}.pt'))
     dist.destroy_process_group()
 
 
-def compare_norms(rank: int) -> tuple[str, dict[str, int]]:
-    """Compare the registered synchronized batch norm with torch's.
+def compare_norms(rank: int) -> dict[str, int]:
+    """Compare our synchronized batch norm with torch's.
 
     The processes have batches of other sizes.
 
     Returns:
-        tuple[str, dict[str, int]]: Its name, and by case how many of six
-        tensors differ: output, three gradients and two statistics.
+        dict[str, int]: By case how many of six tensors differ: output, three
+        gradients and two statistics.
     """
-    from mmpretrain.registry import MODELS
+    from mmscfs.engine.distributed import SyncBatchNorm
 
-    import mmscfs  # noqa: F401
-
-    kind = MODELS.get('SyncBN')
     found = {}
     for shape in SHAPES:
         for dtype in (torch.float32, torch.float16):
             results = []
-            for own in (kind, nn.SyncBatchNorm):
+            for own in (SyncBatchNorm, nn.SyncBatchNorm):
                 torch.manual_seed(rank)
                 x = torch.randn(shape[0] + rank, *shape[1:]).cuda().to(dtype)
                 if x.ndim == 4:
@@ -231,7 +225,7 @@ def compare_norms(rank: int) -> tuple[str, dict[str, int]]:
             found[case] = sum(
                 not torch.equal(a, b) for a, b in zip(*results, strict=True)
             )
-    return f'{kind.__module__}.{kind.__name__}', found
+    return found
 
 
 def share_of_a_step(device: str, share: slice) -> dict[str, Tensor]:
@@ -241,15 +235,15 @@ def share_of_a_step(device: str, share: slice) -> dict[str, Tensor]:
     average gradients and centers, and synchronize batch norm, which a CPU
     cannot: its network has none.
     """
-    from mmpretrain.registry import MODELS
+    from mmscfs.engine.distributed import GPUDistributedDataParallel
 
     config = SCFS if device == 'cuda' else DINO_VIT
     model, wrapper = build(config, device, 'fp64')
     run: nn.Module = model
     if dist.is_initialized():
         if device == 'cuda':
-            model = MODELS.get('SyncBN').convert_sync_batchnorm(model)
-        run = nn.parallel.DistributedDataParallel(model)
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        run = GPUDistributedDataParallel(model)  # has our batch norm
     views = make_views(device, 8, *SMALL)
     views = [view[share].double() for view in views]
     total, _ = model.parse_losses(run(views, mode='loss'))
