@@ -20,6 +20,7 @@ from .losses import (
     entropy,
     teacher_probabilities,
 )
+from .utils import move_
 
 
 @dataclass
@@ -141,7 +142,9 @@ class CenterReduction:
 
 
 @torch.no_grad()
-def update_centers(reductions: Sequence[CenterReduction]) -> None:
+def update_centers(
+    reductions: Sequence[CenterReduction], skipped: Tensor | None = None
+) -> None:
     """Move centers toward the mean output of all processes.
 
     center = momentum * center + (1 - momentum) * mean.
@@ -149,6 +152,8 @@ def update_centers(reductions: Sequence[CenterReduction]) -> None:
     Args:
         reductions (Sequence[CenterReduction]): One for each batch since the
             last update. Without any nothing moves.
+        skipped (Tensor, optional): As :func:`move_` takes it. Defaults to
+            None.
     """
     if not reductions:
         return
@@ -156,7 +161,8 @@ def update_centers(reductions: Sequence[CenterReduction]) -> None:
     centers = reductions[0].centers
     parts = sums.split([len(center.value) + 1 for center in centers])
     for center, part in zip(centers, parts, strict=True):
-        center.value.lerp_(part[:-1] / part[-1], 1 - center.momentum)
+        mean = part[:-1] / part[-1]
+        move_([center.value], [mean], 1 - center.momentum, skipped)
 
 
 @MODELS.register_module()

@@ -18,6 +18,7 @@ from mmscfs.models.heads import (
 from mmscfs.models.utils import (
     MultiCropDataPreprocessor,
     check_channels,
+    move_,
     output_channels,
     with_in_channels,
 )
@@ -52,6 +53,33 @@ def test_half_precision_outputs_are_summed_in_fp32():
     assert center.value.item() == 1
     update_centers([])  # nothing was seen
     assert center.value.item() == 1
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('weight', [0.0, 0.004, 0.5, 0.9, 1.0])
+def test_values_move_unless_the_step_was_skipped(weight, dtype):
+    """As on an accelerator, where the host does not know it."""
+    torch.manual_seed(0)
+    values = [torch.randn(shape, dtype=dtype) for shape in ((40,), (2, 3, 5))]
+    targets = [torch.randn_like(value) for value in values]
+    own = [value.clone() for value in values]
+    move_(own, targets, weight, skipped=torch.ones(()))
+    assert all(map(torch.equal, own, values))
+    move_(own, targets, weight, skipped=torch.zeros(()))
+    for value, old, target in zip(own, values, targets, strict=True):
+        assert torch.equal(value, torch.lerp(old, target, weight))
+        assert_close(value, old + weight * (target - old))
+
+
+def test_moving_reads_nothing_from_an_accelerator():
+    """On the meta device there is nothing to read."""
+    value, skipped = (
+        torch.ones(2, device='meta'),
+        torch.ones((), device='meta'),
+    )
+    move_([value], [value], 0.1, skipped)
+    with pytest.raises(RuntimeError, match='meta'):
+        skipped.item()
 
 
 def train_part(cfg, batches, world):

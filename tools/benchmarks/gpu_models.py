@@ -136,7 +136,7 @@ def train_step(model: nn.Module, wrapper: Any, views: list[Tensor]) -> Tensor:
     wrapper.backward(total)
     wrapper.step()
     wrapper.zero_grad()
-    model.after_step(0.996)
+    model.after_step(0.996, wrapper.skipped)
     return total.detach()
 
 

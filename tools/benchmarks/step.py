@@ -189,7 +189,7 @@ def build_steps(args: argparse.Namespace) -> tuple[dict[str, Step], Any]:
     def update():
         wrapper.step()
         wrapper.zero_grad()
-        model.after_step(0.996)
+        model.after_step(0.996, wrapper.skipped)
 
     def precision():
         return wrapper.optim_context(model)

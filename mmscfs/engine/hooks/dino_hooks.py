@@ -23,10 +23,10 @@ def cosine_momentum(
 class MomentumTeacherHook(Hook):
     """Move teacher and centers after each step of the optimizer.
 
-    So once for accumulated batches; and also when the optimizer skipped the
-    step because of its gradients, as in DINO's code: the batch's outputs are
-    good. The momentum depends on the run's iteration alone, so it is right
-    after resuming.
+    So once for accumulated batches. After a step that
+    ``PerParamClipOptimWrapper`` skipped they stand still, as the student
+    does; after one that mmengine's wrapper skipped they move. The momentum
+    depends on the run's iteration alone, so it is right after resuming.
 
     Args:
         momentum (float): Share of itself that the teacher keeps at first.
@@ -52,12 +52,14 @@ class MomentumTeacherHook(Hook):
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Have the model move them, if the optimizer was due."""
-        if not runner.optim_wrapper.should_update():
+        wrapper = runner.optim_wrapper
+        if not wrapper.should_update():
             return
         momentum = cosine_momentum(
             runner.iter, runner.max_iters, self.momentum, self.end_momentum
         )
-        unwrapped_model(runner).after_step(momentum)
+        skipped = getattr(wrapper, 'skipped', None)
+        unwrapped_model(runner).after_step(momentum, skipped)
         runner.message_hub.update_scalar('train/teacher_momentum', momentum)
 
 

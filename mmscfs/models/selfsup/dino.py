@@ -363,12 +363,20 @@ class DINO(BaseSelfSupervisor):
         """Every center that follows the teacher's outputs."""
         return [m for m in self.head.modules() if isinstance(m, TeacherCenter)]
 
-    def after_step(self, momentum: float) -> None:
+    def after_step(
+        self, momentum: float, skipped: Tensor | None = None
+    ) -> None:
         """Move teacher and centers after the optimizer's step.
 
         Args:
             momentum (float): Share of itself that the teacher keeps.
+            skipped (Tensor, optional): 1 if the optimizer skipped the step,
+                and they stand still; 0 if not. Defaults to None: it did not.
         """
-        self.teacher.momentum_update(self, momentum)
-        update_centers(self._reductions)
-        self._reductions = []
+        reductions, self._reductions = self._reductions, []
+        if skipped is not None and skipped.is_cpu:  # where reading is free
+            if skipped:
+                return
+            skipped = None
+        self.teacher.momentum_update(self, momentum, skipped)
+        update_centers(reductions, skipped)

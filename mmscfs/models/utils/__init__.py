@@ -12,7 +12,7 @@ from .in_channels import (
     outputs_of_blank,
     with_in_channels,
 )
-from .momentum_teacher import MomentumTeacher, fit_backbone
+from .momentum_teacher import MomentumTeacher, fit_backbone, move_
 
 __all__ = [
     'AnyChannels',
@@ -23,6 +23,7 @@ __all__ = [
     'checkpoint_blocks',
     'compile_for_training',
     'fit_backbone',
+    'move_',
     'output_channels',
     'outputs_of_blank',
     'with_in_channels',

@@ -66,21 +66,61 @@ class MomentumTeacher(nn.Module):
             for key, value in getattr(student, name).state_dict().items():
                 own[key].copy_(value)
 
-    @torch.no_grad()
-    def momentum_update(self, student: nn.Module, momentum: float) -> None:
+    def momentum_update(
+        self,
+        student: nn.Module,
+        momentum: float,
+        skipped: Tensor | None = None,
+    ) -> None:
         """teacher = momentum * teacher + (1 - momentum) * student.
 
         Args:
             student (nn.Module): The model given at construction.
             momentum (float): Share of itself that the teacher keeps, in
                 [0, 1].
+            skipped (Tensor, optional): As :func:`move_` takes it. Defaults
+                to None.
         """
         own: list[Tensor] = []
         theirs: list[Tensor] = []
         for name, part in self.named_children():
             own.extend(part.parameters())
             theirs.extend(getattr(student, name).parameters())
-        torch._foreach_lerp_(own, theirs, 1 - momentum)
+        move_(own, theirs, 1 - momentum, skipped)
+
+
+@torch.no_grad()
+def move_(
+    values: list[Tensor],
+    targets: list[Tensor],
+    weight: float,
+    skipped: Tensor | None = None,
+) -> None:
+    """values += weight * (targets - values), in place.
+
+    Args:
+        values (list[Tensor]): Moved, all of one type.
+        targets (list[Tensor]): Of the same shapes and type.
+        weight (float): How far they move, in [0, 1].
+        skipped (Tensor, optional): A scalar on the device, which the host
+            does not read: with 1 the values stand still, with 0 they move,
+            to the same bits as without it. Defaults to None.
+
+    Example:
+        >>> values = [torch.zeros(2)]
+        >>> move_(values, [torch.ones(2)], 0.25)
+        >>> move_(values, [torch.ones(2)], 0.25, skipped=torch.ones(()))
+        >>> values
+        [tensor([0.2500, 0.2500])]
+    """
+    if skipped is None:
+        torch._foreach_lerp_(values, targets, weight)
+        return
+    skipped = skipped.to(values[0].dtype)
+    moved = torch._foreach_lerp(values, targets, weight)
+    torch._foreach_mul_(moved, 1 - skipped)
+    torch._foreach_mul_(values, skipped)
+    torch._foreach_add_(values, moved)
 
 
 def fit_backbone(
