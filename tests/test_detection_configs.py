@@ -139,7 +139,7 @@ def test_batch_optimizer_and_length(name):
     for part in ('optim_wrapper', 'auto_scale_lr'):
         assert ours[part] == theirs[part]
     if name == VOC:
-        assert cfg.train_cfg.type == 'IterBasedTrainLoop'
+        assert cfg.train_cfg.type == 'mmpretrain.ResumableIterLoop'
         assert cfg.train_cfg.max_iters == 1000 * int(VOC.split('_')[2][:-1])
         assert cfg.default_hooks.checkpoint.by_epoch is False
         assert cfg.model.roi_head.bbox_head.num_classes == 20

@@ -150,6 +150,7 @@ def main() -> None:
 
     from mmscfs.datasets.checks import check_data
     from mmscfs.engine import prepare_config, start_from
+    from mmscfs.engine.meeting import on_first_process
     from mmscfs.engine.runner_access import unwrapped_model
     from mmscfs.engine.screen import build_runner
 
@@ -159,8 +160,8 @@ def main() -> None:
         if args.pretrained:
             start_from(cfg, args.pretrained, args.network)
         else:
-            check_weights(cfg)
-        check_data(cfg, ('test',))
+            on_first_process(check_weights, cfg)
+        on_first_process(check_data, cfg, ('test',))
         runner = build_runner(cfg)
         # Builds the loop, with its data sets.
         runner.logger.info(f'test: {type(runner.test_loop).__name__}')

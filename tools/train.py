@@ -211,7 +211,7 @@ def main() -> None:
             on_first_process(print, finished)
             return
         settle_views(cfg, saved.cfg if saved else '')
-        check_data(cfg)
+        on_first_process(check_data, cfg)
         on_first_process(lock_work_dir, cfg.work_dir)
         build_runner(cfg, changes).train()
 

@@ -248,16 +248,17 @@ def on_first_process(function: Callable[..., Any], *arguments: Any) -> Any:
     Every process must call this. What the function returns is sent.
 
     Raises:
-        ValueError: On all, in the same words, where the function raised a
-            ValueError or an OSError; process 0 raises its own.
+        ValueError: On all, in the same words, where the function raised an
+            error; process 0 raises its own.
     """
     answer: list[Any] = [None, None]
     failure = None
     if is_main_process():
         try:
             answer[0] = function(*arguments)
-        except (ValueError, OSError) as error:
-            # In words, as not every error can be sent.
+        except Exception as error:
+            # Whatever it is, the others would wait. In words, as not every
+            # error can be sent.
             failure, answer[1] = error, str(error)
     broadcast_object_list(answer)
     if failure is not None:

@@ -21,6 +21,7 @@ LOADER_SECONDS = 600  # to wait for a batch
 # Our configs name ours. Others get them here, and the log names each.
 SAFE_TYPES = {
     'EpochBasedTrainLoop': 'ResumableEpochLoop',
+    'IterBasedTrainLoop': 'ResumableIterLoop',
     'CheckpointHook': 'SafeCheckpointHook',
     'LocalVisBackend': 'SafeLocalVisBackend',
 }

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from mmscfs.checkpoint import (
+    FoundBackbone,
     find_backbone,
     load_found,
     naming,
@@ -29,6 +30,7 @@ from mmscfs.datasets.checks.common import leaf_datasets
 from mmscfs.results import read_origin
 from mmscfs.settings.variables import nodes
 
+from .meeting import on_first_process
 from .runner_access import unwrapped_model
 
 # What a model initializes from a backbone: mmdet's C4 detectors keep its last
@@ -63,7 +65,8 @@ def start_from(
 
     Sets ``init_cfg`` of every part that ``pretrained_places`` names, and
     adds ``PretrainedGuardHook``, which checks the started run. The file is
-    read only here: the backbone stays in memory until the hook has checked.
+    read only here, by process 0, which sends the others the backbone: it
+    stays in memory until the hook has checked.
 
     Args:
         cfg (Config): Changed in place.
@@ -82,6 +85,36 @@ def start_from(
             f'load_from={cfg.load_from!r} would overwrite what --pretrained '
             'loads: leave out one of them'
         )
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    places = dict(pretrained_places(cfg.model))
+    for part in places.values():
+        part.pop('pretrained', None)
+        part.init_cfg = None
+    KEPT[checkpoint, network] = on_first_process(
+        read_fitting, cfg, checkpoint, network
+    )
+    for part in places.values():
+        part.init_cfg = dict(
+            type='Pretrained', _scope_='mmscfs', checkpoint=checkpoint
+        )
+        if network is not None:
+            part.init_cfg.network = network
+    guard = dict(
+        type='mmpretrain.PretrainedGuardHook',
+        checkpoint=checkpoint,
+        network=network,
+        places=[path.removeprefix('model.') for path in places],
+    )
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), guard]
+
+
+def read_fitting(
+    cfg: Config, checkpoint: str, network: str | None
+) -> FoundBackbone:
+    """Read a backbone, and try that it fits all that starts from it.
+
+    Arguments and errors are those of :func:`start_from`.
+    """
     content = read_checkpoint(checkpoint)
     with naming(checkpoint):
         found = find_backbone(content, network)
@@ -95,31 +128,16 @@ def start_from(
             f'--pretrained: model={cfg.model.type} has no backbone in its '
             'config'
         )
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
     for path, part in places.items():
-        part.pop('pretrained', None)
-        part.init_cfg = None
         try:
             load_found(MODELS.build(part), found)
         except ValueError as error:
             raise ValueError(
                 f'--pretrained {checkpoint} for {path}: {error}'
             ) from error
-        part.init_cfg = dict(
-            type='Pretrained', _scope_='mmscfs', checkpoint=checkpoint
-        )
-        if network is not None:
-            part.init_cfg.network = network
     check_neck(cfg.model, resnet_settings(found.state))
-    KEPT[checkpoint, network] = found
     read_origin(checkpoint, content)  # for ResultFileHook
-    guard = dict(
-        type='mmpretrain.PretrainedGuardHook',
-        checkpoint=checkpoint,
-        network=network,
-        places=[path.removeprefix('model.') for path in places],
-    )
-    cfg.custom_hooks = [*cfg.get('custom_hooks', []), guard]
+    return found
 
 
 def check_neck(model: ConfigDict, settings: Mapping | None) -> None:

@@ -50,9 +50,7 @@ THEIRS = (EpochBasedTrainLoop, CheckpointHook, LocalVisBackend)
     ],
 )
 def test_parts_of_mmengine_are_replaced_however_named(loop, hook, backend):
-    ours = 'mmpretrain.ResumableEpochLoop'
-    if 'Iter' in str(loop):
-        ours = loop  # there is no other
+    unit = 'Iter' if 'Iter' in str(loop) else 'Epoch'
     cfg = Config(
         dict(
             train_cfg=dict(type=loop, max_epochs=1),
@@ -61,7 +59,9 @@ def test_parts_of_mmengine_are_replaced_however_named(loop, hook, backend):
         )
     )
     prepare_config(cfg)
-    assert cfg.train_cfg == dict(type=ours, max_epochs=1)
+    assert cfg.train_cfg == dict(
+        type=f'mmpretrain.Resumable{unit}Loop', max_epochs=1
+    )
     assert cfg.default_hooks.checkpoint == dict(
         type='mmpretrain.SafeCheckpointHook', interval=3
     )

@@ -1,19 +1,23 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import copy
 import json
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from mmdet.registry import MODELS as DETECTORS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
+from toy_runs import in_processes
 
 from mmscfs.checkpoint import read_checkpoint
 from mmscfs.checkpoint.pretrained import KEPT
 from mmscfs.engine import start_from
 from mmscfs.engine.hooks import PretrainedGuardHook
+from mmscfs.engine.meeting import on_first_process
 from mmscfs.engine.pretrained import pretrained_places
 from mmscfs.results import read_origin
 
@@ -73,6 +77,29 @@ def test_backbone_starts_from_the_network(cfg, checkpoint, network, prefix):
     assert len(own) > 100
     for key, value in own.items():
         assert torch.equal(value, source[prefix + key]), key
+
+
+def start_part(cfg, checkpoint):
+    """Start as one of two processes, of which the second lacks the file."""
+    path = 'missing.pth' if dist.get_rank() else checkpoint
+    wrong = copy.deepcopy(cfg)
+    wrong.model.backbone.depth = 34
+    with pytest.raises(ValueError, match=r'for model\.backbone: ') as error:
+        start_from(wrong, path)
+    with pytest.raises((KeyError, ValueError), match='absent'):
+        on_first_process({}.__getitem__, 'absent')  # nobody waits for it
+    start_from(cfg, path)
+    return dict(state=build_backbone(cfg).state_dict(), error=str(error.value))
+
+
+def test_one_process_reads_and_checks_for_all(cfg, checkpoint, tmp_path):
+    first, second = in_processes(start_part, 2, tmp_path, cfg, checkpoint)
+    assert first['error'] == second['error']
+    source = torch.load(checkpoint, weights_only=True)['state_dict']
+    for found in (first['state'], second['state']):
+        assert len(found) > 100
+        for key, value in found.items():
+            assert torch.equal(value, source[f'teacher.backbone.{key}']), key
 
 
 def test_places_are_found_at_any_depth():

@@ -1,5 +1,7 @@
 # For the small detectors: minutes on a CPU core.
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=500, val_interval=500)
+train_cfg = dict(
+    type='mmpretrain.ResumableIterLoop', max_iters=500, val_interval=500
+)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

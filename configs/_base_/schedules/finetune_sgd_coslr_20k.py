@@ -11,7 +11,7 @@ param_scheduler = [
         type='CosineAnnealingLR', eta_min=0, by_epoch=False, begin=0, end=20000
     ),
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=20000, val_interval=2000)
+train_cfg = dict(type='ResumableIterLoop', max_iters=20000, val_interval=2000)
 val_cfg = dict()
 test_cfg = dict()
 auto_scale_lr = dict(base_batch_size=256, enable=False)

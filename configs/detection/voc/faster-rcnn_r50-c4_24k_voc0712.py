@@ -7,7 +7,9 @@ _base_ = [
 model = dict(roi_head=dict(bbox_head=dict(num_classes=20)))
 
 # 8 GPUs with 2 images each.
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=24000, val_interval=4000)
+train_cfg = dict(
+    type='mmpretrain.ResumableIterLoop', max_iters=24000, val_interval=4000
+)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""mmengine's training loop of epochs, which continues within an epoch."""
+"""mmengine's training loops: random streams, and epochs that resume."""
 
 import copy
 from collections.abc import Iterator
@@ -111,8 +111,18 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         return batches
 
 
-# Configs in the work directories of earlier versions name it.
-LOOPS.register_module(name='ResumableIterLoop', module=IterBasedTrainLoop)
+@LOOPS.register_module()
+class ResumableIterLoop(IterBasedTrainLoop):
+    """mmengine's loop of iterations; each process has its own random stream.
+
+    A run that resumes loads once more what it was trained on, and drops it.
+    Its streams start over.
+    """
+
+    def run(self) -> Any:
+        """Train."""
+        start_stream(self.runner.seed, self.runner.rank)
+        return super().run()
 
 
 def saved_position(runner: Runner, batches: int) -> int:

@@ -100,11 +100,8 @@ def test_what_was_trained_on_is_not_loaded_again(cfg, tmp_path, workers):
         assert len(loaded) == 2 * (2 + 5)
 
 
-def test_mmengines_loop_of_iterations_resumes_with_the_right_images(
-    cfg, tmp_path
-):
+def test_a_loop_of_iterations_resumes_with_the_right_images(cfg, tmp_path):
     """It loads once more what was trained on, and drops it."""
-    # The old name of it.
     cfg.train_cfg = dict(type='mmpretrain.ResumableIterLoop', max_iters=13)
     cfg.train_dataloader.sampler.type = SAMPLERS['infinite']
     whole, _ = run(cfg)
@@ -235,6 +232,22 @@ def test_each_process_has_its_own_random_stream(cfg, tmp_path):
     )
     for before, after in zip(whole, resumed, strict=True):
         assert after['drawn'] == before['drawn'][4:]
+
+
+def test_processes_draw_otherwise_in_a_loop_of_iterations(cfg, tmp_path):
+    cfg.train_cfg = dict(type='mmpretrain.ResumableIterLoop', max_iters=3)
+    cfg.train_dataloader.sampler.type = SAMPLERS['infinite']
+    cfg.train_dataloader.dataset.update(length=12, noise=0)
+
+    def stream():
+        found = Stream()
+        run(cfg, found)
+        return found.drawn
+
+    first, second = in_processes(stream, 2, tmp_path)
+    drawn = zip(first, second, strict=True)
+    assert all(x != y for a, b in drawn for x, y in zip(a, b, strict=True))
+    assert first[0] == stream()[0]
 
 
 def test_random_states_of_other_processes_are_not_taken(cfg, tmp_path):
