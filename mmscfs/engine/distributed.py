@@ -75,13 +75,15 @@ class SyncBatchNormFunction(torchs.SyncBatchNorm):
 
 def gather(own: Tensor, group: dist.ProcessGroup, world_size: int) -> Tensor:
     """Return the vectors (C,) of all processes as rows (processes, C)."""
-    rows = own.new_empty(world_size, len(own))
+    # One after the other, the only form that compiled code takes.
+    vectors = own.new_empty(world_size * len(own))
+    rows = vectors.view(world_size, len(own))
     if dist.get_backend(group) == 'gloo':  # has no other way
         dist.all_gather(list(rows), own, group)
     elif hasattr(dist, 'all_gather_single'):  # from torch 2.14 on
-        dist.all_gather_single(rows, own, group)
+        dist.all_gather_single(vectors, own, group)
     else:
-        dist.all_gather_into_tensor(rows, own, group)
+        dist.all_gather_into_tensor(vectors, own, group)
     return rows
 
 

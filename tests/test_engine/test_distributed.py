@@ -11,6 +11,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 from torch.nn.modules import _functions as torchs
 from torch.testing import assert_close
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from toy_runs import in_processes
 
 from mmscfs.engine import distributed
@@ -157,6 +158,28 @@ def test_synchronized_batch_norm_is_torchs_and_that_of_all_images(
         else:
             joined = found[0]
         assert_close(joined, value, rtol=1e-12, atol=1e-12, msg=name)
+
+
+@pytest.fixture
+def first_of_eight(monkeypatch):
+    """Be one of eight processes, of which the others say nothing."""
+    for name, kernel in KERNELS.items():
+        monkeypatch.setattr(torch, name, kernel)
+    dist.init_process_group('fake', store=FakeStore(), rank=0, world_size=8)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize('is_trained', [True, False])
+def test_synchronized_batch_norm_is_compiled_as_one_graph(
+    first_of_eight, is_trained
+):
+    """Not through gloo, but as through NCCL."""
+    norm = SyncBatchNorm(4).train().requires_grad_(is_trained)
+    torch._dynamo.reset()
+    found = torch._dynamo.explain(norm)(torch.randn(2, 4, 3, 3))
+    assert found.graph_count == 1, found.break_reasons
+    assert found.graph_break_count == 0
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import torch
 from mmcv.cnn.bricks import DropPath
 from torch import nn
 
-# Entries for one function. Where a graph breaks, as at synchronized batch
-# norm, blocks are compiled one by one: all stages and crop sizes share one.
+# Entries for one function. Where a graph breaks, blocks are compiled one by
+# one: all stages and crop sizes share one.
 RECOMPILE_LIMIT = 64
 
 
