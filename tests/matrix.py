@@ -41,9 +41,8 @@ QUICK = (
     'tests/test_datasets/test_color.py',
     'tests/test_datasets/test_multi_crop.py',
     'tests/test_datasets/test_crop_statistics.py',
-    'tests/test_engine/test_training.py::test_log_has_every_term',
     'tests/test_engine/test_training.py::'
-    'test_resumed_run_equals_one_that_never_stopped',
+    'test_a_resumed_run_equals_one_that_never_stopped',
     'tests/test_detection_configs.py::test_one_iteration_and_one_evaluation'
     '[digits/faster-rcnn_r18-w16-c4_demo_digits-voc.py]',
     'tests/test_evaluation/test_knn.py',

@@ -33,14 +33,7 @@ def test_plain_batch_norm_is_noticed(capsys, monkeypatch):
     for name in ('CUDA_VISIBLE_DEVICES', 'OMP_NUM_THREADS'):  # set by it
         monkeypatch.setenv(name, '')
     assert equivalence.main() == 1
-    printed = capsys.readouterr().out
-    assert 'method dino, accumulate 1, processes 2\n' in printed
-    assert f'    losses     {row["losses"]:.1e}\n' in printed
-    monkeypatch.setattr(
-        equivalence, 'measure', lambda *_: [row | dict.fromkeys(PARTS, 0.0)]
-    )
-    row['between'] = 0.0
-    assert equivalence.main() == 0
+    assert f'    losses     {row["losses"]:.1e}\n' in capsys.readouterr().out
 
 
 def test_keys_are_put_in_the_order_of_the_images():

@@ -95,6 +95,11 @@ def todays(name: str, steps: Mapping, cfg: Config) -> Any:
     )
 
 
+def crops_of(cfg: Mapping | Config) -> list[Any]:
+    """Return the config of every MultiCrop of the training images."""
+    return [steps[CROPS] for steps in view_steps(cfg)]
+
+
 def view_steps(cfg: Mapping | Config) -> Iterator[dict[str, Any]]:
     """Yield for each MultiCrop of the training images: it, what is around it.
 

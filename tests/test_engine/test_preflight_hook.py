@@ -94,19 +94,15 @@ def test_good_runs_pass_and_stay_as_they_were():
             r'step \(train_dataloader.batch_size=4 on each of 1 processes\)'
             '.*set it to 64,',
         ),
-        (lambda: moco(2), {}, r'model.queue_len=2 .*set it to 4,'),
         (
             moco,
             dict(images=10, drop_last=False),
             'drop_last=False .*batch of 2 images.*set drop_last',
         ),
-        *(
-            (
-                moco,
-                dict(sizes=[32] * views),
-                rf"type='MoCo' takes 2 views.*makes {views}: .*num_local=0",
-            )
-            for views in (1, 3, 10)
+        (
+            moco,
+            dict(sizes=[32] * 10),
+            "type='MoCo' takes 2 views.*makes 10: .*num_local=0",
         ),
         (
             lambda: swav(2, 6),
@@ -147,16 +143,6 @@ def test_what_cannot_succeed_is_refused(make, settings, message):
         model.eval().backbone(torch.zeros(1, 3, 16, 16))
 
 
-def test_a_queue_holds_the_batches_of_all_processes(monkeypatch):
-    monkeypatch.setattr(
-        'mmscfs.models.selfsup.moco_co2.get_world_size', lambda: 3
-    )
-    with pytest.raises(
-        ValueError, match='queue_len=64 .* the 12 images .*set it to 60,'
-    ):
-        fly(moco())
-
-
 @pytest.mark.parametrize('norm', ['BN', 'SyncBN'])
 def test_batches_of_one(norm, monkeypatch):
     model = simclr(norm)
@@ -176,24 +162,6 @@ def test_batches_of_one(norm, monkeypatch):
     else:
         with pytest.raises(ValueError, match='batches of one'):
             fly(model, batch=1)
-
-
-def test_checkpoint_of_another_algorithm():
-    cfg = dict(load_from='run/epoch_9.pth')
-    runner, hook = SimpleNamespace(model=moco(), cfg=cfg), PreflightHook()
-    runner.work_dir = 'run'
-    hook.after_load_checkpoint(runner, dict(state_dict=moco().state_dict()))
-    with pytest.raises(
-        ValueError,
-        match=r"'run/epoch_9.pth': .*not one of this MoCo with.*e.g. queue",
-    ):
-        hook.after_load_checkpoint(
-            runner, dict(state_dict=simclr().state_dict())
-        )
-    with pytest.raises(ValueError, match=r'queue \(8, 32\) for \(8, 64\)'):
-        hook.after_load_checkpoint(
-            runner, dict(state_dict=moco(32).state_dict())
-        )
 
 
 @pytest.mark.parametrize(

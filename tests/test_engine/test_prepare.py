@@ -9,7 +9,8 @@ from mmengine.visualization import LocalVisBackend
 from mmpretrain.datasets import ImageNet
 
 from mmscfs.engine import prepare_config
-from mmscfs.engine.prepare import LOADER_SECONDS, data_loaders, find_crops
+from mmscfs.engine.prepare import LOADER_SECONDS, data_loaders
+from mmscfs.engine.view_settings import crops_of
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 OURS = [
@@ -17,24 +18,6 @@ OURS = [
     for path in sorted(CONFIGS.rglob('*.py'))
     if path.relative_to(CONFIGS).parts[0] not in ('_base_', 'sweeps')
 ]
-
-
-@pytest.mark.parametrize(
-    ('warm_up', 'cosine', 'message'),
-    [
-        ((0, 10), (10, 2), r'param_scheduler\.1\.end=2 is not'),
-        ((0, 0), (0, 2), r'param_scheduler\.0\.end=0 is not'),
-    ],
-)
-def test_a_schedule_that_ends_before_it_begins_is_named(
-    warm_up, cosine, message
-):
-    schedules = [
-        dict(type='LinearLR', begin=warm_up[0], end=warm_up[1]),
-        dict(type='CosineAnnealingLR', begin=cosine[0], end=cosine[1]),
-    ]
-    with pytest.raises(ValueError, match=message):
-        prepare_config(Config(dict(param_scheduler=schedules)))
 
 
 THEIRS = (EpochBasedTrainLoop, CheckpointHook, LocalVisBackend)
@@ -113,12 +96,12 @@ def test_a_config_of_ours_runs_as_it_is_read(path, monkeypatch):
 
     And where the bank of one setting lies: beside the images.
     """
-    monkeypatch.setattr('mmscfs.engine.cpu.get_device', lambda: 'cuda')
+    monkeypatch.setattr('mmscfs.engine.prepare.get_device', lambda: 'cuda')
     cfg = Config.fromfile(path)
     for loader in data_loaders(cfg):
         loader.persistent_workers = loader.num_workers > 0
     before = cfg.to_dict()
-    crops = [*find_crops(cfg)]
+    crops = crops_of(cfg)
     assert crops == [cfg.get('multi_crop')] * len(crops)
     prepare_config(cfg)
     for loader in data_loaders(cfg):
@@ -162,8 +145,6 @@ def crops_after(options, path=CONFIGS / 'scfs_r50.py'):
     ('options', 'expected'),
     [
         ({'multi_crop.num_local': 6}, dict(num_local=6)),
-        ({'multi_crop.blur_prob': (0, 0, 0)}, dict(blur_prob=(0, 0, 0))),
-        ({f'{PLACE}.num_local': 6}, dict(num_local=6)),
         ({f'{PLACE}.hue': 0}, dict(hue=0)),
         (
             {'multi_crop.num_local': 6, f'{PLACE}.local_size': 64},
@@ -221,6 +202,23 @@ def test_the_pipeline_of_a_file_counts(tmp_path, said):
     assert crop.num_local == 6
 
 
+def test_a_config_for_gpus_is_adapted_to_a_cpu():
+    cfg = Config(
+        dict(
+            train_dataloader=dict(pin_memory=True),
+            val_dataloader=None,
+            val_cfg=dict(bank_dataloader=dict(pin_memory=True)),
+        )
+    )
+    prepare_config(cfg)
+    assert cfg.train_dataloader.pin_memory is False
+    assert cfg.val_cfg.bank_dataloader.pin_memory is False
+    assert 'model_wrapper_cfg' not in cfg
+    cfg.optim_wrapper = dict(type='AmpOptimWrapper')
+    with pytest.raises(ValueError, match=r'on\) needs an accelerator'):
+        prepare_config(cfg)
+
+
 def test_every_loader_with_workers_has_a_limit():
     cfg = Config(
         dict(
@@ -254,7 +252,6 @@ def test_every_loader_with_workers_has_a_limit():
             dict(default_scope='mmselfsup', train_dataloader=dict(a=1)),
             ["default_scope='mmselfsup'", "'mmpretrain'"],
         ),
-        (dict(default_scope='mmcls'), ["default_scope='mmcls'"]),
     ],
     ids=str,
 )

@@ -1,36 +1,15 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-import json
 import logging
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 from mmengine.logging import MMLogger
 
 from mmscfs.engine.resume import SafeLocalVisBackend
 from mmscfs.engine.resume.files import AtomicBackend, lock_work_dir
-
-
-def test_lines_and_pictures_are_where_mmengine_puts_them(tmp_path):
-    image = np.zeros((3, 5, 3), np.uint8)
-    image[1, 2] = 10, 20, 30
-    backend = SafeLocalVisBackend(str(tmp_path))
-    backend.add_image('views', image, 7)
-    backend.add_scalar('loss', 1.5, 2)
-    backend.add_scalars(dict(lr=0.5), 3)
-    # OpenCV reads blue first.
-    (found,) = (tmp_path / 'vis_image').iterdir()
-    assert found.name == 'views_7.png'
-    assert cv2.imread(str(found))[1, 2].tolist() == [30, 20, 10]
-    lines = (tmp_path / 'scalars.json').read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [
-        dict(loss=1.5, step=2),
-        dict(lr=0.5, step=3),
-    ]
 
 
 def test_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch):
