@@ -288,7 +288,6 @@ def measure(
     accumulate: int,
     processes: Sequence[int],
     batch: int,
-    **options: str,
 ) -> list[dict]:
     """Train a method on one process and on others; return a row for each.
 
@@ -297,16 +296,13 @@ def measure(
         accumulate (int): Batches that a step accumulates.
         processes (Sequence[int]): Numbers of processes.
         batch (int): Images in a batch of all processes.
-        **options: More settings of the wrapper of the model.
     """
     rows = []
     with tempfile.TemporaryDirectory() as data:
         make_images(Path(data), STEPS_PER_EPOCH * batch)
 
         def run(number: int) -> list[dict]:
-            cfg = make_config(method, accumulate, batch, data)
-            cfg.model_wrapper_cfg.update(options)
-            return train(cfg, number)
+            return train(make_config(method, accumulate, batch, data), number)
 
         (alone,) = run(1)
         for number in processes:

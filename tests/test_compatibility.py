@@ -64,14 +64,6 @@ def test_a_package_that_is_missing(monkeypatch, missing):
         compatibility.check_package('mmcv')
 
 
-def test_the_stack_is_all_but_the_detector(monkeypatch):
-    compatibility.check_stack()  # this environment's
-    asked = []
-    monkeypatch.setattr(compatibility, 'check_package', asked.append)
-    compatibility.check_stack()
-    assert sorted(asked) == ['mmcv', 'mmengine', 'mmpretrain']
-
-
 def test_import_without_mmengine_says_what_to_install():
     done = run(sys.executable, '-c', WITHOUT_MMENGINE)
     assert done.returncode == 1

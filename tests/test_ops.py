@@ -67,14 +67,6 @@ def test_nms_is_that_of_plain_loops(offset, threshold):
     )
 
 
-def test_nms_in_half_precision():
-    boxes = torch.tensor([[0, 0, 8, 8], [1, 0, 8, 8], [9, 9, 12, 12]])
-    boxes, scores = boxes.half(), torch.tensor([2, 4, 1]).half()
-    assert EXTENSION.nms(boxes, scores, 0.5, 0).tolist() == [1, 2]
-    kept = EXTENSION.nms(boxes[:0], scores[:0], 0.5, 0)
-    assert (kept.shape, kept.dtype) == ((0,), torch.long)
-
-
 # RoIAlign
 
 
@@ -203,15 +195,6 @@ def test_focal_gradient_of_certain_logits_is_finite():
     assert found.tolist() == [[0.0, 0.0], [-0.25, 0.75]]
 
 
-def test_focal_loss_in_half_precision():
-    logits = (torch.randn(50, 4) * 4).half()
-    target = torch.randint(5, (50,))
-    found = focal('forward', logits, target)
-    assert found.dtype == torch.float16
-    expected, _ = plain_focal_loss(logits.double(), target, [], 2.0, 0.25)
-    torch.testing.assert_close(found.double(), expected, rtol=0.01, atol=1e-6)
-
-
 # In place of mmcv's
 
 
@@ -259,9 +242,7 @@ def with_settings(**settings):
     [
         (mmcv.ops.RoIAlign(7), None),
         (mmcv.ops.SigmoidFocalLoss(2.0, 0.25), None),
-        (mmcv.ops.SimpleRoIAlign(7, 1.0), None),
         (with_settings(rcnn=[dict(nms=dict(type='nms'))]), None),
-        (with_settings(nms=dict(type=mmcv.ops.nms)), None),
         (
             with_settings(rcnn=[dict(nms=dict(type='soft_nms'))]),
             r'roi_head \(soft_nms\)\.',

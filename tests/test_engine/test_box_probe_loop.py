@@ -189,7 +189,7 @@ def test_modes_and_random_states_stay(tiny_run, stripes):
     random = torch.get_rng_state()
     data = loader(stripes, 'val'), loader(stripes, 'train')
     default, teacher, student = (
-        BoxProbe(model, *data, network=network, k=3, segmentation=True)
+        BoxProbe(model, *data, network=network, k=3)
         for network in (None, 'teacher', 'student')
     )
     assert default.measure() == teacher.measure() != student.measure()

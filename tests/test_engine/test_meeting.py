@@ -53,12 +53,10 @@ def task(rank, job, nodes='here', local=0):
 @pytest.mark.parametrize(
     ('nodes', 'first'),
     [
-        ('gpu7', 'gpu7'),
         ('gpu7,gpu9', 'gpu7'),
         ('gpu[007-012,020]', 'gpu007'),
         ('rack[2-3]gpu[1,4],login', 'rack2gpu1'),
         ('n[10-11]-ib,n12', 'n10-ib'),
-        ('a-b.c,gpu[1-2]', 'a-b.c'),
     ],
 )
 def test_slurms_tasks_meet_at_the_first_node(nodes, first, variables):

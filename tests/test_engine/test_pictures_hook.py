@@ -147,6 +147,8 @@ def test_a_picture_that_fails_warns_once(tiny_run, monkeypatch, blank):
 
 
 def test_embedding_of_validation_images(tiny_run, image_folder):
+    with pytest.raises(ValueError, match='embedding=True has no val_dataload'):
+        train(tiny_run, dict(embedding=True))
     resize = dict(type='Resize', scale=(32, 32))
     tiny_run.train_cfg.max_epochs = 1
     tiny_run.val_dataloader = dict(
@@ -170,8 +172,3 @@ def test_embedding_of_validation_images(tiny_run, image_folder):
     )
     assert (begin, end) == (0, 4)
     assert not np.array_equal(first, last)
-
-
-def test_embedding_needs_validation_images(tiny_run):
-    with pytest.raises(ValueError, match='embedding=True has no val_dataload'):
-        train(tiny_run, dict(embedding=True))

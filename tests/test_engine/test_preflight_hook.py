@@ -245,11 +245,12 @@ def test_views_that_depend_on_the_workers_are_told(
 ):
     tiny_run.train_dataloader.dataset.type = kind
     tiny_run.train_dataloader.sampler.type = sampler
-    tiny_run.train_cfg.max_epochs = 1
     runner = Runner.from_cfg(tiny_run)
     caplog.set_level('WARNING')
     runner.logger.addHandler(caplog.handler)
-    runner.train()
+    assert len(runner.train_loop.dataloader) == 4
+    runner.param_schedulers = []
+    PreflightHook().before_train(runner)
     told = f'{culprit} hides from MultiCrop which image' in caplog.text
     assert told == bool(culprit)
 
