@@ -1,8 +1,8 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import logging
+import multiprocessing
+import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -52,24 +52,24 @@ def test_a_removed_file_stays_until_it_is_outdated_for_good(
     assert backend.outdated == set()
 
 
+def hold(folder, ready):
+    """Lock a folder for as long as this process lives."""
+    lock_work_dir(str(folder))
+    ready.set()
+    signal.pause()
+
+
 def test_a_second_run_is_kept_out_while_the_first_lives(tmp_path):
-    code = (
-        'import sys; from mmscfs.engine.resume.files import lock_work_dir\n'
-        'lock_work_dir(sys.argv[1]); print("locked", flush=True)\n'
-        'sys.stdin.read()'
-    )
-    first = subprocess.Popen(
-        [sys.executable, '-c', code, tmp_path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with first:
-        assert first.stdout.readline() == 'locked\n'
-        holder = f'process {first.pid} on {socket.gethostname()}'
-        with pytest.raises(ValueError, match=f'has not ended .{holder}'):
-            lock_work_dir(str(tmp_path))
-        first.kill()
+    context = multiprocessing.get_context('fork')
+    ready = context.Event()
+    first = context.Process(target=hold, args=(tmp_path, ready))
+    first.start()
+    assert ready.wait(60)
+    holder = f'process {first.pid} on {socket.gethostname()}'
+    with pytest.raises(ValueError, match=f'has not ended .{holder}'):
+        lock_work_dir(str(tmp_path))
+    first.kill()
+    first.join()
     lock_work_dir(str(tmp_path))
     assert (tmp_path / '.lock').read_text().startswith('process ')
     lock_work_dir(str(tmp_path))  # the same process may start once more

@@ -1,13 +1,21 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+"""Hooks that look at training images now and then: figures and recall.
+
+test_pictures_hook.py has more of the pictures.
+"""
+
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.runner import Runner
 from toy_runs import teacher_outputs
 
+from mmscfs.engine.hooks import ViewRecallHook
 from mmscfs.engine.hooks.representation_hook import patches_of
 from mmscfs.engine.resume import SafeCheckpointHook
 from mmscfs.evaluation import alpha_req, dse_terms, lidar, rankme
@@ -29,19 +37,15 @@ def train(cfg, **changes):
     return runner
 
 
-def logged(runner):
-    """What the hook logged, by step."""
+def logged(runner, name='representation/rankme_layer4'):
+    """What the hook that logs a figure has logged, by step."""
     files = Path(runner.work_dir).glob('*/vis_data/scalars.json')
     lines = [
         json.loads(line)
         for file in sorted(files)
         for line in file.read_text().splitlines()
     ]
-    return {
-        line.pop('step'): line
-        for line in lines
-        if 'representation/rankme_layer4' in line
-    }
+    return {line.pop('step'): line for line in lines if name in line}
 
 
 def figures_by_hand(runner):
@@ -61,40 +65,91 @@ def figures_by_hand(runner):
     return {f'representation/{name}': v for name, v in found.items()}
 
 
-def test_figures_are_those_of_the_teacher(tiny_run):
-    runner = train(tiny_run)
-    lines = logged(runner)
-    assert [*lines] == [0, 1, 2]
-    expected = figures_by_hand(runner)
-    assert lines[2] == pytest.approx(expected, rel=1e-3)
-    assert lines[0] != pytest.approx(expected, rel=1e-3)
+def recall_by_hand(runner, images, k):
+    """Rank by NumPy what the teacher makes of two views of each image."""
+    maps = teacher_outputs(runner, images, 2)[-1].double().numpy()
+    pooled = maps.mean((2, 3))
+    pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
+    features = [pooled[::2], pooled[1::2]]
+    hits = 0
+    for queries, keys in (features, features[::-1]):
+        for i, query in enumerate(queries):
+            cosines = keys @ query
+            hits += sum(cosines >= cosines[i] - 1e-6) <= k
+    return 100 * hits / (2 * images)
 
 
-def test_the_training_is_as_without_what_looks_at_it(tiny_run, tmp_path):
-    """To the bit, random states included."""
+def test_what_is_seen_is_the_teachers_and_changes_nothing(tiny_run, tmp_path):
+    """The training is as without the hooks to the bit, random states too."""
     tiny_run.default_hooks.update(
-        view_recall=dict(type='ViewRecallHook', interval=1),
-        pictures=dict(type='PicturesHook', interval=1),
+        view_recall=dict(type='ViewRecallHook', interval=2),
+        pictures=dict(type='PicturesHook', interval=2),
     )
-    states = []
-    for hooked in (True, False):
-        if not hooked:
-            for name in ('representation', 'view_recall', 'pictures'):
-                del tiny_run.default_hooks[name]
-        train(tiny_run, work_dir=str(tmp_path / str(hooked)))
-        path = tmp_path / str(hooked) / 'epoch_2.pth'
-        states.append(torch.load(path, weights_only=True))
-    for name, value in states[0]['state_dict'].items():
-        assert torch.equal(value, states[1]['state_dict'][name]), name
+    seen = train(tiny_run, work_dir=str(tmp_path / 'seen'))
+    for name in ('representation', 'view_recall', 'pictures'):
+        del tiny_run.default_hooks[name]
+    train(tiny_run, work_dir=str(tmp_path / 'plain'))
+    one, other = (
+        torch.load(tmp_path / name / 'epoch_2.pth', weights_only=True)
+        for name in ('seen', 'plain')
+    )
+    for name, value in one['state_dict'].items():
+        assert torch.equal(value, other['state_dict'][name]), name
     one, other = (
         state['message_hub']['runtime_info']['random_states'][0]
-        for state in states
+        for state in (one, other)
     )
     assert torch.equal(one['torch'], other['torch'])
-    assert torch.equal(
-        *(part['numpy']['state']['key'] for part in (one, other))
-    )
     assert one['python'] == other['python']
+    keys = (part['numpy']['state']['key'] for part in (one, other))
+    assert torch.equal(*keys)
+
+    figures = logged(seen)
+    assert [*figures] == [0, 1, 2]
+    expected = figures_by_hand(seen)
+    assert figures[2] == pytest.approx(expected, rel=1e-3)
+    assert figures[0] != pytest.approx(expected, rel=1e-3)
+    recall = logged(seen, 'view_recall/top1')
+    assert [*recall] == [0, 2]
+    for k in (1, 5):
+        expected = recall_by_hand(seen, 16, k)
+        assert recall[2][f'view_recall/top{k}'] == pytest.approx(expected)
+        assert recall[0][f'view_recall/top{k}'] > 0
+    # Before the run, after the first epoch and after the last, of 4 batches.
+    folder = Path(seen.log_dir, 'vis_data', 'vis_image')
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        f'{name}_{step}.png'
+        for name in ('views', 'search_maps')
+        for step in (0, 4, 8)
+    )
+    first, last = (
+        cv2.imread(str(folder / f'search_maps_{step}.png')) for step in (0, 8)
+    )
+    assert first.shape == last.shape
+    assert not np.array_equal(first, last)
+
+
+def test_bad_images_are_left_out_and_too_few_are_not_ranked(
+    tiny_run, image_folder
+):
+    tiny_run.default_hooks.representation = dict(type='ViewRecallHook')
+    for path in sorted(image_folder.rglob('*.jpg'))[:12]:
+        path.write_bytes(path.read_bytes()[:50])
+    tiny_run.train_dataloader.dataset.update(on_error='skip', max_errors=1)
+    assert not logged(train(tiny_run), 'view_recall/top1')
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(interval=0), 'interval=0 must be a whole number >= 1'),
+        (dict(iter_interval=1.5), 'iter_interval=1.5 must be'),
+        (dict(num_images=4), 'num_images=4 must be a whole number >= 5'),
+    ],
+)
+def test_settings_are_checked(settings, message):
+    with pytest.raises(ValueError, match=f'ViewRecallHook: {message}'):
+        ViewRecallHook(**settings)
 
 
 def test_save_best_keeps_the_best_and_resumes_to_the_bit(tiny_run, tmp_path):
