@@ -51,7 +51,7 @@ QUICK = (
     'tests/test_tools/test_help.py',
     'tests/test_tools/test_make_digit_scenes.py',
     'tests/test_tools/test_model_converters.py',
-    'tests/test_tools/test_report.py::test_page_of_a_run_lies_in_its_folder',
+    'tests/test_tools/test_report.py',
     'tests/test_tools/test_sweep.py::test_commands',
     'tests/test_tools/test_train.py::'
     'test_one_command_trains_and_one_more_resumes',

@@ -4,7 +4,6 @@
 test_pictures_hook.py has more of the pictures.
 """
 
-import json
 from pathlib import Path
 
 import cv2
@@ -19,6 +18,7 @@ from mmscfs.engine.hooks import ViewRecallHook
 from mmscfs.engine.hooks.representation_hook import patches_of
 from mmscfs.engine.resume import SafeCheckpointHook
 from mmscfs.evaluation import alpha_req, dse_terms, lidar, rankme
+from mmscfs.results import read_scalars
 
 
 @pytest.fixture
@@ -39,13 +39,9 @@ def train(cfg, **changes):
 
 def logged(runner, name='representation/rankme_layer4'):
     """What the hook that logs a figure has logged, by step."""
-    files = Path(runner.work_dir).glob('*/vis_data/scalars.json')
-    lines = [
-        json.loads(line)
-        for file in sorted(files)
-        for line in file.read_text().splitlines()
-    ]
-    return {line.pop('step'): line for line in lines if name in line}
+    files = sorted(Path(runner.work_dir).glob('*/vis_data/scalars.json'))
+    lines = [line for file in files for line in read_scalars(file)[0]]
+    return {int(line.pop('step')): line for line in lines if name in line}
 
 
 def figures_by_hand(runner):
