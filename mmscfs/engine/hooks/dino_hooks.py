@@ -122,16 +122,9 @@ class FrozenPrototypesHook(Hook):
 
     Args:
         epochs (int): Number of epochs, 0 for none. Defaults to 1.
-
-    Raises:
-        ValueError: ``epochs`` is negative.
     """
 
     def __init__(self, epochs: int = 1) -> None:
-        if epochs < 0:
-            raise ValueError(
-                f'FrozenPrototypesHook: epochs={epochs} must be >= 0'
-            )
         self.epochs = epochs
 
     def before_train(self, runner: Runner) -> None:
