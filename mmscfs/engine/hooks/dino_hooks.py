@@ -74,7 +74,7 @@ class TeacherTemperatureHook(Hook):
         warmup_epochs (int): Defaults to 50.
 
     Raises:
-        ValueError: A temperature is not positive, or the epochs negative.
+        ValueError: A temperature is not positive.
     """
 
     def __init__(
@@ -85,11 +85,6 @@ class TeacherTemperatureHook(Hook):
                 raise ValueError(
                     f'TeacherTemperatureHook: {name}={value} must be > 0'
                 )
-        if warmup_epochs < 0:
-            raise ValueError(
-                f'TeacherTemperatureHook: warmup_epochs={warmup_epochs} must '
-                'be >= 0'
-            )
         self.start = start
         self.end = end
         self.warmup_epochs = warmup_epochs
