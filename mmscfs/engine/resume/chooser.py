@@ -173,7 +173,7 @@ def warn(text: str) -> None:
 
 
 def replaced_settings(cfg: Config, saved: SavedRun) -> Iterator[str]:
-    """Say which settings do not act as in a new run: the checkpoint has more.
+    """Say which settings do not act as they would in a new run.
 
     mmengine restores optimizer and schedules whole, without a word.
     """
@@ -186,7 +186,8 @@ def replaced_settings(cfg: Config, saved: SavedRun) -> Iterator[str]:
     now = dict(flatten(plain))
     length = length_of(cfg)
     old = before.get(length.setting) if length else None
-    if length and old not in (None, length.value):
+    is_scheduled = bool(cfg.get('param_scheduler'))
+    if length and is_scheduled and old not in (None, length.value):
         yield (
             f"{length} (saved: {old}): the schedules are the checkpoint's, "
             f'made for {old} {length.unit}, so the learning rate does not '
