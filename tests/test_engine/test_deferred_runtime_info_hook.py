@@ -213,27 +213,29 @@ def count_reads(cfg, folder, monkeypatch, **settings):
     return counts
 
 
-@pytest.mark.parametrize('precision', ['fp32', 'fp16'])
+@pytest.mark.parametrize(('precision', 'epochs'), [('fp32', 2), ('fp16', 1)])
 def test_steps_between_logs_never_wait_for_the_device(
-    tiny_run, tmp_path, monkeypatch, precision
+    tiny_run, tmp_path, monkeypatch, precision, epochs
 ):
     """Epochs of 4 iterations, logged at the third of each."""
     settings = {
         'optim_wrapper.precision': precision,
         'optim_wrapper.optimizer.fused': True,
+        'train_cfg.max_epochs': epochs,
     }
     reads = count_reads(tiny_run, tmp_path, monkeypatch, **settings)
-    assert [reads[i] for i in (2, 4, 5, 6, 8)] == [0] * 5
+    assert len(reads) == 4 * epochs
+    # In the first one the names of what is logged are new.
+    assert not any(n for i, n in reads.items() if i not in (1, 3, 7))
     if precision == 'fp32':
         # The check's list; the log's transfer, and from there into a list.
         assert reads[3] == reads[7] == 3
 
 
 def test_the_recorder_sees_mmengines_reads(tiny_run, tmp_path, monkeypatch):
-    reads = count_reads(
-        tiny_run, tmp_path, monkeypatch, hook='RuntimeInfoHook'
-    )
-    assert len(reads) == 8
+    settings = {'hook': 'RuntimeInfoHook', 'train_cfg.max_epochs': 1}
+    reads = count_reads(tiny_run, tmp_path, monkeypatch, **settings)
+    assert len(reads) == 4
     assert all(count > 10 for count in reads.values())
 
 
