@@ -14,7 +14,6 @@ from .resume.chooser import warn
 
 LOADER, CROPS = 'LoadImage', 'multi_crop'
 
-
 # Settings whose default has changed, or depends on the machine: the step of
 # the pipeline, the name, and what runs had whose config does not name it. In
 # this order, as the last one depends on the first.

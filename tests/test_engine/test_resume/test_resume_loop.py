@@ -11,7 +11,6 @@ import pytest
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.runner import IterBasedTrainLoop
 from toy_runs import (
     SAMPLERS,
     ToyData,
@@ -88,12 +87,21 @@ def test_what_was_trained_on_is_not_loaded_again(cfg, tmp_path, workers):
         assert len(loaded) == 2 * (2 + 5)
 
 
-def test_runs_by_iterations_have_mmengines_loop(cfg):
+def test_mmengines_loop_of_iterations_resumes_with_the_right_images(
+    cfg, tmp_path
+):
     """It loads once more what was trained on, and drops it."""
-    cfg.train_cfg = dict(type='mmpretrain.ResumableIterLoop', max_iters=2)
+    # The old name of it.
+    cfg.train_cfg = dict(type='mmpretrain.ResumableIterLoop', max_iters=13)
     cfg.train_dataloader.sampler.type = SAMPLERS['infinite']
-    runner, _ = run(cfg)  # by its name of earlier versions
-    assert type(runner.train_loop) is IterBasedTrainLoop
+    whole, _ = run(cfg)
+    resumed, losses = run(
+        elsewhere(cfg, tmp_path), resume=f'{whole.work_dir}/iter_4.pth'
+    )
+    loaded = whole.train_dataloader.dataset.loaded
+    assert len(loaded) == 2 * 13
+    assert resumed.train_dataloader.dataset.loaded == loaded
+    assert losses.batches == [*range(4, 13)]
 
 
 class Draws(BaseMetric):
