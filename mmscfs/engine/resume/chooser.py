@@ -311,7 +311,7 @@ def read_saved_run(path: Path) -> SavedRun:
     """
     checkpoint = read_without_tensors(path)
     meta = read_meta(checkpoint)
-    parts = {name: checkpoint.get(name) for name in RUN_PARTS}
+    parts: dict[str, Any] = {n: checkpoint.get(n) for n in RUN_PARTS}
     hub = parts['message_hub']
     if isinstance(hub, Mapping):
         parts["message_hub['log_scalars']"] = hub.get('log_scalars')
