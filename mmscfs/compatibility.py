@@ -36,27 +36,6 @@ def provide_home() -> None:
         os.environ.setdefault('MPLCONFIGDIR', cache)
 
 
-def check_version(package: str, version: str) -> None:
-    """Raise if ``version`` of ``package`` is outside the supported range.
-
-    Raises:
-        ImportError: Names the package, its version and what to install.
-    """
-    # Here, so that a missing mmengine is reported like any other package.
-    from mmengine.utils import digit_version
-
-    lowest, limit, requirement = SUPPORTED[package]
-    if (
-        not digit_version(lowest)
-        <= digit_version(version)
-        < digit_version(limit)
-    ):
-        raise ImportError(
-            f'mmscfs needs {package} >= {lowest}, < {limit} but found '
-            f'{version}: run `{replace(package, requirement)}`.'
-        )
-
-
 def replace(package: str, requirement: str, pip: str = 'pip') -> str:
     """Return the command that installs another version of a package.
 
@@ -89,18 +68,28 @@ def check_package(package: str) -> None:
     """Import ``package`` and check its version.
 
     Raises:
-        ImportError: It is missing, or outside the supported range.
+        ImportError: It is missing, or outside the supported range. Names
+            what to install.
     """
-    requirement = SUPPORTED[package][2]
+    lowest, limit, requirement = SUPPORTED[package]
     try:
-        module = import_module(package)
+        # Here, so that a missing mmengine is reported like any other package.
+        from mmengine.utils import digit_version
+
+        found = import_module(package).__version__
     except ModuleNotFoundError as error:
-        if error.name != package:
+        if error.name not in (package, 'mmengine'):
             raise
+        requirement = SUPPORTED[error.name][2]
         raise ImportError(
-            f'mmscfs needs {package}: run `pip install {requirement}`.'
+            f'mmscfs needs {error.name}: run `pip install {requirement}`.'
         ) from error
-    check_version(package, module.__version__)
+    version, *bounds = map(digit_version, (found, lowest, limit))
+    if not bounds[0] <= version < bounds[1]:
+        raise ImportError(
+            f'mmscfs needs {package} >= {lowest}, < {limit} but found '
+            f'{found}: run `{replace(package, requirement)}`.'
+        )
 
 
 def check_stack() -> None:

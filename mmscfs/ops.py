@@ -333,27 +333,8 @@ def raise_missing(operator: str) -> NoReturn:
     """Raise for an operator that is called, but not here.
 
     Raises:
-        NotImplementedError: Names it, the detector's part that called it,
-            and how to install compiled mmcv.
+        NotImplementedError: Names it, and how to install compiled mmcv.
     """
     raise NotImplementedError(
-        f"mmcv's operator {operator}{calling_part()} is not installed. "
-        f'{how_to_compile()}'
+        f"mmcv's operator {operator} is not installed. {how_to_compile()}"
     )
-
-
-def calling_part() -> str:
-    """Return the innermost module on the stack by its name in the model."""
-    modules: list[nn.Module] = []
-    frame = sys._getframe()
-    while frame:
-        caller = frame.f_locals.get('self')
-        if isinstance(caller, nn.Module):
-            modules.append(caller)
-        frame = frame.f_back
-    if not modules:
-        return ''
-    part, model = modules[0], modules[-1]
-    names = {module: name for name, module in model.named_modules()}
-    name = names.get(part) or 'the model'
-    return f', which {name} ({type(part).__name__}) calls,'

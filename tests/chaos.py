@@ -25,57 +25,29 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLES = """
-examples:
-  # 30 kills of SCFS runs, some minutes on one core
-  OMP_NUM_THREADS=1 python tests/chaos.py
-  # MoCo with CO2, which also draws at random while it trains; other moments
-  OMP_NUM_THREADS=1 python tests/chaos.py --method co2 --seed 1
-  # a cluster's notice instead of kills
-  OMP_NUM_THREADS=1 python tests/chaos.py --signal USR1
-  # without worker processes
-  OMP_NUM_THREADS=1 python tests/chaos.py --workers 0 --kills 10
-
-exit code: 0 if every run ends as the one that was not killed, 1 if not
-"""
+CONFIG = ROOT / 'configs/scfs_r50.py'
 IMAGES, BATCH = 24, 4
 REQUEUE = 75  # as the PreemptionHook says it
 # What shrinks a config to seconds.
 SHRINK = {
     'train_dataloader.batch_size': BATCH,
-    'train_dataloader.dataset.pipeline.1.global_size': 32,
+    'multi_crop.global_size': 32,
+    'multi_crop.local_size': 32,
+    'multi_crop.num_local': 2,
     'model.backbone.depth': 18,
     'model.backbone.stem_channels': 8,
     'model.backbone.base_channels': 8,
     'model.neck.in_channels': 64,
+    'model.neck.num_prototypes': 64,
+    'model.neck.hidden_channels': 16,
+    'model.search_neck.in_channels': '[16,32,64]',
+    'model.search_neck.mid_channels': 4,
+    'model.search_neck.hidden_channels': 16,
     'default_hooks.logger.interval': 1,
     'default_hooks.checkpoint.by_epoch': False,
     'default_hooks.checkpoint.interval': 1,
     'default_hooks.checkpoint.max_keep_ckpts': 2,
     'log_level': 'WARNING',
-}
-METHODS = {
-    'scfs': (
-        'configs/scfs_r50.py',
-        {
-            'train_dataloader.dataset.pipeline.1.local_size': 32,
-            'train_dataloader.dataset.pipeline.1.num_local': 2,
-            'model.neck.num_prototypes': 64,
-            'model.neck.hidden_channels': 16,
-            'model.search_neck.in_channels': '[16,32,64]',
-            'model.search_neck.mid_channels': 4,
-            'model.search_neck.hidden_channels': 16,
-        },
-    ),
-    'co2': (
-        'configs/co2/mocov2-co2_resnet50_8xb32-coslr-200e_in1k.py',
-        {
-            'model.neck.hid_channels': 16,
-            'model.neck.out_channels': 16,
-            'model.feat_dim': 16,
-            'model.queue_len': 32,
-        },
-    ),
 }
 # What two runs may differ in: when and where they ran, and from which commit
 # of the folder's repository, which mmengine adds to its version.
@@ -93,38 +65,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; a bad value exits with code 2."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='exit code: 0 if every run ends as the one that was not '
+        'killed, 1 if not',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    for name, default, text in (
-        ('kills', 30, 'how many kills'),
-        (
-            'epochs',
-            3,
-            f'length of a run, of {IMAGES // BATCH} iterations each',
-        ),
-        ('workers', 2, 'worker processes that load'),
-        ('seed', 0, 'of the moments of the kills'),
-    ):
-        parser.add_argument(
-            f'--{name}',
-            type=int,
-            default=default,
-            metavar='N',
-            help=f'{text} (default: %(default)s)',
-        )
-    parser.add_argument(
-        '--method',
-        choices=sorted(METHODS),
-        default='scfs',
-        help='what is trained (default: %(default)s)',
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('--kills', type=int, default=30, help='how many kills')
+    add('--epochs', type=int, default=3, help='length of a run')
+    add('--workers', type=int, default=2, help='processes that load')
+    add('--seed', type=int, default=0, help='of the moments of the kills')
+    add(
         '--signal',
         choices=['KILL', 'TERM', 'USR1'],
         default='KILL',
         help='what ends a run; it answers TERM and USR1 with a checkpoint '
-        'and exit code 75 (default: %(default)s)',
+        'and exit code 75',
     )
     return parser.parse_args(argv)
 
@@ -158,16 +113,14 @@ class Trainer:
 
         self.main = train.main
         self.folder = folder
-        config, own = METHODS[args.method]
         settings = {
             **SHRINK,
-            **own,
             'train_dataloader.dataset.data_root': folder / 'images',
             'train_dataloader.num_workers': args.workers,
             'train_dataloader.persistent_workers': args.workers > 0,
             'train_cfg.max_epochs': args.epochs,
         }
-        self.words = [str(ROOT / config), '--resume', '--cfg-options']
+        self.words = [str(CONFIG), '--resume', '--cfg-options']
         self.words += [f'{key}={value}' for key, value in settings.items()]
 
     def start(self, name: str) -> multiprocessing.Process:

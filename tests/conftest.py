@@ -99,9 +99,10 @@ def _plain_config_text():
 
 @pytest.fixture(scope='session', autouse=True)
 def _read_once():
-    """The machine and mmdet's 100 metafiles are not read by each again."""
+    """The machine, the commit and mmdet's 100 metafiles are not read again."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, 'collect_env', cache(runner.collect_env))
+        for name in ('collect_env', 'get_git_hash'):  # the latter at each save
+            patch.setattr(runner, name, cache(getattr(runner, name)))
         patch.setattr(utils, 'load', cache(utils.load))
         yield
 

@@ -21,7 +21,6 @@ import torch
 from chaos import make_images
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -30,6 +29,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from toy_runs import in_processes
 
 from mmscfs.engine import prepare_config
+from mmscfs.engine.distributed import CPUDistributedDataParallel
 from mmscfs.engine.runner_access import unwrapped_model
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
@@ -115,8 +115,8 @@ class CPUSyncBatchNorm(_BatchNorm):
 
 
 @MODEL_WRAPPERS.register_module(force=True)  # the file may be run twice
-class SynchronizedOnCPU(MMDistributedDataParallel):
-    """mmengine's wrapper, of a model that is synchronized on the CPU."""
+class SynchronizedOnCPU(CPUDistributedDataParallel):
+    """The wrapper for a CPU, of a model that is synchronized there."""
 
     def __init__(self, module, **kwargs):
         for part in module.modules():
@@ -139,7 +139,11 @@ def make_config(method: str, accumulate: int, batch: int, data: str) -> Config:
             'train_cfg.max_epochs': EPOCHS,
             'optim_wrapper.accumulative_counts': accumulate,
             'default_hooks.checkpoint': None,
-            'model_wrapper_cfg.type': 'SynchronizedOnCPU',
+            'model_wrapper_cfg': dict(
+                type='SynchronizedOnCPU',
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+            ),
             'log_level': 'ERROR',
         }
     )
@@ -284,7 +288,6 @@ def measure(
     accumulate: int,
     processes: Sequence[int],
     batch: int,
-    **options: str,
 ) -> list[dict]:
     """Train a method on one process and on others; return a row for each.
 
@@ -293,16 +296,13 @@ def measure(
         accumulate (int): Batches that a step accumulates.
         processes (Sequence[int]): Numbers of processes.
         batch (int): Images in a batch of all processes.
-        **options: More settings of the wrapper of the model.
     """
     rows = []
     with tempfile.TemporaryDirectory() as data:
         make_images(Path(data), STEPS_PER_EPOCH * batch)
 
         def run(number: int) -> list[dict]:
-            cfg = make_config(method, accumulate, batch, data)
-            cfg.model_wrapper_cfg.update(options)
-            return train(cfg, number)
+            return train(make_config(method, accumulate, batch, data), number)
 
         (alone,) = run(1)
         for number in processes:

@@ -98,7 +98,7 @@ def test_the_list_of_locations_is_complete():
         folder = ROOT.joinpath(*module.split('.'))
         text = ''.join(path.read_text() for path in folder.rglob('*.py'))
         for name in dir(patches.registry):
-            # mmengine's, which mmscfs.engine.cpu imports where it is used.
+            # mmengine's, which mmscfs.engine imports where it is used.
             if name != 'MODEL_WRAPPERS' and f'@{name}.register_' in text:
                 assert name in names, f'{module} registers {name}'
 

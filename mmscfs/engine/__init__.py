@@ -1,7 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 from . import hooks, loops, optimizers
-from .cpu import adapt_to_cpu
-from .distributed import adapt_to_gpus
+from .distributed import choose_wrapper
 from .prepare import apply_multi_crop, prepare_config
 from .pretrained import start_from
 from .resume.chooser import (
@@ -14,11 +13,10 @@ from .view_settings import settle_views
 
 __all__ = [
     'SavedRun',
-    'adapt_to_cpu',
-    'adapt_to_gpus',
     'apply_multi_crop',
     'check_work_dir',
     'choose_checkpoint',
+    'choose_wrapper',
     'describe_finished',
     'hooks',
     'loops',

@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""A model on several GPUs: its wrapper and its synchronized batch norm."""
+"""A model in several processes: its wrapper, and its batch norm."""
 
+import logging
 from typing import Any
 
 import torch
@@ -8,7 +9,8 @@ import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import get_world_size
-from mmengine.model import MMDistributedDataParallel
+from mmengine.logging import print_log
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.utils.dl_utils import parrots_wrapper
 from mmpretrain.models import BaseSelfSupervisor
@@ -134,25 +136,60 @@ class GPUDistributedDataParallel(MMDistributedDataParallel):
         super().__init__(module=module, **kwargs)
 
 
-def adapt_to_gpus(cfg: Config) -> None:
-    """Have several processes on GPUs wrap the model in our wrapper, in place.
+@MODEL_WRAPPERS.register_module()
+class CPUDistributedDataParallel(MMDistributedDataParallel):
+    """mmengine's wrapper for a model without a GPU.
+
+    Synchronized batch norm needs GPUs. Where a config has it, or one of
+    mmpretrain's necks by default, plain batch norm takes its place, and the
+    log says so.
+
+    Args:
+        module (nn.Module): The model; its norms are changed.
+        **kwargs: Those of :class:`mmengine.model.MMDistributedDataParallel`.
+    """
+
+    def __init__(self, module: nn.Module, **kwargs: Any) -> None:
+        # torch's or mmcv's.
+        if any(type(m).__name__ == 'SyncBatchNorm' for m in module.modules()):
+            print_log(
+                'Batch norm is not synchronized: that needs GPUs. Each '
+                'process normalizes with the statistics of its own images, '
+                'so results depend on the number of processes.',
+                logger='current',
+                level=logging.WARNING,
+            )
+            module = revert_sync_batchnorm(module)
+        # mmengine names the GPU of this process's number.
+        super().__init__(module=module, **{**kwargs, 'device_ids': None})
+
+
+WRAPPERS = {
+    'cpu': CPUDistributedDataParallel.__name__,
+    'cuda': GPUDistributedDataParallel.__name__,
+}
+
+
+def choose_wrapper(cfg: Config) -> None:
+    """Have several processes wrap the model in our wrapper, in place.
 
     Gradients lie where they are summed, which saves a copy of each.
     ``model_wrapper_cfg`` of the config comes before these defaults, and one
-    that names a type is left alone. Does nothing for one process.
+    that names another type is left alone. Does nothing for one process.
     """
-    if get_device() != 'cuda' or cfg.get('launcher', 'none') == 'none':
-        return
+    device = get_device()
     own = dict(cfg.get('model_wrapper_cfg') or {})
-    if own.get('type') == 'CPUDistributedDataParallel':
-        for name in ('type', 'device_ids'):
-            own.pop(name, None)  # the config of a run on CPUs
-    if 'type' in own:
+    if (
+        device not in WRAPPERS
+        or cfg.get('launcher', 'none') == 'none'
+        or own.get('type') not in (None, *WRAPPERS.values())
+    ):
         return
-    defaults = dict(
-        type='GPUDistributedDataParallel',
+    cfg.model_wrapper_cfg = dict(
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
         gradient_as_bucket_view=True,
     )
-    cfg.model_wrapper_cfg = defaults | own
+    # A config that a run saved may name the other device's.
+    cfg.model_wrapper_cfg.update(own, type=WRAPPERS[device])
+    cfg.model_wrapper_cfg.pop('device_ids', None)

@@ -5,15 +5,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from mmscfs.settings.names import OLD_SECTIONS
-from mmscfs.settings.variables import nodes
 
-from .cpu import adapt_to_cpu, data_loaders
-from .distributed import adapt_to_gpus
+from .distributed import choose_wrapper
 from .meeting import meet
+from .view_settings import CROPS, crops_of
 
 PIPELINE = 'train_dataloader.dataset.pipeline'
 LOADER_SECONDS = 600  # to wait for a batch
@@ -42,8 +42,8 @@ def prepare_config(cfg: Config) -> None:
     A config of this project keeps all that it says; ``multi_crop`` and the
     pipeline say the same (:func:`apply_multi_crop`). It loses what the machine
     lacks: workers that do not answer are given up after a time, and on a CPU
-    see :func:`adapt_to_cpu`; on several GPUs :func:`adapt_to_gpus`. Another
-    config, of mmpretrain, mmdet or a user, gets ``SAFE_TYPES`` and
+    no memory is pinned. Several processes wrap the model in our wrapper.
+    Another config, of mmpretrain, mmdet or a user, gets ``SAFE_TYPES`` and
     ``SAFE_HOOKS`` where it has mmengine's types, and one log line that names
     each change. At the end the processes of a run with a launcher meet.
 
@@ -51,9 +51,8 @@ def prepare_config(cfg: Config) -> None:
         cfg (Config): Changed in place.
 
     Raises:
-        ValueError: A schedule ends before it begins, the crops are set twice,
-            the config is that of an older stack, or the processes did not
-            meet.
+        ValueError: The crops are set twice, the config is that of an older
+            stack, it needs an accelerator, or the processes did not meet.
 
     Example:
         >>> cfg = Config.fromfile('configs/scfs_r50.py')
@@ -64,7 +63,6 @@ def prepare_config(cfg: Config) -> None:
     for name, hook in list((cfg.get('default_hooks') or {}).items()):
         if hook is None and name not in MMENGINES_HOOKS:
             del cfg.default_hooks[name]  # mmengine would refuse None
-    check_schedules(cfg.get('param_scheduler'))
     apply_multi_crop(cfg)
     share_data_root(cfg)
     changes = use_safe_types(cfg)
@@ -75,8 +73,9 @@ def prepare_config(cfg: Config) -> None:
         else:
             loader.persistent_workers = False
             loader.pop('timeout', None)  # torch refuses one
-    adapt_to_cpu(cfg)
-    adapt_to_gpus(cfg)
+    if get_device() == 'cpu':
+        adapt_to_cpu(cfg)
+    choose_wrapper(cfg)
     meet(cfg)
     if changes and is_main_process():
         print_log(
@@ -84,6 +83,33 @@ def prepare_config(cfg: Config) -> None:
             f'{", ".join(changes)}',
             logger='current',
         )
+
+
+def adapt_to_cpu(cfg: Config) -> None:
+    """Have a config made for GPUs run without one, in place.
+
+    Raises:
+        ValueError: mmengine's mixed precision needs GPUs.
+    """
+    if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper':
+        raise ValueError(
+            "optim_wrapper.type='AmpOptimWrapper' (--amp, --precision) needs "
+            'an accelerator: leave out --amp and --precision, or use '
+            "'mmpretrain.PerParamClipOptimWrapper', which has bf16 on a CPU"
+        )
+    for loader in data_loaders(cfg):
+        loader.pin_memory = False
+
+
+def data_loaders(cfg: Config) -> Iterator[ConfigDict]:
+    """Yield the config of every data loader, those in loops too."""
+    for split in ('train', 'val', 'test'):
+        for loader in (
+            cfg.get(f'{split}_dataloader'),
+            (cfg.get(f'{split}_cfg') or {}).get('bank_dataloader'),
+        ):
+            if loader:
+                yield loader
 
 
 def check_age(cfg: Config) -> None:
@@ -105,26 +131,6 @@ def check_age(cfg: Config) -> None:
             f'default_scope={cfg.default_scope!r} is now mmpretrain, which '
             f"has other names for some types: set it to 'mmpretrain'; {guide}"
         )
-
-
-def check_schedules(schedules: Any) -> None:
-    """Check that every schedule begins before it ends.
-
-    Raises:
-        ValueError: Names the settings; mmengine counts in iterations by then.
-    """
-    if not isinstance(schedules, list):
-        return
-    for number, schedule in enumerate(schedules):
-        begin, end = schedule.get('begin', 0), schedule.get('end')
-        if end is not None and end <= begin:
-            name = f'param_scheduler.{number}'
-            raise ValueError(
-                f'{name}.end={end} is not after {name}.begin={begin}: the '
-                'schedule would end before it begins. For a short run set '
-                f'{name}.begin lower, and the end of the warm-up before it '
-                'with it (param_scheduler.0.end)'
-            )
 
 
 def apply_multi_crop(cfg: Config) -> None:
@@ -150,12 +156,12 @@ def apply_multi_crop(cfg: Config) -> None:
         >>> cfg.train_dataloader.dataset.pipeline[1].num_local
         6
     """
-    named, crops = cfg.get('multi_crop'), [*find_crops(cfg)]
+    named, crops = cfg.get(CROPS), crops_of(cfg)
     if not named or crops == [named]:
         return
     file = Config.fromfile(cfg.filename) if cfg.filename else cfg
     by_name = differing(named, file.get('multi_crop') or {})
-    crops_before = [*find_crops(file)]
+    crops_before = crops_of(file)
     if len(crops) != 1 or len(crops_before) != 1:
         if by_name:
             raise ValueError(
@@ -196,15 +202,6 @@ def share_data_root(cfg: Config) -> None:
 def differing(settings: Mapping, others: Mapping) -> dict[str, Any]:
     """Return the settings whose values others do not have."""
     return {k: v for k, v in settings.items() if others.get(k) != v}
-
-
-def find_crops(cfg: Config) -> Iterator[ConfigDict]:
-    """Yield the config of every MultiCrop of the training images."""
-    for _, part in nodes((cfg.get('train_dataloader') or {}).get('dataset')):
-        if isinstance(part, dict) and (
-            str(part.get('type')).split('.')[-1] == 'MultiCrop'
-        ):
-            yield part
 
 
 def use_safe_types(cfg: Config) -> list[str]:

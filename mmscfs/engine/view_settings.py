@@ -2,7 +2,7 @@
 """How a training's views are made, written into its config."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -14,20 +14,13 @@ from .resume.chooser import warn
 
 LOADER, CROPS = 'LoadImage', 'multi_crop'
 
-
-class Setting(NamedTuple):
-    """A setting whose default has changed, or depends on the machine."""
-
-    step: str  #: Of the pipeline: CROPS or LOADER.
-    name: str
-    first: Any  #: What runs had whose config does not name it.
-
-
-# In this order, as the last one depends on the first.
-SETTINGS = (
-    Setting(CROPS, 'filters', 'opencv'),
-    Setting(CROPS, 'color_on_device', False),
-    Setting(LOADER, 'reduced', False),
+# Settings whose default has changed, or depends on the machine: the step of
+# the pipeline, the name, and what runs had whose config does not name it. In
+# this order, as the last one depends on the first.
+SETTINGS: tuple[tuple[str, str, Any], ...] = (
+    (CROPS, 'filters', 'opencv'),
+    (CROPS, 'color_on_device', False),
+    (LOADER, 'reduced', False),
 )
 
 
@@ -93,6 +86,11 @@ def todays(name: str, steps: Mapping, cfg: Config) -> Any:
         and preprocessor.endswith('MultiCropDataPreprocessor')
         and 'colors' in (steps['PackInputs'] or {}).get('meta_keys', ())
     )
+
+
+def crops_of(cfg: Mapping | Config) -> list[Any]:
+    """Return the config of every MultiCrop of the training images."""
+    return [steps[CROPS] for steps in view_steps(cfg)]
 
 
 def view_steps(cfg: Mapping | Config) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,6 @@
 """Tests of the box probe as a loop, on stripes of color."""
 
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from detection_data import make_voc
 from mmengine.config import Config
 from mmengine.runner import Runner
-from toy_runs import in_processes, run
+from toy_runs import in_processes
 
 from mmscfs.engine.loops import BoxProbe
 
@@ -98,20 +97,6 @@ def stripes(tmp_path):
     return tmp_path / 'stripes'
 
 
-def probe_settings(stripes, mode):
-    """The box probe of stripes as "val" or "test" loop."""
-    return {
-        f'{mode}_dataloader': loader(stripes, 'val'),
-        f'{mode}_evaluator': [],
-        f'{mode}_cfg': dict(
-            type='BoxProbeLoop',
-            bank_dataloader=loader(stripes, 'train'),
-            k=3,
-            segmentation=True,
-        ),
-    }
-
-
 @pytest.fixture
 def cfg(stripes, tmp_path):
     """A test of maps that are the image."""
@@ -125,19 +110,20 @@ def cfg(stripes, tmp_path):
             ),
             randomness=dict(seed=0),
             log_level='WARNING',
-            **probe_settings(stripes, 'test'),
+            test_dataloader=loader(stripes, 'val'),
+            test_evaluator=[],
+            test_cfg=dict(
+                type='BoxProbeLoop',
+                bank_dataloader=loader(stripes, 'train'),
+                k=3,
+                segmentation=True,
+            ),
         )
     )
 
 
 def measure(cfg):
     return Runner.from_cfg(cfg).test()
-
-
-def change_annotations(path, change):
-    coco = json.loads(path.read_text())
-    change(coco)
-    path.write_text(json.dumps(coco))
 
 
 def test_what_maps_show_is_found_whole(cfg):
@@ -194,24 +180,6 @@ def test_boxes_of_voc(cfg, tmp_path):
     assert 0 <= metrics['boxes/top1'] <= 100
 
 
-def test_no_drift_of_a_pretraining(tiny_run, stripes):
-    """The best checkpoint is kept, and the training stays as it is."""
-    tiny_run.model.backbone.drop_path_rate = 0.5  # draws random numbers
-    plain_runner, plain = run(tiny_run)
-    tiny_run.merge_from_dict(probe_settings(stripes, 'val'))
-    tiny_run.default_hooks.checkpoint.update(
-        save_best='boxes/top1', rule='greater'
-    )
-    tiny_run.work_dir += '_boxes'
-    runner, validated = run(tiny_run)
-    assert validated.values == plain.values
-    for name, value in plain_runner.model.state_dict().items():
-        assert torch.equal(value, runner.model.state_dict()[name]), name
-    assert [*Path(runner.work_dir).glob('best_boxes_top1_epoch_*.pth')]
-    logged = runner.message_hub.log_scalars['val/boxes/layer3_top1']
-    assert len(logged.data[0]) == 2
-
-
 def test_modes_and_random_states_stay(tiny_run, stripes):
     model = Runner.from_cfg(tiny_run).model.train()
     model.teacher.backbone.layer1.eval()
@@ -221,7 +189,7 @@ def test_modes_and_random_states_stay(tiny_run, stripes):
     random = torch.get_rng_state()
     data = loader(stripes, 'val'), loader(stripes, 'train')
     default, teacher, student = (
-        BoxProbe(model, *data, network=network, k=3, segmentation=True)
+        BoxProbe(model, *data, network=network, k=3)
         for network in (None, 'teacher', 'student')
     )
     assert default.measure() == teacher.measure() != student.measure()
@@ -238,20 +206,21 @@ def drop_boxes(coco):
     coco['annotations'].clear()
 
 
-@pytest.mark.parametrize('name', ['queries', 'bank'])
 @pytest.mark.parametrize(
-    ('change', 'message'),
+    ('split', 'change', 'message'),
     [
-        (drop_boxes, 'images of the {} have no box of the classes'),
-        (drop_masks, 'needs masks, which objects of the {} lack'),
+        ('val', drop_boxes, 'images of the queries have no box of the class'),
+        ('train', drop_masks, 'needs masks, which objects of the bank lack'),
     ],
 )
 def test_annotations_that_do_not_do_are_refused(
-    cfg, stripes, name, change, message
+    cfg, stripes, split, change, message
 ):
-    split = 'val' if name == 'queries' else 'train'
-    change_annotations(stripes / f'{split}.json', change)
-    with pytest.raises(ValueError, match=message.format(name)):
+    path = stripes / f'{split}.json'
+    coco = json.loads(path.read_text())
+    change(coco)
+    path.write_text(json.dumps(coco))
+    with pytest.raises(ValueError, match=message):
         _ = Runner.from_cfg(cfg).test_loop
 
 
@@ -259,11 +228,7 @@ def test_annotations_that_do_not_do_are_refused(
     ('change', 'message'),
     [
         ({'test_cfg.k': 17}, 'k=17 must be at least 1 and at most the 16 box'),
-        ({'test_cfg.k': 0}, 'k=0 must be at least 1'),
         ({'test_cfg.num_images': 0}, '0 images of the queries have no box'),
-        ({'test_cfg.layers': ['layer5']}, r"layers=\['layer5'\] must be"),
-        ({'test_cfg.network': 'teacher'}, 'has no teacher'),
-        ({'test_evaluator': [dict(type='Accuracy')]}, r'test_evaluator=\[\]'),
         (
             {'test_dataloader.dataset.metainfo.classes': CLASSES[::-1]},
             "the bank has the classes 'red', 'green', 'blue', the queries",

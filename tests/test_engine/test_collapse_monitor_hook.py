@@ -1,10 +1,10 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-import multiprocessing
 from types import SimpleNamespace
 
 import pytest
 import torch.distributed as dist
 from mmengine.logging import MessageHub
+from toy_runs import in_processes
 
 from mmscfs.engine.hooks import CollapseMonitorHook
 
@@ -46,10 +46,13 @@ def run(hook, figures, loss_weight=1.0):
     return when, warnings
 
 
-@pytest.mark.parametrize('figures', [ONE_PROTOTYPE, ALL_ALIKE, NOTHING_LEARNT])
 @pytest.mark.parametrize(
-    ('begin', 'window', 'first'),
-    [(10, 5, 15), (12, 5, 20), (0, 5, 5), (0, 1, 1)],
+    ('figures', 'begin', 'window', 'first'),
+    [
+        (ONE_PROTOTYPE, 10, 5, 15),
+        (ALL_ALIKE, 12, 5, 20),
+        (NOTHING_LEARNT, 0, 1, 1),
+    ],
 )
 def test_warns_once_and_not_too_early(figures, begin, window, first):
     hook = CollapseMonitorHook(begin=begin, window=window)
@@ -75,39 +78,27 @@ def test_may_stop_the_run_after_the_warning(monkeypatch):
     assert 'collapse_monitor.stop=False' in text
 
 
-def member(rank, path, figures):
-    """Exit with code 1 if this process of two was stopped."""
-    dist.init_process_group(
-        'gloo', init_method=f'file://{path}', rank=rank, world_size=2
-    )
+def is_stopped(figures):
+    """Whether this process of two was stopped by its figures."""
     hook = CollapseMonitorHook(begin=10, window=5, stop=True)
     try:
-        run(hook, [figures[rank]] * 20)
+        run(hook, [figures[dist.get_rank()]] * 20)
     except RuntimeError as error:
-        raise SystemExit('stopped at iteration 15' in str(error)) from error
+        return 'stopped at iteration 15' in str(error)
+    return False
 
 
 @pytest.mark.parametrize(
-    ('figures', 'codes'),
+    ('figures', 'stops'),
     [
-        ((HEALTHY, ONE_PROTOTYPE), [0, 0]),
-        ((ONE_PROTOTYPE, ONE_PROTOTYPE), [1, 1]),
+        ((HEALTHY, ONE_PROTOTYPE), False),
         # Divergences of 0.3, which is healthy, and 0.1: 0.2 is not.
-        ((dict(teacher_entropy=10.0, loss=10.3), NOTHING_LEFT), [1, 1]),
+        ((dict(teacher_entropy=10.0, loss=10.3), NOTHING_LEFT), True),
     ],
 )
-def test_processes_stop_together(figures, codes, tmp_path):
+def test_processes_stop_together(figures, stops, tmp_path):
     """One alone would leave the others waiting for it."""
-    context = multiprocessing.get_context('fork')
-    processes = [
-        context.Process(target=member, args=(rank, tmp_path / 'at', figures))
-        for rank in (0, 1)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == codes
+    assert in_processes(is_stopped, 2, tmp_path, figures) == [stops, stops]
 
 
 # From iteration 23 on: the first window with nothing else is 26-30.

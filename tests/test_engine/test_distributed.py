@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""The wrapper of several GPUs. Plain formulas stand in for its kernels."""
+"""The wrappers of several processes. Formulas stand in for GPUs' kernels."""
 
 import pytest
 import torch
@@ -9,13 +9,13 @@ from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS
 from mmpretrain.registry import MODELS
 from torch import nn
-from torch.nn.modules import _functions as torchs
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from toy_runs import in_processes
 
 from mmscfs.engine import distributed
-from mmscfs.engine.distributed import SyncBatchNorm, adapt_to_gpus
+from mmscfs.engine.distributed import SyncBatchNorm, choose_wrapper
 
 IMAGES = (3, 2)  # of the two processes
 
@@ -42,16 +42,13 @@ def gather_stats(x, means, invstds, old_mean, old_var, momentum, eps, counts):
     mean = (means * counts).sum(0) / number
     variances = invstds**-2 - eps + (means - mean).square()
     variance = (variances * counts).sum(0) / number
-    if old_mean is not None:
-        old_mean.lerp_(mean, momentum)
-        old_var.lerp_(variance * number / (number - 1), momentum)
+    old_mean.lerp_(mean, momentum)
+    old_var.lerp_(variance * number / (number - 1), momentum)
     return mean, (variance + eps).rsqrt()
 
 
 def normalize(x, weight, bias, mean, invstd, eps):
     normalized = (x - like(mean, x)) * like(invstd, x)
-    if weight is None:
-        return normalized
     return normalized * like(weight, x) + like(bias, x)
 
 
@@ -66,7 +63,7 @@ def backward_elements(grad, x, mean, invstd, weight, of_bias, moved, counts):
     slope = invstd.square() * moved / number
     own = grad - like(of_bias / number, x)
     own = own - (x - like(mean, x)) * like(slope, x)
-    return own * like(invstd * (1 if weight is None else weight), x)
+    return own * like(invstd * weight, x)
 
 
 KERNELS = dict(
@@ -78,23 +75,6 @@ KERNELS = dict(
 )
 
 
-class Torchs(nn.SyncBatchNorm):
-    """torch's, whose module refuses inputs on a CPU."""
-
-    def forward(self, x):
-        if self.track_running_stats:
-            self.num_batches_tracked += 1
-        return torchs.SyncBatchNorm.apply(
-            *(x, self.weight, self.bias, self.running_mean, self.running_var),
-            *(
-                self.eps,
-                self.momentum,
-                dist.group.WORLD,
-                dist.get_world_size(),
-            ),
-        )
-
-
 def inputs():
     """Images of both processes, and the gradients of their outputs."""
     torch.manual_seed(0)
@@ -104,10 +84,9 @@ def inputs():
 def train(norm, x, grad):
     """Normalize twice; return all that comes of it."""
     norm = norm.double().train()
-    if norm.affine:
-        with torch.no_grad():
-            norm.weight.copy_(torch.arange(1.0, 5))
-            norm.bias.copy_(torch.arange(4.0))
+    with torch.no_grad():
+        norm.weight.copy_(torch.arange(1.0, 5))
+        norm.bias.copy_(torch.arange(4.0))
     x = x.requires_grad_()
     for _ in range(2):
         y = norm(x)
@@ -119,38 +98,21 @@ def train(norm, x, grad):
     return found | gradients
 
 
-def train_part(kinds, settings):
-    """Train each kind of norm on the images of this process."""
+def train_part():
+    """Train on the images of this process."""
     library = torch.library.Library('aten', 'IMPL', 'CPU')
     for name, kernel in KERNELS.items():
         library.impl(name, kernel)
     x, grad = (part.split(IMAGES)[dist.get_rank()] for part in inputs())
-    return [
-        train(kind(4, **settings), x.clone(), grad.clone()) for kind in kinds
-    ]
+    return train(SyncBatchNorm(4, momentum=0.3), x.clone(), grad.clone())
 
 
-@pytest.mark.parametrize(
-    'settings',
-    [
-        dict(),
-        dict(momentum=0.3, affine=False),
-        dict(track_running_stats=False),
-    ],
-)
-def test_synchronized_batch_norm_is_torchs_and_that_of_all_images(
-    tmp_path, settings
-):
-    results = in_processes(
-        train_part, 2, tmp_path, [SyncBatchNorm, Torchs], settings
-    )
-    for ours, theirs in results:
-        assert ours.keys() == theirs.keys()
-        for name, value in ours.items():
-            assert torch.equal(value, theirs[name]), name
-    expected = train(nn.BatchNorm2d(4, **settings), *inputs())
+def test_synchronized_batch_norm_is_that_of_all_images(tmp_path):
+    """That it is torch's to the last bit, tools/benchmarks measure on GPUs."""
+    results = in_processes(train_part, 2, tmp_path)
+    expected = train(nn.BatchNorm2d(4, momentum=0.3), *inputs())
     for name, value in expected.items():
-        found = [ours[name] for ours, _ in results]
+        found = [part[name] for part in results]
         if name in ('y', 'teacher', 'x'):
             joined = torch.cat(found)
         elif name.startswith('grad'):
@@ -217,37 +179,80 @@ def test_norms_of_views_alone_become_ours(dino_cfg, wrap):
     assert type(detector[0]) is nn.SyncBatchNorm
 
 
-@pytest.mark.parametrize('device', ['cuda', 'cpu'])
-@pytest.mark.parametrize('launcher', ['none', 'pytorch', 'slurm'])
-def test_several_gpus_have_our_wrapper(monkeypatch, device, launcher):
-    monkeypatch.setattr(distributed, 'get_device', lambda: device)
-    cfg = Config(
-        dict(launcher=launcher, model_wrapper_cfg=dict(static_graph=True))
+@pytest.fixture
+def group(tmp_path):
+    """A group of one process, as tools/dist_train.sh makes it."""
+    store = dist.FileStore(str(tmp_path / 'store'), 1)
+    dist.init_process_group('gloo', store=store, rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_several_processes_have_plain_batch_norm_on_the_cpu(
+    group, monkeypatch
+):
+    """Also where a neck of mmpretrain is synchronized by default."""
+    said = []
+    monkeypatch.setattr(
+        distributed, 'print_log', lambda text, **_: said.append(text)
     )
-    adapt_to_gpus(cfg)
-    expected = dict(static_graph=True)
-    if device == 'cuda' and launcher != 'none':
-        expected |= dict(
-            type='GPUDistributedDataParallel',
-            broadcast_buffers=False,
-            find_unused_parameters=False,
-            gradient_as_bucket_view=True,
+    cfg = Config(dict(launcher='pytorch'))
+    choose_wrapper(cfg)
+    neck = MODELS.build(
+        dict(
+            type='NonLinearNeck', in_channels=6, hid_channels=4, out_channels=2
         )
+    )
+    assert isinstance(neck.bn0, nn.SyncBatchNorm)
+    weight, names = neck.bn0.weight, [*neck.state_dict()]
+    # mmengine's runner names a GPU.
+    wrapped = MODEL_WRAPPERS.build(
+        dict(cfg.model_wrapper_cfg, module=neck, device_ids=[0])
+    )
+    (text,) = said
+    assert text.startswith('Batch norm is not synchronized: that needs GPUs')
+    norm = wrapped.module.bn0
+    assert isinstance(norm, _BatchNorm)
+    assert not isinstance(norm, nn.SyncBatchNorm)
+    assert norm.weight is weight
+    assert [*wrapped.module.state_dict()] == names
+    (output,) = wrapped((torch.randn(3, 6, 5, 5),))
+    output.sum().backward()
+    assert weight.grad is not None
+
+
+OURS = dict(
+    type='GPUDistributedDataParallel',
+    broadcast_buffers=False,
+    find_unused_parameters=False,
+    gradient_as_bucket_view=True,
+)
+STATIC = dict(static_graph=True)
+FULLY_SHARDED = dict(type='MMFullyShardedDataParallel')
+
+
+@pytest.mark.parametrize(
+    ('device', 'launcher', 'own', 'expected'),
+    [
+        ('cuda', 'none', None, None),
+        ('npu', 'slurm', None, None),
+        ('cuda', 'slurm', None, OURS),
+        ('cuda', 'pytorch', STATIC, OURS | STATIC),
+        ('cuda', 'slurm', FULLY_SHARDED, FULLY_SHARDED),
+        # As a run on CPUs saved its config, in earlier versions.
+        (
+            'cuda',
+            'slurm',
+            dict(type='CPUDistributedDataParallel', device_ids=None),
+            OURS,
+        ),
+        ('cpu', 'slurm', OURS, OURS | dict(type='CPUDistributedDataParallel')),
+    ],
+)
+def test_several_processes_have_our_wrapper(
+    monkeypatch, device, launcher, own, expected
+):
+    monkeypatch.setattr(distributed, 'get_device', lambda: device)
+    cfg = Config(dict(launcher=launcher, model_wrapper_cfg=own))
+    choose_wrapper(cfg)
     assert cfg.model_wrapper_cfg == expected
-
-
-def test_the_model_wrapper_of_the_config_is_kept(monkeypatch):
-    """Others, as MMFullyShardedDataParallel, take other settings.
-
-    That of a run on CPUs is replaced.
-    """
-    monkeypatch.setattr(distributed, 'get_device', lambda: 'cuda')
-    own = dict(type='MMFullyShardedDataParallel')
-    cfg = Config(dict(launcher='slurm', model_wrapper_cfg=own))
-    adapt_to_gpus(cfg)
-    assert cfg.model_wrapper_cfg == own
-    own = dict(type='CPUDistributedDataParallel', device_ids=None)
-    cfg = Config(dict(launcher='slurm', model_wrapper_cfg=own))
-    adapt_to_gpus(cfg)
-    assert cfg.model_wrapper_cfg.type == 'GPUDistributedDataParallel'
-    assert 'device_ids' not in cfg.model_wrapper_cfg

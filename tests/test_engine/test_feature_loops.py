@@ -9,12 +9,10 @@ import pytest
 import torch
 from classification_data import make_colors, ordered_loader
 from mmengine.config import Config, ConfigDict
-from mmengine.dist import get_rank
 from mmengine.runner import Runner
 from sklearn.neighbors import KNeighborsClassifier
 from toy_runs import in_processes, run, set_weights
 
-from mmscfs.engine.loops import knn_loop
 from mmscfs.engine.loops.features import extract_features, layer_names
 from mmscfs.evaluation import train_linear
 
@@ -195,23 +193,11 @@ def test_a_rate_that_diverges_is_left_out(knn_cfg):
         run_test(knn_cfg)
 
 
-def test_two_processes_find_what_one_finds(knn_cfg, tmp_path, monkeypatch):
+def test_two_processes_find_what_one_finds(knn_cfg, tmp_path):
     """One of them writes the features of all images."""
     knn_cfg.test_cfg.features = str(tmp_path / 'features')
     knn_cfg.test_dataloader.dataset.indices = list(range(17))  # an odd number
-
-    original = np.lib.format.open_memmap
-
-    def only_read(path, mode, **kwargs):
-        assert mode == 'c'
-        return original(path, mode=mode, **kwargs)
-
-    def run_part():
-        if get_rank():
-            monkeypatch.setattr(np.lib.format, 'open_memmap', only_read)
-        return run_test(knn_cfg)[1]
-
-    found = in_processes(run_part, 2, tmp_path)
+    found = in_processes(lambda: run_test(knn_cfg)[1], 2, tmp_path)
     kept = np.load(tmp_path / 'features/bank/layer3.npy')
     knn_cfg.test_cfg.features = None
     runner, expected = run_test(knn_cfg)
@@ -220,29 +206,14 @@ def test_two_processes_find_what_one_finds(knn_cfg, tmp_path, monkeypatch):
     np.testing.assert_allclose(kept, bank['layer3'], rtol=1e-4, atol=1e-6)
 
 
-def test_kept_features_are_used_again(knn_cfg, tmp_path, labeled_folder):
+def test_kept_features(knn_cfg, tmp_path, labeled_folder):
+    """They are used again; those of others are refused."""
     folder = tmp_path / 'features'
     knn_cfg.test_cfg.features = str(folder)
     _, first = run_test(knn_cfg)
-    # Pictures are not opened again, only counted.
-    for path in labeled_folder.glob('*/*/*.png'):
-        path.write_bytes(b'')
-    _, second = run_test(knn_cfg)
-    assert second == first
     knn_cfg.test_cfg.layers = ['layer2']
-    _, third = run_test(knn_cfg)
-    assert third['knn/top1'] == first[f'knn/layer2_k{third["knn/k"]}_top1']
-
-
-def test_kept_features_of_others_are_refused(knn_cfg, tmp_path):
-    folder = tmp_path / 'features'
-    knn_cfg.test_cfg.features = str(folder)
-    knn_cfg.test_cfg.layers = 'last'
-    run_test(knn_cfg)
-    knn_cfg.test_cfg.layers = 'all'
-    with pytest.raises(ValueError, match=r"only the layers \['layer4'\]"):
-        run_test(knn_cfg)
-    knn_cfg.test_cfg.layers = 'last'
+    _, second = run_test(knn_cfg)
+    assert second['knn/top1'] == first[f'knn/layer2_k{second["knn/k"]}_top1']
     with pytest.raises(ValueError, match='other backbone, .*name another f'):
         Runner.from_cfg(knn_cfg).test()  # of other weights
     bank = knn_cfg.test_cfg.bank_dataloader.dataset
@@ -250,7 +221,11 @@ def test_kept_features_of_others_are_refused(knn_cfg, tmp_path):
     with pytest.raises(ValueError, match='other images'):
         run_test(knn_cfg)
     del bank['indices']
-    shutil.copy(folder / 'bank/labels.npy', folder / 'bank/layer4.npy')
+    # Pictures are not opened again, only counted.
+    for path in labeled_folder.glob('*/*/*.png'):
+        path.write_bytes(b'')
+    assert run_test(knn_cfg)[1] == second
+    shutil.copy(folder / 'bank/labels.npy', folder / 'bank/layer2.npy')
     (folder / 'bank/labels.npy').write_bytes(b'torn')
     with pytest.raises(ValueError, match='delete'):
         run_test(knn_cfg)
@@ -267,8 +242,13 @@ def test_an_unfinished_folder_is_made_again(knn_cfg, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         runner.test()
     assert not (tmp_path / 'features/bank').exists()
+    knn_cfg.test_cfg.layers = 'last'
     _, metrics = run_test(knn_cfg)
     assert (tmp_path / 'features/bank/layer4.npy').exists()
+    knn_cfg.test_cfg.layers = 'all'
+    with pytest.raises(ValueError, match=r"only the layers \['layer4'\]"):
+        run_test(knn_cfg)
+    knn_cfg.test_cfg.layers = 'last'
     knn_cfg.test_cfg.features = None
     assert run_test(knn_cfg)[1] == metrics
 
@@ -277,13 +257,9 @@ def test_an_unfinished_folder_is_made_again(knn_cfg, tmp_path, monkeypatch):
     ('change', 'message'),
     [
         ({'test_cfg.ks': [10, 49]}, r'ks=\[10, 49\] .* the 48 images'),
-        ({'test_cfg.ks': []}, r'ks=\[\]'),
         ({'test_cfg.temperature': 0}, 'temperature=0 must be >= 0.002'),
-        ({'test_cfg.precision': 'int8'}, "precision='int8' must be"),
-        ({'test_cfg.layers': ['layer1']}, r"layers=\['layer1'\] must be"),
         ({'test_cfg.layers': 'res4'}, "layers='res4' must be 'last', 'all'"),
         ({'test_cfg.network': 'teacher'}, 'ImageClassifier has no teacher'),
-        ({'test_cfg.network': 'both'}, "network='both' must be 'teacher'"),
         ({'test_evaluator': [dict(type='Accuracy')]}, r'test_evaluator=\[\]'),
         (
             {'test_cfg.bank_dataloader.sampler.shuffle': True},
@@ -307,13 +283,6 @@ def test_bad_settings_are_refused(knn_cfg, change, message):
     knn_cfg.merge_from_dict(change)
     with pytest.raises(ValueError, match=message):
         run_test(knn_cfg)
-
-
-def test_bad_sweeps_are_refused_before_the_features(knn_cfg):
-    """For each setting see the tests of train_linear."""
-    sweep(knn_cfg, weight_decay=-0.1)
-    with pytest.raises(ValueError, match='weight_decay=-0.1 must be >= 0'):
-        _ = Runner.from_cfg(knn_cfg).test_loop
 
 
 def test_features_that_are_not_finite_are_refused(knn_cfg):
@@ -354,9 +323,7 @@ def add_knn(cfg, folder, **kwargs):
     )
 
 
-def test_knn_adds_no_drift_to_pretraining(
-    tiny_run, labeled_folder, monkeypatch
-):
+def test_knn_adds_no_drift_to_pretraining(tiny_run, labeled_folder):
     tiny_run.model.backbone.drop_path_rate = 0.5  # draws random numbers
     plain_runner, plain = run(tiny_run)
     add_knn(tiny_run, labeled_folder, layers='all')
@@ -377,30 +344,6 @@ def test_knn_adds_no_drift_to_pretraining(
     best = max(range(2), key=lambda i: logged[i]['knn/top1']) + 1
     assert (folder / f'best_knn_top1_epoch_{best}.pth').exists()
     assert cv2.imread(str(folder / 'knn.png')).std() > 5
-    # A resumed run continues the drawing, whatever a full disk tore.
-    log.write_text('{"loss": 1.{"lo\n' + log.read_text() + '{"knn/k"')
-    log.with_name('config.py').write_text('model = dict(')
-    drawn = []
-    monkeypatch.setattr(
-        knn_loop, 'draw_knn_by_epoch', lambda history, _: drawn.append(history)
-    )
-    tiny_run.train_cfg.max_epochs = 3
-    tiny_run.resume = True
-    run(tiny_run)
-    assert list(drawn[-1]) == [1, 2, 3]
-    assert drawn[-1][2]['knn/top1'] == logged[1]['knn/top1']
-
-
-def test_teacher_is_evaluated_unless_the_student_is_asked_for(
-    tiny_run, labeled_folder
-):
-    found = {}
-    for network in (None, 'teacher', 'student'):
-        add_knn(tiny_run, labeled_folder, network=network)
-        runner = Runner.from_cfg(tiny_run)
-        set_weights(runner.model.teacher)
-        found[network] = runner.val()
-    assert found[None] == found['teacher'] != found['student']
 
 
 def test_features_of_a_training_are_not_kept(tiny_run, labeled_folder):

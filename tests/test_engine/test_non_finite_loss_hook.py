@@ -61,8 +61,9 @@ def stop(runner, *iterations, **kwargs):
     return str(error.value)
 
 
-@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize('make', [float, torch.tensor])
+@pytest.mark.parametrize(
+    ('value', 'make'), [(math.nan, float), (-math.inf, torch.tensor)]
+)
 def test_terms_iteration_and_images_are_named(runner, value, make):
     good = dict(loss=make(1.0))
     bad = dict(loss=make(value), loss_dino=make(1.5), loss_layer2=make(value))
@@ -106,7 +107,7 @@ def test_skipped_steps_are_logged(runner):
     assert [figures['skipped'] for figures in logged] == [1, 0, 0, 1, 0, 0]
 
 
-@pytest.mark.parametrize('every', [1, 4, 100])
+@pytest.mark.parametrize('every', [1, 4])
 def test_too_many_in_a_row_stop_the_run(runner, every):
     run(runner, SKIP, SKIP, GOOD, SKIP, SKIP, GOOD, every=every)
     # Batches that are accumulated do not break a row.
@@ -118,12 +119,9 @@ def test_too_many_in_a_row_stop_the_run(runner, every):
     assert '4a.jpg, 4b.jpg; no checkpoint' in text
 
 
-def test_a_bad_loss_stops_also_where_its_step_was_skipped(runner):
-    text = stop(runner, GOOD, dict(loss=NAN, skipped=True), GOOD, every=100)
-    assert 'iteration 2: not finite: loss=nan; images' in text
-
-
 def test_many_images_are_not_all_named(runner):
+    with pytest.raises(ValueError, match='max_skipped=0'):
+        NonFiniteLossHook(max_skipped=0)
     runner.hooks = []  # no log is due before
     runner.iter, hook = 0, NonFiniteLossHook()
     hook.after_train_iter(runner, 0, batch(*range(40)), dict(loss=NAN))
@@ -149,8 +147,3 @@ def test_what_is_not_a_number_is_not_saved(runner):
     hook.after_train_iter(runner, 0, batch('x'), dict(loss=NAN))
     with pytest.raises(FloatingPointError, match='6: not finite: loss=nan;'):
         hook.before_save_checkpoint(runner, dict(state_dict={}))
-
-
-def test_limit_must_be_positive():
-    with pytest.raises(ValueError, match='max_skipped=0'):
-        NonFiniteLossHook(max_skipped=0)

@@ -29,14 +29,11 @@ OTHERS = dict(
     ('wrapper', 'precision', 'expected'),
     [
         (OURS, 'bf16', OURS | dict(precision='bf16')),
-        (OURS, 'auto', OURS | dict(precision='auto')),
         (PLAIN, 'fp32', PLAIN),
         ({}, 'bf16', HALF),  # mmengine's default is OptimWrapper
-        (PLAIN, 'fp16', MIXED | dict(dtype='float16')),
         (PLAIN, 'auto', MIXED | dict(dtype=None)),
         (HALF, 'fp16', MIXED | dict(dtype='float16')),
         (STATIC, 'bf16', STATIC | dict(dtype='bfloat16')),
-        (HALF, 'fp32', PLAIN),
         (HALF | dict(type='mmengine.AmpOptimWrapper'), 'fp32', PLAIN),
         (dict(type=OptimWrapper), 'bf16', HALF),  # of a config in Python
     ],

@@ -94,19 +94,15 @@ def test_good_runs_pass_and_stay_as_they_were():
             r'step \(train_dataloader.batch_size=4 on each of 1 processes\)'
             '.*set it to 64,',
         ),
-        (lambda: moco(2), {}, r'model.queue_len=2 .*set it to 4,'),
         (
             moco,
             dict(images=10, drop_last=False),
             'drop_last=False .*batch of 2 images.*set drop_last',
         ),
-        *(
-            (
-                moco,
-                dict(sizes=[32] * views),
-                rf"type='MoCo' takes 2 views.*makes {views}: .*num_local=0",
-            )
-            for views in (1, 3, 10)
+        (
+            moco,
+            dict(sizes=[32] * 10),
+            "type='MoCo' takes 2 views.*makes 10: .*num_local=0",
         ),
         (
             lambda: swav(2, 6),
@@ -147,16 +143,6 @@ def test_what_cannot_succeed_is_refused(make, settings, message):
         model.eval().backbone(torch.zeros(1, 3, 16, 16))
 
 
-def test_a_queue_holds_the_batches_of_all_processes(monkeypatch):
-    monkeypatch.setattr(
-        'mmscfs.models.selfsup.moco_co2.get_world_size', lambda: 3
-    )
-    with pytest.raises(
-        ValueError, match='queue_len=64 .* the 12 images .*set it to 60,'
-    ):
-        fly(moco())
-
-
 @pytest.mark.parametrize('norm', ['BN', 'SyncBN'])
 def test_batches_of_one(norm, monkeypatch):
     model = simclr(norm)
@@ -176,24 +162,6 @@ def test_batches_of_one(norm, monkeypatch):
     else:
         with pytest.raises(ValueError, match='batches of one'):
             fly(model, batch=1)
-
-
-def test_checkpoint_of_another_algorithm():
-    cfg = dict(load_from='run/epoch_9.pth')
-    runner, hook = SimpleNamespace(model=moco(), cfg=cfg), PreflightHook()
-    runner.work_dir = 'run'
-    hook.after_load_checkpoint(runner, dict(state_dict=moco().state_dict()))
-    with pytest.raises(
-        ValueError,
-        match=r"'run/epoch_9.pth': .*not one of this MoCo with.*e.g. queue",
-    ):
-        hook.after_load_checkpoint(
-            runner, dict(state_dict=simclr().state_dict())
-        )
-    with pytest.raises(ValueError, match=r'queue \(8, 32\) for \(8, 64\)'):
-        hook.after_load_checkpoint(
-            runner, dict(state_dict=moco(32).state_dict())
-        )
 
 
 @pytest.mark.parametrize(
@@ -216,45 +184,35 @@ def test_colors_left_to_nobody(tiny_run, change, message):
         Runner.from_cfg(tiny_run).train()
 
 
-@pytest.mark.parametrize(
-    ('rate', 'settings', 'rises'),
-    [
-        (0.1, dict(eta_min=0.0048), False),
-        (0.0048, dict(eta_min=0.0048), False),
-        # 0.1 for 256 images, of a batch of 8.
-        (0.1 * 8 / 256, dict(eta_min=0.0048), True),
-        (0.001, dict(eta_min_ratio=10.0), False),  # on purpose
-    ],
-)
-def test_a_rate_that_rises_to_its_end_is_told(rate, settings, rises):
-    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=rate)
-    schedulers = [
-        ConstantLR(optimizer, factor=1.0),
-        CosineAnnealingLR(optimizer, T_max=10, **settings),
-    ]
-    found = ''.join(preflight_hook.rising_rates(schedulers))
-    for text in (
-        'param_scheduler.1.eta_min=0.0048 is above',
-        '0.003125, which will rise',
-        'eta_min=0.00015, the share',
-    ):
-        assert (text in found) == rises
-    assert not list(preflight_hook.rising_rates(dict(a=schedulers)))
-
-
-def test_the_rate_is_that_of_the_optimizer_after_its_scaling():
+def test_a_rate_that_rises_to_its_end_is_told():
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
     wrapper = OptimWrapper(optimizer)
     # As mmengine's constructors of groups leave it.
     wrapper.base_param_settings = dict(
         params=torch.tensor([0.0]), **optimizer.defaults
     )
+
+    def cosine(**end):
+        """A schedule after a constant one, which has no end."""
+        return [
+            ConstantLR(wrapper, factor=1.0),
+            CosineAnnealingLR(wrapper, T_max=10, **end),
+        ]
+
+    assert not [*preflight_hook.rising_rates(cosine(eta_min=0.0048))]
     for group in optimizer.param_groups:  # as Runner.scale_lr
-        group['lr'] *= 8 / 256
-    schedule = CosineAnnealingLR(wrapper, T_max=10, eta_min=0.0048)
-    assert max(schedule.base_values) == 0.1
-    (found,) = preflight_hook.rising_rates([schedule])
-    assert '0.003125, which will rise' in found
+        group['lr'] = group['initial_lr'] = 0.1 * 8 / 256
+    # On purpose, and of several optimizers.
+    assert not [*preflight_hook.rising_rates(cosine(eta_min_ratio=10.0))]
+    rising = cosine(eta_min=0.0048)
+    assert not [*preflight_hook.rising_rates(dict(a=rising))]
+    (found,) = preflight_hook.rising_rates(rising)
+    for text in (
+        'param_scheduler.1.eta_min=0.0048 is above',
+        '0.003125, which will rise',
+        'eta_min=0.00015, the share',
+    ):
+        assert text in found
 
 
 class Shuffled(ImageFiles):
@@ -277,11 +235,12 @@ def test_views_that_depend_on_the_workers_are_told(
 ):
     tiny_run.train_dataloader.dataset.type = kind
     tiny_run.train_dataloader.sampler.type = sampler
-    tiny_run.train_cfg.max_epochs = 1
     runner = Runner.from_cfg(tiny_run)
     caplog.set_level('WARNING')
     runner.logger.addHandler(caplog.handler)
-    runner.train()
+    assert len(runner.train_loop.dataloader) == 4
+    runner.param_schedulers = []
+    PreflightHook().before_train(runner)
     told = f'{culprit} hides from MultiCrop which image' in caplog.text
     assert told == bool(culprit)
 

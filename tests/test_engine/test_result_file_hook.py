@@ -6,11 +6,9 @@ import pytest
 import scored_runs
 import torch
 from mmengine.config import Config
-from mmengine.hooks import Hook
 from mmpretrain.models import BaseSelfSupervisor
 from scored_runs import Toy
 
-from mmscfs.engine.hooks import result_file_hook
 from mmscfs.results import read_result
 from mmscfs.results.origin import ORIGINS
 
@@ -161,96 +159,50 @@ def test_the_last_validation_counts(pretrained):
     assert found() == [str(Path(BESIDE).resolve())]
 
 
-@pytest.mark.parametrize(
-    ('interval', 'scores', 'best'),
-    [(4, (50.0, 40.0), 50.0), (9, (40.0,), 40.0)],
-)
-def test_by_iterations(interval, scores, best):
-    train_cfg = dict(by_epoch=False, max_iters=6, val_interval=interval)
-    make_runner(scores, train_cfg=train_cfg).train()
-    result = only_result(f'work/{STEM}.json')
-    assert result.metrics['accuracy/top1'] == 40
-    assert result.metrics['best/accuracy/top1'] == best
-    assert result.epoch == 6
-    assert result.settings['max_iters'] == 6
-
-
-def test_from_random_weights():
+def test_by_iterations_from_random_weights():
     """A score that is not a number is null."""
-    make_runner([50.0, 60.0, math.nan], filename=None).train()
+    train_cfg = dict(by_epoch=False, max_iters=6, val_interval=4)
+    make_runner((50.0, math.nan), train_cfg=train_cfg, filename=None).train()
     result = only_result('work/config.json')
     assert (result.checkpoint, result.network) == (None, None)
     assert result.pretraining == NOTHING | dict(method='random')
     assert result.config == 'config'
     assert result.metrics['accuracy/top1'] is None
+    assert result.metrics['accuracy/loss'] is None
+    assert result.epoch == 6
+    assert result.settings['max_iters'] == 6
 
 
-class StopHook(Hook):
-    """Stops after the third epoch, as a hook may."""
-
-    def after_train_epoch(self, runner):
-        runner.train_loop.stop_training = runner.epoch == 2
-
-
-@pytest.mark.parametrize('schedule', [dict(val_begin=9), dict(val_interval=2)])
-def test_no_result_without_a_validation_at_the_end(monkeypatch, schedule):
-    """None at all, or the last before the last epoch."""
-    train_cfg = dict(by_epoch=True, max_epochs=5, **schedule)
+def test_no_result_without_a_validation_at_the_end(monkeypatch):
+    train_cfg = dict(by_epoch=True, max_epochs=2, val_begin=9)
     runner = make_runner(train_cfg=train_cfg)
-    runner.register_hook(StopHook())
     lines = []
     monkeypatch.setattr(runner.logger, 'warning', lines.append)
     runner.train()
-    assert runner.epoch == 3
     assert found() == []
     assert 'no validation at the end' in lines[-1]
-
-
-def test_only_the_main_process_writes(monkeypatch):
-    monkeypatch.setattr(result_file_hook, 'is_main_process', lambda: False)
-    make_runner().train()
-    make_runner(folder='test').test()
-    assert found() == []
 
 
 # Resumed, tested
 
 
-def interrupted(pretrained):
-    """Stop in the third epoch; the checkpoint of the second is the last."""
+BESIDE_STUDENT = f'scfs_r50/epoch_200.student.{STEM}.json'
+
+
+def test_a_resumed_run_and_a_test_know_the_start(pretrained):
+    """Without --pretrained, by a plain note in the checkpoint."""
     runner = make_runner(
         (90.0, 50.0),
         backbone=starting_from(pretrained, network='student'),
         model=Toy(fails_at=8),
     )
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt):  # in the third epoch
         runner.train()
     assert found() == []  # of an unfinished run
-
-
-BESIDE_STUDENT = f'scfs_r50/epoch_200.student.{STEM}.json'
-
-
-def test_a_resumed_run_knows_its_start(pretrained):
-    """Without --pretrained, twice; and its best validation."""
-    interrupted(pretrained)
-    again = dict(resume=True)
-    with pytest.raises(KeyboardInterrupt):
-        make_runner((), model=Toy(fails_at=1), **again).train()
-    make_runner((60.0,), **again).train()
-    result = only_result(BESIDE_STUDENT)
-    assert result.network == 'student'
-    assert result.pretraining['method'] == 'SCFS'
-    assert result.metrics['accuracy/top1'] == 60
-    assert result.metrics['best/accuracy/top1'] == 90
-
-
-def test_a_test_knows_start_and_epoch(pretrained):
-    """By a plain note in the checkpoint."""
-    interrupted(pretrained)
     content = torch.load('work/epoch_2.pth', weights_only=True)
     start = content['meta']['pretrained']
     assert (start['checkpoint'], start['network']) == (pretrained, 'student')
+
     tested = dict(folder='test', load_from='work/epoch_2.pth')
     make_runner((33.0,), **tested).test()
     result = only_result(BESIDE_STUDENT)
@@ -258,9 +210,21 @@ def test_a_test_knows_start_and_epoch(pretrained):
     assert result.epoch == 2
     assert result.pretraining['batch_size'] == 256
     assert result.settings == {'max_epochs': 3, 'val_images': 5}
-    # A pre-training checkpoint that is gone since.
-    Path(pretrained).unlink()
     Path(BESIDE_STUDENT).unlink()
+
+    # Resumed twice; and it knows its best validation.
+    with pytest.raises(KeyboardInterrupt):
+        make_runner((), model=Toy(fails_at=1), resume=True).train()
+    make_runner((60.0,), resume=True).train()
+    result = only_result(BESIDE_STUDENT)
+    assert result.network == 'student'
+    assert result.pretraining['method'] == 'SCFS'
+    assert result.metrics['accuracy/top1'] == 60
+    assert result.metrics['best/accuracy/top1'] == 90
+    Path(BESIDE_STUDENT).unlink()
+
+    # The pre-training checkpoint is gone since.
+    Path(pretrained).unlink()
     make_runner((34.0,), **tested).test()
     result = only_result(f'test/{STEM}.json')
     assert result.checkpoint == 'epoch_200.pth'
@@ -319,16 +283,22 @@ def test_a_pretraining_tells_itself():
 
 
 @pytest.mark.parametrize(
-    ('evaluation', 'error', 'message'),
+    ('mode', 'evaluation', 'error', 'message'),
     [
-        (None, ValueError, r'protocol \(knn, linear, linear-sweep, semi-1%'),
         (
+            'train',
+            None,
+            ValueError,
+            r'protocol \(knn, linear, linear-sw',
+        ),
+        (
+            'test',
             dict(protocol='kmeans', dataset='in1k'),
             ValueError,
             'leave default_hooks.result out',
         ),
-        (dict(protocol='knn', dataset=None), ValueError, 'and a dataset'),
         (
+            'train',
             dict(protocol='knn', dataset='in1k'),
             OSError,
             r"'scfs_r50'.* is a folder; remove it",
@@ -336,14 +306,13 @@ def test_a_pretraining_tells_itself():
     ],
 )
 def test_what_cannot_be_written_is_refused(
-    pretrained, evaluation, error, message
+    pretrained, mode, evaluation, error, message
 ):
     Path(BESIDE).mkdir()
-    model, backbone = Toy(), starting_from(pretrained)
-    for mode in ('train', 'test'):
-        runner = make_runner(
-            model=model, backbone=backbone, evaluation=evaluation
-        )
-        with pytest.raises(error, match=message):
-            getattr(runner, mode)()
+    model = Toy()
+    runner = make_runner(
+        model=model, backbone=starting_from(pretrained), evaluation=evaluation
+    )
+    with pytest.raises(error, match=message):
+        getattr(runner, mode)()
     assert model.count == 0

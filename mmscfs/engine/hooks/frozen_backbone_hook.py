@@ -1,7 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
@@ -23,8 +22,23 @@ class FrozenBackboneHook(Hook):
         Raises:
             ValueError: It would learn, or be in train mode.
         """
-        model = unwrapped_model(runner)
-        check_frozen(model)
+        model = unwrapped_model(runner).train()
+        problems = [
+            f'model.backbone.{name} requires a gradient'
+            for name, value in model.backbone.named_parameters()
+            if value.requires_grad
+        ] + [
+            f'{f"model.backbone.{name}".rstrip(".")} is in train mode'
+            for name, module in model.backbone.named_modules()
+            if module.training
+        ]
+        if problems:
+            raise ValueError(
+                f'model.type={type(model).__name__!r} does not freeze its '
+                f'backbone: {problems[0]} (one of {len(problems)}); set '
+                "model.type='LinearProbe', or to train the backbone remove "
+                'FrozenBackboneHook (default_hooks.frozen_backbone)'
+            )
         self._start = {
             key: value.detach().cpu().clone()
             for key, value in model.backbone.state_dict().items()
@@ -51,30 +65,3 @@ class FrozenBackboneHook(Hook):
             )
 
     after_train = after_train_epoch
-
-
-def check_frozen(model: BaseModel) -> None:
-    """Check that a model's backbone is frozen while the model trains.
-
-    Raises:
-        ValueError: Names the first parameter or module that is not.
-    """
-    was_training = model.training
-    model.train()
-    problems = [
-        f'model.backbone.{name} requires a gradient'
-        for name, value in model.backbone.named_parameters()
-        if value.requires_grad
-    ] or [
-        f'{f"model.backbone.{name}".rstrip(".")} is in train mode'
-        for name, module in model.backbone.named_modules()
-        if module.training
-    ]
-    model.train(was_training)
-    if problems:
-        raise ValueError(
-            f'model.type={type(model).__name__!r} does not freeze its '
-            f'backbone: {problems[0]} (one of {len(problems)}); set '
-            "model.type='LinearProbe', or to train the backbone remove "
-            'FrozenBackboneHook (default_hooks.frozen_backbone)'
-        )

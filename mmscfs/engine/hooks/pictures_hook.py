@@ -71,8 +71,7 @@ class PicturesHook(RecurringHook):
             :class:`RecurringHook`.
 
     Raises:
-        ValueError: A setting is outside its range, or ``embedding`` has no
-            val_dataloader.
+        ValueError: ``embedding`` has no val_dataloader.
 
     Example:
         >>> default_hooks = dict(pictures=dict(type='PicturesHook'))

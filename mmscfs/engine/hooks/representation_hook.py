@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmengine.dataset import BaseDataset
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
@@ -18,6 +18,7 @@ from mmscfs.evaluation import alpha_req, dse_terms, lidar, rankme
 from mmscfs.visualization import spread
 
 from ..loops.features import pool
+from ..meeting import on_first_process
 from ..resume.checkpoint_hooks import FIGURES, SafeCheckpointHook
 from ..runner_access import unwrapped_model
 from .recurring_hook import SEED, RecurringHook, view_outputs
@@ -56,9 +57,9 @@ class RepresentationHook(RecurringHook):
             :class:`RecurringHook`.
 
     Raises:
-        ValueError: A setting is outside its range, the data set has too few
-            images, the pipeline has no MultiCrop, a feature is not finite,
-            or ``save_best`` names no figure of this hook.
+        ValueError: There are too few images, the pipeline has no MultiCrop,
+            a feature is not finite, or ``save_best`` names no figure of this
+            hook.
 
     Example:
         >>> default_hooks = dict(
@@ -69,8 +70,6 @@ class RepresentationHook(RecurringHook):
         ... )
     """
 
-    least_images = LEAST_IMAGES
-
     def __init__(
         self, num_images: int = 256, num_views: int = 4, **kwargs: Any
     ) -> None:
@@ -79,20 +78,13 @@ class RepresentationHook(RecurringHook):
 
     def look(self, runner: Runner, step: int, epoch: int) -> None:
         """Measure and log, and let the checkpoint hook keep the best."""
-        answer: list = [None]
-        if is_main_process():
-            dataset = runner.train_dataloader.dataset
-            model = unwrapped_model(runner)
-            try:
-                answer[0] = measure(
-                    model, dataset, self.num_images, self.num_views
-                )
-            except ValueError as error:
-                answer[0] = str(error)
-        broadcast_object_list(answer)  # all processes must end alike
-        (found,) = answer
-        if isinstance(found, str):
-            raise ValueError(found)
+        found = on_first_process(
+            measure,
+            unwrapped_model(runner),
+            runner.train_dataloader.dataset,
+            self.num_images,
+            self.num_views,
+        )
         figures = {
             f'{FIGURES}{name}_{layer}': value
             for layer, values in found.items()

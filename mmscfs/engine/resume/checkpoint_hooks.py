@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from mmengine.dist import (
-    all_gather_object,
     broadcast_object_list,
     get_world_size,
     is_main_process,
@@ -54,7 +53,6 @@ class SafeCheckpointHook(CheckpointHook):
 
     Raises:
         OSError: After the run, if its last save failed.
-        RuntimeError: The processes have resumed from different checkpoints.
         ValueError: ``save_best`` names figures that no hook measures.
 
     Example:
@@ -72,8 +70,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._error: OSError | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Check the processes, and remove what a killed one left behind."""
-        check_agreement(runner.iter)
+        """Check ``save_best``, and remove what a killed process left."""
         if self.wants_figures and not any(
             type(hook).__name__ == 'RepresentationHook'
             for hook in runner.hooks
@@ -253,21 +250,6 @@ def remove_outdated(runner: Runner) -> None:
                 'Remove it yourself.'
             )
     AtomicBackend.outdated.clear()
-
-
-def check_agreement(iteration: int) -> None:
-    """Check that all processes resumed from the same checkpoint.
-
-    Raises:
-        RuntimeError: They did not.
-    """
-    iterations = all_gather_object(iteration)
-    if len(set(iterations)) > 1:
-        raise RuntimeError(
-            f'the {get_world_size()} processes resumed at the iterations '
-            f'{iterations}: they see different files in the work directory; '
-            'wait until all nodes see the same, or name the checkpoint'
-        )
 
 
 @HOOKS.register_module()

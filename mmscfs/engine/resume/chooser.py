@@ -22,7 +22,7 @@ from mmscfs.checkpoint import (
     read_checkpoint,
     read_meta,
 )
-from mmscfs.settings.lengths import TIMES, length_of
+from mmscfs.settings.lengths import length_of
 
 from ..meeting import on_first_process
 from .files import INTERRUPTED, LAST, is_local
@@ -35,7 +35,6 @@ BROUGHT = (
     'optim_wrapper.paramwise_cfg.',
     'param_scheduler.',
 )
-LENGTHS = ('train_cfg.max_epochs', 'train_cfg.max_iters')
 SHOWN = 5  # of them in a message
 # What a run saves into its work directory.
 SAVED = ('epoch_*.pth', 'iter_*.pth', 'best_*.pth', INTERRUPTED)
@@ -174,7 +173,7 @@ def warn(text: str) -> None:
 
 
 def replaced_settings(cfg: Config, saved: SavedRun) -> Iterator[str]:
-    """Say which settings change nothing: the checkpoint brings others.
+    """Say which settings do not act as they would in a new run.
 
     mmengine restores optimizer and schedules whole, without a word.
     """
@@ -185,14 +184,22 @@ def replaced_settings(cfg: Config, saved: SavedRun) -> Iterator[str]:
     # As plain as what is read from text.
     plain = json.loads(json.dumps(cfg.to_dict(), default=str, skipkeys=True))
     now = dict(flatten(plain))
-    has_length = all(now.get(n) == before.get(n) for n in LENGTHS)
+    length = length_of(cfg)
+    old = before.get(length.setting) if length else None
+    is_scheduled = bool(cfg.get('param_scheduler'))
+    if length and is_scheduled and old not in (None, length.value):
+        yield (
+            f"{length} (saved: {old}): the schedules are the checkpoint's, "
+            f'made for {old} {length.unit}, so the learning rate does not '
+            'follow; what hooks set, as the momentum of the teacher, does. '
+            'For schedules of the new length, start a new run from these '
+            'weights in another --work-dir: --cfg-options load_from='
+            f'{cfg.load_from}'
+        )
     changes = [
         f'{name}={value!r} (saved: {before[name]!r})'
         for name, value in now.items()
-        if name.startswith(BROUGHT)
-        and before.get(name, value) != value
-        # LengthHook speaks of what follows the length.
-        and (has_length or not {*TIMES} & {*name.split('.')})
+        if name.startswith(BROUGHT) and before.get(name, value) != value
     ]
     if changes:
         more = ', ...' * (len(changes) > SHOWN)
@@ -303,33 +310,26 @@ def read_saved_run(path: Path) -> SavedRun:
         OSError: The file cannot be read.
     """
     checkpoint = read_without_tensors(path)
-    missing = [part for part in RUN_PARTS if part not in checkpoint]
     meta = read_meta(checkpoint)
-    if missing or 'iter' not in meta:
-        what = ', '.join(missing) or "meta['iter']"
-        raise NoRunError(
-            f'checkpoint {str(path)!r} does not hold the state of a run (no '
-            f'{what}): a run cannot be resumed from it. To start from its '
-            'weights use --pretrained or load_from'
-        )
-    hub = checkpoint['message_hub']
-    parts = {name: checkpoint[name] for name in RUN_PARTS}
+    parts: dict[str, Any] = {n: checkpoint.get(n) for n in RUN_PARTS}
+    hub = parts['message_hub']
     if isinstance(hub, Mapping):
         parts["message_hub['log_scalars']"] = hub.get('log_scalars')
         parts["message_hub['runtime_info']"] = hub.get('runtime_info', {})
-    wrong = [k for k, part in parts.items() if not isinstance(part, Mapping)]
-    wrong += [
+    missing = [k for k, part in parts.items() if not isinstance(part, Mapping)]
+    missing += [
         f'meta[{name!r}]'
         for name in ('iter', 'epoch')
         if not is_count(meta.get(name))
     ]
-    if wrong:
-        raise ValueError(
-            f'checkpoint {str(path)!r} is damaged, or was not saved by '
-            f'mmengine: its {", ".join(wrong)} cannot be used'
+    if missing:
+        raise NoRunError(
+            f'checkpoint {str(path)!r} does not hold the state of a run (no '
+            f'{", ".join(missing)}): a run cannot be resumed from it. To '
+            'start from its weights use --pretrained or load_from'
         )
     seed, cfg = meta.get('seed'), meta.get('cfg')
-    info = parts.get("message_hub['runtime_info']", {})
+    info = parts["message_hub['runtime_info']"]
     lengths = [info.get(name) for name in ('max_iters', 'max_epochs')]
     is_known = all(is_count(length) and length for length in lengths)
     return SavedRun(

@@ -140,17 +140,12 @@ def saved_position(runner: Runner, batches: int) -> int:
             planned = info.get('max_iters', runner.max_epochs * length)
             left = runner.max_epochs - runner.epoch - bool(position)
             end = runner.iter + left * batches
-            effect = (
-                'before the learning rate is at its end'
-                if end < planned
-                else f'the last {end - planned} of them at the last rate'
-            )
             runner.logger.warning(
                 f'An epoch has {batches} steps now; it had {length} when the '
-                'checkpoint was saved. Its schedules are made for '
-                f'{planned} steps in all. The run now ends after {end}, '
-                f'{effect}. To keep the planned schedule, resume with the '
-                'same data, batch size and number of processes'
+                f'checkpoint was saved. The schedules are made for {planned} '
+                f'steps in all, and the run now ends after {end}. To keep the '
+                'planned schedule, resume with the same data, batch size and '
+                'number of processes'
             )
         return batches if position else 0
     if length != batches:

@@ -104,9 +104,6 @@ class PreemptionHook(Hook):
             the process at once, with the files from before in place.
             Defaults to 5.
 
-    Raises:
-        ValueError: ``echo`` is negative.
-
     Example:
         >>> default_hooks = dict(preemption=dict(type='PreemptionHook'))
     """
@@ -117,8 +114,6 @@ class PreemptionHook(Hook):
     has_run: ClassVar[bool] = False
 
     def __init__(self, echo: float = 5.0) -> None:
-        if echo < 0:
-            raise ValueError(f'PreemptionHook: echo={echo} must be >= 0')
         self.echo = echo
         self._signal: int | None = None
         self._ending = False

@@ -1,36 +1,15 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-import json
 import logging
+import multiprocessing
+import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 from mmengine.logging import MMLogger
 
 from mmscfs.engine.resume import SafeLocalVisBackend
 from mmscfs.engine.resume.files import AtomicBackend, lock_work_dir
-
-
-def test_lines_and_pictures_are_where_mmengine_puts_them(tmp_path):
-    image = np.zeros((3, 5, 3), np.uint8)
-    image[1, 2] = 10, 20, 30
-    backend = SafeLocalVisBackend(str(tmp_path))
-    backend.add_image('views', image, 7)
-    backend.add_scalar('loss', 1.5, 2)
-    backend.add_scalars(dict(lr=0.5), 3)
-    # OpenCV reads blue first.
-    (found,) = (tmp_path / 'vis_image').iterdir()
-    assert found.name == 'views_7.png'
-    assert cv2.imread(str(found))[1, 2].tolist() == [30, 20, 10]
-    lines = (tmp_path / 'scalars.json').read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [
-        dict(loss=1.5, step=2),
-        dict(lr=0.5, step=3),
-    ]
 
 
 def test_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch):
@@ -73,24 +52,24 @@ def test_a_removed_file_stays_until_it_is_outdated_for_good(
     assert backend.outdated == set()
 
 
+def hold(folder, ready):
+    """Lock a folder for as long as this process lives."""
+    lock_work_dir(str(folder))
+    ready.set()
+    signal.pause()
+
+
 def test_a_second_run_is_kept_out_while_the_first_lives(tmp_path):
-    code = (
-        'import sys; from mmscfs.engine.resume.files import lock_work_dir\n'
-        'lock_work_dir(sys.argv[1]); print("locked", flush=True)\n'
-        'sys.stdin.read()'
-    )
-    first = subprocess.Popen(
-        [sys.executable, '-c', code, tmp_path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with first:
-        assert first.stdout.readline() == 'locked\n'
-        holder = f'process {first.pid} on {socket.gethostname()}'
-        with pytest.raises(ValueError, match=f'has not ended .{holder}'):
-            lock_work_dir(str(tmp_path))
-        first.kill()
+    context = multiprocessing.get_context('fork')
+    ready = context.Event()
+    first = context.Process(target=hold, args=(tmp_path, ready))
+    first.start()
+    assert ready.wait(60)
+    holder = f'process {first.pid} on {socket.gethostname()}'
+    with pytest.raises(ValueError, match=f'has not ended .{holder}'):
+        lock_work_dir(str(tmp_path))
+    first.kill()
+    first.join()
     lock_work_dir(str(tmp_path))
     assert (tmp_path / '.lock').read_text().startswith('process ')
     lock_work_dir(str(tmp_path))  # the same process may start once more

@@ -1,17 +1,23 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-import json
+"""Hooks that look at training images now and then: figures and recall.
+
+test_pictures_hook.py has more of the pictures.
+"""
+
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.runner import Runner
-from toy_runs import in_processes, teacher_outputs
+from toy_runs import teacher_outputs
 
-from mmscfs.engine.hooks import RepresentationHook
 from mmscfs.engine.hooks.representation_hook import patches_of
 from mmscfs.engine.resume import SafeCheckpointHook
 from mmscfs.evaluation import alpha_req, dse_terms, lidar, rankme
+from mmscfs.results import read_scalars
 
 
 @pytest.fixture
@@ -30,19 +36,11 @@ def train(cfg, **changes):
     return runner
 
 
-def logged(runner):
-    """What the hook logged, by step."""
-    files = Path(runner.work_dir).glob('*/vis_data/scalars.json')
-    lines = [
-        json.loads(line)
-        for file in sorted(files)
-        for line in file.read_text().splitlines()
-    ]
-    return {
-        line.pop('step'): line
-        for line in lines
-        if 'representation/rankme_layer4' in line
-    }
+def logged(runner, name='representation/rankme_layer4'):
+    """What the hook that logs a figure has logged, by step."""
+    files = sorted(Path(runner.work_dir).glob('*/vis_data/scalars.json'))
+    lines = [line for file in files for line in read_scalars(file)[0]]
+    return {int(line.pop('step')): line for line in lines if name in line}
 
 
 def figures_by_hand(runner):
@@ -62,63 +60,96 @@ def figures_by_hand(runner):
     return {f'representation/{name}': v for name, v in found.items()}
 
 
-def test_figures_are_those_of_the_teacher(tiny_run):
-    runner = train(tiny_run)
-    lines = logged(runner)
-    assert [*lines] == [0, 1, 2]
-    expected = figures_by_hand(runner)
-    assert lines[2] == pytest.approx(expected, rel=1e-3)
-    assert lines[0] != pytest.approx(expected, rel=1e-3)
+def recall_by_hand(runner, images, k):
+    """Rank by NumPy what the teacher makes of two views of each image."""
+    maps = teacher_outputs(runner, images, 2)[-1].double().numpy()
+    pooled = maps.mean((2, 3))
+    pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
+    features = [pooled[::2], pooled[1::2]]
+    hits = 0
+    for queries, keys in (features, features[::-1]):
+        for i, query in enumerate(queries):
+            cosines = keys @ query
+            hits += sum(cosines >= cosines[i] - 1e-6) <= k
+    return 100 * hits / (2 * images)
 
 
-def test_the_training_is_as_without_figures(tiny_run, tmp_path):
-    tiny_run.default_hooks.view_recall = dict(type='ViewRecallHook')
-    states = []
-    for hooked in (True, False):
-        if not hooked:
-            for name in ('representation', 'view_recall'):
-                del tiny_run.default_hooks[name]
-        train(tiny_run, work_dir=str(tmp_path / str(hooked)))
-        path = tmp_path / str(hooked) / 'epoch_2.pth'
-        states.append(torch.load(path, weights_only=True))
-    for name, value in states[0]['state_dict'].items():
-        assert torch.equal(value, states[1]['state_dict'][name]), name
+def test_what_is_seen_is_the_teachers_and_changes_nothing(tiny_run, tmp_path):
+    """The training is as without the hooks to the bit, random states too."""
+    tiny_run.default_hooks.update(
+        view_recall=dict(type='ViewRecallHook', interval=2),
+        pictures=dict(type='PicturesHook', interval=2),
+    )
+    seen = train(tiny_run, work_dir=str(tmp_path / 'seen'))
+    for name in ('representation', 'view_recall', 'pictures'):
+        del tiny_run.default_hooks[name]
+    train(tiny_run, work_dir=str(tmp_path / 'plain'))
+    one, other = (
+        torch.load(tmp_path / name / 'epoch_2.pth', weights_only=True)
+        for name in ('seen', 'plain')
+    )
+    for name, value in one['state_dict'].items():
+        assert torch.equal(value, other['state_dict'][name]), name
     one, other = (
         state['message_hub']['runtime_info']['random_states'][0]
-        for state in states
+        for state in (one, other)
     )
     assert torch.equal(one['torch'], other['torch'])
     assert one['python'] == other['python']
+    keys = (part['numpy']['state']['key'] for part in (one, other))
+    assert torch.equal(*keys)
+
+    figures = logged(seen)
+    assert [*figures] == [0, 1, 2]
+    expected = figures_by_hand(seen)
+    assert figures[2] == pytest.approx(expected, rel=1e-3)
+    assert figures[0] != pytest.approx(expected, rel=1e-3)
+    recall = logged(seen, 'view_recall/top1')
+    assert [*recall] == [0, 2]
+    for k in (1, 5):
+        expected = recall_by_hand(seen, 16, k)
+        assert recall[2][f'view_recall/top{k}'] == pytest.approx(expected)
+        assert recall[0][f'view_recall/top{k}'] > 0
+    # Before the run, after the first epoch and after the last, of 4 batches.
+    folder = Path(seen.log_dir, 'vis_data', 'vis_image')
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        f'{name}_{step}.png'
+        for name in ('views', 'search_maps')
+        for step in (0, 4, 8)
+    )
+    first, last = (
+        cv2.imread(str(folder / f'search_maps_{step}.png')) for step in (0, 8)
+    )
+    assert first.shape == last.shape
+    assert not np.array_equal(first, last)
 
 
-def test_save_best_keeps_the_best_and_resumes_to_the_bit(tiny_run, tmp_path):
+def test_bad_images_are_left_out_and_too_few_are_not_ranked(
+    tiny_run, image_folder
+):
+    tiny_run.default_hooks.representation = dict(type='ViewRecallHook')
+    for path in sorted(image_folder.rglob('*.jpg'))[:12]:
+        path.write_bytes(path.read_bytes()[:50])
+    tiny_run.train_dataloader.dataset.update(on_error='skip', max_errors=1)
+    assert not logged(train(tiny_run), 'view_recall/top1')
+
+
+def test_save_best_keeps_the_best(tiny_run):
     name = 'representation/rankme_layer4'
     tiny_run.default_hooks.checkpoint.update(save_best=name, rule='less')
-    tiny_run.train_cfg.max_epochs = 3
-    runner = train(tiny_run, work_dir=str(tmp_path / 'whole'))
+    runner = train(tiny_run)
     scores = {step: line[name] for step, line in logged(runner).items()}
     del scores[0]  # the first weights are no candidate
     best = min(scores, key=scores.get)
-    (path,) = (tmp_path / 'whole').glob('best_*.pth')
+    folder = Path(runner.work_dir)
+    (path,) = folder.glob('best_*.pth')
     assert path.name == f'best_representation_rankme_layer4_epoch_{best}.pth'
-    checkpoint = torch.load(path, weights_only=True)
-    assert (checkpoint['meta']['epoch'], checkpoint['meta']['iter']) == (
-        best,
-        4 * best,
-    )
+    meta = torch.load(path, weights_only=True)['meta']
+    assert (meta['epoch'], meta['iter']) == (best, 4 * best)
     # The score of the first epoch was the best until then.
-    start = tmp_path / 'whole' / 'epoch_1.pth'
-    state = torch.load(start, weights_only=True)['message_hub']['runtime_info']
-    assert state['best_score'] == pytest.approx(scores[1])
-    resumed = train(
-        tiny_run,
-        work_dir=str(tmp_path / 'resumed'),
-        load_from=str(start),
-        resume=True,
-    )
-    assert [*logged(resumed)] == [2, 3]
-    for key, value in runner.model.state_dict().items():
-        assert torch.equal(value, resumed.model.state_dict()[key]), key
+    first = torch.load(folder / 'epoch_1.pth', weights_only=True)
+    info = first['message_hub']['runtime_info']
+    assert info['best_score'] == pytest.approx(scores[1])
 
 
 def test_runs_without_epochs_measure_by_iterations(tiny_run):
@@ -155,10 +186,6 @@ def test_runs_without_epochs_measure_by_iterations(tiny_run):
             'at least 8 images that can be read, got 7 of 7',
         ),
         (
-            {'default_hooks.representation.num_images': 7},
-            'RepresentationHook: num_images=7 must be a whole number >= 8',
-        ),
-        (
             {'default_hooks.representation.num_views': 1},
             'at least two views of an image, got 1',
         ),
@@ -191,30 +218,3 @@ def test_patches_are_spread_over_maps_and_tokens():
     few = torch.randn(2, 5, 2, 3)
     assert torch.equal(patches_of(few), few.view(2, 5, 6).mT)
     assert torch.equal(patches_of(few[..., 0, 0]), few[:, None, :, 0, 0])
-
-
-def test_all_processes_learn_what_the_main_one_finds(tiny_run, tmp_path):
-    runner = Runner.from_cfg(tiny_run)
-
-    class Judge(SafeCheckpointHook):
-        def after_figures(self, runner, figures, has_begun):
-            self.seen = figures, has_begun
-
-    def look(broken):
-        judge = Judge()
-        runner._hooks = [judge]
-        weight = runner.model.teacher.backbone.layer4[0].bn1.weight
-        weight.data.fill_(torch.nan if broken else 1)
-        try:
-            RepresentationHook(num_images=8).look(runner, 4, 1)
-        except ValueError as error:
-            return str(error)
-        return judge.seen
-
-    one, other = in_processes(look, 2, tmp_path, False)
-    assert one == other
-    assert 'representation/lidar_layer4' in one[0]
-    assert one[1] is True
-    one, other = in_processes(look, 2, tmp_path, True)
-    assert one == other
-    assert one.startswith('layer4: rankme: 32 of 32 features are not finite')
