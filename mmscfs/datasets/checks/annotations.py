@@ -187,7 +187,7 @@ def check_objects(
                 )
             reason = reason_to_skip(item, image, dataset, classes)
             is_loaded = has_masks and reason in ('', *FLAGGED)
-            if is_loaded and not has_area(item.mask):
+            if is_loaded and lacks_mask(item.mask, dataset.test_mode):
                 without_mask.append(item.entry)
             by_reason[reason].append(item.entry)
             if image.size and item.box:
@@ -200,8 +200,8 @@ def check_objects(
             f'{setting}: {len(without_mask)} of {total} annotations have no '
             'segmentation, or one of fewer than three points, which the '
             f'pipeline loads, e.g. {cut(without_mask[0])}: add or remove '
-            'them, or train a '
-            'detector without masks (LoadAnnotations with_mask=False)'
+            'them, or train a detector without masks (LoadAnnotations '
+            'with_mask=False)'
         )
     counted = by_reason.pop('', [])
     found = ', '.join(f'{len(v)} with {k}' for k, v in by_reason.items())
@@ -262,12 +262,13 @@ def is_of_coco(item: Item) -> bool:
     return 'bbox' in item.entry
 
 
-def has_area(mask: Any) -> bool:
-    """Tell whether a mask has runs, or a first polygon of three points.
+def lacks_mask(mask: Any, is_test: bool) -> bool:
+    """Tell whether an object has no mask that a pipeline can load.
 
-    By the first, pycocotools tells what a mask is.
+    In an evaluation its first polygon needs three points: by it, pycocotools
+    tells what a mask is. In a training mmdet leaves out shorter ones.
     """
-    return bool(mask) and (isinstance(mask, dict) or len(mask[0]) >= 6)
+    return not mask or is_test and isinstance(mask, list) and len(mask[0]) < 6
 
 
 def item_problem(item: Item, size: tuple[float, float] | None) -> str | None:

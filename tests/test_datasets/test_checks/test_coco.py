@@ -211,8 +211,7 @@ def test_ids_from_0_are_not_counted_by_pycocotools(coco, change, log):
     assert 'number the annotations from 1' in log.messages[0]
 
 
-# By the first polygon pycocotools tells what a mask is.
-@pytest.mark.parametrize('missing', [None, [], [[5, 6, 25, 16], SQUARE]])
+@pytest.mark.parametrize('missing', [None, []])
 def test_masks_that_the_pipeline_loads(coco, change, missing, refuse):
     change(dict(segmentation=[[5, 6, 25, 6, 25, 16]]), which=slice(3))
     change(dict(segmentation=missing))
@@ -220,6 +219,17 @@ def test_masks_that_the_pipeline_loads(coco, change, missing, refuse):
     coco.train_dataloader.dataset.pipeline = [LOAD_MASKS]
     words = ('1 of 3 annotations have no segmentation', "{'id': 2")
     refuse(coco, *words, 'with_mask=False')
+
+
+def test_masks_of_few_points(coco, change, refuse):
+    """By the first polygon pycocotools tells what a mask is."""
+    for loader in (coco.train_dataloader, coco.val_dataloader):
+        loader.dataset.pipeline = [LOAD_MASKS]
+    change(dict(segmentation=[SQUARE]), which=slice(3))
+    change(dict(segmentation=[[5, 6, 25, 16], SQUARE]))
+    check_detection_data(coco, ['train'])
+    words = '1 of 3 annotations have no segmentation, or one of fewer than'
+    refuse(coco, words, splits=['val'])
 
 
 def test_annotations_of_the_metric(coco, content, tmp_path, refuse):

@@ -3,9 +3,8 @@ import json
 from pathlib import Path
 
 import pytest
-from classification_data import MAKERS, register_cifar
+from classification_data import MAKERS
 from mmengine.config import Config, ConfigDict
-from mmpretrain.datasets import CIFAR10
 from mmpretrain.registry import DATASETS
 
 from mmscfs.datasets.checks.published import check_published, known_datasets
@@ -171,19 +170,6 @@ def test_annotated_sets(tmp_path):
     write(tmp_path / 'annotations/trainval.txt', 'no such thing at all')
     train, _ = check_published(known, tmp_path)
     assert 'cannot be listed' in train.notes[0]
-
-
-def test_cifar_goes_by_checksums(tmp_path, monkeypatch):
-    file = register_cifar(monkeypatch, tmp_path, [*range(10)] * 2)
-
-    def reader():
-        return look(tmp_path, 'Cifar', 10, 20, train=dict(download=False))
-
-    report = reader()
-    assert report.counts == dict.fromkeys(CIFAR10.METAINFO['classes'], 2)
-    assert not report.problems()
-    file.write_bytes(b'spoiled')
-    assert 'Cannot find Cifar dataset' in reader().notes[0]
 
 
 def test_coco(tmp_path):

