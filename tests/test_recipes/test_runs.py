@@ -80,6 +80,19 @@ def run(data):
     return runs[0]
 
 
+@pytest.fixture
+def pretend(data, monkeypatch):
+    """Return what gives the folder other images, of which any batch fits."""
+
+    def pretend(count, side):
+        found = Images(data / 'images', count, side)
+        memory = StepMemory(0, torch.zeros(1), torch.ones(1))
+        monkeypatch.setattr(pretraining, 'look_at_images', lambda _: found)
+        monkeypatch.setattr(pretraining, 'step_memory', lambda *_: memory)
+
+    return pretend
+
+
 @pytest.mark.parametrize(
     ('count', 'side', 'machine', 'labeled'),
     [
@@ -89,10 +102,9 @@ def run(data):
     ],
 )
 def test_every_config_builds(
-    data, tmp_path, monkeypatch, count, side, machine, labeled
+    data, tmp_path, pretend, count, side, machine, labeled
 ):
-    found = Images(data / 'images', count, side)
-    monkeypatch.setattr(pretraining, 'look_at_images', lambda _: found)
+    pretend(count, side)
     path = tmp_path / 'my.py'
     write_pretraining(
         data / 'images',
@@ -116,11 +128,8 @@ def test_every_config_builds(
         assert cosine.eta_min == pytest.approx(0.0048 * total / 256)
 
 
-def test_a_million_images_get_the_papers_recipe(data, tmp_path, monkeypatch):
-    found = Images(data / 'images', IMAGENET, 400)
-    monkeypatch.setattr(pretraining, 'look_at_images', lambda _: found)
-    memory = StepMemory(0, torch.zeros(1), torch.ones(1))
-    monkeypatch.setattr(pretraining, 'step_memory', lambda *_: memory)
+def test_a_million_images_get_the_papers_recipe(data, tmp_path, pretend):
+    pretend(IMAGENET, 400)
     path = tmp_path / 'my.py'
     machine = Machine(gpus=8, memory=80 * GIB, cores=72)
     write_pretraining(data / 'images', path, machine=machine)
