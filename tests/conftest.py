@@ -3,7 +3,7 @@ import gc
 import random
 import signal
 import uuid
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +116,7 @@ def _runners_of_their_own():
     """
     original = Runner.__init__
 
+    @wraps(original)
     def named(self, *args, experiment_name=None, **kwargs):
         name = f'{experiment_name or "test"}-{uuid.uuid4().hex}'
         if isinstance(visualizer := kwargs.get('visualizer'), dict):

@@ -41,6 +41,47 @@ examples:
 exit code: 0 the config is written, 1 it cannot be, 2 wrong call
 """
 TRIED = 3  # steps that are timed
+OPTIONS = (
+    (
+        *('--steps', at_least(2), 'N'),
+        "length of the training (default: the table's; detectors 12 epochs, "
+        'at least 3000 steps, on a CPU 1000). A pre-training rounds it to '
+        'whole epochs, two or more, and says so',
+    ),
+    (
+        *('--labeled', folder, 'FOLDER'),
+        'measure k-NN on the way: a folder for each class below its train '
+        'and val',
+    ),
+    (
+        *('--gpus', at_least(0), 'N'),
+        'GPUs of the training, 0 for the CPU (default: those of this machine)',
+    ),
+    (
+        '--gpu-memory',
+        number(lambda x: 0 < x < math.inf, 'GiB above 0, e.g. 24'),
+        'GIB',
+        'memory of each (default: what is free on this machine)',
+    ),
+    (
+        *('--detector', file, 'ANNOTATIONS'),
+        'write the config of a detector for this COCO file',
+    ),
+    (
+        *('--pretrained', checkpoint, 'CHECKPOINT'),
+        'checkpoint that the detector starts from',
+    ),
+    (
+        *('--images', folder, 'FOLDER'),
+        "images of --detector (default: the annotations' folder)",
+    ),
+    (
+        *('--val', file, 'ANNOTATIONS'),
+        'COCO file to validate on (default: every fifth image of --detector, '
+        'in two new files beside --out)',
+    ),
+    ('--val-images', folder, 'FOLDER', 'images of --val (default: --images)'),
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -59,65 +100,8 @@ def parse_args() -> argparse.Namespace:
         metavar='CONFIG.py',
         help='config to write, a new file',
     )
-    parser.add_argument(
-        '--steps',
-        type=at_least(2),
-        metavar='N',
-        help="length of the training (default: the table's; detectors 12 "
-        'epochs, at least 3000 steps, on a CPU 1000). A pre-training rounds '
-        'it to whole epochs, two or more, and says so',
-    )
-    parser.add_argument(
-        '--labeled',
-        type=folder,
-        metavar='FOLDER',
-        help='measure k-NN on the way: a folder for each class below its '
-        'train and val',
-    )
-    parser.add_argument(
-        '--gpus',
-        type=at_least(0),
-        metavar='N',
-        help='GPUs of the training, 0 for the CPU (default: those of this '
-        'machine)',
-    )
-    parser.add_argument(
-        '--gpu-memory',
-        type=number(lambda x: 0 < x < math.inf, 'GiB above 0, e.g. 24'),
-        metavar='GIB',
-        help='memory of each (default: what is free on this machine)',
-    )
-    parser.add_argument(
-        '--detector',
-        type=file,
-        metavar='ANNOTATIONS',
-        help='write the config of a detector for this COCO file',
-    )
-    parser.add_argument(
-        '--pretrained',
-        type=checkpoint,
-        metavar='CHECKPOINT',
-        help='checkpoint that the detector starts from',
-    )
-    parser.add_argument(
-        '--images',
-        type=folder,
-        metavar='FOLDER',
-        help="images of --detector (default: the annotations' folder)",
-    )
-    parser.add_argument(
-        '--val',
-        type=file,
-        metavar='ANNOTATIONS',
-        help='COCO file to validate on (default: every fifth image of '
-        '--detector, in two new files beside --out)',
-    )
-    parser.add_argument(
-        '--val-images',
-        type=folder,
-        metavar='FOLDER',
-        help='images of --val (default: --images)',
-    )
+    for name, kind, metavar, text in OPTIONS:
+        parser.add_argument(name, type=kind, metavar=metavar, help=text)
     args = parser.parse_args()
     if (args.folder is None) == (args.detector is None):
         both = f'{args.folder} and --detector {args.detector} are two: '

@@ -30,7 +30,7 @@ from mmscfs.engine import prepare_config, start_from
 
 from .memory import PROCESS, SHARE
 from .pretraining import check_out, fill
-from .running import Run, announce, named_arguments, train
+from .running import Run, train
 from .table import GIB, Machine, look_at_machine
 
 # Narrow networks and others.
@@ -248,7 +248,6 @@ def detector_values(
     )
 
 
-@named_arguments
 def finetune(
     annotations: str | Path,
     out: str | Path | None = None,
@@ -274,7 +273,6 @@ def finetune(
             ``resume`` and ``cfg_options``.
 
     Raises:
-        TypeError: The argument does not exist; the message names the nearest.
         ValueError, OSError: See :func:`write_detector`, and what
             tools/train.py refuses.
         KeyboardInterrupt: It was stopped, after it was saved.
@@ -288,7 +286,6 @@ def finetune(
     path = Path(out or f'det_{Path(annotations).stem}.py').expanduser()
     is_new = not (resume and path.is_file())
     if is_new:
-        announce(f'looking at {annotations}')
         machine = look_at_machine()
         write_detector(
             annotations,

@@ -27,7 +27,7 @@ from mmscfs.engine.optimizers import default_precision
 from mmscfs.engine.screen import prints_in_log
 
 from .memory import PROCESS, SHARE, step_memory
-from .running import Run, announce, named_arguments, train
+from .running import Run, train
 from .table import (
     FEWEST_STEPS,
     GIB,
@@ -247,7 +247,6 @@ def time_step(cfg: Config, steps: int = 3) -> float:
     return max(median(seconds[1:]), loading)
 
 
-@named_arguments
 def pretrain(
     images: str | Path,
     out: str | Path | None = None,
@@ -275,7 +274,6 @@ def pretrain(
         cfg_options (Mapping, optional): Other settings by dotted name.
 
     Raises:
-        TypeError: The argument does not exist; the message names the nearest.
         ValueError, OSError: See :func:`write_pretraining`, and what
             tools/train.py refuses.
         KeyboardInterrupt: It was stopped, after it was saved.
@@ -294,7 +292,6 @@ def pretrain(
                 'name another config, or leave resume out'
             )
         return train(path, work_dir, None, resume, cfg_options)
-    announce(f'looking at {images}')
     machine = look_at_machine()
     machine = machine._replace(gpus=min(machine.gpus, 1))
     _, settings, _ = write_pretraining(

@@ -1,14 +1,10 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Train the config of a recipe in this process, as a notebook does."""
 
-import functools
-import inspect
-import sys
 import time
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
 from mmengine.logging import HistoryBuffer
 
@@ -26,9 +22,6 @@ from mmscfs.engine.hooks.deferred_runtime_info_hook import read_hub
 from mmscfs.engine.resume.files import lock_work_dir, unlock_work_dir
 from mmscfs.engine.screen import build_runner
 from mmscfs.settings import read_config
-
-P = ParamSpec('P')
-R = TypeVar('R')
 
 
 class Run(NamedTuple):
@@ -112,26 +105,3 @@ def train(
 def last_values(scalars: Mapping[str, HistoryBuffer]) -> dict[str, float]:
     """Return the last value of each history of a message hub."""
     return {name: float(own.current()) for name, own in scalars.items()}
-
-
-def named_arguments(function: Callable[P, R]) -> Callable[P, R]:
-    """Suggest a name for a misspelt argument, as the settings do."""
-    names = inspect.signature(function).parameters
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        for name in kwargs.keys() - names.keys():
-            (near,) = get_close_matches(name, names, 1) or [', '.join(names)]
-            raise TypeError(
-                f'{function.__name__}() has no argument {name!r}; did you '
-                f'mean {near}?'
-            )
-        return function(*args, **kwargs)
-
-    return call
-
-
-def announce(text: str) -> None:
-    """Say on a terminal what begins, before it takes seconds."""
-    if sys.stderr.isatty():
-        print(f'{text} ...', file=sys.stderr, flush=True)

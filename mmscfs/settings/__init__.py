@@ -26,8 +26,8 @@ def read_config(
 
     Also puts the home directory for ``~`` at the beginning of any text, and
     fits the schedules to a length of the run, ``train_cfg.max_epochs`` or
-    ``max_iters``, that was changed alone. ``custom_imports`` come after the
-    checks, which import nothing.
+    ``max_iters``, that was changed alone. ``custom_imports`` are imported
+    before the checks, which look at the types that they register.
 
     Args:
         path (str): A config file.
@@ -64,6 +64,7 @@ def read_config(
             cfg.merge_from_dict(options)
         except (KeyError, TypeError) as error:
             raise ValueError(f'{path} with {options}: {error}') from error
+        import_modules(cfg)
         problems = [*unread_arguments(cfg)]
     if problems:
         raise ValueError(' | '.join(dict.fromkeys(problems)))
@@ -72,6 +73,15 @@ def read_config(
     changes = adapt_lengths(cfg, file, options)
     if for_training:
         check_lengths(cfg)
+    return cfg, changes
+
+
+def import_modules(cfg: Config) -> None:
+    """Import the modules of a config, as a run does.
+
+    Raises:
+        ValueError: There is none of a name.
+    """
     if cfg.get('custom_imports'):
         try:
             import_modules_from_strings(**cfg.custom_imports)
@@ -80,7 +90,6 @@ def read_config(
                 f'custom_imports={cfg.custom_imports.to_dict()}: {error}; put '
                 'the folder of your module into PYTHONPATH'
             ) from error
-    return cfg, changes
 
 
 def expand_home(part: Any) -> Any:

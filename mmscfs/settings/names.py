@@ -4,15 +4,17 @@
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
-from importlib import import_module
+from functools import cache, reduce
+from operator import or_
 from typing import Any
+
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from .signatures import (
     ANY,
-    NONE,
     Arguments,
-    arguments_of_object,
+    arguments_of,
     arguments_of_type,
     read_texts,
 )
@@ -95,29 +97,23 @@ def unread_arguments(cfg: Mapping) -> Iterator[str]:
     ones by ``**kwargs``, and parts without a type, are searched for
     misspellings alone: a name that is near another and is in no source file.
     """
-    modules = (cfg.get('custom_imports') or {}).get('imports') or ()
-    modules = [modules] if isinstance(modules, str) else modules
-    tops = tuple({str(m).split('.')[0]: None for m in modules})
     scope = cfg.get('default_scope') or 'mmengine'
     for key in cfg:
         if key in sections() or key == CROPS:
-            yield from walk(cfg[key], (key,), scope, tops)
+            yield from walk(cfg[key], (key,), scope)
 
 
 @cache
 def sections() -> frozenset[str]:
     """Return the top level settings that a run reads."""
-    runner = arguments_of_type('Runner', 'mmengine').names
-    return (runner - {'cfg'}) | TOP
+    return (arguments_of(Runner).names - {'cfg'}) | TOP
 
 
-def walk(
-    part: Any, path: tuple[str, ...], scope: str, modules: tuple[str, ...]
-) -> Iterator[str]:
+def walk(part: Any, path: tuple[str, ...], scope: str) -> Iterator[str]:
     """Yield a message for each unread setting below a part of a config."""
     if isinstance(part, (list, tuple)):
         for i, item in enumerate(part):
-            yield from walk(item, (*path, str(i)), scope, modules)
+            yield from walk(item, (*path, str(i)), scope)
         return
     if not isinstance(part, Mapping):
         return
@@ -125,7 +121,7 @@ def walk(
     if kind in FOREIGN or (isinstance(kind, str) and '/' in kind):
         return
     scope = part.get('_scope_') or scope
-    taken = reader(part, path, scope, modules)
+    taken = reader(part, path, scope)
     for key in part:
         if isinstance(key, str) and is_unread(key, part, path, taken):
             owner = kind if isinstance(kind, str) else path[-1]
@@ -137,15 +133,10 @@ def walk(
             others = [k for k in part if k != key]
             yield no_setting(f'default_hooks.{key}', others, 'the config')
         else:
-            yield from walk(item, (*path, str(key)), scope, modules)
+            yield from walk(item, (*path, str(key)), scope)
 
 
-def reader(
-    part: Mapping,
-    path: tuple[str, ...],
-    scope: str,
-    modules: tuple[str, ...],
-) -> Arguments:
+def reader(part: Mapping, path: tuple[str, ...], scope: str) -> Arguments:
     """Return the arguments that a part of a config may have."""
     kind, name = part.get('type'), path[-1]
     if name in CHOSEN or name in LAYERS:
@@ -154,29 +145,19 @@ def reader(
     if known:
         return Arguments(frozenset(known.split()), False)
     if kind is None and name.endswith('dataloader'):
-        names = torch_arguments('torch.utils.data', 'DataLoader').names
-        return Arguments(names | {*LOADER}, False)
+        return Arguments(arguments_of(DataLoader).names | {*LOADER}, False)
     if kind is None and len(path) == 1 and name in LOOPS:
-        found = NONE
-        for loop in LOOPS[name]:
-            found |= arguments_of_type(loop, 'mmengine')
+        loops = (arguments_of_type(kind, 'mmengine') for kind in LOOPS[name])
+        found = reduce(or_, loops)
         names = found.names | {'by_epoch', *BUILDERS.get(name, ())}
         # A constructor, as of several optimizers, may have keys of its kind.
         return Arguments(names, found.is_open or 'constructor' in part)
     if kind is None:
         return ANY
-    found = arguments_of_type(kind, scope, modules)
-    if name == 'optimizer' and found == ANY:
-        found = torch_arguments('torch.optim', str(kind))
+    is_name = isinstance(kind, str)
+    found = arguments_of_type(kind, scope) if is_name else arguments_of(kind)
     extra = BUILDERS.get(path[0], ()) if len(path) < 3 else ()
     return Arguments(found.names | REGISTRY | {*extra}, found.is_open)
-
-
-@cache
-def torch_arguments(module: str, kind: str) -> Arguments:
-    """Return what a class of torch takes, ANY if torch has none."""
-    found = getattr(import_module(module), kind, None)
-    return arguments_of_object(found) if found else ANY
 
 
 def is_unread(

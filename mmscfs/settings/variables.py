@@ -6,22 +6,14 @@ text uses it, and forgets where. One that nothing uses has no effect.
 """
 
 import ast
-import difflib
-import re
 from collections.abc import Iterator, Mapping
-from functools import cache, cached_property
-from glob import escape
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from .names import CROPS, OTHER_NAMES, PACKAGES, no_setting, sections
-from .signatures import package_folder
-
-INHERITED = re.compile(r'_base_\.(\w+)')
-# Of the base files as a whole: who knows which variables.
-WHOLE = re.compile(r'_base_(?!\.|\s*=[^=])|_base_\.(get|items|pop|values)\b')
+from .names import CROPS, OTHER_NAMES, no_setting, sections
 
 
 class ConfigFile:
@@ -29,9 +21,9 @@ class ConfigFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.text = Path(path).read_text(encoding='utf-8')
         is_python = path.endswith('.py')
-        tree = ast.parse(self.text if is_python else '')
+        text = Path(path).read_text(encoding='utf-8') if is_python else ''
+        tree = ast.parse(text)
         self.uses = {
             node.id
             for node in ast.walk(tree)
@@ -45,9 +37,6 @@ class ConfigFile:
             for target in statement.targets
             if isinstance(target, ast.Name)
         }
-        # Of the files below, in quotes too.
-        self.inherits = set(INHERITED.findall(self.text))
-        self.inherits_all = bool(WHOLE.search(self.text))
         # mmengine's other format, in which any imported name is inherited.
         self.is_lazy = is_python and Config._is_lazy_import(path)
 
@@ -85,61 +74,25 @@ class ConfigFile:
 
 
 def unread_variables(file: ConfigFile) -> Iterator[str]:
-    """Yield a message for each variable of the config files without effect.
+    """Yield a message for each variable of a config file without effect.
 
-    A variable has one if its own file uses it, or by ``_base_`` a file that
-    inherits from it. Files of installed packages may have others, also where
-    they were copied to, and so may one that a run has written: its values are
-    in their places already.
+    A variable has one if its own text uses it. Files of installed packages
+    may have others, and so may one that a run has written: its values are in
+    their places already.
     """
+    if file.is_literal or file.is_installed:
+        return
     cfg = file.config
-    for part, name in unused(file, frozenset()):
-        if name in cfg:
-            yield without_effect(part, name, cfg)
-    for name in sorted(cfg.keys() - sections() - {CROPS}):
-        # Though its file uses it, or was written by a run.
-        near = difflib.get_close_matches(name, sections(), 1, 0.93)
-        if near and near[0] not in cfg:
-            yield no_setting(name, near, '')
-
-
-def unused(
-    file: ConfigFile, inherited: frozenset[str]
-) -> Iterator[tuple[ConfigFile, str]]:
-    """Yield each variable that neither its file nor an heir uses."""
-    if not file.is_literal and not file.is_installed:
-        names = file.sets - file.uses - inherited - sections()
-        if names:  # as it may be a copy of a package's file
-            names -= packaged(Path(file.path).name)
-        for name in sorted(names):
-            yield file, name
-    if not file.inherits_all:
-        for base in file.bases:
-            yield from unused(base, inherited | file.inherits)
-
-
-@cache
-def packaged(name: str) -> frozenset[str]:
-    """Return the variables of installed packages' configs of a name."""
-    return frozenset(
-        variable
-        for package in PACKAGES
-        if (folder := package_folder(package))
-        for path in (folder / '.mim' / 'configs').rglob(escape(name))
-        for variable in ConfigFile(str(path)).sets
-    )
-
-
-def without_effect(file: ConfigFile, name: str, cfg: Config) -> str:
-    """Say that a variable has no effect, and what to set instead."""
-    before = [b.config[name] for b in file.bases if name in b.config]
-    if not before:
-        return unknown(name, cfg, f' ({file.path})')
-    return (
-        f'{name} of {file.path} has no effect: the file that it inherits from '
-        f'has already put another value into {places(cfg, before[0])}. Set '
-        'that'
-    )
+    for name in sorted((file.sets - file.uses - sections()) & cfg.keys()):
+        before = [b.config[name] for b in file.bases if name in b.config]
+        if before:
+            yield (
+                f'{name} of {file.path} has no effect: the file that it '
+                'inherits from has already put another value into '
+                f'{places(cfg, before[0])}. Set that'
+            )
+        else:
+            yield unknown(name, cfg, f' ({file.path})')
 
 
 def unread_options(options: Mapping[str, Any], cfg: Config) -> Iterator[str]:
@@ -147,34 +100,14 @@ def unread_options(options: Mapping[str, Any], cfg: Config) -> Iterator[str]:
     for path in options:
         top = path.split('.')[0]
         if top in sections() or (top == CROPS and CROPS in cfg):
-            yield from through_values(path, dict(cfg.items()))
-        elif top in cfg:
+            continue  # what is below is checked with the whole config
+        if top in cfg:
             yield (
                 f'no setting {path}: {top} is a variable, and the config has '
                 f'already put its value into {places(cfg, cfg[top])}. Set that'
             )
         else:
             yield unknown(path, cfg)
-
-
-def through_values(path: str, part: Any) -> Iterator[str]:
-    """Yield a message if a path leads through a value that has no parts."""
-    keys = path.split('.')
-    for i, key in enumerate(keys):
-        whole = '.'.join(keys[:i])
-        if isinstance(part, (list, tuple)):
-            part = {str(number): item for number, item in enumerate(part)}
-            if key not in part:
-                yield (
-                    f'no setting {whole}.{key}: {whole} is a list of '
-                    f'{len(part)}, counted from 0'
-                )
-        elif not isinstance(part, Mapping):
-            yield f'no setting {path}: {whole}={part!r} is a value'
-            return
-        if key not in part:
-            return
-        part = part[key]
 
 
 def unknown(path: str, cfg: Config, where: str = '') -> str:

@@ -76,41 +76,6 @@ def in_three(image: np.ndarray) -> np.ndarray:
     return np.repeat(image[..., None], 3, axis=-1)
 
 
-def turned(orientation: int) -> bytes:
-    """Return a JPEG whose EXIF says how its pixels are to be turned."""
-    undo = {1: 0, 3: 2, 6: 1, 8: 3}[orientation]  # quarters, anticlockwise
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return jpeg(np.ascontiguousarray(np.rot90(picture(), undo)), exif=exif)
-
-
-def animated(kind: str, **settings) -> bytes:
-    """Return two frames, of which the second is the first upside down."""
-    first, second = (Image.fromarray(i) for i in (picture(), picture()[::-1]))
-    return encoded(
-        first, kind, save_all=True, append_images=[second], **settings
-    )
-
-
-def with_transparency() -> Image.Image:
-    """Return the picture, its left half invisible."""
-    alpha = np.full((HEIGHT, WIDTH, 1), 255, np.uint8)
-    alpha[:, : WIDTH // 2] = 0
-    return Image.fromarray(np.concatenate([picture(), alpha], axis=-1))
-
-
-def palette(**settings) -> bytes:
-    """Return a PNG of four colors."""
-    image = Image.fromarray(grey() // 64)
-    image.putpalette([10, 20, 30, 90, 80, 70, 100, 150, 200, 250, 240, 5])
-    return encoded(image, 'PNG', **settings)
-
-
-PALETTE = np.array(
-    [[10, 20, 30], [90, 80, 70], [100, 150, 200], [250, 240, 5]], np.uint8
-)
-
-
 def chunk(kind: bytes, data: bytes) -> bytes:
     """Return a chunk of a PNG file."""
     check = zlib.crc32(kind + data)
@@ -131,11 +96,6 @@ def sized_jpeg(width: int, height: int) -> bytes:
     data = jpeg()
     start = data.index(b'\xff\xc0') + 5
     return data[:start] + struct.pack('>HH', height, width) + data[start + 4 :]
-
-
-def sized_bmp(width: int, height: int) -> bytes:
-    data = encoded(picture(), 'BMP')
-    return data[:18] + struct.pack('<ii', width, height) + data[26:]
 
 
 def half(data: bytes) -> bytes:
@@ -184,9 +144,6 @@ def cases() -> list[Case]:
     rgb, three = picture(), in_three(grey())
     png, whole = encoded(rgb, 'PNG'), jpeg()
     deep = rgb[..., ::-1].astype(np.uint16) * 257
-    palette_rgb = PALETTE[grey() // 64]
-    half_seen = with_transparency()
-    bilevel = Image.fromarray(grey() > 100)
     cmyk = Image.fromarray(rgb).convert('CMYK')
     cut, none = 'cut off: it has no end', 'no image, cut off, or of a kind'
     huge = "pixels, over LoadImage's max_pixels"
@@ -197,56 +154,33 @@ def cases() -> list[Case]:
         ('grey.jpg', jpeg(grey()), three, 4),
         ('cmyk.jpg', encoded(cmyk, 'JPEG', quality=95), rgb, 4),
         ('progressive.jpg', jpeg(progressive=True), rgb, 4),
-        ('exif 3.jpg', turned(3), rgb, 4),
-        ('exif 6.jpg', turned(6), rgb, 4),
-        ('exif 8.jpg', turned(8), rgb, 4),
         ('preview.jpg', with_preview(whole), rgb, 4),
         # As of a phone, which appends a film.
         ('film.jpg', whole + b'film \xff\xda \xff\xc0' * 9, rgb, 4),
-        ('alpha.png', encoded(half_seen, 'PNG'), rgb, 0),
-        ('alpha.webp', encoded(half_seen, 'WEBP', lossless=True, exact=True))
-        + (rgb, 0),
-        ('palette.png', palette(), palette_rgb, 0),
-        ('palette and alpha.png', palette(transparency=b'\0'), palette_rgb, 0),
-        ('1 bit.png', encoded(bilevel, 'PNG'))
-        + (in_three(np.uint8(255) * (grey() > 100)), 0),
         ('cmyk.tif', encoded(cmyk, 'TIFF'), rgb, 0),
-        ('pages.tif', animated('TIFF'), rgb, 0),
-        ('animated.png', animated('PNG'), rgb, 0),
-        ('animated.webp', animated('WEBP', lossless=True), rgb, 0),
-        ('1x1.png', encoded(rgb[:1, :1], 'PNG'), rgb[:1, :1], 0),
         ('1x1.jpg', jpeg(rgb[:1, :1]), rgb[:1, :1], 4),
-        ('1x56.png', encoded(rgb[:1], 'PNG'), rgb[:1], 0),
         ('png called.jpg', png, rgb, 0),
         ('jpeg called.png', whole, rgb, 4),
-        ('top row first.bmp', sized_bmp(WIDTH, -HEIGHT), rgb[::-1], 0),
         ('link.jpg', make_link, rgb, 0),
     ]
     bad = [
         ('zero bytes.jpg', b'', 'an empty file'),
-        ('one byte.jpg', b'\xff', none),
-        ('text.jpg', b'this is no image', none),
         ('page.jpg', b'<!DOCTYPE html><title>404 Not Found</title>', none),
-        ('drawing.jpg', b'<svg xmlns="http://www.w3.org/2000/svg"/>', none),
-        ('zeros.jpg', bytes(5000), none),
         ('noise.jpg', np.random.default_rng(0).bytes(5000), none),
         ('code.jpg', make_pickle, none),
         ('half.jpg', half(whole), cut),
         ('half progressive.jpg', half(jpeg(progressive=True)), cut),
         ('half with preview.jpg', half(with_preview(whole)), cut),
         ('20 bytes short.jpg', whole[:-20], cut),
-        ('without end marker.jpg', whole[:-2], cut),
         ('header alone.jpg', whole[:300], cut),
         # As a download leaves it that reserved its space.
         ('half zeros.jpg', half(whole).ljust(len(whole), b'\0'), cut),
         ('half.png', half(png), none),
-        ('20 bytes short.png', png[:-20], none),
         ('spoiled.png', spoiled(png), none),
         ('half.gif', half(encoded(rgb, 'GIF')), none),
         ('half.webp', half(encoded(rgb, 'WEBP')), none),
         ('spoiled.webp', spoiled(encoded(rgb, 'WEBP', lossless=True)), none),
         ('half.tif', half(encoded(rgb, 'TIFF')), none),
-        ('half.bmp', half(encoded(rgb, 'BMP')), none),
         ('half.ppm', half(encoded(rgb, 'PPM')), none),
         # Read with a value_range, see test_values.py.
         ('grey 16 bits.png', opencv('.png', deep[..., 2]), bits),

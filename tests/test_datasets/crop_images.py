@@ -9,7 +9,7 @@ from sklearn.datasets import load_sample_image
 from mmscfs.datasets import MultiCrop
 from mmscfs.datasets.samplers import SampleKey
 
-IMAGES = 2000
+IMAGES = 1000
 SIDE = 16
 NO_COLOR = dict(
     jitter_prob=0,

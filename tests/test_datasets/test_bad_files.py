@@ -4,20 +4,15 @@
 import shutil
 import signal
 
-import cv2
 import numpy as np
 import pytest
 from bad_files import (
     CASES,
-    animated,
     encoded,
-    half,
     jpeg,
     picture,
     sized_jpeg,
-    spoiled,
 )
-from mmengine.runner import Runner
 
 from mmscfs.datasets import ImageFiles, LoadImage
 from mmscfs.datasets.transforms.loading import (
@@ -90,20 +85,6 @@ def test_what_is_refused(corpus, case, reduced):
     assert not path.with_name(f'{path.name}.ran').exists()
 
 
-@pytest.mark.parametrize('name', ['GIF', 'animated GIF'])
-def test_gif(tmp_path, name):
-    """The first frame; OpenCV before 4.11 knows none, and refuses it."""
-    path = tmp_path / 'a.gif'
-    whole = encoded(picture(), 'GIF')
-    path.write_bytes(whole if name == 'GIF' else animated('GIF'))
-    if cv2.imdecode(np.frombuffer(whole, np.uint8), 1) is None:
-        with pytest.raises(UnreadableImageError, match='of a kind'):
-            load(path)
-    else:  # of 256 colors
-        off = np.abs(load(path).astype(int) - picture())
-        assert off.max() <= 16
-
-
 @pytest.mark.parametrize('reduced', [False, True])
 @pytest.mark.parametrize(
     'kind', ['JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'PPM', 'GIF']
@@ -124,8 +105,8 @@ def test_max_pixels(tmp_path, kind, reduced):
 @pytest.mark.parametrize(
     ('name', 'value'),
     [
-        *(('max_pixels', value) for value in (0, -1, 1.5, None, True)),
-        *(('reduced', value) for value in ('yes', 2, None)),
+        *(('max_pixels', value) for value in (0, 1.5, True)),
+        ('reduced', 'yes'),
         ('ignore_empty', True),
         ('file_client_args', dict(backend='disk')),
     ],
@@ -134,59 +115,6 @@ def test_bad_settings(name, value):
     with pytest.raises(ValueError, match=f'LoadImage: {name}=') as caught:
         LoadImage(**{name: value})
     assert repr(value) in str(caught.value)
-
-
-def test_damage_that_cannot_be_told(tmp_path):
-    """JPEG has no checksums: a part of the picture is wrong.
-
-    So the guide says; should a decoder learn it, this test is to change.
-    """
-    large = np.tile(picture(), (8, 8, 1))
-    for content, wanted in (
-        (spoiled(jpeg()), picture()),
-        (half(jpeg(large)) + b'\xff\xd9', large),
-    ):
-        path = tmp_path / 'a.jpg'
-        path.write_bytes(content)
-        image = load(path)
-        assert image.shape == wanted.shape
-        assert np.abs(image.astype(int) - wanted).max() > 30
-
-
-# In a run
-
-
-def test_bad_files_are_skipped_counted_and_named(corpus, log):
-    """A good file after each, so that every bad one is read once."""
-    names = [n for case in BAD for n in (case.name, 'plain.jpg')]
-    (corpus.parent / 'list.txt').write_text('\n'.join(names))
-    dataset = ImageFiles(
-        data_root=str(corpus.parent),
-        data_prefix='train',
-        ann_file='list.txt',
-        pipeline=VIEWS,
-        on_error='skip',
-        serialize_data=False,
-    )
-    loader = Runner.build_dataloader(
-        dict(
-            batch_size=2,
-            num_workers=0,
-            dataset=dataset,
-            sampler=dict(type='KeyedSampler', shuffle=False),
-        ),
-        seed=0,
-    )
-    read = [s.img_path for b in loader for s in b['data_samples']]
-    assert set(read) == {str(corpus / 'plain.jpg')}
-    assert len(read) == len(names)
-    assert loader.dataset.num_unreadable == len(BAD)
-    for case in BAD:
-        (line,) = [
-            text for text in log.messages if str(corpus / case.name) in text
-        ]
-        assert case.reason in line
-        assert 'so far' in line
 
 
 @pytest.mark.parametrize('on_error', ['skip', 'raise'])

@@ -1,7 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """The random decisions and boxes of MultiCrop, and how they are distributed.
 
-Statistics are of 2,000 images and hold within 4 standard deviations, with
+Statistics are of 1,000 images and hold within 4 standard deviations, with
 fixed seeds.
 """
 
@@ -201,8 +201,8 @@ def draw_boxes(transform, height, width):
     return np.array(boxes, float).swapaxes(0, 1)
 
 
-@pytest.mark.parametrize('shape', [(375, 500), (500, 375), (300, 1000)])
-@pytest.mark.parametrize('kind', [0, 1, 2])
+@pytest.mark.parametrize('shape', [(375, 500), (1000, 300)])
+@pytest.mark.parametrize('kind', [0, 2])
 def test_boxes_are_distributed_as_torchvisions(shape, kind):
     scale = (0.05, 0.25) if kind == 2 else (0.25, 1.0)
     image = torch.empty(3, *shape)

@@ -14,7 +14,7 @@ from mmscfs.datasets.transforms import loading
 from mmscfs.datasets.transforms.filters import FILTERS
 from mmscfs.datasets.transforms.loading import reduced_box
 
-IMAGES = 100  # of 10 crops each
+IMAGES = 50  # of 10 crops each
 
 
 def photographs():
@@ -87,7 +87,7 @@ def beside_pillow(images, seen=(), **settings):
     ],
 )
 def test_antialiased_crops_are_pillows(make, sides):
-    """1,000 crops, enlarged, and shrunk up to nine times."""
+    """500 crops, enlarged, and shrunk up to nine times."""
     mean, largest, ratio = beside_pillow(
         make(), global_size=sides[0], local_size=sides[1]
     )

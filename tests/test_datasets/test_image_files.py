@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mmengine.runner import Runner
 
-from mmscfs.datasets import ImageFiles, LoadImage
+from mmscfs.datasets import ImageFiles
 from mmscfs.datasets.samplers import SampleKey
 from mmscfs.datasets.transforms.loading import UnreadableImageError
 
@@ -62,7 +62,6 @@ def value_of(sample):
             'train2017/',
             'train2017/09.jpg train2017/25.jpg',
         ),
-        ('b.png a.bmp', '', 'a.bmp b.png'),
         ('c.tiff a.webp b.WEBP d.pnm', '', 'a.webp b.WEBP c.tiff d.pnm'),
         ('x/y/z.png x/mid.png top.png', '', 'top.png x/mid.png x/y/z.png'),
     ],
@@ -71,15 +70,20 @@ def test_images_of_a_folder(tmp_path, files, prefix, wanted):
     for file in files.split():
         write_image(tmp_path / file)
     (tmp_path / prefix / 'notes.txt').write_text('no image')
-    # The prefix alone does as well, and so does the root alone.
-    folder = str(tmp_path / prefix)
-    for settings in (
-        dict(data_root=str(tmp_path), data_prefix=prefix),
-        dict(data_root=folder),
-        dict(data_prefix=folder),
-        dict(data_root=str(tmp_path), data_prefix=dict(img_path=prefix)),
-    ):
-        assert found(ImageFiles(**settings), tmp_path) == wanted.split()
+    data = ImageFiles(data_root=str(tmp_path), data_prefix=prefix)
+    assert found(data, tmp_path) == wanted.split()
+
+
+@pytest.mark.parametrize(
+    ('root', 'prefix'),
+    [('x', ''), ('', 'x'), ('.', dict(img_path='x'))],
+)
+def test_names_of_a_folder(tmp_path, monkeypatch, root, prefix):
+    """The root alone, the prefix alone, and as mmengine has it."""
+    monkeypatch.chdir(tmp_path)
+    write_image(tmp_path / 'x/a.jpg')
+    data = ImageFiles(data_root=root, data_prefix=prefix)
+    assert found(data, tmp_path) == ['x/a.jpg']
 
 
 def test_a_list_beside_the_folder_is_taken(tmp_path):
@@ -182,13 +186,9 @@ def test_files_of_other_endings_are_counted(tmp_path, log):
 @pytest.mark.parametrize(
     ('name', 'reason'),
     [
-        # A run in the folder of its images; the last has its --show-dir.
         ('work_dirs/run/crops.png', 'in a folder of runs'),
         ('my run/2026/vis_data/vis_image/crops_1.png', 'in a folder of runs'),
-        ('my run/2026/detections/1.png', 'in a folder of runs'),
         ('.thumbnails/a.jpg', 'in a hidden folder'),
-        ('x/.ipynb_checkpoints/a-checkpoint.jpg', 'in a hidden folder'),
-        ('x/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg', 'in a hidden folder'),
         ('__MACOSX/x/a.jpg', 'in a hidden folder'),
         ('x/b.jpg', 'no files or broken links'),
     ],
@@ -201,8 +201,6 @@ def test_images_that_are_left_out(tmp_path, log, name, reason):
         path.symlink_to('nowhere.jpg')
     else:
         write_image(path)
-    if 'detections' in name:
-        (tmp_path / 'my run/2026/vis_data').mkdir()
     assert found(ImageFiles(data_root=str(tmp_path)), tmp_path) == ['a.jpg']
     assert f'ignored 1 file (1 {reason})' in log.messages[0]
     if 'links' not in reason:  # named itself, a folder is taken
@@ -236,9 +234,7 @@ def read_list(root, content):
     [
         (b'\xef\xbb\xbfn/a.jpg', b'n/a.jpg'),  # an editor's mark
         (b'n/caf\xe9.jpg 3\r', b'n/caf\xe9.jpg'),
-        *((name, name) for name in (b'./n/a.jpg', b'a..b.jpg', b'..a/b.jpg')),
-        (b'a:b//c.jpg', b'a:b//c.jpg'),
-        (b'\xff\xfe.jpg', b'\xff\xfe.jpg'),
+        (b'..a/b.jpg', b'..a/b.jpg'),
     ],
 )
 def test_lists_of_other_tools(tmp_path, line, name):
@@ -251,13 +247,10 @@ def test_lists_of_other_tools(tmp_path, line, name):
 @pytest.mark.parametrize(
     'name',
     [
-        *('n/a.jpg,0', '"n/a.jpg"', 'n\\a.jpg', 'n/a.jpg 0 2 5'),
-        *('n/a.jpg 0.5', 'n/a.jpg cat', 'train/n/a.jpg'),
+        *('n/a.jpg,0', 'n/a.jpg cat', 'train/n/a.jpg'),
         'n/a.jpg'.encode('utf-16'),
         # Out of the folder
-        *('/etc/passwd', '../secret.jpg', 'a/../../x.jpg', 'a\0b.jpg'),
-        *('http://127.0.0.1:9/b.jpg', 'x:http://127.0.0.1:9/b.jpg'),
-        's3://bucket/b.jpg',
+        *('/etc/passwd', 'a/../../x.jpg', 'a\0b.jpg', 'http://h:9/b.jpg'),
     ],
 )
 def test_names_that_are_refused(tmp_path, name):
@@ -274,24 +267,6 @@ def test_names_that_are_refused(tmp_path, name):
         assert 'path below' in text
 
 
-def test_a_pipe_is_no_list(tmp_path):
-    (tmp_path / 'train').mkdir()
-    os.mkfifo(tmp_path / 'list.txt')
-    with pytest.raises(ValueError, match=r'list\.txt.*is not a list'):
-        ImageFiles(
-            data_root=str(tmp_path), data_prefix='train', ann_file='list.txt'
-        )
-
-
-def test_a_name_that_is_not_utf8_can_be_logged(tmp_path):
-    path = os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9 #1.jpg')
-    Path(path).touch()
-    with pytest.raises(UnreadableImageError) as caught:
-        LoadImage()(dict(img_path=path))
-    assert f'{tmp_path}/caf\\xe9 #1.jpg: ' in str(caught.value)
-    str(caught.value).encode()
-
-
 def test_skipping_takes_the_next_image(tmp_path, log):
     dataset = make_dataset(tmp_path, [2, 3])
     with pytest.raises(UnreadableImageError) as caught:
@@ -304,6 +279,10 @@ def test_skipping_takes_the_next_image(tmp_path, log):
     assert sample['img_path'] == str(tmp_path / 'train/4.jpg')
     assert sample['sample_idx'] == 4
     assert dataset.num_unreadable == 2
+    dataset[2]  # read again, both count once
+    assert dataset.unreadable_names() == [
+        str(tmp_path / f'train/{i}.jpg') for i in (2, 3)
+    ]
     assert len(log.messages) == 2
     for i, message in enumerate(log.messages):
         assert str(tmp_path / 'train' / f'{2 + i}.jpg') in message
@@ -311,15 +290,6 @@ def test_skipping_takes_the_next_image(tmp_path, log):
     # With the seed and epoch of a key.
     index = dataset[SampleKey(2, 8, 9)]['sample_idx']
     assert index.key == (8, 9, 4)
-
-
-def test_a_file_counts_once_however_often_it_is_read(tmp_path, log):
-    dataset = make_dataset(tmp_path, [5], on_error='skip')
-    for _ in range(3):  # the last is followed by the first
-        assert abs(value_of(dataset[5])) <= 1
-    assert dataset.num_unreadable == 1
-    assert dataset.unreadable_names() == [str(tmp_path / 'train/5.jpg')]
-    assert len(log.messages) == 1
 
 
 def test_no_readable_image_is_not_waited_for(tmp_path):
@@ -379,16 +349,12 @@ def test_skipping_is_the_same_in_workers(tmp_path):
     ('name', 'value', 'text'),
     [
         ('on_error', 'ignore', "on_error='ignore'"),
-        ('on_error', None, 'on_error=None'),
         ('max_errors', -1, 'max_errors=-1 must be a share'),
-        ('max_errors', 1000, 'max_errors=1000 must be a share'),
         ('max_errors', '0.1', "max_errors='0.1' must be a share"),
         ('data_prefix', ['a', 'b'], "data_prefix=['a', 'b'] must be the path"),
         ('ann_file', 's3://b/a.txt', 'one local folder or list: mount'),
-        ('ann_file', 7, 'ann_file=7 must be the path'),
         ('ann_file', 'gone.txt', 'is not a list of images: [Errno 2]'),
         ('extensions', '.jpg', "extensions='.jpg' must be a list"),
-        ('extensions', [1], 'extensions=[1] must be a list'),
     ],
 )
 def test_invalid_setting_is_named(tmp_path, name, value, text):

@@ -1,7 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Tests of KeyedSampler and of the keys that it makes."""
 
-import copy
 import pickle
 from functools import partial
 
@@ -17,11 +16,8 @@ DATA = range(10)
 RepeatTwice = partial(RepeatDataset, times=2)
 
 
-@pytest.mark.parametrize(
-    'clone', [lambda key: pickle.loads(pickle.dumps(key)), copy.deepcopy]
-)
-def test_a_key_is_an_index_and_survives_pickling(clone):
-    key = clone(SampleKey(4, 5, 6))
+def test_a_key_is_an_index_and_survives_pickling():
+    key = pickle.loads(pickle.dumps(SampleKey(4, 5, 6)))
     assert key == 4
     assert ['a', 'b', 'c', 'd', 'e'][key] == 'e'
     assert type(key) is SampleKey
@@ -39,10 +35,9 @@ def test_keys_hold_seed_epoch_and_index():
 
 
 @pytest.mark.parametrize('shuffle', [False, True])
-@pytest.mark.parametrize('seed', [0, 11])
-def test_order_is_that_of_mmengines_sampler(shuffle, seed):
-    ours = KeyedSampler(DATA, shuffle=shuffle, seed=seed)
-    theirs = DefaultSampler(DATA, shuffle=shuffle, seed=seed)
+def test_order_is_that_of_mmengines_sampler(shuffle):
+    ours = KeyedSampler(DATA, shuffle=shuffle, seed=11)
+    theirs = DefaultSampler(DATA, shuffle=shuffle, seed=11)
     orders = []
     for epoch in range(3):
         ours.set_epoch(epoch)
@@ -88,19 +83,10 @@ def test_ranks_share_the_data_set(monkeypatch, round_up):
     assert {key.key[:2] for key in first + second} == {(3, 2)}
 
 
-def test_a_seed_is_drawn_where_none_is_given():
-    sampler = KeyedSampler(DATA)
-    assert isinstance(sampler.seed, int)
-    assert {key.key[0] for key in sampler} == {sampler.seed}
-
-
-@pytest.mark.parametrize('workers', [0, 2])
 @pytest.mark.parametrize(
     'wrap', [lambda part: ConcatDataset([part, part]), RepeatTwice]
 )
-def test_keys_reach_the_parts_of_wrapped_data_sets(
-    image_folder, wrap, workers
-):
+def test_keys_reach_the_parts_of_wrapped_data_sets(image_folder, wrap):
     """Views depend on the key alone, whoever loads them."""
     part = ImageFiles(
         data_root=str(image_folder),
@@ -112,7 +98,7 @@ def test_keys_reach_the_parts_of_wrapped_data_sets(
     data = wrap(part)
     sampler = KeyedSampler(data, seed=3)
     loader = DataLoader(
-        data, 4, sampler=sampler, num_workers=workers, collate_fn=list
+        data, 4, sampler=sampler, num_workers=2, collate_fn=list
     )
     found = [sample['crops'][0] for batch in loader for sample in batch]
     crops = part.pipeline.transforms[1]

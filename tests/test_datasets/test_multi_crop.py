@@ -5,8 +5,6 @@ test_crop_statistics.py has its random draws, test_color.py its colors, and
 tests/test_models/test_data_preprocessor.py those that the device makes.
 """
 
-import math
-
 import cv2
 import numpy as np
 import pytest
@@ -240,18 +238,6 @@ def test_a_view_goes_through_the_stated_steps():
 # Output
 
 
-@pytest.mark.parametrize('num_local', [0, 1, 8])
-def test_two_global_views_then_local_ones(num_local):
-    transform = MultiCrop(num_local=num_local)
-    results = transform(dict(img=photo(120, 200)))
-    views = results['img']
-    shapes = [(3, 224, 224)] * 2 + [(3, 96, 96)] * num_local
-    assert [tuple(view.shape) for view in views] == shapes
-    for view in views:
-        assert view.dtype == torch.uint8
-        assert view.is_contiguous()
-
-
 def test_views_keep_the_channel_order_and_the_image():
     image = plain(10, 20, 30)
     views = make_views(only(), image, images=1)[0]
@@ -274,6 +260,8 @@ def test_small_and_narrow_images(shape):
         sides = [view.shape[-1] for view in views]
         assert sides == [32, 32, 16, 16, 16, 16]
         assert {view.shape[0] for view in views} == {3}
+        assert {view.dtype for view in views} == {torch.uint8}
+        assert all(view.is_contiguous() for view in views)
 
 
 def test_an_image_from_a_grey_file(tmp_path):
@@ -298,28 +286,21 @@ def test_an_image_from_a_grey_file(tmp_path):
     ('name', 'value'),
     [
         ('global_size', 0),
-        ('global_size', (224, 224)),
         ('local_size', -96),
         ('num_local', -1),
         ('global_scale', (0, 1)),
         ('global_scale', (0.5, 0.25)),
         ('global_scale', 0.5),
-        ('local_scale', (0.05, 0.1, 0.2)),
         ('ratio', (4 / 3, 3 / 4)),
-        ('ratio', (1, math.inf)),
         ('flip_prob', 1.1),
-        ('jitter_prob', -0.1),
-        ('grey_prob', 2),
         ('brightness', 1.5),
-        ('saturation', -1),
         ('hue', 0.6),
         ('blur_prob', (1, 0.1)),
         ('blur_sigma', (2, 0.1)),
-        ('blur_sigma', (0.1, math.inf)),
         ('solarize_prob', ()),
         ('solarize_threshold', 257),
-        *(('filters', value) for value in ('pillow', None, ['opencv'])),
-        *(('color_on_device', value) for value in ('yes', 1, None)),
+        ('filters', 'pillow'),
+        ('color_on_device', 1),
     ],
 )
 def test_invalid_setting_is_named(name, value):
@@ -329,12 +310,9 @@ def test_invalid_setting_is_named(name, value):
 
 
 @pytest.mark.parametrize('name', ['blur_prob', 'solarize_prob'])
-@pytest.mark.parametrize(('place', 'value'), [(0, -0.1), (1, 1.1), (2, 1.1)])
-def test_invalid_probability_of_a_kind_is_named(name, place, value):
-    triple = [0.5] * 3
-    triple[place] = value
-    with pytest.raises(ValueError, match=rf'{name}\[{place}\]={value}'):
-        MultiCrop(**{name: triple})
+def test_invalid_probability_of_a_kind_is_named(name):
+    with pytest.raises(ValueError, match=rf'{name}\[1\]=1.1'):
+        MultiCrop(**{name: [0.5, 1.1, 0.5]})
 
 
 @pytest.mark.parametrize('on_device', [False, True])

@@ -221,17 +221,6 @@ def test_orientation(tmp_path, reductions, orientation):
     assert reductions[0] > 1
 
 
-def test_a_header_that_is_wrong_about_the_size(tmp_path, monkeypatch):
-    """The image is decoded once more, and is what it is without the option."""
-    path = write(tmp_path / 'a.jpg', smooth(600, 900))
-    for wrong in ((900, 600), (60, 90), (6000, 9000)):
-        monkeypatch.setattr(loading, 'jpeg_shape', lambda _, s=wrong: s)
-        for index in range(3):
-            ours, full = both(path, index, **SMALL)
-            ours['ori_shape'] = full['ori_shape']
-            assert_same(ours, full)
-
-
 def test_readers_that_disagree_about_the_orientation(tmp_path):
     """Pillow reads a tag of 4 bytes, OpenCV its first 2: 6 and 0."""
     entry = struct.pack('>HHII', 0x0112, 4, 1, 6)
@@ -278,16 +267,6 @@ def test_an_error_of_the_late_decode(tmp_path):
 
 
 # Settings
-
-
-def test_what_the_option_hands_on(tmp_path):
-    path = write(tmp_path / 'a.jpg', smooth(50, 70))
-    load = LoadImage(reduced=True)
-    results = load(dict(img_path=path))
-    assert isinstance(results['img'], EncodedImage)
-    assert results['img_shape'] == results['ori_shape'] == (50, 70)
-    assert 'reduced=True' in repr(load)
-    assert 'reduced=False' in repr(LoadImage())
 
 
 def test_another_way_of_decoding_is_refused():

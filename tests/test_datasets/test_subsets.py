@@ -72,7 +72,6 @@ def names(cfg):
     ('indices', 'places'),
     [
         (None, [0, 1, 2, 4, 5, 6, 7, 8]),
-        (5, [0, 1, 2, 4]),
         (-2, [7, 8]),
         ([8, 3, 1], [8, 1]),
     ],
@@ -135,23 +134,15 @@ def test_draws_are_nested_and_of_a_seed():
     assert len({*draw(images, 48, 0)} & {*draw(images, 48, 1)}) < 12
 
 
-def test_counts():
-    assert count_images(['1%', '2%', '2400', '10%'], 117_266) == [
-        *(1173, 2345, 2400, 11_727)
-    ]
-    assert count_images(['0.5%', '100%'], 200) == [1, 200]
-
-
 @pytest.mark.parametrize(
     ('words', 'error'),
     [
         ('48 201', '--images 201: 201 of 200 annotated images'),
         ('0.1%', '--images 0.1%: 0 of 200 annotated images'),
-        ('48 24', '--images 48 24: 24 after 48. Name ascending numbers'),
-        ('48 48', '--images 48 48: 48 after 48. Name ascending numbers'),
         ('10% 20', '--images 10% 20: 20 after 20.'),
     ],
 )
-def test_wrong_counts(words, error):
+def test_counts(words, error):
+    assert count_images(['0.5%', '48', '100%'], 200) == [1, 48, 200]
     with pytest.raises(ValueError, match=error):
         count_images(words.split(), 200)

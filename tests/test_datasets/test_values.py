@@ -102,13 +102,6 @@ def test_values_by_hand(setting, values, wanted):
         assert mapped[0, -3:].tolist() == [0, 255, 255]
 
 
-@pytest.mark.parametrize('kind', [np.int32, np.float64])
-def test_large_values_keep_their_digits(kind):
-    values = np.array([[2**30, 2**30 + 1, 2**30 + 255]], kind)
-    mapped = ValueRange((2**30, 2**30 + 255))(values)
-    assert mapped.tolist() == [[0, 1, 255]]
-
-
 def test_bands_have_ranges_of_their_own():
     image = np.stack([np.arange(101), 10 * np.arange(101)], -1)[None]
     ends = dict(percentiles=(0, 100))
@@ -125,8 +118,8 @@ def test_bands_have_ranges_of_their_own():
 @pytest.mark.parametrize(
     'value',
     [
-        *('minmax', 255, (5, 5), (9, 1), (0, float('inf')), [], [(0, 1), 3]),
-        *(dict(percentiles=(1, 101)), dict(percentile=(1, 99)), (True, 2)),
+        *('minmax', (5, 5), (0, float('inf')), [(0, 1), 3], (True, 2)),
+        *(dict(percentiles=(1, 101)), dict(percentile=(1, 99))),
         dict(per_band='yes'),
     ],
 )
@@ -149,7 +142,6 @@ def png(image):
 
 FILES = {
     'png': png(GRAY),
-    'pgm': cv2.imencode('.pgm', GRAY)[1].tobytes(),
     'tif': cv2.imencode('.tif', GRAY)[1].tobytes(),
     'plain tif': tiff(GRAY[..., None]),
     'signed tif': tiff(GRAY[..., None].astype(np.int16)),
@@ -196,17 +188,8 @@ def test_color_files(tmp_path, content, source):
         assert np.abs(image[..., 2 - i] - 255 * shares).max() <= 0.51
 
 
-def test_fourth_channel_in_the_files_order(tmp_path):
-    wanted = np.rint(FOUR / 4095 * 255)
-    settings = dict(value_range=(0, 4095), color_type='unchanged')
-    for content in (png(FOUR[..., [2, 1, 0, 3]]), tiff(FOUR)):
-        assert np.array_equal(
-            load(tmp_path / 'a', content, **settings), wanted
-        )
-
-
-@pytest.mark.parametrize('bands', [2, 3, 5, 12])
-@pytest.mark.parametrize('kind', [np.uint8, '>u2', np.float32])
+@pytest.mark.parametrize('bands', [3, 5])
+@pytest.mark.parametrize('kind', [np.uint8, '>u2'])
 def test_arrays(tmp_path, bands, kind):
     image = deep(20, 30, bands, kind=np.uint8).astype(kind)
     path = tmp_path / 'a.npy'
@@ -243,8 +226,6 @@ def test_arrays_that_are_no_images(tmp_path, array, words):
     'content',
     [
         tiff(deep(20, 30, 5)),
-        tiff(deep(20, 30, 5, kind=np.uint8)),
-        tiff(deep(20, 30, 5), by_plane=True),
         tiff(deep(20, 30, 2)),  # OpenCV would cut it to 8 bits
         tiff(COLOR, by_plane=True),  # and leave memory unset here
         tiff(deep(20, 30, 1, kind=np.uint32)),
@@ -310,7 +291,7 @@ def crops(image, on_device=False, **settings):
     return [view[0] for view in views]
 
 
-@pytest.mark.parametrize('bands', [2, 4, 5, 9])
+@pytest.mark.parametrize('bands', [2, 9])
 def test_each_band_is_cropped_and_blurred_as_an_image_is(bands):
     """Without jitter, which looks at all bands."""
     image = deep(90, 70, bands, kind=np.uint8)
@@ -351,7 +332,7 @@ def test_colors_of_bands_on_the_device():
     assert off.max() <= 2
 
 
-@pytest.mark.parametrize('bands', [2, 4, 5])
+@pytest.mark.parametrize('bands', [2, 5])
 def test_settings_for_rgb_are_refused_by_name(bands):
     image = np.zeros((40, 40, bands), np.uint8)
     with pytest.raises(ValueError, match=f'of {bands} channels') as caught:

@@ -63,7 +63,10 @@ def is_read(cfg, setting):
     # The other sections are as they were.
     parts = ('custom_imports', 'default_scope', setting.split('.')[0])
     part = Config({k: copy.deepcopy(cfg[k]) for k in parts if k in cfg})
-    part.merge_from_dict({setting: None})
+    try:
+        part.merge_from_dict({setting: None})
+    except (KeyError, TypeError):  # it leads through a value
+        return False
     return not [*unread_arguments(part)]
 
 

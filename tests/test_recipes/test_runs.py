@@ -18,6 +18,7 @@ import mmscfs
 from mmscfs.recipes import (
     GIB,
     Machine,
+    StepMemory,
     departures,
     pretraining,
     write_detector,
@@ -48,7 +49,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def run(data):
-    """A pre-training of 20 steps, in a thread as some notebooks have it."""
+    """A pre-training of 8 steps, in a thread as some notebooks have it."""
     runs = []
 
     def work():
@@ -56,11 +57,11 @@ def run(data):
             mmscfs.pretrain(
                 data / 'images',
                 data / 'my_scfs.py',
-                steps=20,
+                steps=8,
                 labeled=data / 'labeled',
                 work_dir=data / 'run',
                 cfg_options={
-                    'train_cfg.val_interval': 10,
+                    'train_cfg.val_interval': 4,
                     'train_dataloader.num_workers': 0,
                     'val_dataloader.num_workers': 0,
                     'val_cfg.bank_dataloader.num_workers': 0,
@@ -79,24 +80,31 @@ def run(data):
     return runs[0]
 
 
-@pytest.mark.parametrize('labeled', [False, True])
+@pytest.fixture
+def pretend(data, monkeypatch):
+    """Return what gives the folder other images, of which any batch fits."""
+
+    def pretend(count, side):
+        found = Images(data / 'images', count, side)
+        memory = StepMemory(0, torch.zeros(1), torch.ones(1))
+        monkeypatch.setattr(pretraining, 'look_at_images', lambda _: found)
+        monkeypatch.setattr(pretraining, 'step_memory', lambda *_: memory)
+
+    return pretend
+
+
 @pytest.mark.parametrize(
-    ('count', 'side', 'machine'),
+    ('count', 'side', 'machine', 'labeled'),
     [
-        (404, 160, CPU),
-        (IMAGENET, 500, CPU),
-        (404, 96, GPU),
-        (5_000, 160, GPU._replace(gpus=2)),
-        (100_000, 500, GPU._replace(gpus=8)),
+        (404, 160, CPU, True),
+        (404, 96, GPU, False),
+        (5_000, 160, GPU._replace(gpus=2), True),
     ],
 )
 def test_every_config_builds(
-    data, tmp_path, monkeypatch, count, side, machine, labeled
+    data, tmp_path, pretend, count, side, machine, labeled
 ):
-    found = Images(data / 'images', count, side)
-    monkeypatch.setattr(pretraining, 'look_at_images', lambda _: found)
-    if count > 90_000:  # as many prototypes take seconds to build
-        monkeypatch.setattr(MODELS, 'build', build_narrow(MODELS.build))
+    pretend(count, side)
     path = tmp_path / 'my.py'
     write_pretraining(
         data / 'images',
@@ -120,22 +128,8 @@ def test_every_config_builds(
         assert cosine.eta_min == pytest.approx(0.0048 * total / 256)
 
 
-def build_narrow(build):
-    """Return the builder of models with few prototypes."""
-
-    def build_fewer(cfg, *args, **kwargs):
-        if cfg.get('type') == 'SCFS':
-            neck = dict(cfg['neck'], num_prototypes=8)
-            cfg = dict(cfg, neck=neck)
-        return build(cfg, *args, **kwargs)
-
-    return build_fewer
-
-
-def test_a_million_images_get_the_papers_recipe(data, tmp_path, monkeypatch):
-    found = Images(data / 'images', IMAGENET, 400)
-    monkeypatch.setattr(pretraining, 'look_at_images', lambda _: found)
-    monkeypatch.setattr(MODELS, 'build', build_narrow(MODELS.build))
+def test_a_million_images_get_the_papers_recipe(data, tmp_path, pretend):
+    pretend(IMAGENET, 400)
     path = tmp_path / 'my.py'
     machine = Machine(gpus=8, memory=80 * GIB, cores=72)
     write_pretraining(data / 'images', path, machine=machine)
@@ -155,8 +149,8 @@ def test_a_million_images_get_the_papers_recipe(data, tmp_path, monkeypatch):
 
 
 def test_python_pre_trains_and_measures(run, data):
-    # 100 // 48 = 2 steps an epoch, ten epochs.
-    assert (run.steps, run.checkpoint) == (20, data / 'run/epoch_10.pth')
+    # 100 // 48 = 2 steps an epoch, four epochs.
+    assert (run.steps, run.checkpoint) == (8, data / 'run/epoch_4.pth')
     assert run.work_dir == data / 'run'
     assert 0 < run.figures['train/loss'] < 40
     assert 0 <= run.figures['val/knn/top1'] <= 100
@@ -174,7 +168,7 @@ def test_a_finished_run_says_so(run, data, capsys):
         resume=True,
     )
     text = capsys.readouterr().out
-    assert text.startswith('This run has finished already: 10 of 10 epochs.')
+    assert text.startswith('This run has finished already: 4 of 4 epochs.')
     assert f'  checkpoint   {run.checkpoint}\n' in text
     assert again[:4] == run[:4]
     assert again.figures['train/loss'] == run.figures['train/loss']
@@ -183,7 +177,7 @@ def test_a_finished_run_says_so(run, data, capsys):
 
 def test_a_stop_ends_no_notebook(run, data, monkeypatch):
     """PreemptionHook ends the process; here it is as after Ctrl-C."""
-    longer = {'train_cfg.max_epochs': 11}
+    longer = {'train_cfg.max_epochs': 5}
 
     def stop(runner):
         assert runner.cfg.resume
@@ -238,22 +232,6 @@ def test_python_trains_a_detector_from_it(run, data):
     ]
     assert [len(part) for part in names] == [48, 12]
     assert not names[0] & names[1]
-
-
-def test_a_detector_starts_from_weights_of_the_package(data, tmp_path):
-    name = 'mmscfs::scfs_resnet18-w16_digit-cards'
-    found = mmscfs.finetune(
-        data / 'boxes.json',
-        tmp_path / 'det.py',
-        images=data / 'boxes',
-        pretrained=name,
-        steps=2,
-        work_dir=tmp_path / 'det',
-        cfg_options=SMALL_DETECTOR,
-    )
-    cfg = Config.fromfile(found.work_dir / 'det.py')
-    assert cfg.model.backbone.init_cfg.checkpoint == name
-    assert cfg.model.neck.in_channels == [16, 32, 64, 128]
 
 
 def test_any_class_folders_by_one_setting(run, data):
@@ -338,24 +316,6 @@ def test_what_does_not_fit_is_refused(
     assert [*tmp_path.iterdir()] == [resnet50]
 
 
-def test_a_misspelt_argument_gets_the_nearest(data):
-    message = r"pretrain\(\) has no argument 'step'; did you mean steps\?"
-    with pytest.raises(TypeError, match=message):
-        mmscfs.pretrain(data / 'images', step=20)
-    message = r"finetune\(\) has no argument 'pretraind'; did you mean pretra"
-    with pytest.raises(TypeError, match=message):
-        mmscfs.finetune(data / 'boxes.json', pretraind='a.pth')
-
-
-def test_a_trial_is_not_judged(data, tmp_path):
-    """The monitor looks as late as in the shortest run known to learn."""
-    for steps, expected in ((14, (214, 64)), (6_000, (1_000, 200))):
-        path = tmp_path / f'{steps}.py'
-        write_pretraining(data / 'images', path, machine=CPU, steps=steps)
-        monitor = Config.fromfile(path).default_hooks.collapse_monitor
-        assert (monitor.begin, monitor.window) == expected
-
-
 def test_a_refused_run_leaves_no_config(data, tmp_path, monkeypatch):
     """The corrected call is not in its own way; another folder is named."""
     monkeypatch.chdir(tmp_path)
@@ -364,7 +324,10 @@ def test_a_refused_run_leaves_no_config(data, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='did you mean batch_size'):
         mmscfs.pretrain(images, 'a.py', steps=2, cfg_options=wrong)
     assert not (tmp_path / 'a.py').exists()
-    write_pretraining(images, 'a.py', steps=2)
+    cfg, _, _ = write_pretraining(images, 'a.py', steps=2)
+    # The monitor looks as late as in the shortest run known to learn.
+    monitor = cfg.default_hooks.collapse_monitor
+    assert (monitor.begin, monitor.window) == (644 // 3, 644 // 10)
     with pytest.raises(ValueError, match='written for other images'):
         mmscfs.pretrain(images.parent, 'a.py', steps=2, resume=True)
     assert (tmp_path / 'a.py').exists()

@@ -3,7 +3,6 @@
 
 import csv
 import struct
-from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -59,12 +58,9 @@ def test_the_guide_shows_the_table():
         # A step of 64 images: 404 // 64 = 6 an epoch; the length is that of
         # 2,000 steps: 2,000 * 64 / 404 = 316.8 epochs.
         (404, CPU, 64, 317, 6 * 317),
-        (5_000, CPU, 64, 51, 78 * 51),  # 4,000 * 64 / 5,000 = 51.2
-        (100_000, CPU, 64, 20, 1562 * 20),
         (404, GPU, 64, 1584, 6 * 1584),  # 10,000 * 64 / 404 = 1584.2
         (5_000, GPU, 128, 512, 39 * 512),  # 20,000 * 128 / 5,000
         (30_000, GPU, 256, 341, 117 * 341),  # 40,000 * 256 / 30,000 = 341.3
-        (100_000, GPU, 256, 200, 390 * 200),
         (IMAGENET, EIGHT, 32, 200, 5004 * 200),
         # Two batches an epoch, of a multiple of eight.
         (100, CPU, 48, 1280, 2 * 1280),  # 2,000 * 64 / 100
@@ -85,23 +81,6 @@ def test_a_batch_that_fits(most, batch):
     assert found.steps == 200 * (IMAGENET // batch)
 
 
-def test_more_images_need_larger_networks_and_longer_runs():
-    counts = (100, 404, 999, 1_000, 5_000, 10_000, 50_000, 100_000, IMAGENET)
-    for machine in (CPU, GPU, EIGHT):
-        found = [choose(images(count), machine) for count in counts]
-        seen = [s.epochs * n for s, n in zip(found, counts, strict=True)]
-        assert all(few < 1.01 * more for few, more in pairwise(seen))
-        for few, more in pairwise(found):
-            assert few.depth <= more.depth
-            assert int(few.column['prototypes']) <= int(
-                more.column['prototypes']
-            )
-            assert float(few.column['prototypes frozen']) >= float(
-                more.column['prototypes frozen']
-            )
-    assert {choose(images(count), CPU).width for count in counts} == {16}
-
-
 def test_a_short_run_takes_no_settings_for_many_images():
     for count in (30_000, IMAGENET):
         assert choose(images(count), GPU, 9_000).column == TABLE[1]
@@ -119,12 +98,7 @@ def test_a_short_run_takes_no_settings_for_many_images():
     [
         # 96 / 224 of it, to the nearest multiple of 32.
         (20, (64, 32)),
-        (64, (64, 32)),
-        (100, (96, 32)),
-        (130, (128, 64)),
         (160, (160, 64)),
-        (200, (192, 96)),
-        (224, (224, 96)),
         (4000, (224, 96)),
     ],
 )
@@ -212,12 +186,6 @@ def test_a_length_that_was_rounded_says_so(asked, steps, text):
     assert bool(settings.other_length) == bool(text)
 
 
-def test_damaged_files_count_as_the_run_counts_them():
-    # 404 files are 6 steps of 64; 380 images alone would be 5.
-    some = images(380)._replace(damaged=24)
-    assert choose(some, CPU, 600).steps == 600
-
-
 @pytest.mark.parametrize(
     ('count', 'error', 'message'),
     [
@@ -242,13 +210,6 @@ def test_too_few_images_are_refused(tmp_path, count, error, message):
         # What learns, and what the paper trains.
         (DEMO, 3_000, {}, []),
         ('scfs_r50.py', IMAGENET, {}, []),
-        (
-            'scfs/scfs_resnet50_8xb32-mcrop-coslr-200e_in100.py',
-            126_689,
-            {},
-            [],
-        ),
-        ('co2/mocov2-co2_resnet50_8xb32-coslr-200e_in1k.py', 400, {}, []),
         # What failed: docs/en/learning.md.
         (
             'scfs_r50.py',

@@ -9,14 +9,7 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 @pytest.fixture
-def imports_nothing(monkeypatch):
-    """Custom imports of configs are left out: mmdet's take seconds."""
-    name = 'mmscfs.settings.import_modules_from_strings'
-    monkeypatch.setattr(name, lambda **_: None)
-
-
-@pytest.fixture
-def read(tmp_path, imports_nothing):
+def read(tmp_path):
     """Return a function that reads a config of ours, or one that inherits."""
 
     def read(name, options=None, text='', for_training=False):

@@ -16,11 +16,8 @@ SCENES = 'detection/digits/mask-rcnn_r18-w16-fpn_demo_digits.py'
 VOC = 'detection/voc/faster-rcnn_r50-c4_24k_voc0712.py'
 LINEAR = 'classification/linear/resnet50_8xb32-linear-coslr-100e_in1k.py'
 STEPS = 'classification/linear/resnet50_8xb32-linear-steplr-100e_in1k.py'
-FINETUNE = 'classification/finetune/resnet50_1xb256-finetune-coslr-20k_pets.py'
 BYOL = 'peers/byol_resnet50_16xb256-coslr-200e_in1k.py'
-FROZEN, WARM_UP = (
-    f'default_hooks.{name}' for name in ('frozen_prototypes', 'teacher_temp')
-)
+WARM_UP = 'default_hooks.teacher_temp'
 SCHEDULE = "param_scheduler = [dict(type='CosineAnnealingLR', end=60)]\n"
 
 
@@ -41,7 +38,6 @@ def times(cfg):
     [
         # The warm-up keeps its share of a shorter run, half an epoch at least
         (SCFS, 100, [(0, 5), (5, 100)]),
-        (SCFS, 14, [(0, 0.7), (0.7, 14)]),
         (SCFS, 1, [(0, 0.5), (0.5, 1)]),
         # and its length in a longer one, as the paper's of 800 epochs has it.
         (SCFS, 800, [(0, 10), (10, 800)]),
@@ -49,33 +45,32 @@ def times(cfg):
         (VIT, 50, [(0, 2.5), (2.5, 50), (0, 50)]),
         # A warm-up in iterations is not touched in a run of epochs.
         (RCNN, 24, [(0, 500), (0, 24, [16, 22])]),
-        (RCNN, 6, [(0, 500), (0, 6, [4, 5])]),
         # Each milestone in another epoch; a run too short drops the first.
         (RCNN, 3, [(0, 500), (0, 3, [1, 2])]),
-        (RCNN, 2, [(0, 500), (0, 2, [1])]),
         (RCNN, 1, [(0, 500), (0, 1, [])]),
         (VOC, 2400, [(0, 10), (0, 2400, [1800, 2200])]),
         (SCENES, 200, [(0, 16), (16, 200)]),
-        (SCENES, 5000, [(0, 40), (40, 5000)]),
         (LINEAR, 10, [(0, 10, 10)]),
         (STEPS, 10, [(0, None, [6, 8])]),
-        (FINETUNE, 100, [(0, 100)]),
         # Whole epochs, where a schedule steps once an epoch
         (BYOL, 10, [(0, 1), (1, 10, 9)]),
     ],
 )
-def test_the_length_alone_is_enough(name, length, expected, read, tmp_path):
-    unit = 'iters' if length > 1000 or name in (SCENES, FINETUNE) else 'epochs'
-    cfg, lines = read(name, {f'train_cfg.max_{unit}': length})
+def test_the_length_alone_is_enough(name, length, expected, read):
+    unit = 'iters' if length > 1000 or name == SCENES else 'epochs'
+    cfg, _ = read(name, {f'train_cfg.max_{unit}': length})
     assert times(cfg) == expected
-    # The same from a file that inherits, and from one that inherits from it.
-    text = f'train_cfg = dict(max_{unit}={length})\n'
-    child, child_lines = read(name, text=text)
-    assert times(child) == times(cfg)
-    assert child_lines == lines
+
+
+def test_a_file_that_sets_the_length(read, tmp_path):
+    """Also one that inherits from it."""
+    wanted = [(0, 500), (0, 3, [1, 2])]
+    cfg, lines = read(RCNN, text='train_cfg = dict(max_epochs=3)\n')
+    assert times(cfg) == wanted
+    assert lines == read(RCNN, {'train_cfg.max_epochs': 3})[1]
     heir = tmp_path / 'heir.py'
     heir.write_text("_base_ = ['child.py']\nlog_level = 'INFO'\n")
-    assert times(read(heir)[0]) == times(cfg)
+    assert times(read(heir)[0]) == wanted
 
 
 @pytest.mark.parametrize(
@@ -83,7 +78,6 @@ def test_the_length_alone_is_enough(name, length, expected, read, tmp_path):
     [
         # Frozen for the whole run, also of another length
         (DEMO, 25, 'frozen_prototypes', dict(epochs=25)),
-        (DEMO, 7, 'frozen_prototypes', dict(epochs=7)),
         # For the first epoch, and at least that
         (SCFS, 20, 'frozen_prototypes', dict(epochs=1)),
         # A quarter of the run, and no more epochs in a longer one
@@ -137,7 +131,6 @@ def test_each_change_is_one_line_with_both_lengths(read):
             {'param_scheduler.0.end': 3, 'param_scheduler.1.begin': 3},
             [(0, 3), (3, 50)],
         ),
-        ({'param_scheduler.1.end': 200}, [(0, 10), (10, 200)]),
     ],
 )
 def test_what_an_option_sets_stays(options, expected, read):
@@ -177,12 +170,9 @@ def test_a_package_may_have_a_recipe_of_another_length(read):
             9,
             'param_scheduler.1.begin=10',
         ),
-        ({'param_scheduler.0.end': 10}, 9, 'param_scheduler.0.end=10'),
         # A schedule of any kind that the run does not end with
         ({'param_scheduler.1.end': 51}, 50, 'param_scheduler.1.end=51'),
-        ({'param_scheduler.1.end': 199}, 200, 'param_scheduler.1.end=199'),
         ({'param_scheduler.1.end': 199}, 200, 'factor=1, begin=199, end=200)'),
-        ({f'{FROZEN}.epochs': 201}, 200, f'{FROZEN}.epochs=201'),
         ({f'{WARM_UP}.warmup_epochs': 50}, 9, f'{WARM_UP}.warmup_epochs=50'),
     ],
 )

@@ -1,8 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Tests of tools/dataset_converters/make_digit_cards.py."""
 
-import json
-
 import cv2
 import numpy as np
 import pytest
@@ -21,15 +19,6 @@ def cards(tmp_path_factory):
     out = tmp_path_factory.mktemp('digits') / 'cards'
     assert make(out) == 0
     return out
-
-
-def test_files_and_settings(cards):
-    images = [f'train/{i:05d}.jpg' for i in range(12)]
-    found = [p.relative_to(cards) for p in cards.rglob('*') if p.is_file()]
-    assert sorted(map(str, found)) == ['meta.json', *images]
-    assert json.loads((cards / 'meta.json').read_text()) == dict(
-        tool='make_digit_cards', number=12, size=96, seed=0
-    )
 
 
 def test_gray_levels_and_extent(cards):
@@ -55,17 +44,3 @@ def test_a_card_depends_on_seed_and_place_alone(cards, tmp_path):
             for name in ('more', 'other')
         )
         assert same == path.read_bytes() != other
-
-
-@pytest.mark.parametrize(
-    ('words', 'message'),
-    [
-        ((), 'is already made'),
-        (('--size', '64'), 'was made with size 96, not 64'),
-    ],
-)
-def test_cards_that_are_there_stay(cards, capsys, words, message):
-    before = {p: p.stat().st_mtime_ns for p in cards.rglob('*')}
-    assert make(cards, *words) == (2 if words else 0)
-    assert message in ''.join(capsys.readouterr())
-    assert before == {p: p.stat().st_mtime_ns for p in cards.rglob('*')}

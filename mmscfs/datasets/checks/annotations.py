@@ -8,7 +8,7 @@ type and range each field is that mmdet and pycocotools read.
 import math
 import os.path as osp
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..image_files import check_inside
@@ -48,13 +48,11 @@ RULES = {
     'size': dict(width=LENGTH, height=LENGTH),
     'object': dict(name=TEXT, difficult=FLAG) | dict.fromkeys(SIDES, NUMBER),
 }
-# Why mmdet does not learn an object. It loads the last two all the same.
+# Why mmdet does not learn an object. It loads those of FLAGGED all the same.
 NO_IMAGE = 'an image_id that the file lacks'
 NO_CATEGORY = 'a category_id that the file lacks'
-TINY = 'a box below 1 px'
 OTHER_CLASS = 'a class that is not in metainfo.classes'
-CROWD, DIFFICULT = 'iscrowd=1', 'difficult=1'
-FEW_POINTS = 'a mask of fewer than three points'
+FLAGGED = ('iscrowd=1', 'difficult=1')
 
 
 class Item(NamedTuple):
@@ -63,7 +61,6 @@ class Item(NamedTuple):
     entry: Mapping  # as its file has it, for errors
     label: str | None  # its class, None if the file lacks it
     box: tuple[float, ...] | None  # left, top, right, bottom; None: not read
-    skipped: str = ''  # why mmdet does not learn it
     mask: Any = None  # as in COCO's files
 
 
@@ -174,9 +171,8 @@ def check_objects(
 ) -> None:
     """Check every box and mask, and that some objects count.
 
-    What mmdet leaves out is not refused, such as COCO's boxes below a pixel
-    and polygons of fewer than three points, unless nothing else is there.
-    Such polygons are refused in an evaluation of masks, which they end.
+    What mmdet leaves out is not refused, such as COCO's boxes below a pixel,
+    unless nothing else is there.
     """
     has_masks = any(step.get('with_mask') for step in steps)
     classes = set(dataset.metainfo['classes'])  # of a copy, which is slow
@@ -189,15 +185,10 @@ def check_objects(
                     f'{image.source}: {cut(item.entry)} of image '
                     f'{image.file!r} {problem}: correct or remove it'
                 )
-            reason = reason_to_skip(item, image, dataset)
-            if item.label not in classes:
-                reason = OTHER_CLASS if item.label else NO_CATEGORY
-            if reason in ('', CROWD, DIFFICULT) and has_masks:
-                points = max_points(item.mask, dataset.test_mode)
-                if not item.mask or (dataset.test_mode and points < 3):
-                    without_mask.append(item.entry)
-                elif points < 3:
-                    reason = reason or FEW_POINTS
+            reason = reason_to_skip(item, image, dataset, classes)
+            is_loaded = has_masks and reason in ('', *FLAGGED)
+            if is_loaded and lacks_mask(item.mask, dataset.test_mode):
+                without_mask.append(item.entry)
             by_reason[reason].append(item.entry)
             if image.size and item.box:
                 width, height = image.size
@@ -207,10 +198,10 @@ def check_objects(
     if without_mask:
         raise ValueError(
             f'{setting}: {len(without_mask)} of {total} annotations have no '
-            'segmentation, or none of three points, which the pipeline '
-            'loads, e.g. '
-            f'{cut(without_mask[0])}: add or remove them, or train a '
-            'detector without masks (LoadAnnotations with_mask=False)'
+            'segmentation, or one of fewer than three points, which the '
+            f'pipeline loads, e.g. {cut(without_mask[0])}: add or remove '
+            'them, or train a detector without masks (LoadAnnotations '
+            'with_mask=False)'
         )
     counted = by_reason.pop('', [])
     found = ', '.join(f'{len(v)} with {k}' for k, v in by_reason.items())
@@ -241,30 +232,43 @@ def check_objects(
         )
 
 
-def reason_to_skip(item: Item, image: AnnotatedImage, dataset: Any) -> str:
-    """Say why mmdet does not learn an object of its classes; '' if it does."""
+def reason_to_skip(
+    item: Item, image: AnnotatedImage, dataset: Any, classes: Container[str]
+) -> str:
+    """Say why mmdet does not learn an object; '' if it does."""
+    if item.label not in classes:
+        return OTHER_CLASS if item.label else NO_CATEGORY
+    if not image.file:
+        return NO_IMAGE
     filters = {} if dataset.test_mode else dataset.filter_cfg or {}
     least = filters.get('min_size', 0)
     if image.size and min(image.size) < least:
         return f'an image below filter_cfg.min_size={least}'
+    entry = item.entry
+    if is_of_coco(item) and min(entry['bbox'][2:]) < 1:
+        return 'a box below 1 px'
     left, top, right, bottom = item.box or (0, 0, 0, 0)
     least = getattr(dataset, 'bbox_min_size', None) or 0  # VOC's
     if min(right - left, bottom - top) < least:
         return f'a box below filter_cfg.bbox_min_size={least}'
-    return item.skipped
+    if entry.get('area', 1) <= 0:
+        return 'area <= 0'
+    flags = (k for k in ('iscrowd', 'ignore', 'difficult') if entry.get(k))
+    return next((f'{key}=1' for key in flags), '')
 
 
-def max_points(mask: Any, is_test: bool) -> float:
-    """Return the points of a mask's largest polygon; runs have no points.
+def is_of_coco(item: Item) -> bool:
+    """Tell whether mmdet leaves out an empty box, as in COCO's files."""
+    return 'bbox' in item.entry
 
-    Of the first polygon in an evaluation: pycocotools tells by it what the
-    mask is.
+
+def lacks_mask(mask: Any, is_test: bool) -> bool:
+    """Tell whether an object has no mask that a pipeline can load.
+
+    In an evaluation its first polygon needs three points: by it, pycocotools
+    tells what a mask is. In a training mmdet leaves out shorter ones.
     """
-    polygons = mask if isinstance(mask, list) else []
-    if is_test:
-        polygons = polygons[:1]
-    counts = [len(polygon) / 2 for polygon in polygons]
-    return max(counts, default=0 if isinstance(mask, list) else math.inf)
+    return not mask or is_test and isinstance(mask, list) and len(mask[0]) < 6
 
 
 def item_problem(item: Item, size: tuple[float, float] | None) -> str | None:
@@ -284,7 +288,7 @@ def box_problem(item: Item, size: tuple[float, float] | None) -> str | None:
     left, top, right, bottom = item.box or (0, 0, 0, 0)
     if right < left or bottom < top:
         return 'has a negative size'
-    if (right == left or bottom == top) and item.skipped != TINY:
+    if (right == left or bottom == top) and not is_of_coco(item):
         return 'is empty'
     width, height = size or (math.inf, math.inf)
     if left >= width or top >= height or right < 0 or bottom < 0:

@@ -5,17 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .annotations import (
-    CROWD,
-    NO_IMAGE,
-    TINY,
-    AnnotatedImage,
-    Annotations,
-    Item,
-    check_entry,
-)
+from .annotations import AnnotatedImage, Annotations, Item, check_entry
 from .common import cut, warn
-from .masks import MAX_AREA
 
 
 def find_coco(dataset: Any, where: str) -> Annotations:
@@ -70,14 +61,8 @@ def read_coco(
     check_unique(coco['categories'], 'name', f"{setting}: 'categories'")
     images = {}
     for entry in coco['images']:
-        width, height = entry['width'], entry['height']
-        if width * height > MAX_AREA:
-            raise ValueError(
-                f'{setting} has an image of {width} x {height} px, more than '
-                f'masks have: {cut(entry)}'
-            )
         images[entry['id']] = AnnotatedImage(
-            setting, entry['file_name'], (width, height), []
+            setting, entry['file_name'], (entry['width'], entry['height']), []
         )
     if not is_training and any(a['id'] == 0 for a in coco['annotations']):
         warn(
@@ -93,7 +78,6 @@ def read_coco(
             entry=entry,
             label=names.get(entry['category_id']),
             box=(x, y, x + w, y + h),
-            skipped=why_skipped(entry, image is strays),
             mask=entry.get('segmentation'),
         )
         image.items.append(item)
@@ -129,16 +113,3 @@ def check_unique(entries: Sequence[Mapping], key: str, what: str) -> None:
                 f'{cut(entry)}: give each a different one'
             )
         seen.add(entry[key])
-
-
-def why_skipped(entry: Mapping, is_stray: bool) -> str:
-    """Say why mmdet does not learn an annotation; '' if it does."""
-    if min(entry['bbox'][2:]) < 1:
-        return TINY
-    if is_stray:
-        return NO_IMAGE
-    if entry['area'] <= 0:
-        return 'area <= 0'
-    if entry.get('ignore'):
-        return 'ignore=1'
-    return CROWD if entry.get('iscrowd') else ''

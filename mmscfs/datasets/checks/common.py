@@ -10,10 +10,15 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from ..transforms.headers import is_on_its_side, read_header
 from ..transforms.loading import UnreadableImageError, loader_like
 
 NUM_IMAGES = 20  # opened of each data set, spread over it
+# Why an image's sides are not those of its annotation.
+EXCHANGED = (
+    ' (width and height have changed places: if an EXIF orientation turns it, '
+    'and its boxes are those of the image as stored, load it with '
+    "color_type='color_ignore_orientation')"
+)
 
 
 def leaf_datasets(
@@ -102,32 +107,20 @@ def check_images(
             'the folder, or put the images there'
         )
     load = loader_like(steps, value_range='percentiles')
-    by_pillow = [
-        i for i, step in enumerate(steps) if step.get('backend') == 'pillow'
-    ]
     odd = []
     for path, size in zip_longest(paths, sizes):
         try:
-            height, width, channels = load(dict(img_path=path))['img'].shape
+            height, width, _ = load(dict(img_path=path))['img'].shape
         except UnreadableImageError as error:
             raise ValueError(
                 f'{setting}: {error}; if the file is damaged, replace it'
             ) from error
-        if channels != 3 and by_pillow:
-            raise ValueError(
-                f'{setting}: {path!r} has {channels} channels, which Pillow '
-                f"does not resize: set backend='cv2' in pipeline."
-                f'{by_pillow[0]}'
-            )
         if size and tuple(size) != (width, height):
             odd.append(
                 f'{path!r} is {width}x{height} px, its annotation says '
                 f'{size[0]}x{size[1]}'
-                + (
-                    why_exchanged(path)
-                    if tuple(size) == (height, width)
-                    else ''
-                )
+                + EXCHANGED
+                * (tuple(size) == (height, width))
             )
     if odd:
         text = (
@@ -145,19 +138,6 @@ def similar(path: str) -> str:
     pattern = f'{glob.escape(osp.splitext(path)[0])}.*'
     found = sorted(glob.glob(pattern))
     return f' ({osp.basename(found[0])!r} is there)' if found else ''
-
-
-def why_exchanged(path: str) -> str:
-    """Say why an image's sides are not those of its annotation."""
-    with open(path, 'rb') as file:
-        turned = is_on_its_side(read_header(file))
-    if turned:
-        return (
-            ' (its EXIF orientation turns it; if its boxes are those of the '
-            "image as stored, load it with color_type='"
-            "color_ignore_orientation')"
-        )
-    return ' (width and height have changed places)'
 
 
 def need(

@@ -12,7 +12,6 @@ from typing import Any
 
 from .common import cut
 
-MAX_AREA = 2**29  # px of an image
 REACH = 10  # sides of an image that a polygon may lie outside of it
 RUN = r'[P-o]{0,5}[0-O]'  # a packed run length: five bits a character
 
@@ -59,7 +58,7 @@ def packed_total(counts: str) -> float:
 
     runs = re.findall(RUN, counts)  # background, foreground, background ...
     up_to_background = ''.join(runs[: len(runs) - 1 | 1])
-    added = dict(size=[1, MAX_AREA], counts=f'{up_to_background}1')
+    added = dict(size=[1, 2**29], counts=f'{up_to_background}1')
     left, _, width, _ = mask.toBbox(added)
     foreground = int(mask.area(dict(added, counts=counts)))
     return float(left + width) - int(mask.area(added)) + foreground

@@ -12,8 +12,9 @@ Example:
     ['3,679 images instead of 3,680', 'missing (1): images/Abyssinian_1.jpg']
 """
 
+import math
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -31,6 +32,7 @@ from .coco import read_coco
 from .common import reason, spread
 from .voc import read_names, read_voc
 
+SHOWN = 5  # of the names of what is wrong
 Images = Sequence[tuple[str, Iterable[str]]]  # paths and classes of images
 Track = Callable[[Sequence, str], Iterable]
 
@@ -43,10 +45,10 @@ class SplitReport:
     root: Path
     known_images: int | None  # None where they depend on a choice of classes
     known_classes: int
-    per_class: Sequence[int] = ()  # fewest and most images of a class
+    per_class: Sequence[float] = (0, math.inf)  # fewest and most of a class
     images: int = 0  # there, and not empty
     counts: Counter[str] = field(default_factory=Counter)  # by their classes
-    classes: set[str] = field(default_factory=set)  # that should have images
+    absent: list[str] = field(default_factory=list)  # classes of other splits
     missing: list[str] = field(default_factory=list)  # files and folders
     decoded: int = 0  # images
     damaged: list[str] = field(default_factory=list)
@@ -73,8 +75,7 @@ class SplitReport:
             )
             if known is not None and count != known
         ]
-        low, high = self.per_class or (0, float('inf'))
-        expected = low if low == high else f'{low} to {high:,}'
+        low, high = self.per_class
         odd = [
             f'{name} ({count:,})'
             for name, count in sorted(self.counts.items())
@@ -83,11 +84,13 @@ class SplitReport:
         for what, names in (
             ('missing', self.missing),
             ('empty or damaged', self.damaged),
-            ('classes without images', sorted(self.classes - {*self.counts})),
-            (f'classes with other than {expected} images', odd),
+            ('classes without images', self.absent),
+            (f'classes of fewer than {low} or more than {high} images', odd),
         ):
             if names:
-                found.append(f'{what} ({len(names):,}): {first(names)}')
+                more = ', ...' * (len(names) > SHOWN)
+                few = ', '.join(names[:SHOWN]) + more
+                found.append(f'{what} ({len(names):,}): {few}')
         return found + self.notes
 
 
@@ -125,7 +128,7 @@ def check_published(
             root,
             settings.pop('images'),
             dataset['classes'],
-            settings.pop('per_class', ()),
+            settings.pop('per_class', (0, math.inf)),
         )
         reports.append(report)
         find = FINDERS.get(settings['type'], find_images)
@@ -145,16 +148,15 @@ def check_published(
         if twice := len(paths) - len(set(paths)):
             report.notes.append(f'images are listed twice ({twice:,})')
         for path, classes in track(images, name):
-            report.classes.update(classes)
             if not path or report.has(path):
                 report.images += 1
                 report.counts.update(classes)
         here = [path for path in paths if Path(path).is_file()]
         decode_images(report, spread(here, decode), track)
-    for report in reports:  # all splits have the same classes
-        for other in reports:
-            if report.classes & other.classes:
-                report.classes |= other.classes
+    for report in reports:  # all splits have the same classes, by any name
+        own = report.counts.keys()
+        alike = [r.counts.keys() for r in reports if r.counts.keys() & own]
+        report.absent = sorted(set().union(*alike) - own)
     return reports
 
 
@@ -205,32 +207,23 @@ def find_images(report: SplitReport, type: str, **settings: Any) -> Images:
     dataset = kind(data_root=str(report.root), lazy_init=True, **settings)
     images = dataset.load_data_list()
     if names := dataset.metainfo.get('classes'):
-        report.classes.update(names)
         return [
             (i.get('img_path', ''), [names[i['gt_label']]]) for i in images
         ]
     # A list does not name the classes, but perhaps their folders do.
-    found, labels = [], defaultdict(set)
     start = len(os.path.join(dataset.img_prefix, ''))
-    for image in images:
-        path, label = image['img_path'], image['gt_label']
-        folder = os.path.dirname(path[start:])
-        found.append((path, [folder or str(label)]))
-        labels[folder].add(label)
-    wrong = [f for i, f in enumerate(sorted(labels)) if labels[f] != {i}]
-    if wrong and len(labels) == report.known_classes:
-        report.notes.append(
-            'the list gives classes labels that are not their places in '
-            f'alphabetical order ({len(wrong):,}): {first(wrong)}'
-        )
-    return found
+    paths = [image['img_path'] for image in images]
+    folders = [os.path.dirname(path[start:]) for path in paths]
+    return [
+        (path, [folder or str(image['gt_label'])])
+        for path, folder, image in zip(paths, folders, images, strict=True)
+    ]
 
 
 def find_coco(report: SplitReport, type: str, split: str) -> Images:
     """Find COCO's images, and the classes of their annotations."""
     path = str(report.root / f'annotations/instances_{split}.json')
-    images, names = read_coco(path, path)
-    report.classes.update(names)
+    images, _ = read_coco(path, path)
     return [
         (str(report.root / split / image.file), image.classes())
         for image in images
@@ -256,8 +249,3 @@ def find_voc(report: SplitReport, type: str, split: str) -> Images:
 
 
 FINDERS = {'COCO': find_coco, 'VOC': find_voc, 'ImageFiles': find_own}
-
-
-def first(names: Sequence[str], limit: int = 5) -> str:
-    """Name the first few."""
-    return ', '.join(names[:limit]) + ', ...' * (len(names) > limit)

@@ -8,7 +8,6 @@ from xml.etree import ElementTree
 
 from ..image_files import check_inside
 from .annotations import (
-    DIFFICULT,
     SIDES,
     AnnotatedImage,
     Annotations,
@@ -117,8 +116,7 @@ def read_voc(
         box = (
             tuple(int(entry[side]) - 1 for side in SIDES) if is_read else None
         )
-        skipped = DIFFICULT if entry.get('difficult') else ''
-        items.append(Item(entry, entry['name'], box, skipped))
+        items.append(Item(entry, entry['name'], box))
     return AnnotatedImage(path, file, size, items)
 
 

@@ -178,12 +178,3 @@ def jpeg_shape(header: ImageFile | None) -> tuple[int, int] | None:
     # OpenCV turns the image upright.
     on_its_side = orientation in ON_ITS_SIDE
     return (width, height) if on_its_side else (height, width)
-
-
-def is_on_its_side(header: ImageFile | None) -> bool:
-    """Tell whether EXIF turns an image by a quarter."""
-    try:
-        found = header.getexif().get(ORIENTATION) if header else None
-    except DAMAGE:
-        return False
-    return found in ON_ITS_SIDE

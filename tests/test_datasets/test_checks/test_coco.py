@@ -6,9 +6,7 @@ from itertools import chain
 
 import numpy as np
 import pytest
-from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
-from mmdet.datasets.transforms import LoadAnnotations
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -46,16 +44,6 @@ def loaded(cfg):
     ]
 
 
-def learned(cfg):
-    """Return how many objects mmdet learns with the masks that it loads."""
-    settings = dict(cfg.train_dataloader.dataset)
-    del settings['type']
-    load = LoadAnnotations(with_bbox=True, with_mask=True)
-    settings['pipeline'] = [LoadImageFromFile(), load]
-    data = CocoDataset(**settings)
-    return sum(int((~sample['gt_ignore_flags']).sum()) for sample in data)
-
-
 def polygon(x):
     return [[x, *SQUARE[1:]]]
 
@@ -69,10 +57,8 @@ def runs(counts, size=(40, 60)):
     [
         ('{"images": [', 'not JSON: Expecting value: line 1'),
         ('[' * 10**6, 'nested too deep'),
-        (f'[{"9" * 5000}]', '4300 digits'),
         ('[]', 'holds a list'),
         (dict(images=[]), 'no images'),
-        (dict(images={'a': 1}), 'is a dict'),
         (dict(annotations=[1]), "'annotations' that is not an object"),
         (dict(annotations=[]), 'no annotations'),
     ],
@@ -89,22 +75,13 @@ BAD = {
     'images': [
         (dict(id=[1]), 'id=[1]'),
         (dict(id=0), 'id=0 twice', "'1.jpg'"),
-        (dict(file_name=5), 'file_name=5'),
         (dict(file_name=''), "file_name=''"),
-        (dict(width='60'), "width='60'"),
         (dict(width=0), 'width=0', '> 0'),
         (dict(height=NAN), 'height=nan'),
-        (dict(width=2**20, height=513), 'more than masks'),
         (dict(file_name='/etc/passwd'), "'/etc/passwd'", 'not a path below'),
-        (dict(file_name='../../a'), "'../../a'", 'not a path below'),
-        (dict(file_name='1.jpg\0'), 'not a path below'),
-        (dict(file_name='http://127.0.0.1:9/1.jpg'), 'not a path', '"://"'),
         (dict(file_name='gone.jpg'), 'gone.jpg', '1 of 3 images', 'not exist'),
     ],
     'categories': [
-        (dict(id={}), 'id={}'),
-        (dict(id=0), 'id=0 twice'),
-        (dict(name=5), 'name=5'),
         (dict(name='cat'), "'cat' twice"),
         (dict(name='eagle'), "missing 'dog'; found 'cat', 'eagle', 'owl'")
         + ('train_dataloader.dataset.metainfo=dict(classes=...)',),
@@ -112,17 +89,11 @@ BAD = {
     'annotations': [
         *(
             (dict({key: LOST}), f'without {key}')
-            for key in ('id', 'area', 'bbox', 'iscrowd')
+            for key in ('area', 'iscrowd')
         ),
-        (dict(id=1), 'id=1 twice'),
         (dict(image_id=True), 'image_id=True'),
-        (dict(category_id=1.5), 'category_id=1.5'),
-        (dict(area='9'), "area='9'"),
         (dict(iscrowd=None), 'iscrowd=None', '0 or 1'),
-        (dict(ignore='0'), "ignore='0'"),
-        (dict(bbox='1234'), "bbox='1234', which must be [x, y, width"),
         (dict(bbox=[5, 6, 20]), '[x, y, width', "'image_id': 1"),
-        (dict(bbox=[5, 6, '20', 3]), 'finite numbers'),
         (dict(bbox=[NAN, 6, 20, 3]), 'finite numbers'),
         (dict(bbox=[5, 6, -20, 3]), "'1.jpg'", 'negative size'),
         (dict(bbox=[61, 6, 20, 3]), 'outside of the image (60x40)'),
@@ -132,21 +103,15 @@ BAD_MASKS = [
     ('2,2,9,2', 'neither polygons nor'),
     (SQUARE, 'not a list of polygons'),
     ([SQUARE, SQUARE[1:]], '7 coordinates'),
-    ([[[2, 2], [9, 2]]], 'not finite'),
     (polygon(NAN), 'not finite'),
-    (polygon(10**400), 'not finite'),
     # Ten sides are 600 px.
     (polygon(601), 'coordinate 601,', 'far outside', '(60x40)'),
     (dict(size=[40, 60]), 'not run lengths'),
     (runs([2395, 10**9]), '1000002395 pixels'),
-    (runs([2410, -10]), 'not run lengths'),
     (runs([2400], (60, 40)), '[60, 40] instead', '[40, 60]'),
     (runs('kZ26'), '2401 pixels in all'),
-    (runs('0'), 'of 0 pixels in all'),
     (runs('Z[2F'), 'pixels in all'),  # one is below 0
     (runs('garbage!!!'), 'not run lengths'),
-    (runs('kZRPPPPPPP05'), 'not run lengths'),  # of too many bits
-    (runs('kZ25\ud800'), 'not run lengths'),
 ]
 
 
@@ -215,7 +180,6 @@ def test_entries_that_pass(coco, change, values, count, warned, log):
         (dict(category_id=99), 'with a category_id that the file lacks'),
         (dict(area=0), 'with area <= 0'),
         (dict(iscrowd=1), 'with iscrowd=1'),
-        (dict(ignore=1), 'with ignore=1'),
         (dict(bbox=[0.1, 0.1, 0.5, 0.2]), 'fractions of the image'),
         (dict(bbox=[5, 6, 0, 4]), 'with a box below 1 px'),
     ],
@@ -257,24 +221,15 @@ def test_masks_that_the_pipeline_loads(coco, change, missing, refuse):
     refuse(coco, *words, 'with_mask=False')
 
 
-@pytest.mark.parametrize('polygons', [[[]], [[5, 6, 25, 16]]])
-def test_masks_of_few_points(coco, change, polygons, refuse, log):
-    """mmdet learns them not, and pycocotools evaluates none."""
+def test_masks_of_few_points(coco, change, refuse):
+    """By the first polygon pycocotools tells what a mask is."""
     for loader in (coco.train_dataloader, coco.val_dataloader):
         loader.dataset.pipeline = [LOAD_MASKS]
     change(dict(segmentation=[SQUARE]), which=slice(3))
-    change(dict(segmentation=[*polygons, SQUARE]))
+    change(dict(segmentation=[[5, 6, 25, 16], SQUARE]))
     check_detection_data(coco, ['train'])
-    assert learned(coco) == 3
-    change(dict(segmentation=polygons))
-    check_detection_data(coco, ['train'])
-    assert learned(coco) == 2
-    words = '1 of 3 annotations have no segmentation, or none of three points'
+    words = '1 of 3 annotations have no segmentation, or one of fewer than'
     refuse(coco, words, splits=['val'])
-    change(dict(segmentation=polygons), which=slice(3))
-    words = '3 with a mask of fewer than three points'
-    refuse(coco, 'nothing to learn', words, splits=['train'])
-    assert learned(coco) == 0
 
 
 def test_annotations_of_the_metric(coco, content, tmp_path, refuse):
@@ -334,11 +289,7 @@ def turn(path, kind='JPEG'):
     ('spoil', 'words'),
     [
         (resized(30, 20), ['is 30x20 px']),
-        (
-            resized(40, 60),
-            ['is 40x60 px', 'width and height have changed places'],
-        ),
-        (turn, ['is 40x60 px, its annotation', 'EXIF orientation turns it']),
+        (turn, ['is 40x60 px, its annotation', 'if an EXIF orientation']),
     ],
 )
 def test_images_of_another_size(coco, tmp_path, spoil, words, refuse, log):
@@ -367,34 +318,8 @@ def test_images_are_read_as_the_run_reads_them(coco, tmp_path, refuse):
     refuse(coco, 'EXIF orientation turns it', 'color_ignore_orientation')
 
 
-def test_damaged_images(coco, tmp_path, refuse):
-    path = tmp_path / 'images/2.jpg'
-    path.write_text('404 not found')
-    refuse(coco, str(path), 'no image')
-
-
-def test_default_classes_are_cocos(coco, refuse):
-    """As when a user forgets metainfo: no owls among them."""
-    del coco.train_dataloader.dataset['metainfo']
-    heads = coco.model.roi_head
-    for head in (*heads.bbox_head, heads.mask_head):
-        head.num_classes = 80
-    refuse(coco, '78 of 80 classes', "found 'cat', 'dog', 'owl'")
-
-
 def test_order_of_categories_is_the_files(coco, content, change, refuse):
     """mmdet numbers classes in the file's order."""
     content['categories'].reverse()
     change({})
     refuse(coco, 'in another order', "set classes=('owl', 'dog', 'cat')")
-
-
-def test_image_names_are_no_addresses_without_a_folder_either(
-    coco, content, change, refuse
-):
-    """mmdet would fetch it, as the folder does not come before it."""
-    for image in content['images']:
-        image['file_name'] = f'images/{image["file_name"]}'
-    path = change(dict(file_name='http://127.0.0.1:9/1.jpg'), 'images')
-    coco.train_dataloader.dataset.data_prefix = dict(img='')
-    refuse(coco, "'http://127.0.0.1:9/1.jpg'", path, splits=['train'])

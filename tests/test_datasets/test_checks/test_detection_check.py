@@ -6,17 +6,11 @@ import importlib
 import sys
 from pathlib import Path
 
-import mmdet
 import pytest
-from mmdet.registry import DATASETS
-from mmdet.utils import register_all_modules
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
 import mmscfs.datasets.checks
 from mmscfs.datasets.checks.detection import check_detection_data
-
-DETECTION = 'mmscfs.datasets.checks.detection'
 
 
 def test_good_data(coco, log):
@@ -35,37 +29,6 @@ def test_some_classes_of_the_file_are_enough(coco, log):
         head.num_classes = 2
     check_detection_data(coco)
     assert "objects called 'dog' are left out" in log.messages[0]
-
-
-@pytest.mark.parametrize(
-    'config', ['coco_instance', 'voc0712', 'coco_detection']
-)
-def test_stock_paths_are_mmdets(config, tmp_path, monkeypatch):
-    """What is checked is what mmdet itself would read."""
-    register_all_modules(init_default_scope=False)
-    init_default_scope('mmdet')
-    stock = Path(mmdet.__file__).parent / '.mim/configs/_base_/datasets'
-    cfg = Config.fromfile(stock / f'{config}.py')
-    cfg.default_scope = 'mmdet'
-    seen = []
-    for name in ('find_coco', 'find_voc', 'need', 'check_evaluators'):
-        monkeypatch.setattr(f'{DETECTION}.{name}', lambda *_: None)
-    monkeypatch.setattr(
-        f'{DETECTION}.check_annotations',
-        lambda found, dataset, where, steps: seen.append((dataset, where)),
-    )
-    check_detection_data(cfg, ('train', 'val', 'test'))
-    assert len(seen) == (4 if 'voc' in config else 3)
-    for dataset, where in seen:
-        settings = cfg
-        for key in where.replace('[', '.').replace(']', '').split('.'):
-            settings = settings[int(key) if key.isdigit() else key]
-        built = DATASETS.build(dict(settings, lazy_init=True))
-        assert type(dataset) is type(built)
-        assert dataset.ann_file == built.ann_file
-        assert dataset.ann_file.startswith(settings.data_root)
-        assert dataset.data_prefix == built.data_prefix
-        assert dataset.metainfo == built.metainfo
 
 
 # What is not ours to check

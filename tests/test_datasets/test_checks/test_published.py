@@ -3,16 +3,11 @@ import json
 from pathlib import Path
 
 import pytest
-from classification_data import MAKERS, register_cifar
+from classification_data import MAKERS
 from mmengine.config import Config, ConfigDict
-from mmpretrain.datasets import CIFAR10
 from mmpretrain.registry import DATASETS
 
-from mmscfs.datasets.checks.published import (
-    SplitReport,
-    check_published,
-    known_datasets,
-)
+from mmscfs.datasets.checks.published import check_published, known_datasets
 
 CONFIGS = Path(__file__).parents[3] / 'configs/_base_/datasets'
 BASES = {
@@ -86,7 +81,8 @@ def test_folders_name_damaged_files_and_short_classes(imagenet):
     assert report.problems() == [
         '10 images instead of 12',
         'empty or damaged (1): train/n01443537/n01443537_2.JPEG',
-        'classes with other than 4 images (2): n01443537 (3), n01484850 (3)',
+        'classes of fewer than 4 or more than 4 images (2): n01443537 (3), '
+        'n01484850 (3)',
     ]
 
 
@@ -139,9 +135,6 @@ def test_list_counts_files_that_are_there(tmp_path):
     assert report.missing == [f'train/{FILES[0]}']
     assert report.damaged == [f'train/{FILES[5]}']
     assert not report.notes
-    (tmp_path / 'train' / FILES[4]).unlink()
-    report = listed(tmp_path, lines)
-    assert 'classes without images (1): n01440002' in report.problems()
 
 
 @pytest.mark.parametrize(
@@ -150,10 +143,6 @@ def test_list_counts_files_that_are_there(tmp_path):
         (['a.JPEG 0', 'b.JPEG'], 'cannot be listed (ValueError): not enough'),
         (['a.JPEG two'], "'two'"),
         (['a.JPEG 0', 'a.JPEG 0'], 'listed twice (1)'),
-        (
-            [f'{name} {(3 - i // 2) % 3}' for i, name in enumerate(FILES)],
-            '(2): n01440001, n01440002',
-        ),
     ],
 )
 def test_wrong_lists_are_explained(lines, note, tmp_path):
@@ -177,23 +166,10 @@ def test_annotated_sets(tmp_path):
     assert (train.images, test.images) == (4, 8)
     assert train.damaged == files[:1]
     assert train.missing == files[1:]
-    assert train.classes - {*train.counts} == {*names} - {names[0]}
+    assert train.absent == [names[1]]
     write(tmp_path / 'annotations/trainval.txt', 'no such thing at all')
     train, _ = check_published(known, tmp_path)
     assert 'cannot be listed' in train.notes[0]
-
-
-def test_cifar_goes_by_checksums(tmp_path, monkeypatch):
-    file = register_cifar(monkeypatch, tmp_path, [*range(10)] * 2)
-
-    def reader():
-        return look(tmp_path, 'Cifar', 10, 20, train=dict(download=False))
-
-    report = reader()
-    assert report.counts == dict.fromkeys(CIFAR10.METAINFO['classes'], 2)
-    assert not report.problems()
-    file.write_bytes(b'spoiled')
-    assert 'Cannot find Cifar dataset' in reader().notes[0]
 
 
 def test_coco(tmp_path):
@@ -243,15 +219,3 @@ def test_voc_needs_image_and_annotation(tmp_path):
     assert 'Annotations/3.xml: damaged' in report.notes[0]
     write(listing, '1\n../../x\n')
     assert "'../../x'" in look(tmp_path, 'VOC', **splits).notes[0]
-
-
-def test_problems_give_the_first_names_and_the_number():
-    report = SplitReport('train', Path('.'), 3234, 1, images=1234)
-    report.counts['a'] = 1
-    report.missing = [f'{i}' for i in range(1000, 3000)]
-    assert report.problems() == [
-        '1,234 images instead of 3,234',
-        'missing (2,000): 1000, 1001, 1002, 1003, 1004, ...',
-    ]
-    report.missing, report.images = [], 3234
-    assert report.problems() == []

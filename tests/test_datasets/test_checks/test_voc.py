@@ -5,7 +5,6 @@ import os
 
 import pytest
 from mmengine.config import Config
-from PIL import Image
 
 from mmscfs.datasets.checks.detection import check_detection_data
 
@@ -87,14 +86,11 @@ FLAG = '<difficult>{}</difficult><bndbox>'
     [
         ('', ['not XML']),
         (GOOD[:90], ['damaged', 'line 1']),
-        ('no annotation', ['not XML', 'line 1']),
         *(
             (head + GOOD.replace('dog', '&x;'), ['document type'])
             for head in (LAUGHS, OUTSIDE)
         ),
-        ('<?xml version="1.0" encoding="x-none"?>' + GOOD, ['encoding']),
         ('<a>' * 10**5, ['not XML']),
-        (GOOD.replace('dog', '<a>' * 10**5 + '</a>' * 10**5), ["name=''"]),
         (GOOD + ' ' * 2**22, ['larger than']),
     ],
     ids=lambda value: str(value)[:20],
@@ -111,12 +107,8 @@ def test_bad_files(cfg, root, text, words, refuse):
     [
         ('dog', '&x;', ['undefined entity']),
         ('<name>dog</name>', '', ["'object'", 'name=None']),
-        ('dog', '', ["name=''"]),
         ('bndbox', 'box', ['xmin=None', "'dog'"]),
-        ('<ymin>2</ymin>', '', ['ymin=None', 'a finite number']),
         ('<ymin>2', '<ymin>two', ["ymin='two'"]),
-        ('<ymin>2', '<ymin>nan', ['ymin=nan']),
-        ('>60</xmax', '>inf</xmax', ['xmax=inf']),
         ('>60</xmax', '>9e999</xmax', ['xmax=inf']),
         # From 0 on, as mmdet counts.
         ('>60</xmax', '>5.9</xmax', ['(4, 1, 4, 29)', 'is empty']),
@@ -127,13 +119,9 @@ def test_bad_files(cfg, root, text, words, refuse):
         ('size>', 'sizes>', []),
         ('<width>60</width>', '', ['width=None']),
         ('<width>60', '<width>60.5', ["width='60.5'"]),
-        ('<width>60', '<width>0', ['width=0']),
         ('<bndbox>', FLAG.format(' 0 '), []),
         ('<bndbox>', FLAG.format(' 1 '), ['nothing to learn']),
         ('<bndbox>', FLAG.format('maybe'), ["difficult='maybe'"]),
-        ('<bndbox>', FLAG.format('\xb2'), ["difficult='\xb2'"]),
-        ('<bndbox>', FLAG.format('1' * 5000), ['must be 0 or 1']),
-        ('<bndbox>', FLAG.format('-1'), ['difficult=-1']),
         ('<bndbox>', FLAG.format(''), ["difficult=''"]),
     ],
     ids=lambda value: str(value)[:30],
@@ -161,13 +149,6 @@ def test_boxes_that_a_filter_leaves_out(cfg, refuse):
     refuse(cfg, '2 with a box below filter_cfg.bbox_min_size=29')
 
 
-def test_every_file_is_checked(cfg, write, refuse):
-    """The last but one of many."""
-    objects = {f'i{n:03d}': ('cat', 1, 20) for n in range(300)}
-    write(**objects | {'i298': ('cat', 20, 1)})
-    refuse(cfg, 'i298.xml')
-
-
 @pytest.mark.parametrize(
     ('objects', 'words'),
     [
@@ -190,9 +171,7 @@ def test_unknown_classes(cfg, write, objects, words, refuse, log):
 # Lists and files
 
 
-@pytest.mark.parametrize(
-    'name', ['../../../a', '/etc/passwd', 'a/../../b', 'http://h:9/b', '']
-)
+@pytest.mark.parametrize('name', ['a/../../b', 'http://h:9/b', ''])
 def test_a_list_cannot_leave_its_folder(cfg, root, name, refuse):
     (root / LISTING).write_text(f'a1\n{name}\nb2\n')
     refuse(cfg, repr(name), str(root / LISTING), 'not a path below')
@@ -230,12 +209,3 @@ def test_images_of_another_ending(cfg, root, refuse):
     path = root / 'JPEGImages/a1.jpg'
     path.rename(path.with_suffix('.png'))
     refuse(cfg, 'not exist', str(path), "('a1.png' is there)")
-
-
-def test_images_that_exif_turns(cfg, root, refuse):
-    exif = Image.Exif()
-    exif[0x0112] = 8
-    for path in (root / 'JPEGImages').iterdir():
-        Image.open(path).save(path, exif=exif)
-    words = 'is 40x60 px, its annotation says 60x40 (its EXIF orientation'
-    refuse(cfg, '2 of 2 images', words)
