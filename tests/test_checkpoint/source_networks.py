@@ -5,6 +5,7 @@ import argparse
 
 import torch
 import torchvision
+from mmengine.registry import MODELS
 from torch import nn
 
 VIT = dict(embed_dims=24, num_layers=3, num_heads=3, feedforward_channels=40)
@@ -38,6 +39,24 @@ def shake(module, seed):
 def torchvision_resnet(depth, seed):
     """A torchvision ResNet, with its fc."""
     return shake(getattr(torchvision.models, f'resnet{depth}')(), seed)
+
+
+def narrow_resnet(depth, **settings):
+    """An mmdet ResNet of width 4, whose names are torchvision's."""
+    cfg = dict(type='mmdet.ResNet', stem_channels=4, base_channels=4)
+    return MODELS.build(dict(cfg, depth=depth, **settings))
+
+
+def narrow_state(depth, seed=1):
+    return shake(narrow_resnet(depth), seed).state_dict()
+
+
+def assert_equal_state(module, wanted, prefix=''):
+    """Every tensor of the module has the bits of the source."""
+    own = module.state_dict()
+    assert own
+    for key, value in own.items():
+        assert torch.equal(value, wanted[f'{prefix}{key}']), key
 
 
 def resnet_features(net, images):
