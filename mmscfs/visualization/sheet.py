@@ -34,7 +34,7 @@ PALETTE = (
 )
 GRAY = '#595959'
 TITLE, BODY, SMALL = 18, 12, 11  # px, heights of text
-LETTER = 0.6  # width of a letter, as a share of its height
+LETTER, BOLD = 0.6, 0.72  # widths of letters, as shares of their height
 # Control characters, and halves of pairs: bytes that are no text.
 UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 HEAD = 68  # px, the height of the title and what is below it
@@ -72,14 +72,16 @@ def points_of(size: float) -> float:
     return 72 * size / DPI
 
 
-def shorten(text: str, width: float, size: int = BODY) -> str:
+def shorten(
+    text: str, width: float, size: int = BODY, letter: float = LETTER
+) -> str:
     """Return a text of about ``width`` px at most, its middle left out.
 
     A mark stands for what has no glyph: names of files may have control
     characters, and bytes that are no text.
     """
     text = UNPRINTABLE.sub('\ufffd', text)
-    length = max(1, int(width / (LETTER * size)))
+    length = max(1, int(width / (letter * size)))
     if len(text) <= length:
         return text
     head = length // 2
@@ -134,7 +136,8 @@ def draw_sheet(
         np.ndarray: RGB uint8 picture.
     """
     placed: list[tuple[Cell, np.ndarray | None, int, int, int]] = []
-    top, width = HEAD, LETTER * max(TITLE * len(title), BODY * len(subtitle))
+    top = HEAD
+    width = max(BOLD * TITLE * len(title), LETTER * BODY * len(subtitle))
     for row in rows:
         images = [
             c.image if c.image is None else fit(c.image, *c.size) for c in row
@@ -157,7 +160,8 @@ def draw_sheet(
     write(axes, MARGIN, 41, subtitle, color=GRAY)
     names = max(sum(bool(cell.above) for cell in row) for row in rows)
     for cell, image, left, top, height in placed:
-        name = shorten(cell.above, width / max(names, 1) - GAP)
+        room = width / max(names, 1) - GAP
+        name = shorten(cell.above, room, letter=BOLD)
         write(axes, left, top - ABOVE, name, weight='bold')
         write(axes, left, top + height / 2, cell.text, va='center')
         if image is None:

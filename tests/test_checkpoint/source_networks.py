@@ -218,21 +218,6 @@ def mmpretrain(own, other):
     )
 
 
-def mmselfsup(own, other):
-    """As its MoCo, with a second network."""
-    return dict(
-        meta=dict(epoch=200),
-        state_dict=prefixed('backbone.', without_fc(own))
-        | prefixed('encoder_k.0.', without_fc(other))
-        | {
-            'queue': torch.ones(2, 4),
-            'neck.mlp.0.weight': torch.ones(2, 2),
-            'encoder_k.1.mlp.0.weight': torch.ones(2, 2),
-            'data_preprocessor.mean': torch.ones(3, 1, 1),
-        },
-    )
-
-
 def sequence(state):
     """The names of nn.Sequential(*resnet.children())[:-1]."""
     places = dict(

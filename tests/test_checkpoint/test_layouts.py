@@ -12,7 +12,6 @@ from source_networks import (
     lightly_dino,
     lightly_module,
     mmpretrain,
-    mmselfsup,
     moco,
     moco_v3,
     narrow_resnet,
@@ -57,7 +56,6 @@ RESNET_LAYOUTS = {
         'lightly, teacher; not needed: student_backbone, student_head',
     ),
     'lightly module': (lightly_module, 'lightly; not needed: projection_head'),
-    'lightly backbone': (lambda own, _: sequence(own), 'lightly'),
     'lightly, named': (
         lambda own, _: dict(resnet18_parameters=sequence(own)),
         'lightly',
@@ -71,7 +69,6 @@ RESNET_LAYOUTS = {
         swav,
         'torchvision; not needed: projection_head, prototypes',
     ),
-    'compiled': (under('module._orig_mod.'), PLAIN),
     'DDP, compiled': (under('_orig_mod.module.'), PLAIN),
     'FSDP': (
         lambda own, _: {
@@ -103,27 +100,17 @@ RESNET_LAYOUTS = {
         lambda own, other: dict(acc=0.9, momentum=other, net=own),
         'net; not needed: momentum, fc',
     ),
-    'torchvision': (lambda own, _: own, PLAIN),
     'SCFS release': (
         scfs_release,
         'SCFS release, teacher; not needed: head, layer2_head, layer4_head',
     ),
-    'DINO release': (dino_release, 'DINO release, teacher; not needed: head'),
     'MoCo': (
         moco,
         'MoCo v2 release; not needed: encoder_k, queue, queue_ptr, fc',
     ),
-    'MoCo v3': (
-        moco_v3,
-        'MoCo v3 release; not needed: momentum_encoder, predictor, fc, head',
-    ),
     'mmpretrain': (
         mmpretrain,
         'mmpretrain; not needed: head, data_preprocessor',
-    ),
-    'mmselfsup': (
-        mmselfsup,
-        'mmpretrain; not needed: encoder_k, queue, neck, data_preprocessor',
     ),
 }
 VIT_LAYOUTS = {

@@ -141,7 +141,7 @@ def test_boxes_are_drawn_where_they_lie():
     """The frame of a box is where its edges are, scaled to the sheet."""
     view = View(np.zeros((8, 8, 3), np.uint8), (30, 30, 90, 60))
     source = np.full((100, 100, 3), 255, np.uint8)
-    picture = draw_views([ImageViews('', source, [view])])
+    picture = draw_views([ImageViews('a.jpg', source, [view])])
     # 224 px for 100 px, from (16, 90) on.
     blue = (np.abs(picture.astype(int) - (0, 114, 178)).max(-1) < 40)[:, :240]
     y, x = np.nonzero(blue)
