@@ -152,13 +152,3 @@ def test_ignored_images_have_no_influence(data):
 def test_bad_settings_are_refused(data, change, message):
     with pytest.raises(ValueError, match=message):
         svm_average_precision(*data, **change)
-
-
-def test_a_class_without_images_is_refused(data):
-    features, labels, queries, query_labels = data
-    for value, word in ((1, 'with'), (-1, 'without')):
-        lacking = query_labels.where(query_labels != value, 0)
-        with pytest.raises(
-            ValueError, match=f'query_labels: 0 of 30 images are {word} the'
-        ):
-            svm_average_precision(features, labels, queries, lacking)

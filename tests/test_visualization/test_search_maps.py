@@ -9,12 +9,11 @@ from mmscfs.visualization import (
     SearchMaps,
     SearchSample,
     compute_search_maps,
-    cut_views,
     draw_search_maps,
     jigsaw,
     search_layers,
 )
-from mmscfs.visualization.search import overlay
+from mmscfs.visualization.search import cut_views, overlay
 
 
 @pytest.fixture
