@@ -16,7 +16,7 @@ import torch
 from mmscfs.version import __version__
 
 from .config_text import parse_config
-from .layouts import FoundBackbone, mm_vit_to_timm, resnet_stages
+from .layouts import NETWORKS, FoundBackbone, mm_vit_to_timm, resnet_stages
 from .loading import read_meta
 from .plain import to_count
 
@@ -113,9 +113,10 @@ def describe_source(
         layout=found.layout,
         mmscfs_version=__version__,
     )
-    if found.network is not None:
-        meta['network'] = found.network
     own = read_meta(checkpoint)
+    # An exported file has one network, and says which it was.
+    if (network := found.network or own.get('network')) in NETWORKS:
+        meta['network'] = network
     for name in ('epoch', 'world_size'):
         if (number := to_count(own.get(name))) is not None:
             meta[name] = number

@@ -47,32 +47,21 @@ VIT_SIZES = {
 
 
 class Origin(NamedTuple):
-    """How a backbone was pre-trained; None where that is unknown.
+    """How a backbone was pre-trained; None where that is unknown."""
 
-    Attributes:
-        method (str | None): "random", "supervised", or an algorithm, e.g.
-            "SCFS".
-        epochs (int | None): Epochs of pre-training.
-        batch_size (int | None): Images in a step, of all processes.
-        data (str): Names of the data sets, "" if unknown.
-        network (str | None): "teacher" or "student": which of two is taken,
-            or was exported.
-        recipe (dict): What the paper's ablations vary, from the config:
-            ``num_local``, ``local_scale``, ``search_layers``, ``search``,
-            ``search_views``, and ``search_alone`` if all other terms have
-            weight 0.
-        name (str): What to call it in place of the method, e.g. a file.
-        checkpoint (str | None): The file that the backbone is taken from.
-    """
-
+    #: "random", "supervised", or an algorithm, e.g. "SCFS".
     method: str | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    data: str = ''
+    epochs: int | None = None  #: Of pre-training.
+    batch_size: int | None = None  #: Images in a step, of all processes.
+    data: str = ''  #: Names of the data sets.
+    #: "teacher" or "student": which of two is taken, or was exported.
     network: str | None = None
+    #: What the paper's ablations vary, from the config: ``num_local``,
+    #: ``local_scale``, ``search_layers``, ``search``, ``search_views``, and
+    #: ``search_alone`` if all other terms have weight 0.
     recipe: dict[str, Any] = {}
-    name: str = ''
-    checkpoint: str | None = None
+    name: str = ''  #: What to call it in place of the method, e.g. a file.
+    checkpoint: str | None = None  #: The file that it is taken from.
 
     @property
     def mode(self) -> str:

@@ -30,13 +30,12 @@ from mmscfs.datasets.transforms.loading import (
 )
 from mmscfs.ops import check_operators
 
-from .sheet import HEAD, HEADING, MARGIN, Sheet, color_of, fit
+from .sheet import Cell, Mark, color_of, draw_sheet, fit
 from .views import spread, to_rgb_image
 
 ANNOTATED = 'annotated'
-PANEL, GAP = 300, 10  # px
+PANEL = 300  # px
 REMEDY = 'Name the config that wrote it: it lies in the work directory'
-NAMES = 26  # px, of the detectors'
 
 
 class Detections(NamedTuple):
@@ -228,27 +227,17 @@ def class_names(
 
 def annotated(info: Mapping) -> Detections:
     """Return what is annotated in an image, without crowds."""
-    objects = [o for o in info['instances'] if not o.get('ignore_flag')]
-    masks = None
-    if objects and all('mask' in o for o in objects):
-        size = info['height'], info['width']
-        masks = np.stack([decode(o['mask'], *size) for o in objects])
+    from mmdet.datasets.transforms import LoadAnnotations  # takes seconds
+
+    with_mask = all('mask' in instance for instance in info['instances'])
+    load = LoadAnnotations(with_mask=with_mask, box_type=None)
+    found = load(dict(info, ori_shape=(info['height'], info['width'])))
+    kept = ~found['gt_ignore_flags']
     return Detections(
-        np.array([o['bbox'] for o in objects]).reshape(-1, 4),
-        np.array([o['bbox_label'] for o in objects], int),
-        masks=masks,
+        found['gt_bboxes'][kept],
+        found['gt_bboxes_labels'][kept],
+        masks=found['gt_masks'].masks[kept] > 0 if with_mask else None,
     )
-
-
-def decode(mask: list | Mapping, height: int, width: int) -> np.ndarray:
-    """Return an annotated mask, polygons or run lengths, as bool (H, W)."""
-    import pycocotools.mask as rle  # comes with mmdet
-
-    if isinstance(mask, list):
-        mask = rle.merge(rle.frPyObjects(mask, height, width))
-    elif isinstance(mask['counts'], list):
-        mask = rle.frPyObjects(mask, height, width)
-    return rle.decode(mask).astype(bool)
 
 
 def draw_detections(
@@ -278,46 +267,33 @@ def draw_detections(
         >>> image = np.zeros((20, 20, 3), np.uint8)
         >>> picture = draw_detections([(image, dict(mine=found))], ['cat'])
     """
-    names = list(samples[0][1])
-    heights = [fit(image, panel, panel).shape[0] for image, _ in samples]
-    width = 2 * MARGIN + len(names) * (panel + GAP) - GAP
-    height = HEAD + NAMES + sum(heights) + GAP * (len(samples) - 1) + MARGIN
-    sheet = Sheet(width, height, title, subtitle)
-    for i, name in enumerate(names):
-        left, top = MARGIN + i * (panel + GAP), HEAD + NAMES
-        sheet.text(left, HEAD, name, HEADING, panel, weight='bold')
-        for (image, found), height in zip(samples, heights, strict=True):
-            place = left, top, panel, height
-            draw_objects(sheet, image, found[name], classes, place)
-            top += height + GAP
-    return sheet.render()
+    rows: list[list[Cell]] = []
+    for image, columns in samples:
+        cells = []
+        for name, found in columns.items():
+            picture = fit(image, panel, panel)
+            shares = np.array(found.boxes, float) / (2 * image.shape[1::-1])
+            marks = []
+            for i, label in enumerate(map(int, found.labels)):
+                text, color = classes[label], color_of(label)
+                if found.scores is not None:
+                    text += f' {100 * float(found.scores[i]):.0f}'
+                marks.append(Mark(shares[i], color, text))
+                if found.masks is not None:
+                    paint(picture, found.masks[i], color)
+            above = '' if rows else name
+            size = panel, panel
+            cells.append(Cell(size, picture, above=above, marks=marks))
+        rows.append(cells)
+    return draw_sheet(rows, title, subtitle)
 
 
-def draw_objects(
-    sheet: Sheet,
-    image: np.ndarray,
-    found: Detections,
-    classes: Sequence[str],
-    place: tuple[int, int, int, int],
-) -> None:
-    """Draw an image with boxes, masks, names and scores.
-
-    Its place is the left and the top edge, width and height, in px.
-    """
-    picture = fit(image, *place[2:])
-    if found.masks is not None:
-        for mask, label in zip(found.masks, found.labels, strict=True):
-            shown = cv2.resize(
-                mask.astype(np.uint8),
-                picture.shape[1::-1],
-                interpolation=cv2.INTER_NEAREST,
-            ).astype(bool)
-            ink = 255 * np.array(to_rgb(color_of(int(label))))
-            picture[shown] = 0.5 * picture[shown] + 0.5 * ink
-    frame = sheet.image(picture, *place)
-    shares = np.array(found.boxes, float) / (2 * image.shape[1::-1])
-    for i, (box, label) in enumerate(zip(shares, found.labels, strict=True)):
-        text = classes[int(label)]
-        if found.scores is not None:
-            text += f' {100 * float(found.scores[i]):.0f}'
-        sheet.outline(frame, box, color_of(int(label)), text, above=True)
+def paint(picture: np.ndarray, mask: np.ndarray, color: str) -> None:
+    """Mix a color into what a mask shows of a picture, in place."""
+    shown = cv2.resize(
+        mask.astype(np.uint8),
+        picture.shape[1::-1],
+        interpolation=cv2.INTER_NEAREST,
+    ).astype(bool)
+    ink = 255 * np.array(to_rgb(color))
+    picture[shown] = 0.5 * picture[shown] + 0.5 * ink

@@ -3,36 +3,30 @@
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mmscfs.checkpoint import write_atomically
 
 from .sheet import (
     BODY,
-    HEAD,
-    HEADING,
-    MARGIN,
+    DPI,
     PALETTE,
-    SMALL,
-    Sheet,
     color_of,
     points_of,
+    render,
     shorten,
-    text_width,
 )
 
-METHODS = ('tsne', 'pca')
 # With the palette, each of 100 classes has another mark, and each of ten
 # another shape and another color.
 MARKERS = 'os^Dv*PX<>'
 MOST_NAMES = 100  # in the legend
 NAMES_A_COLUMN = 25
-PLOT = 720  # px
 NAME = 160  # px, the longest name of a class
 COMPONENTS = 50  # of PCA before t-SNE
 PERPLEXITY = 30
@@ -58,8 +52,7 @@ def embed(
         np.ndarray: float64 of shape (N, 2).
 
     Raises:
-        ValueError: There are fewer than three features, or ``method`` is
-            unknown.
+        ValueError: There are fewer than three features.
 
     Example:
         >>> embed(np.random.rand(9, 4), 'pca').shape
@@ -70,10 +63,6 @@ def embed(
         raise ValueError(
             f'{count} features of {channels} numbers: a plane needs at least '
             '3 of 2; take more images'
-        )
-    if method not in METHODS:
-        raise ValueError(
-            f'method={method!r} must be one of {", ".join(METHODS)}'
         )
     # Slow, and the other pictures do without.
     from sklearn.decomposition import PCA
@@ -124,29 +113,22 @@ def draw_embedding(
         points, labels = points[:1], None
     found = [] if labels is None else np.unique(labels).tolist()
     names = [
-        shorten(str(classes[k] if 0 <= k < len(classes) else k), NAME, BODY)
+        shorten(str(classes[k] if 0 <= k < len(classes) else k), NAME)
         for k in found[:MOST_NAMES]
     ]
     columns = -(-len(names) // NAMES_A_COLUMN)
-    longest = max((text_width(name, BODY) for name in names), default=0)
-    width = 2 * MARGIN + PLOT + columns * math.ceil(36 + longest)
-    sheet = Sheet(width, HEAD + PLOT + MARGIN, title, subtitle)
-    axes = sheet.figure.add_axes(
-        (
-            MARGIN / sheet.width,
-            MARGIN / sheet.height,
-            PLOT / sheet.width,
-            PLOT / sheet.height,
-        )
-    )
-    axes.set(xticks=[], yticks=[])
+    figure = Figure((6 + 1.5 * columns, 6.5), DPI, layout='constrained')
+    axes = figure.add_subplot(xticks=[], yticks=[])
+    plain = dict(loc='left', parse_math=False, wrap=True)
+    axes.set_title(title, weight='bold', **plain)
+    axes.set_xlabel(subtitle, **plain)
     axes.spines[:].set_color('#cccccc')
     marks = [
         dict(color=color_of(i), marker=marker_of(i)) for i in range(len(found))
     ]
     parts = [points[labels == k] for k in found]
     if labels is None:
-        parts, marks = [points], [dict(color=PALETTE[0])]
+        parts, marks = [points], [dict(color=color_of(0))]
     area = float(np.clip(77000 / len(points), 19, 87))  # px
     for part, mark in zip(parts, marks, strict=True):
         axes.scatter(
@@ -167,30 +149,26 @@ def draw_embedding(
             textcoords='offset points',
             ha='center',
             va='top',
-            fontsize=points_of(HEADING),
         )
     if names:
         rest = len(found) - len(names)
         style = dict(linestyle='', markersize=points_of(10))
-        legend = axes.legend(
+        legend = figure.legend(
             handles=[
                 Line2D([], [], label=name, **style, **mark)
                 for name, mark in zip(names, marks, strict=False)
             ],
-            loc='upper left',
-            bbox_to_anchor=(1 + 8 / PLOT, 1),
+            loc='outside right upper',
             ncols=columns,
             frameon=False,
             fontsize=points_of(BODY),
             title=f'and {rest} more classes' if rest else None,
-            title_fontsize=points_of(SMALL),
-            borderaxespad=0,
-            handletextpad=0.2,
             columnspacing=0.8,
+            handletextpad=0.2,
         )
         for text in legend.get_texts():
             text.set_parse_math(False)
-    return sheet.render()
+    return render(figure)
 
 
 def marker_of(index: int) -> str:

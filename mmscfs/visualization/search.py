@@ -1,9 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Where a network finds local views in an image: the paper's Fig. 3."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain, zip_longest
 from typing import NamedTuple
 
 import cv2
@@ -16,31 +16,16 @@ from torch import Tensor, nn
 from mmscfs.datasets.transforms.values import resize_bands
 from mmscfs.models.search import global_average_pool, search_attention
 
-from .sheet import (
-    BODY,
-    GRAY,
-    HEAD,
-    HEADING,
-    MARGIN,
-    SMALL,
-    Sheet,
-    color_of,
-    fit,
-    text_width,
-)
+from .sheet import GAP, Cell, Mark, color_of, draw_sheet, fit
 from .views import to_rgb_image
 
 STEP = 16  # px of views: the patches of a vision transformer divide it
 # Up to a full yellow: over an image, the paler ones would look like dirt.
 COLORS = matplotlib.colormaps['inferno']
 BRIGHTEST = 0.92
-PANEL, GAP = 112, 8  # px
-CAPTION = 18  # px, below a panel
+PANEL = 112  # px
 LAYER = 58  # px, left of the panels
-NAME = 26  # px, above the panels of a network and an image
-SPACE = 12  # px, between images
-FOOT = 42  # px
-WIDEST = 1500  # px, of images side by side
+MOST_TWICE = 4  # local views of images that stand side by side
 RAMP = 120  # px, of the key's colors
 KEY = (
     'cosine similarity, from lowest to highest in each map (the numbers '
@@ -63,8 +48,8 @@ class SearchSample(NamedTuple):
     #: ``SearchMaps`` by name of network and of layer.
     found: Mapping[str, Mapping[str, SearchMaps]]
     #: What each local view shows of the image: left, top, right, bottom, as
-    #: shares of its sides, (N, 4); None: not drawn.
-    boxes: np.ndarray | None = None
+    #: shares of its sides, (N, 4).
+    boxes: np.ndarray
     name: str = ''  #: Of the image.
 
 
@@ -254,108 +239,58 @@ def draw_search_maps(
         np.ndarray: RGB uint8 picture.
     """
     networks = list(samples[0].found)
-    block = LAYER + (1 + len(samples[0].local_views)) * (PANEL + GAP)
     side_by_side = len(networks)
-    if side_by_side == 1 and len(samples) > 1 and 2 * block < WIDEST:
+    if side_by_side == 1 and len(samples[0].local_views) <= MOST_TWICE:
         side_by_side = 2
-    cells = [(sample, name) for sample in samples for name in networks]
-    rows = [
-        cells[i : i + side_by_side] for i in range(0, len(cells), side_by_side)
+    blocks = [
+        make_block(sample, name) for sample in samples for name in networks
     ]
-    heights = [row_heights(row) for row in rows]
-    # Drawn on whole pixels, small letters are a little wider.
-    key = RAMP + 10 + math.ceil(1.05 * text_width(KEY, SMALL))
-    width = 2 * MARGIN + max(side_by_side * (block + GAP), key)
-    height = HEAD + sum(NAME + sum(row) + SPACE for row in heights)
-    height += FOOT - SPACE
-    sheet = Sheet(width, height, title, subtitle)
-    top = HEAD
-    for row, parts in zip(rows, heights, strict=True):
-        for i, (sample, network) in enumerate(row):
-            left = MARGIN + i * (block + GAP)
-            draw_cell(sheet, sample, network, left, top, parts)
-        top += NAME + sum(parts) + SPACE
-    # What the colors mean.
-    top = height - FOOT + 12
+    # A network may have fewer layers than the one beside it.
+    gap = [Cell((sum(c.size[0] + GAP for c in blocks[0][0]) - GAP, 0))]
+    rows = [
+        list(chain(*parts))
+        for start in range(0, len(blocks), side_by_side)
+        for parts in zip_longest(
+            *blocks[start : start + side_by_side], fillvalue=gap
+        )
+    ]
     ramp = COLORS(np.linspace(0, BRIGHTEST, RAMP))[None, :, :3]
     ramp = np.repeat((255 * ramp).astype(np.uint8), 12, axis=0)
-    sheet.image(ramp, MARGIN, top, RAMP, 12)
-    sheet.text(MARGIN + RAMP + 10, top - 1, KEY, SMALL, color=GRAY)
-    return sheet.render()
+    rows.append([Cell((RAMP, 12), ramp), Cell((0, 0), text=KEY)])
+    return draw_sheet(rows, title, subtitle)
 
 
-def row_heights(row: Sequence[tuple[SearchSample, str]]) -> list[int]:
-    """Return the height of the local views, and of each layer's maps."""
-
-    def highest(images: Sequence[np.ndarray]) -> int:
-        return max(fit(image, PANEL, PANEL).shape[0] for image in images)
-
-    image = highest([sample.image for sample, _ in row])
-    tile = highest([tile for sample, _ in row for tile in sample.local_views])
-    layers = max(len(sample.found[network]) for sample, network in row)
-    return [max(image, tile) + CAPTION] + layers * [image + CAPTION]
-
-
-def draw_cell(
-    sheet: Sheet,
-    sample: SearchSample,
-    network: str,
-    left: int,
-    top: int,
-    heights: Sequence[int],
-) -> None:
-    """Draw what one network finds in one image."""
-    panels = [
-        left + LAYER + n * (PANEL + GAP)
-        for n in range(len(sample.local_views) + 1)
+def make_block(sample: SearchSample, network: str) -> list[list[Cell]]:
+    """Return the rows of cells of what one network finds in one image."""
+    size = PANEL, PANEL
+    marks = [
+        Mark(box, color_of(n), str(n + 1))
+        for n, box in enumerate(sample.boxes)
     ]
     name = ' · '.join(filter(None, (network, sample.name)))
-    space = len(panels) * (PANEL + GAP)
-    sheet.text(panels[0], top, name, HEADING, space, weight='bold')
-    top += NAME
-    draw_local_views(sheet, sample, panels, top, heights[0] - CAPTION)
-    top += heights[0]
-    image = fit(sample.image, PANEL, PANEL)
-    layers = sample.found[network].items()
-    for (layer, maps), step in zip(layers, heights[1:], strict=False):
-        height = step - CAPTION
-        sheet.text(left, top + height / 2, layer, BODY, va='center')
-        for x, heat in zip(panels, (maps.mean, *maps.views), strict=True):
-            panel = overlay(image, heat.numpy())
-            sheet.image(panel, x, top, PANEL, height)
+    rows = [
+        [
+            Cell((LAYER, 0)),
+            Cell(size, sample.image, above=name, below=['image'], marks=marks),
+            *(
+                Cell(
+                    size,
+                    view,
+                    below=[f'local view {n + 1}'],
+                    frame=color_of(n),
+                )
+                for n, view in enumerate(sample.local_views)
+            ),
+        ]
+    ]
+    image = fit(sample.image, *size)
+    for layer, maps in sample.found[network].items():
+        cells = [Cell((LAYER, 0), text=layer)]
+        for heat in (maps.mean, *maps.views):
             text = f'{heat.min():.2f} to {heat.max():.2f}'
             text = text if heat is not maps.mean else f'mean {text}'
-            caption(sheet, x, top + height, text)
-        top += step
-
-
-def draw_local_views(
-    sheet: Sheet,
-    sample: SearchSample,
-    panels: Sequence[int],
-    top: int,
-    height: int,
-) -> None:
-    """Draw the image and its local views beside it."""
-    boxes = sample.boxes
-    name = 'global view' if boxes is None else 'image'
-    place = sheet.image(sample.image, panels[0], top, PANEL, height)
-    caption(sheet, panels[0], top + height, name)
-    for n, (view, x) in enumerate(
-        zip(sample.local_views, panels[1:], strict=True)
-    ):
-        frame = None if boxes is None else color_of(n)
-        sheet.image(view, x, top, PANEL, height, frame)
-        caption(sheet, x, top + height, f'local view {n + 1}')
-        if boxes is not None:
-            # Inside, so that neighbors of a jigsaw both show.
-            sheet.outline(
-                *(place, boxes[n], color_of(n), str(n + 1)),
-                inset=1,
-                halo=False,
+            cells.append(
+                Cell(size, overlay(image, heat.numpy()), below=[text])
             )
-
-
-def caption(sheet: Sheet, left: int, top: int, text: str) -> None:
-    """Write below a panel."""
-    sheet.text(left + PANEL / 2, top + 2, text, SMALL, color=GRAY, ha='center')
+        rows.append(cells)
+    return rows

@@ -20,14 +20,11 @@ from mmscfs.datasets.transforms.loading import (
     UnreadableImageError,
 )
 
-from .sheet import GRAY, HEAD, MARGIN, SMALL, Sheet, color_of, fit
+from .sheet import Cell, Mark, color_of, draw_sheet, fit
 
 NUM_GLOBAL = 2
 GLOBAL, LOCAL = 224, 96  # px of a view: those of most configs
-CAPTION = 30  # px, two lines below a view
-GAP = 14  # px
-SOURCE = 336  # px, the greatest width of an image
-NAME = 22  # px, above an image
+SOURCE = 336, 224  # px, the greatest sides of an image
 
 
 class View(NamedTuple):
@@ -236,62 +233,30 @@ def draw_views(
     Example:
         >>> picture = draw_views(make_views(dataset, [0, 1]), 'My crops')
     """
-    sources = [
-        None if sample.source is None else fit(sample.source, SOURCE, GLOBAL)
+    widest = max(
+        0 if sample.source is None else fit(sample.source, *SOURCE).shape[1]
         for sample in samples
-    ]
-    source = max(0 if image is None else image.shape[1] for image in sources)
-    beside = MARGIN + (source + GAP if source else 0)
-    count = max(len(sample.views) for sample in samples)
-    num_global = min(count, NUM_GLOBAL)
-    columns = -(-(count - num_global) // 2)
-    width = beside + num_global * (GLOBAL + GAP) + columns * (LOCAL + GAP)
-    step = NAME + GLOBAL + CAPTION + GAP
-    height = HEAD + len(samples) * step
-    sheet = Sheet(width + MARGIN, height, title, subtitle)
-    for i, (sample, image) in enumerate(zip(samples, sources, strict=True)):
-        top = HEAD + i * step
-        name = max(source, GLOBAL)
-        sheet.text(MARGIN, top, sample.name, within=name, color=GRAY)
-        top += NAME
-        if image is not None:
-            draw_source(sheet, sample, image, MARGIN, top)
-        draw_row(sheet, sample, beside, top)
-    return sheet.render()
-
-
-def draw_source(
-    sheet: Sheet, sample: ImageViews, image: np.ndarray, left: int, top: int
-) -> None:
-    """Draw where the views lie in their image, small ones above large."""
-    place = sheet.image(image, left, top, *image.shape[1::-1])
-    for n, view in enumerate(sample.views):
-        shares = sample.shares(view)
-        if shares is not None:
-            label = f'G{n + 1}' if n < NUM_GLOBAL else str(n + 1 - NUM_GLOBAL)
-            # Inside, so that a view of the whole image shows.
-            sheet.outline(place, shares, color_of(n), label, inset=2)
-
-
-def draw_row(sheet: Sheet, sample: ImageViews, left: int, top: int) -> None:
-    """Draw the views of an image, and below each what was done to it."""
-    local_left = left + min(len(sample.views), NUM_GLOBAL) * (GLOBAL + GAP)
-    columns = -(-(len(sample.views) - NUM_GLOBAL) // 2)
-    for n, view in enumerate(sample.views):
-        if n < NUM_GLOBAL:
-            side, text = GLOBAL, f'global {n + 1}'
-            x, y = left + n * (GLOBAL + GAP), top
-        else:
-            side, text = LOCAL, f'local {n + 1 - NUM_GLOBAL}'
-            row, column = divmod(n - NUM_GLOBAL, columns)
-            x = local_left + column * (LOCAL + GAP)
-            y = top + row * (GLOBAL - LOCAL)
-        image = view.image
-        *_, bottom = sheet.image(image, x, y, side, side, color_of(n))
-        shares = sample.shares(view)
-        if shares is not None:
-            x1, y1, x2, y2 = shares
-            text += f' · {100 * (x2 - x1) * (y2 - y1):.0f} %'
-        sheet.text(x, bottom + 2, text, SMALL)
-        changes, space = ', '.join(view.changes), side + GAP - 4
-        sheet.text(x, bottom + 15, changes, SMALL, space, color=GRAY)
+    )
+    rows = []
+    for sample in samples:
+        cells, marks = [], []
+        for n, view in enumerate(sample.views):
+            is_global = n < NUM_GLOBAL
+            number = n + 1 if is_global else n + 1 - NUM_GLOBAL
+            text = f'{"global" if is_global else "local"} {number}'
+            shares = sample.shares(view)
+            if shares is not None:
+                x1, y1, x2, y2 = shares
+                text += f' · {100 * (x2 - x1) * (y2 - y1):.0f} %'
+                label = f'{"G" * is_global}{number}'
+                marks.append(Mark(shares, color_of(n), label))
+            side = GLOBAL if is_global else LOCAL
+            below = text, ', '.join(view.changes)
+            cells.append(
+                Cell((side, side), view.image, below=below, frame=color_of(n))
+            )
+        source = Cell(
+            (widest, SOURCE[1]), sample.source, above=sample.name, marks=marks
+        )
+        rows.append([source, *cells])
+    return draw_sheet(rows, title, subtitle)

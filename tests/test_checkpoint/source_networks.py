@@ -5,6 +5,7 @@ import argparse
 
 import torch
 import torchvision
+from mmengine.registry import MODELS
 from torch import nn
 
 VIT = dict(embed_dims=24, num_layers=3, num_heads=3, feedforward_channels=40)
@@ -38,6 +39,24 @@ def shake(module, seed):
 def torchvision_resnet(depth, seed):
     """A torchvision ResNet, with its fc."""
     return shake(getattr(torchvision.models, f'resnet{depth}')(), seed)
+
+
+def narrow_resnet(depth, **settings):
+    """An mmdet ResNet of width 4, whose names are torchvision's."""
+    cfg = dict(type='mmdet.ResNet', stem_channels=4, base_channels=4)
+    return MODELS.build(dict(cfg, depth=depth, **settings))
+
+
+def narrow_state(depth, seed=1):
+    return shake(narrow_resnet(depth), seed).state_dict()
+
+
+def assert_equal_state(module, wanted, prefix=''):
+    """Every tensor of the module has the bits of the source."""
+    own = module.state_dict()
+    assert own
+    for key, value in own.items():
+        assert torch.equal(value, wanted[f'{prefix}{key}']), key
 
 
 def resnet_features(net, images):
@@ -194,21 +213,6 @@ def mmpretrain(own, other):
         state_dict=prefixed('backbone.', without_fc(own))
         | {
             'head.fc.weight': torch.ones(2, 2),
-            'data_preprocessor.mean': torch.ones(3, 1, 1),
-        },
-    )
-
-
-def mmselfsup(own, other):
-    """As its MoCo, with a second network."""
-    return dict(
-        meta=dict(epoch=200),
-        state_dict=prefixed('backbone.', without_fc(own))
-        | prefixed('encoder_k.0.', without_fc(other))
-        | {
-            'queue': torch.ones(2, 4),
-            'neck.mlp.0.weight': torch.ones(2, 2),
-            'encoder_k.1.mlp.0.weight': torch.ones(2, 2),
             'data_preprocessor.mean': torch.ones(3, 1, 1),
         },
     )

@@ -1,5 +1,4 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-import json
 import pickletools
 from itertools import product
 
@@ -7,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import MODELS
-from mmengine.runner import Runner
 from pickles import load_arrays
-from safetensors import safe_open
-from source_networks import VIT_CFG, PlainViT, shake, torchvision_resnet
+from source_networks import VIT_CFG, shake, torchvision_resnet
 
 import mmscfs
 from mmscfs.checkpoint import (
@@ -20,7 +17,6 @@ from mmscfs.checkpoint import (
     describe_source,
     encode,
     find_backbone,
-    load_found,
     read_checkpoint,
     read_data_preprocessor,
 )
@@ -94,9 +90,9 @@ def test_round_trip_is_exact(request, tmp_path, kind, target, suffix):
     assert again.heads == ()
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_half_precision_stays(resnet, tmp_path, dtype):
+def test_half_precision_stays(resnet, tmp_path):
     """But for detectron2, which gets float32."""
+    dtype = torch.bfloat16
     state = {
         key: value.to(dtype) if value.is_floating_point() else value
         for key, value in resnet.state.items()
@@ -110,36 +106,6 @@ def test_half_precision_stays(resnet, tmp_path, dtype):
     array = convert(found, 'detectron2')['stem.conv1.weight']
     assert array.dtype == np.float32
     assert torch.equal(torch.tensor(array).to(dtype), state['conv1.weight'])
-
-
-@torch.no_grad()
-def test_timm_export_has_the_features_of_its_source(vit):
-    source = MODELS.build(dict(VIT_CFG, layer_scale_init_value=0.1))
-    load_found(source, vit)
-    source.eval()
-    plain = PlainViT(layer_scale=True)
-    plain.load_state_dict(convert(vit, 'timm'))
-    images = torch.randn(2, 3, 32, 32)
-    for own, wanted in zip(plain(images), source(images), strict=True):
-        torch.testing.assert_close(own, wanted, rtol=1e-5, atol=1e-5)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize('target', ['torchvision', 'timm'])
-def test_resnet_export_loads_into_torchvision(target):
-    found = mm_backbone(dict(type='mmdet.ResNet', depth=18))
-    backbone = MODELS.build(dict(type='mmdet.ResNet', depth=18))
-    load_found(backbone, found)
-    backbone.eval()
-    net = torchvision_resnet(18, seed=2)
-    result = net.load_state_dict(convert(found, target), strict=False)
-    assert result.unexpected_keys == []
-    assert result.missing_keys == ['fc.weight', 'fc.bias']
-    images = torch.randn(1, 3, 64, 64)
-    pooled = backbone(images)[-1].mean((2, 3))
-    torch.testing.assert_close(
-        net(images), net.fc(pooled), rtol=1e-5, atol=1e-5
-    )
 
 
 def test_openmmlab_export_loads_without_mmscfs(tmp_path):
@@ -180,7 +146,7 @@ OTHER_NETWORKS = (
     ('target', 'cfg'),
     [
         *product(('torchvision', 'timm', 'detectron2'), OTHER_NETWORKS),
-        *product(('torchvision', 'detectron2'), [VIT_CFG]),
+        ('torchvision', VIT_CFG),
     ],
 )
 def test_other_networks_are_refused(target, cfg):
@@ -253,17 +219,6 @@ def test_detectron2_keys_and_shapes():
         ('layer4.2.bn1.weight', 'res5.2.conv1.norm.weight'),
     ):
         np.testing.assert_array_equal(model[theirs], found.state[ours])
-    # No tensor was lost, and none is there twice.
-    total = sum(
-        float(value.astype('float64').sum()) for value in model.values()
-    )
-    assert total == pytest.approx(
-        sum(
-            value.double().sum().item()
-            for key, value in found.state.items()
-            if not key.endswith('num_batches_tracked')
-        )
-    )
 
 
 def test_detectron2_pickle_suits_every_numpy(resnet):
@@ -292,64 +247,31 @@ def test_basic_blocks_are_refused_for_detectron2():
 # Where the weights come from.
 
 
-def test_metadata_of_a_real_run(tiny_run, tmp_path):
-    tiny_run.train_cfg.max_epochs = 1
-    Runner.from_cfg(tiny_run).train()
-    path = tmp_path / 'work' / 'epoch_1.pth'
-    checkpoint = read_checkpoint(path)
-    found = find_backbone(checkpoint, 'student')
-    meta = describe_source(path, checkpoint, found)
-    cfg = meta.pop('cfg')
-    assert cfg == checkpoint['meta']['cfg']
-    assert "type='SCFS'" in cfg
-    expected = dict(
-        source='epoch_1.pth',
+def test_metadata_says_where_weights_come_from(resnet, tmp_path):
+    """The same in both kinds of files, and after a second export."""
+    cfg = f"model = dict(type='SCFS', data_preprocessor=dict({MEANS}))"
+    own = dict(meta=dict(cfg=cfg, epoch=3, world_size=8, iter=1))
+    meta = describe_source('work/epoch_3.pth', own, resnet)
+    assert meta == dict(
+        source='epoch_3.pth',
         layout='mmscfs',
-        network='student',
+        network='teacher',
         mmscfs_version=mmscfs.__version__,
-        data_preprocessor=dict(
-            mean=[123.675, 116.28, 103.53],
-            std=[58.395, 57.12, 57.375],
-            channel_order='RGB',
-        ),
-        epoch=1,
-        world_size=1,
+        cfg=cfg,
+        data_preprocessor=dict(VALUES, channel_order='BGR'),
+        epoch=3,
+        world_size=8,
     )
-    assert meta == expected
-
-    # The same in both kinds of files, and after a second export.
-    state, meta = convert(found, 'openmmlab'), {**expected, 'cfg': cfg}
-    one, two = tmp_path / 'one.pth', tmp_path / 'two.safetensors'
-    one.write_bytes(encode(state, 'openmmlab', '.pth', meta))
-    two.write_bytes(encode(state, 'openmmlab', '.safetensors', meta))
-    assert read_checkpoint(one)['meta'] == meta
-    with safe_open(two, 'pt') as file:
-        texts = file.metadata()
-    preprocessor = json.loads(texts.pop('data_preprocessor'))
-    assert preprocessor == meta['data_preprocessor']
-    assert texts == {
-        k: str(v) for k, v in meta.items() if k != 'data_preprocessor'
-    }
-    for copy in (one, two):
+    for suffix in SUFFIXES['openmmlab']:
+        copy = tmp_path / f'copy{suffix}'
+        copy.write_bytes(exported(resnet, 'openmmlab', suffix, meta))
         again = read_checkpoint(copy)
         told = describe_source(copy, again, find_backbone(again))
-        assert told['cfg'] == cfg
-        assert told['data_preprocessor'] == meta['data_preprocessor']
-        assert told['source'] == copy.name
-        assert told['epoch'] == told['world_size'] == 1
-
-
-@pytest.mark.parametrize(
-    'checkpoint',
-    [{}, dict(meta=None), dict(meta=dict(cfg=None)), dict(meta=dict(iter=1))],
-)
-def test_metadata_without_config(resnet, checkpoint):
-    found = resnet._replace(network=None, layout='torchvision')
-    assert describe_source('a/b/r50.pth', checkpoint, found) == dict(
-        source='r50.pth',
-        layout='torchvision',
-        mmscfs_version=mmscfs.__version__,
-    )
+        own = dict(source=copy.name, layout='OpenMMLab backbone')
+        assert told == meta | own
+    assert {*describe_source('a.pth', dict(meta=None), resnet)} == {
+        *('source', 'layout', 'network', 'mmscfs_version')
+    }
 
 
 MEANS = 'mean=[1, 2, 3], std=[4, 5, 6.5]'
@@ -361,7 +283,6 @@ VALUES = dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.5])
     [
         (f'data_preprocessor = dict({MEANS}, to_rgb=True)', 'RGB'),
         (f'data_preprocessor = dict({MEANS}, bgr_to_rgb=True)', 'RGB'),
-        (f'data_preprocessor = dict({MEANS}, to_rgb=False)', 'BGR'),
         (f'data_preprocessor = dict({MEANS})', 'BGR'),
         (
             'data_preprocessor = dict(mean=[0], std=[1])\n'
@@ -384,13 +305,10 @@ def test_reads_the_data_preprocessor(cfg, order):
     'cfg',
     [
         '',
-        'model = dict(type="SCFS")',
         'data_preprocessor = None',
         'data_preprocessor = dict(mean=None, std=None)',
         'data_preprocessor = dict(mean=[1], std=',
         f'data_preprocessor = dict({MEANS}, to_rgb=flag)',
-        'data_preprocessor = [1, 2]',
-        '\0',
     ],
 )
 def test_other_texts_tell_no_data_preprocessor(cfg):

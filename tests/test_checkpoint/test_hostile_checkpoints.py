@@ -93,11 +93,9 @@ def test_mmengine_expands_the_home_folder(tmp_path, monkeypatch):
     [
         'x = ' + '[' * 5000 + ']' * 5000,
         'x = ' + '-' * 100_000 + '1',
-        'x = {[]: 1}',
         'x = dict(1)',
         'x = \0',
         'x = ' + '1 + ' * 10**6 + '1',
-        'x =',
     ],
 )
 def test_config_texts_that_no_one_dumped_are_refused(text):

@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Every layout gives the features of the network that it was saved from."""
+"""Every layout gives the network that it was saved from."""
 
 import pytest
 import torch
@@ -7,13 +7,15 @@ from mmengine.registry import MODELS
 from source_networks import (
     VIT_CFG,
     PlainViT,
+    assert_equal_state,
     dino_release,
     lightly_dino,
     lightly_module,
     mmpretrain,
-    mmselfsup,
     moco,
     moco_v3,
+    narrow_resnet,
+    narrow_state,
     prefixed,
     resnet_features,
     scfs_release,
@@ -23,7 +25,6 @@ from source_networks import (
     swav,
     torchvision_resnet,
     vissl,
-    without_fc,
 )
 
 from mmscfs.checkpoint import (
@@ -55,7 +56,6 @@ RESNET_LAYOUTS = {
         'lightly, teacher; not needed: student_backbone, student_head',
     ),
     'lightly module': (lightly_module, 'lightly; not needed: projection_head'),
-    'lightly backbone': (lambda own, _: sequence(own), 'lightly'),
     'lightly, named': (
         lambda own, _: dict(resnet18_parameters=sequence(own)),
         'lightly',
@@ -69,13 +69,6 @@ RESNET_LAYOUTS = {
         swav,
         'torchvision; not needed: projection_head, prototypes',
     ),
-    'compiled': (under('module._orig_mod.'), PLAIN),
-    'compiled backbone': (
-        lambda own, other: mmpretrain(
-            prefixed('_orig_mod.', without_fc(own)), other
-        ),
-        'mmpretrain; not needed: head, data_preprocessor',
-    ),
     'DDP, compiled': (under('_orig_mod.module.'), PLAIN),
     'FSDP': (
         lambda own, _: {
@@ -83,14 +76,6 @@ RESNET_LAYOUTS = {
             for k, v in prefixed('_fsdp_wrapped_module.', own).items()
         },
         PLAIN,
-    ),
-    'a wrapped backbone': (
-        under('backbone.module.', **{'head.w': ONE}),
-        'mmpretrain; not needed: head, fc',
-    ),
-    'SimSiam release': (
-        under('module.encoder.', **{'module.predictor.0.weight': ONE}),
-        'encoder; not needed: predictor, fc',
     ),
     'PixPro release': (
         lambda own, other: dict(
@@ -107,12 +92,6 @@ RESNET_LAYOUTS = {
         ),
         'online_encoder.net; not needed: target_encoder, fc',
     ),
-    'Lightning': (
-        lambda own, _: dict(
-            state_dict=prefixed('model.net.', own), hyper_parameters={}
-        ),
-        'model.net; not needed: fc',
-    ),
     'moving average alone': (
         lambda own, _: dict(epoch=3, model_ema=own),
         'model_ema; not needed: fc',
@@ -121,28 +100,17 @@ RESNET_LAYOUTS = {
         lambda own, other: dict(acc=0.9, momentum=other, net=own),
         'net; not needed: momentum, fc',
     ),
-    'torchvision': (lambda own, _: own, PLAIN),
-    'DINO backbone': (lambda own, _: without_fc(own), 'torchvision'),
     'SCFS release': (
         scfs_release,
         'SCFS release, teacher; not needed: head, layer2_head, layer4_head',
     ),
-    'DINO release': (dino_release, 'DINO release, teacher; not needed: head'),
     'MoCo': (
         moco,
         'MoCo v2 release; not needed: encoder_k, queue, queue_ptr, fc',
     ),
-    'MoCo v3': (
-        moco_v3,
-        'MoCo v3 release; not needed: momentum_encoder, predictor, fc, head',
-    ),
     'mmpretrain': (
         mmpretrain,
         'mmpretrain; not needed: head, data_preprocessor',
-    ),
-    'mmselfsup': (
-        mmselfsup,
-        'mmpretrain; not needed: encoder_k, queue, neck, data_preprocessor',
     ),
 }
 VIT_LAYOUTS = {
@@ -150,7 +118,6 @@ VIT_LAYOUTS = {
         lambda own, _: own | {'head.weight': torch.ones(2, 2)},
         'timm; not needed: head',
     ),
-    'DINO backbone': (lambda own, _: own, 'timm'),
     'DINO release': (dino_release, 'DINO release, teacher; not needed: head'),
     'MoCo v3': (
         moco_v3,
@@ -172,71 +139,52 @@ def images():
 
 
 @pytest.fixture(scope='module')
-def resnets():
-    """The network that is looked for, and another."""
-    return torchvision_resnet(18, seed=1), torchvision_resnet(18, seed=2)
+def states():
+    """The network that is looked for, and another, with a head each."""
+    head = {'fc.weight': ONE, 'fc.bias': ONE[0]}
+    return [narrow_state(18, seed) | head for seed in (1, 2)]
 
 
-@torch.no_grad()
 @pytest.mark.parametrize('name', RESNET_LAYOUTS)
-def test_resnet_layout(resnets, images, tmp_path, name):
+def test_resnet_layout(states, tmp_path, name):
     make, words = RESNET_LAYOUTS[name]
-    own, other = (net.state_dict() for net in resnets)
     path = tmp_path / 'source.pth'
-    torch.save(make(own, other), path)
-    backbone = build(dict(type='mmdet.ResNet', depth=18))
-
-    summary = load_backbone(backbone, path)
+    torch.save(make(*states), path)
+    backbone = narrow_resnet(18)
     # 20 convolutions, each with a weight and the 5 tensors of its BatchNorm.
-    assert summary == (
+    assert load_backbone(backbone, path) == (
         f'{path}: loaded 120 tensors into ResNet (layout: {words})'
     )
-    wanted = resnet_features(resnets[0], images)
-    assert_same_features(backbone(images), wanted)
-    assert not torch.allclose(
-        backbone(images)[-1], resnet_features(resnets[1], images)[-1]
-    )
+    assert_equal_state(backbone, states[0])
 
 
-@torch.no_grad()
 @pytest.mark.parametrize('make', [scfs_release, dino_release])
-def test_student_of_a_release(resnets, images, tmp_path, make):
-    own, other = (net.state_dict() for net in resnets)
+def test_student_of_a_release(states, tmp_path, make):
     path = tmp_path / 'source.pth'
-    torch.save(make(other, own), path)
-    backbone = build(dict(type='mmdet.ResNet', depth=18))
+    torch.save(make(*states[::-1]), path)
+    backbone = narrow_resnet(18)
     assert 'release, student' in load_backbone(backbone, path, 'student')
-    wanted = resnet_features(resnets[0], images)
-    assert_same_features(backbone(images), wanted)
+    assert_equal_state(backbone, states[0])
 
 
-@torch.no_grad()
-@pytest.mark.parametrize('network', [None, 'teacher', 'student'])
-def test_raw_checkpoint_of_ours(scfs_cfg, images, tmp_path, network):
+@pytest.mark.parametrize('network', [None, 'student'])
+def test_raw_checkpoint_of_ours(scfs_cfg, tmp_path, network):
     model = build(dict(scfs_cfg, _scope_='mmpretrain'))
-    shake(model, seed=1)
+    source = shake(model, seed=1).state_dict()
     path = tmp_path / 'epoch_1.pth'
-    torch.save(dict(state_dict=model.state_dict(), meta=dict(epoch=1)), path)
-    backbone = build(
-        dict(
-            type='mmdet.ResNet',
-            depth=18,
-            stem_channels=8,
-            base_channels=8,
-            out_indices=(1, 2, 3),
-        )
-    )
+    torch.save(dict(state_dict=source, meta=dict(epoch=1)), path)
+    backbone = narrow_resnet(18, stem_channels=8, base_channels=8)
     summary = load_backbone(backbone, path, network)
-    both = dict(student=model.backbone, teacher=model.teacher.backbone)
-    features = {name: source(images) for name, source in both.items()}
-    assert not torch.allclose(features['student'][-1], features['teacher'][-1])
     assert f'(layout: mmscfs, {network or "teacher"}; not needed: ' in summary
-    assert_same_features(backbone(images), features[network or 'teacher'])
+    prefix = 'backbone.' if network else 'teacher.backbone.'
+    assert_equal_state(backbone, source, prefix)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('layer_scale', [False, True])
-@pytest.mark.parametrize('name', VIT_LAYOUTS)
+@pytest.mark.parametrize(
+    ('name', 'layer_scale'),
+    [('timm', True), *((name, False) for name in VIT_LAYOUTS)],
+)
 def test_vit_layout(tmp_path, name, layer_scale):
     make, words = VIT_LAYOUTS[name]
     nets = [shake(PlainViT(layer_scale), seed) for seed in (1, 2)]
@@ -291,32 +239,24 @@ def test_c4_splits_a_resnet50(images, tmp_path):
     assert_same_features(features, resnet_features(net, images))
 
 
-@pytest.mark.parametrize('wrapper', ['state_dict', 'model'])
-def test_wrappers_do_not_matter(resnets, wrapper):
-    state = without_fc(resnets[0].state_dict())
-    wrapped = {wrapper: prefixed('module.', state), 'epoch': 3}
-    found = find_backbone(wrapped)
-    assert found.state.keys() == state.keys()
-    assert str(found) == 'torchvision'
-
-
 @pytest.mark.parametrize('make', [mmpretrain, moco, lambda own, _: own])
-def test_teacher_where_there_is_none(resnets, make):
-    states = [net.state_dict() for net in resnets]
+def test_teacher_where_there_is_none(states, make):
     with pytest.raises(ValueError, match='this checkpoint has no teacher'):
         find_backbone(make(*states), 'teacher')
     assert find_backbone(make(*states), 'student').network is None
+    with pytest.raises(ValueError, match="network='momentum' must be"):
+        find_backbone(make(*states), 'momentum')
 
 
-def test_two_backbones_are_not_chosen_between(resnets):
-    first, second = (net.state_dict() for net in resnets)
+def test_two_backbones_are_not_chosen_between(states):
+    first, second = states
     with pytest.raises(ValueError, match=r'has 2 backbones \(a\., b\.\)'):
         find_backbone(dict(a=first, b=second, epoch=3))
 
 
-def test_names_of_a_wrapping_module_stay(resnets):
+def test_names_of_a_wrapping_module_stay(states):
     """As mmpretrain's TIMMBackbone, which loads them, has them."""
-    state = prefixed('backbone.timm_model.', resnets[0].state_dict())
+    state = prefixed('backbone.timm_model.', states[0])
     found = find_backbone(dict(state_dict=state, meta=dict(epoch=3)))
     assert 'timm_model.layer1.0.conv1.weight' in found.state
 
@@ -325,7 +265,7 @@ def test_names_of_another_library(tmp_path):
     """Hugging Face's transformers: no depth or width would help."""
     name = 'resnet.embedder.embedder.convolution.weight'
     torch.save({name: torch.ones(64, 3, 7, 7)}, tmp_path / 'model.pth')
-    backbone = build(dict(type='mmdet.ResNet', depth=18))
+    backbone = narrow_resnet(18)
     words = rf'left over \(e\.g\. {name}\)\. No name is one of the ResNet'
     with pytest.raises(ValueError, match=words):
         load_backbone(backbone, tmp_path / 'model.pth')
@@ -334,10 +274,7 @@ def test_names_of_another_library(tmp_path):
 @pytest.mark.parametrize(
     ('keys', 'part'),
     [
-        (['backbone.conv1.weight', 'rpn_head.rpn_conv.weight'], 'rpn_head'),
-        (['backbone.conv1.weight', 'roi_head.bbox_head.w'], 'roi_head'),
         (['backbone.conv1.weight', 'bbox_head.cls_convs.0.w'], 'bbox_head'),
-        (['backbone.conv1.weight', 'decode_head.conv.weight'], 'decode_head'),
         (['backbone.conv1.weight', 'neck.fpn_convs.0.w'], 'feature pyramid'),
         # torchvision's and detectron2's
         (['backbone.body.conv1.weight', 'roi_heads.mask.w'], 'roi_heads'),
@@ -345,12 +282,10 @@ def test_names_of_another_library(tmp_path):
         (['teacher.backbone.conv1.weight', 'teacher.rpn_head.w'], 'rpn_head'),
     ],
 )
-@pytest.mark.parametrize('network', [None, 'teacher'])
-def test_detector_is_refused(keys, part, network):
+def test_detector_is_refused(keys, part):
     checkpoint = dict(state_dict=dict.fromkeys(keys, torch.ones(2, 2)))
-    with pytest.raises(ValueError, match=rf'a detector \({part}\)') as error:
-        find_backbone(checkpoint, network)
-    assert 'load_from' in str(error.value)
+    with pytest.raises(ValueError, match=rf'a detector \({part}\).*load_fr'):
+        find_backbone(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -367,10 +302,6 @@ def test_detector_is_refused(keys, part, network):
         ),
         (dict(mean=torch.ones(3)), r'no backbone .* \(parts: mean\)'),
         (dict(teacher=1, student=2), 'holds a int in place of tensors'),
-        (
-            dict(teacher=torch.ones(2), student=torch.ones(2)),
-            'holds a Tensor in place of tensors by name',
-        ),
     ],
 )
 def test_checkpoint_without_backbone(checkpoint, message):
@@ -385,7 +316,6 @@ NARROW = dict(type='mmpretrain.ResNet', stem_channels=4, base_channels=8)
     ('cfg', 'channels'),
     [
         (dict(NARROW, depth=18), [8, 16, 32, 64]),
-        (dict(NARROW, depth=34), [8, 16, 32, 64]),
         (dict(NARROW, depth=50), [32, 64, 128, 256]),
         (dict(type='mmpretrain.ResNeXt', depth=50, base_channels=32), None),
         (dict(type='mmpretrain.ResNetV1d', depth=18, base_channels=8), None),

@@ -101,7 +101,7 @@ def test_values_become_plain(value, expected):
         assert [type(item) for item in plain] == [*map(type, expected)]
 
 
-@pytest.mark.parametrize('dtype', ['float32', 'float64', 'int64', 'bool'])
+@pytest.mark.parametrize('dtype', ['float64', 'bool'])
 def test_arrays_become_tensors_at_any_depth(dtype):
     array = np.array([[0, 1, 0], [1, 1, 0]], dtype)
     tensor = torch.ones(2)

@@ -47,9 +47,14 @@ def test_unfinished_folders_stay(tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
-@pytest.mark.parametrize('function', ['fsync', 'replace'])
-@pytest.mark.parametrize('old', [b'old', None])
-@pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
+@pytest.mark.parametrize(
+    ('function', 'old', 'error'),
+    [
+        ('fsync', b'old', OSError),
+        ('fsync', None, KeyboardInterrupt),
+        ('replace', b'old', KeyboardInterrupt),
+    ],
+)
 def test_failed_write_leaves_the_old_file(
     tmp_path, monkeypatch, function, old, error
 ):
@@ -91,12 +96,9 @@ def test_file_is_synchronized_before_it_gets_its_name(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_writable_place_is_left_as_it_was(tmp_path):
+def test_a_missing_folder_and_a_folder_in_place(tmp_path):
     check_writable(tmp_path / 'a.json')
     assert os.listdir(tmp_path) == []
-
-
-def test_a_missing_folder_and_a_folder_in_place(tmp_path):
     with pytest.raises(OSError, match='gone.*folder does not exist; make it'):
         check_writable(tmp_path / 'gone' / 'a.json')
     with pytest.raises(OSError, match='is a folder; remove it'):

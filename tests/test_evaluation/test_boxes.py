@@ -16,11 +16,7 @@ from mmscfs.evaluation import (
     patch_labels,
     sample_patches,
     segment_patches,
-    top_k_accuracy,
-    weighted_knn,
 )
-
-COLORS = torch.eye(3, dtype=torch.float64)
 
 
 def bilinear(channel, y, x):
@@ -54,24 +50,6 @@ def test_box_features_equal_plain_loops():
         length = math.sqrt(sum(value**2 for value in cells))
         expected = np.array(cells) / length
         np.testing.assert_allclose(row, expected, rtol=0, atol=1e-9)
-
-
-def test_boxes_of_constant_color_are_all_found():
-    generator = torch.Generator().manual_seed(0)
-    features, labels = [], torch.arange(3).repeat(6)
-    for label in labels:
-        # On noise; one cell more than the box, which its edge mixes in.
-        feature_map = torch.rand(3, 16, 16, generator=generator).double()
-        x, y = torch.randint(1, 8, (2,), generator=generator).tolist()
-        area = feature_map[:, y - 1 : y + 7, x - 1 : x + 7]
-        area[:] = COLORS[label][:, None, None]
-        box = torch.tensor([[x, y, x + 6, y + 6]]) * 8.0
-        features.append(box_features(feature_map, box, (128, 128)))
-    features = torch.cat(features)
-    scores = weighted_knn(
-        features[9:], features[:9], labels[:9], k=3, precision='fp64'
-    )
-    assert top_k_accuracy(scores, labels[9:]) == 100
 
 
 def overlap(a, b):
@@ -122,29 +100,6 @@ def test_small_masks_are_in_front_and_crowds_are_left_out():
         [1, 1, 1, 1, 2, 2],
         [-1] * 6,  # beyond the image
     ]
-
-
-def test_maps_made_from_masks_segment_without_a_fault():
-    """Three classes in blocks of 4 x 4 px, which are the map's patches."""
-    keys, shares = [], []
-    counts = torch.zeros(3, 3, dtype=torch.int64)
-    for seed in range(6):
-        generator = torch.Generator().manual_seed(seed)
-        classes = torch.randint(0, 3, (8, 8), generator=generator)
-        labels = classes.repeat_interleave(4, 0).repeat_interleave(4, 1)
-        features = COLORS[classes].flatten(0, 1)
-        if seed < 4:
-            share = patch_labels(labels, (8, 8), 3)
-            chosen = sample_patches(share, 20, seed)
-            keys.append(features[chosen])
-            shares.append(share[chosen])
-            continue
-        memory = torch.cat(keys), torch.cat(shares)
-        scores = segment_patches(features, *memory, k=8, precision='fp64')
-        # At the resolution of the patches: resizing would blur the edges.
-        counts += count_pixels(scores, (8, 8), classes)
-    assert counts.sum() == 128
-    assert mean_iou(counts) == 100
 
 
 def test_segmentation_equals_plain_loops():

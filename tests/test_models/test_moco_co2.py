@@ -51,11 +51,13 @@ def two_views(seed=0):
     return [first, first + noise / 2]
 
 
-@pytest.mark.parametrize('neck', [MOCO_V1, MOCO_V2])
 @pytest.mark.parametrize(
-    'layout', [torch.contiguous_format, torch.channels_last]
+    ('neck', 'layout', 'mixed'),
+    [
+        (MOCO_V1, torch.channels_last, False),
+        (MOCO_V2, torch.contiguous_format, True),
+    ],
 )
-@pytest.mark.parametrize('mixed', [False, True])
 def test_contrast_queue_and_key_encoder_are_mocos(neck, layout, mixed):
     ours, moco = build(neck, consistency=TERM), build(neck, type='MoCo')
     views = [x.contiguous(memory_format=layout) for x in two_views()]
@@ -127,7 +129,6 @@ def test_terms_and_figures_equal_plain_numbers():
 @pytest.mark.parametrize(
     ('views', 'found'),
     [
-        (two_views()[:1], '1 views'),
         (two_views() + two_views(), '4 views'),
         (torch.zeros(2, 3, 32, 32), 'Tensor'),
     ],

@@ -52,20 +52,6 @@ def words(chart):
     return [a.text for a in chart.figure.layout.annotations if a.text]
 
 
-def test_figures_without_labels_have_charts_by_layer(run):
-    names = ('rankme', 'alpha', 'lidar', 'dse', 'dse_inter', 'dse_dim')
-    lines = [
-        {f'representation/{name}_layer4': value for name in names}
-        for value in (1.0, 2.5)
-    ]
-    charts = charts_of(run([lines[0], *healthy_lines(), lines[1]]))
-    for title in ('RankMe', 'Alpha-ReQ', 'LiDAR', 'DSE'):
-        chart = charts.pop(f'{title}, layer4')
-        assert list(curve(chart).y) == [1, 2.5]
-        assert curve(chart).x[0] == 0
-    assert not [title for title in charts if 'dse' in title.lower()]
-
-
 def test_what_is_logged_has_a_chart(run):
     assert list(charts_of(run(healthy_lines()))) == [
         'k-NN accuracy',

@@ -31,7 +31,7 @@ from mmscfs.report.page import (
 from mmscfs.report.pictures import choose, encode, find_pictures, make_pictures
 from mmscfs.results import Result, read_log, write_result
 
-PHONE, DESKTOP = dict(width=360, height=800), dict(width=1280, height=900)
+PHONE = dict(width=360, height=800)
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 SCRIPT = "</script></pre><script>document.title='owned'</script>"
 
@@ -51,8 +51,7 @@ def test_time_left(tmp_path):
 
 
 def test_names(tmp_path):
-    paths = [tmp_path / name for name in ('a/x', 'b/x', 'y')]
-    logs = [run(path) for path in paths]
+    logs = [run(tmp_path / name) for name in ('a/x', 'b/x', 'y')]
     assert name_runs(logs) == ['a/x', 'b/x', 'y']
 
 
@@ -231,12 +230,11 @@ def browser():
         browser.close()
 
 
-@pytest.mark.parametrize('viewport', [PHONE, DESKTOP])
-def test_in_a_browser(browser, folders, tmp_path, viewport):
+def test_in_a_browser(browser, folders, tmp_path):
     """It complains of nothing, loads nothing, and draws and fits all."""
     file, faults, requests = tmp_path / 'report.html', [], []
     file.write_text(make_page([read_log(folder) for folder in folders]))
-    page = browser.new_page(viewport=viewport)
+    page = browser.new_page(viewport=PHONE)
     page.on('pageerror', lambda error: faults.append(str(error)))
     page.on('console', lambda message: faults.append(message.text))
     page.on('request', lambda request: requests.append(request.url))
@@ -248,13 +246,13 @@ def test_in_a_browser(browser, folders, tmp_path, viewport):
         named = [trace for trace in figure['data'] if 'name' in trace]
         assert plot.locator('.js-line').count() >= len(named) > 0
         box = plot.bounding_box()
-        assert 250 <= box['width'] <= viewport['width'] - box['x']
+        assert 250 <= box['width'] <= PHONE['width'] - box['x']
     for image in page.locator('img').all():
         assert image.evaluate('(image) => image.naturalWidth') > 0
     for fold in page.locator('details').all():
         fold.evaluate('(fold) => { fold.open = true; }')
     width = page.evaluate('document.documentElement.scrollWidth')
-    assert width == viewport['width']
+    assert width == PHONE['width']
 
     # What comes from runs is text, also beside the pointer.
     loss = page.locator('figure', has_text='Total loss').first

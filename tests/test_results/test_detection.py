@@ -150,7 +150,7 @@ def test_other_tables_have_their_columns(config, scores, own, scratch):
     assert rows[1] == ('random', '-', own, 'this run (a)')
 
 
-@pytest.mark.parametrize('thresholds', [0.5, [0.5], [0.5, 0.75]])
+@pytest.mark.parametrize('thresholds', [0.5, [0.5, 0.75]])
 def test_map_over_few_thresholds_is_not_ap(thresholds):
     """mmdet's default of VOCMetric is 0.5: mAP is AP50."""
     scores = {'pascal_voc/mAP': 0.829, 'pascal_voc/AP50': 0.829}
@@ -185,6 +185,7 @@ TRAINVAL = dict(type='VOCDataset', ann_file='ImageSets/Main/trainval.txt')
     ('config', 'changes'),
     [
         (C4, {}),
+        ('coco/mask-rcnn_r50-fpn-4conv1fc_1x_coco', {}),
         (FPN, {'model.backbone.depth': 101}),
         (FPN, {'train_cfg.max_epochs': 6}),
         (FPN, {f'{DATASET}.indices': 1000}),
@@ -219,7 +220,7 @@ def real_run(folder, cfg, scores, fails_at=None, test=False):
         assert fails_at
 
 
-@pytest.mark.parametrize('fails_at', [None, 5, 6])
+@pytest.mark.parametrize('fails_at', [None, 6])
 def test_real_run_by_iterations(fails_at):
     """Validations after 4 and 6 iterations."""
     cfg = Config(
@@ -271,7 +272,6 @@ def test_resumed_run():
     ('lines', 'problem'),
     [
         ([], 'unfinished: 0 of 12 epochs'),
-        (epoch(3), 'unfinished: 3 of 12 epochs'),
         (epoch(3, SCORES), 'unfinished: 3 of 12 epochs'),
         (epoch(12), 'unfinished: 12 of 12 epochs, not yet evaluated'),
         (epoch(12, SCORES) + epoch(1), 'unfinished: 1 of 12 epochs'),
@@ -299,15 +299,3 @@ def test_other_and_damaged_runs_are_named():
     path.with_name('config.py').write_text('model = dict(\n')
     with pytest.raises(ValueError, match="'a/.*config.py'"):
         read_run('a')
-
-
-def test_the_stronger_heads_are_not_the_papers_detector(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    tables = compare(
-        run('paper', FPN),
-        run('heads', 'coco/mask-rcnn_r50-fpn-4conv1fc_1x_coco'),
-    )
-    paper, own = tables
-    assert paper == 'COCO, Mask R-CNN R50-FPN, 1x schedule'
-    assert own.startswith('MaskRCNN ResNet-50 FPN 4conv1fc, 12 epochs, on ')
-    assert len(tables[own]) == 1

@@ -45,9 +45,6 @@ def path(tmp_path):
     return tmp_path / 'epoch_200.knn_resnet50_in1k.json'
 
 
-# Writing and reading
-
-
 def test_the_file_is_plain_json(path):
     write_result(path, RESULT)
     assert json.loads(path.read_text()) == CONTENT
@@ -55,9 +52,7 @@ def test_the_file_is_plain_json(path):
     assert read_result(path) == RESULT
 
 
-@pytest.mark.parametrize(
-    'value', [math.nan, math.inf, -math.inf, np.float64('nan')]
-)
+@pytest.mark.parametrize('value', [-math.inf, np.float64('nan')])
 def test_a_second_run_replaces_the_file(path, value):
     """What is not a finite number is null."""
     write_result(path, RESULT)
@@ -83,10 +78,6 @@ def test_where_a_result_lies():
         ({'format': 'mmscfs-result-2'}, 'this version of mmscfs did not'),
         ({'extra': 1}, 'missing or unknown: extra'),
         ({'protocol': 'kmeans'}, "'kmeans', not one of knn, linear"),
-        ({'settings': []}, '"settings" is [], not an object'),
-        ({'metrics': {'knn/top1': '65'}}, "knn/top1='65', not a number"),
-        ({'metrics': {'knn/top1': math.nan}}, 'knn/top1=nan, not a number'),
-        ({'pretraining': {'method': 'SCFS'}}, 'lacks epochs, batch_size, da'),
     ],
 )
 def test_wrong_entries_are_named(path, changes, text):
@@ -96,16 +87,11 @@ def test_wrong_entries_are_named(path, changes, text):
     assert text in str(error.value)
 
 
-@pytest.mark.parametrize(
-    'text', [b'{"format": 1', b'', b'[1]', b'{}', b'\xff']
-)
+@pytest.mark.parametrize('text', [b'{"format": 1', b'[1]', b'\xff'])
 def test_what_is_not_a_result_is_named(path, text):
     path.write_bytes(text)
     with pytest.raises(ValueError, match=f"result '{path}'"):
         read_result(path)
-
-
-# Finding
 
 
 def test_results_are_found_at_any_depth(tmp_path):

@@ -4,7 +4,6 @@
 import csv
 import os
 import re
-from pathlib import Path
 
 from mmscfs.results.tables import Row, Summary, Table
 
@@ -58,9 +57,3 @@ def test_a_full_disk_leaves_the_files_of_before(tmp_path, monkeypatch, capsys):
     assert printed.out == ''
     assert path.read_text() == before
     assert sorted(os.listdir(tmp_path)) == ['all.csv', 'all.md']
-
-
-def test_a_file_in_place_of_the_folder(tmp_path, capsys):
-    Path(tmp_path, 'out').write_text('mine')
-    assert summary().publish(tmp_path / 'out/all.md') == 1
-    assert f'--out {tmp_path}/out' in capsys.readouterr().err

@@ -2,7 +2,7 @@
 import numpy as np
 
 from mmscfs.visualization import Detections, draw_detections
-from mmscfs.visualization.detections import annotated, decode
+from mmscfs.visualization.detections import annotated
 
 
 def test_masks_and_boxes_are_drawn_where_they_are():
@@ -13,11 +13,11 @@ def test_masks_and_boxes_are_drawn_where_they_are():
         np.array([[10, 50, 90, 90]]), np.array([1]), None, mask[None]
     )
     picture = draw_detections([(image, dict(one=found))], ['a', 'b'])
-    # 300 px for 100 px, from (16, 94) on; the color of class 1 is #D55E00.
-    inside = picture[94 + 65 : 94 + 115, 16 + 65 : 16 + 115].reshape(-1, 3)
+    # 300 px for 100 px, from (16, 90) on; the color of class 1 is #D55E00.
+    inside = picture[90 + 65 : 90 + 115, 16 + 65 : 16 + 115].reshape(-1, 3)
     assert (np.abs(inside.astype(int) - (234, 174, 127)).max(1) <= 1).all()
     frame = np.abs(picture.astype(int) - (213, 94, 0)).max(-1) < 40
-    y, x = np.nonzero(frame[94 + 160 :])
+    y, x = np.nonzero(frame[90 + 160 :])
     assert abs(x.min() - (16 + 30)) <= 2
     assert abs(x.max() - (16 + 270)) <= 2
     assert abs(y.max() + 160 - 270) <= 2
@@ -28,9 +28,9 @@ def test_boxes_of_a_very_narrow_image_lie_in_it():
     image = np.zeros((6000, 2, 3), np.uint8)
     found = Detections(np.array([[0, 2000, 2, 4000]]), np.array([0]))
     picture = draw_detections([(image, dict(found=found))], [''])
-    # 300 px from (16, 94) on; the color of class 0 is #0072B2.
+    # 300 px from (16, 90) on; the color of class 0 is #0072B2.
     blue = np.abs(picture.astype(int) - (0, 114, 178)).max(-1) < 40
-    y = np.nonzero(blue[94:])[0]
+    y = np.nonzero(blue[90:])[0]
     assert abs(y.min() - 100) <= 2
     assert abs(y.max() - 200) <= 2
 
@@ -53,14 +53,10 @@ def test_annotations_become_masks():
     expected = np.zeros((1, 8, 10), bool)
     expected[0, 1:5, 2:6] = True
     assert np.array_equal(found.masks, expected)
+    # Run lengths, by columns: 3 off, 2 on, the rest off.
+    info['instances'][0]['mask'] = dict(counts=[3, 2, 75], size=[8, 10])
+    assert np.argwhere(annotated(info).masks[0]).tolist() == [[3, 0], [4, 0]]
+    del info['instances'][0]['mask']
+    assert annotated(info).masks is None
     nothing = annotated(dict(height=8, width=10, instances=[]))
     assert nothing.boxes.shape == (0, 4)
-    assert nothing.masks is None
-
-
-def test_run_lengths_become_masks():
-    # By columns: 3 off, 2 on, the rest off.
-    mask = decode(dict(counts=[3, 2, 15], size=[4, 5]), 4, 5)
-    expected = np.zeros((4, 5), bool)
-    expected[3, 0] = expected[0, 1] = True
-    assert np.array_equal(mask, expected)

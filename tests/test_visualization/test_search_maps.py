@@ -9,12 +9,11 @@ from mmscfs.visualization import (
     SearchMaps,
     SearchSample,
     compute_search_maps,
-    cut_views,
     draw_search_maps,
     jigsaw,
     search_layers,
 )
-from mmscfs.visualization.search import overlay
+from mmscfs.visualization.search import cut_views, overlay
 
 
 @pytest.fixture
@@ -92,14 +91,24 @@ def test_less_than_a_pixel_at_the_edge_is_that_pixel():
     assert [np.unique(tile).tolist() for tile in tiles] == [[7], [9]]
 
 
-def test_the_key_is_whole():
-    """With one local view the maps need less room than it."""
-    maps = SearchMaps(torch.zeros(2, 2), torch.rand(1, 2, 2))
+def test_networks_stand_side_by_side():
+    """One of two has a layer less; of one network, two images."""
+    maps = SearchMaps(torch.zeros(2, 2), torch.rand(4, 2, 2))
     image = np.full((16, 16, 3), 128, np.uint8)
-    one = SearchSample(image, [image[:8, :8]], {'': dict(layer2=maps)})
-    picture = draw_search_maps([one])
-    assert picture[:, -8:].min() == 255
-    assert (picture[-35:, -40:] < 200).any()  # its last letters
+    parts = image, [image] * 4, dict(a=dict(layer2=maps)), jigsaw()
+    one = SearchSample(*parts)
+    two = one._replace(
+        found=one.found | dict(b=dict(layer2=maps, layer3=maps))
+    )
+    alone, both, pair = (
+        draw_search_maps(samples).shape
+        for samples in ([one], [two], [one] * 2)
+    )
+    assert pair[0] == alone[0]
+    assert pair[1] == both[1]
+    # A row of maps is 112 px high, its caption 14, and 12 are between rows.
+    assert both[0] == alone[0] + 112 + 14 + 12
+    assert both[1] > 1.8 * alone[1]
 
 
 def test_overlay_is_brightest_where_the_map_is():

@@ -3,47 +3,53 @@ import cv2
 import numpy as np
 import pytest
 
-from mmscfs.visualization.sheet import Sheet, shorten, text_width, write_png
+from mmscfs.visualization.sheet import Cell, Mark, draw_sheet, write_png
 
 
-@pytest.mark.parametrize('name', ['bad\udcff', 'line\nbreak', 'bell\x07\x85'])
-def test_names_of_any_bytes_can_be_drawn(name):
-    width = text_width(name, 12)
-    assert width == text_width(name.replace('\n', '\ufffd'), 12) > 0
-    assert len(shorten(name, 1000, 12)) == len(name)
-    sheet = Sheet(200, 60)
-    sheet.text(4, 4, name)
-    dark = np.argwhere(sheet.render().min(axis=2) < 128)
-    assert len(dark) > 20
-    assert dark[:, 0].max() < 30  # one line
+@pytest.mark.parametrize('name', ['bad\udcff', 'line\nbreak', 'n' * 500])
+def test_names_of_any_kind_are_one_line_in_the_sheet(name):
+    cell = Cell((60, 60), np.full((6, 6, 3), 255, np.uint8), '', name, [name])
+    picture = draw_sheet([[cell]], name[:40], name[:40])
+    dark = np.argwhere(picture.min(axis=2) < 128)[:, 0]
+    # Of a title, a subtitle, and what stands above and below the image.
+    for first, last in ((14, 41), (41, 68), (68, 90), (150, 166)):
+        assert ((dark >= first) & (dark < last)).sum() > 10
+    assert not ((dark >= 90) & (dark < 150)).any()
+    for edge in (picture[:4], picture[-4:], picture[:, :4], picture[:, -4:]):
+        assert edge.min() == 255
 
 
 @pytest.mark.parametrize(
     ('height', 'width', 'box'),
     [
-        (1000, 1, (59, 10, 60, 110)),
-        (1, 1000, (10, 59, 110, 60)),
-        (4000, 50, (59, 10, 60, 110)),
-        (50, 25, (35, 10, 85, 110)),
-        (300, 200, (26, 10, 93, 110)),
+        (1000, 1, (49, 0, 50, 100)),
+        (1, 1000, (0, 49, 100, 50)),
+        (50, 25, (25, 0, 75, 100)),
+        (300, 200, (16, 0, 83, 100)),
     ],
 )
 def test_an_image_lies_in_the_middle_of_its_cell(height, width, box):
-    """The cell has 100 px."""
-    sheet = Sheet(120, 120)
-    image = np.full((height, width, 3), (10, 20, 30), np.uint8)
-    assert sheet.image(image, 10, 10, 100, 100) == box
+    """Of 100 px, beside one as high, from (16, 68) and (128, 68) on."""
+    ink = 10, 20, 30
+    image = np.full((height, width, 3), ink, np.uint8)
+    square = np.full((100, 100, 3), ink, np.uint8)
+    picture = draw_sheet([[Cell((100, 100), x) for x in (square, image)]])
     left, top, right, bottom = box
-    expected = np.full((120, 120, 3), 255)
-    expected[top:bottom, left:right] = 10, 20, 30
-    assert np.array_equal(sheet.render(), expected)
+    expected = np.full((184, 244, 3), 255)
+    expected[68:168, 16:116] = ink
+    expected[68 + top : 68 + bottom, 128 + left : 128 + right] = ink
+    assert np.array_equal(picture, expected)
 
 
-def test_labels_of_the_same_box_take_other_corners():
-    sheet = Sheet(200, 200)
-    for _ in range(4):
-        sheet.outline((0, 0, 200, 200), (0.1, 0.1, 0.9, 0.9), 'red', 'A')
-    assert len(set(sheet.labels)) == 4
+def test_frames_of_the_same_box_show_both_labels():
+    marks = [
+        Mark((0.1, 0.1, 0.9, 0.9), color, 'A') for color in ('#f00', '#00f')
+    ]
+    image = np.zeros((100, 100, 3), np.uint8)
+    picture = draw_sheet([[Cell((200, 200), image, marks=marks)]])
+    inside = picture[68 + 24 : 68 + 176, 16 + 24 : 16 + 176].astype(int)
+    for channel in (0, 2):  # the ground of a label
+        assert (inside[..., channel] - inside[..., 1] > 200).sum() > 50
 
 
 def test_a_picture_is_whole_or_as_it_was(tmp_path):

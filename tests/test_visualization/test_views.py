@@ -137,31 +137,11 @@ def test_other_pipelines_have_no_boxes(image_folder):
     assert draw_views([sample]).shape[0] > 224
 
 
-def test_pipelines_without_views_are_refused(image_folder):
-    with pytest.raises(ValueError, match='has no MultiCrop and makes no list'):
-        make_views(build(image_folder), [0])
-
-
-def row(count, source=True):
-    image = np.full((30, 90, 3), 90, np.uint8) if source else None
-    view = View(np.full((16, 16, 3), 60, np.uint8), (0, 0, 30, 30), ('flip',))
-    return ImageViews('folder/' + 'n' * 90 + '.jpg', image, [view] * count)
-
-
-@pytest.mark.parametrize(
-    ('count', 'source'), [(1, True), (4, False), (13, True)]
-)
-def test_nothing_is_drawn_beyond_the_picture(count, source):
-    picture = draw_views([row(count, source)] * 2, 'A title', 'about it')
-    for edge in (picture[:4], picture[-1:], picture[:, :4], picture[:, -4:]):
-        assert edge.min() == 255
-
-
 def test_boxes_are_drawn_where_they_lie():
     """The frame of a box is where its edges are, scaled to the sheet."""
     view = View(np.zeros((8, 8, 3), np.uint8), (30, 30, 90, 60))
     source = np.full((100, 100, 3), 255, np.uint8)
-    picture = draw_views([ImageViews('', source, [view])])
+    picture = draw_views([ImageViews('a.jpg', source, [view])])
     # 224 px for 100 px, from (16, 90) on.
     blue = (np.abs(picture.astype(int) - (0, 114, 178)).max(-1) < 40)[:, :240]
     y, x = np.nonzero(blue)

@@ -22,28 +22,21 @@ from mmscfs.checkpoint import (
     resnet_settings,
 )
 from mmscfs.datasets import LoadImage
+from mmscfs.datasets.checks.common import leaf_datasets
 from mmscfs.datasets.transforms.loading import loader_like
 from mmscfs.engine.pretrained import pretraining_input
-from mmscfs.results.origin import leaf_datasets
 from mmscfs.visualization import SearchMaps, compute_search_maps
 
 SIZES = dict(global_size=224, local_size=96)  # of a config without MultiCrop
 
 
 class SearchNetwork(NamedTuple):
-    """A backbone that searches images.
+    """A backbone that searches images."""
 
-    Attributes:
-        name (str): What to call it.
-        search (Callable): As ``search_image`` wants it.
-        sizes (tuple[int, int]): Sides of the global view and of local ones.
-        load (LoadImage): What loads images as the pre-training did.
-    """
-
-    name: str
-    search: Callable
-    sizes: tuple[int, int]
-    load: LoadImage
+    name: str  #: What to call it.
+    search: Callable  #: As ``search_image`` wants it.
+    sizes: tuple[int, int]  #: Sides of the global view and of local ones, px.
+    load: LoadImage  #: Loads images as the pre-training did.
 
 
 def load_network(
