@@ -1,5 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import copy
 import gc
+import os
 import random
 import signal
 import uuid
@@ -16,9 +18,10 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, runner
 
 import mmscfs  # noqa: F401
+from mmscfs.engine.hooks import PicturesHook
 from mmscfs.engine.resume.preemption import SIGNALS, stop_listening
 
-CONFIGS = Path(__file__).parent.parent / 'configs'
+CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
 # Files of few long tests. Begun last, one would keep a core waiting.
 LONG = (
     *(
@@ -99,10 +102,31 @@ def _plain_config_text():
 
 @pytest.fixture(scope='session', autouse=True)
 def _read_once():
-    """The machine and mmdet's 100 metafiles are not read by each again."""
+    """The machine, mmdet's 100 metafiles and configs are not read again."""
+    plain = Config._file2dict
+    once = cache(plain)
+
+    def read(filename, *args, **kwargs):
+        path = os.path.abspath(os.path.expanduser(filename))
+        if not path.startswith(f'{CONFIGS}/'):
+            return plain(path, *args, **kwargs)
+        return copy.deepcopy(once(path, *args, **kwargs))
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, 'collect_env', cache(runner.collect_env))
         patch.setattr(utils, 'load', cache(utils.load))
+        patch.setattr(Config, '_file2dict', staticmethod(read))
+        yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _no_pictures():
+    """Trainings draw none, which takes longer than the tiny runs.
+
+    test_pictures_hook.py has them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PicturesHook, 'look', lambda *_: None)
         yield
 
 

@@ -9,7 +9,7 @@ import zipfile
 from importlib import metadata
 
 import pytest
-from commands import ROOT, call, refusal, run
+from commands import ROOT, call, run
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -168,12 +168,6 @@ def test_wheel_trains_and_extracts_away_from_the_repository(
     # 16 images are two iterations of 8.
     assert 'Epoch(train) [1][2/2]' in output
     assert 'features (128,)' in output
-
-
-def test_a_name_that_is_not_there_is_refused():
-    error = refusal('tools/train.py', 'mmscfs::none.py').strip()
-    assert "config: no config file 'mmscfs::none.py': " in error
-    assert error.endswith('names such as mmscfs::scfs_r50.py')
 
 
 def test_mim_starts_training_without_options_that_are_not_there():

@@ -181,7 +181,6 @@ def shrink(cfg: Config) -> None:
     for part in (cfg.model, *cfg.model.values()):
         if isinstance(part, ConfigDict):
             shrink_part(part)
-    cfg.default_hooks.pop('pictures', None)  # tested, and slower than all
     cfg.default_hooks.logger.interval = 1
     cfg.log_level = 'WARNING'
 

