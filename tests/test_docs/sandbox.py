@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from classification_data import draw, shrink_loader
-from commands import call
+from commands import CONFIG_FOLDERS, call
 from documents import ROOT
 from mmengine.config import Config, ConfigDict
 from shell import Command
@@ -57,6 +57,7 @@ class Sandbox:
     def __init__(self, root: Path) -> None:
         self.root = root
         shutil.copytree(ROOT / 'configs', root / 'configs')
+        CONFIG_FOLDERS.append(root / 'configs')
         shutil.copy(ROOT / 'README.md', root)
         for i in range(10):
             for folder in ('my/images', 'data/imagenet/train/n0', 'my/other'):
