@@ -25,7 +25,7 @@ from mmscfs.engine.resume.preemption import SIGNALS, stop_listening
 LONG = (
     *('test_runs', 'test_transfer', 'test_trained_configs', 'test_processes'),
     *('test_commands', 'test_build', 'test_feature_loops', 'test_training'),
-    *('test_gpu', 'test_names', 'test_demo', 'test_packaging', 'test_chaos'),
+    *('test_gpu', 'test_demo', 'test_packaging', 'test_chaos'),
     *('test_equivalence', 'test_peer_configs', 'test_box_probe_loop'),
     *('test_pictures_hook', 'test_ops', 'test_evaluate', 'test_plan'),
 )

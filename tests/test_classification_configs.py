@@ -81,12 +81,6 @@ STRUCTURES = {
 MOCO = 'mocov2/benchmarks/resnet50_8xb32-linear-steplr-100e_in1k.py'
 
 
-def transforms(cfg, split):
-    """Return the transforms of a split by their types."""
-    pipeline = cfg[f'{split}_dataloader'].dataset.pipeline
-    return {transform.type: transform for transform in pipeline}
-
-
 def test_every_training_is_found():
     assert all(SAID.values())
     assert Counter(said['kind'] for said in SAID.values()) == {
@@ -174,39 +168,6 @@ def test_mocos_rate_falls_to_a_tenth_twice():
     assert cfg.optim_wrapper.optimizer == own.optim_wrapper.optimizer
     assert cfg.param_scheduler == own.param_scheduler
     assert cfg.train_cfg.max_epochs == own.train_cfg.max_epochs
-
-
-@pytest.mark.parametrize('name', FULL)
-def test_crops_and_flips_alone_as_torchvision_makes_them(name):
-    cfg = load(name)
-    train, test = transforms(cfg, 'train'), transforms(cfg, 'test')
-    loading = (
-        ['NumpyToPIL', 'PILToNumpy'] if 'cifar' in name else ['LoadImage']
-    )
-    assert [*train] == [
-        *loading,
-        'RandomResizedCrop',
-        'RandomFlip',
-        'PackInputs',
-    ]
-    assert train['RandomResizedCrop'] == dict(
-        type='RandomResizedCrop', scale=224, backend='pillow'
-    )
-    assert train['RandomFlip'].prob == 0.5
-    assert [*test] == [*loading, 'ResizeEdge', 'CenterCrop', 'PackInputs']
-    assert test['ResizeEdge'] == dict(
-        type='ResizeEdge',
-        scale=256,
-        edge='short',
-        backend='pillow',
-        interpolation='bicubic',
-    )
-    assert test['CenterCrop'].crop_size == 224
-    crop = Compose([train['RandomResizedCrop']]).transforms[0]
-    assert crop.crop_ratio_range == (0.08, 1.0)
-    assert crop.aspect_ratio_range == (3 / 4, 4 / 3)
-    assert crop.interpolation == 'bilinear'
-    assert cfg.train_dataloader.persistent_workers
 
 
 @pytest.mark.parametrize('name', FULL)

@@ -78,32 +78,6 @@ def multi_crop(cfg):
     return found
 
 
-@pytest.mark.parametrize('name', CONFIGS)
-def test_facts_of_every_recipe(name):
-    cfg = load(name)
-    assert cfg.default_scope == 'mmpretrain'
-    assert cfg.custom_imports.imports == ['mmscfs']
-    hooks = ('teacher', 'teacher_temp', 'frozen_prototypes', 'preflight')
-    hooks += ('non_finite_loss', 'collapse_monitor', 'checkpoint')
-    assert {*hooks, 'plain_checkpoint'} <= {*cfg.default_hooks}
-    warm_up, cosine, *others = cfg.param_scheduler
-    assert (warm_up.type, cosine.type) == ('LinearLR', 'CosineAnnealingLR')
-    assert warm_up.begin == 0
-    assert warm_up.end == cosine.begin
-    for scheduler in (cosine, *others):
-        assert scheduler.end == cfg.train_cfg.max_epochs
-    for scheduler in cfg.param_scheduler:
-        assert scheduler.by_epoch
-        assert scheduler.convert_to_iter_based
-    assert not multi_crop(cfg).get('color_on_device', False)
-    assert cfg.optim_wrapper.clip_grad == dict(max_norm=3.0)
-    if 'resnet50' in name or 'r50' in name:
-        assert cfg.model.backbone.depth == 50
-        # torchvision's layer2, layer3 and layer4.
-        layers = (1, 2, 3) if cfg.model.type == 'SCFS' else (3,)
-        assert cfg.model.backbone.out_indices == layers
-
-
 @pytest.mark.parametrize('name', sorted(set(CONFIGS) - set(SHORT_NAMES)))
 def test_name_says_what_the_config_does(name):
     path, cfg = Path(name), load(name)

@@ -19,7 +19,6 @@ from mmengine.hub import get_config
 from mmengine.runner import Runner
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmscfs.datasets.checks.common import leaf_datasets
 from mmscfs.engine import adapt_to_cpu
 
 ROOT = Path(__file__).parents[1] / 'configs' / 'detection'
@@ -150,48 +149,6 @@ def test_batch_optimizer_and_length(name):
             type='mmpretrain.ResumableEpochLoop'
         )
         assert cfg.val_evaluator.metric == ['bbox', 'segm']
-
-
-@pytest.mark.parametrize(
-    ('name', 'shortest'), [(FPN, 640), (C4, 640), (VOC, 480)]
-)
-def test_scales_are_drawn_up_to_that_of_the_test(name, shortest):
-    cfg = load(name)
-    drawn = [
-        transform.scales
-        for _, dataset in leaf_datasets(cfg.train_dataloader.dataset, '')
-        for transform in dataset.pipeline
-        if transform.type == 'RandomChoiceResize'
-    ]
-    sides = range(shortest, 801, 32)
-    assert drawn == [[(1333, side) for side in sides]] * (1 + (name == VOC))
-    (test,) = (
-        transform.scale
-        for transform in cfg.test_dataloader.dataset.pipeline
-        if transform.type == 'Resize'
-    )
-    assert test == (1333, 800)
-
-
-def test_voc_is_trained_on_two_years_and_tested_on_one():
-    cfg = load(VOC)
-    files = {
-        split: [
-            dataset.ann_file
-            for _, dataset in leaf_datasets(
-                cfg[f'{split}_dataloader'].dataset, ''
-            )
-        ]
-        for split in ('train', 'test')
-    }
-    assert files == dict(
-        train=[
-            f'VOC{year}/ImageSets/Main/trainval.txt' for year in (2007, 2012)
-        ],
-        test=['VOC2007/ImageSets/Main/test.txt'],
-    )
-    assert cfg.val_evaluator == cfg.test_evaluator
-    assert cfg.test_evaluator.type == 'VOCMetric'
 
 
 def test_the_evaluator_of_voc_reads_as_the_papers_table():

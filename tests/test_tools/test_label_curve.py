@@ -252,15 +252,3 @@ def test_random_is_random(label_curve, trainings, capsys):
         is_random = '/random/' in line
         assert ('model.backbone.init_cfg=None' in line) == is_random
     assert 'warning: model.backbone.frozen_stages=1 keeps random' in err
-
-
-def test_other_settings_in_a_folder_are_refused(
-    label_curve, trainings, capsys
-):
-    assert label_curve('--seeds', 0) == 0
-    config = Path('work/configs/4-images_seed-0.py')
-    text = config.read_text()
-    assert label_curve('--seeds', 0, '--iterations', 30) == 2
-    assert config.read_text() == text  # another call may be about to read it
-    error = capsys.readouterr().err
-    assert 'holds the label_curve of iterations=20, not 30' in error
