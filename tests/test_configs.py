@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted(
     str(path.relative_to(ROOT))
     for path in ROOT.rglob('*.py')
-    # The others have tests of their own: tests/test_*_configs.py, and
+    # The others have their own tests: tests/test_*_configs.py, and
     # tests/test_tools/test_sweep_lists.py.
     if path.relative_to(ROOT).parts[0] in ('dino', 'scfs', 'scfs_r50.py')
 )

@@ -156,7 +156,7 @@ def commands(args: argparse.Namespace) -> Iterator[list[Any]]:
         *args.detector_options,
     ]
 
-    from mmscfs.results import newest_checkpoint  # slow, as it takes torch
+    from mmscfs.results import newest_checkpoint  # imports torch
 
     scenes = sorted((ROOT / args.data / 'val').glob('*/*.jpg'))
     folders = {
