@@ -230,7 +230,7 @@ def test_a_lost_node_comes_back_and_the_run_resumes(start, tmp_path):
             os.kill(pid, signal.SIGKILL)
         before = int(saved.read_text())
         back = start_node(1)
-        assert kept.wait(120) == 0, kept.log.read_text()
+        assert kept.wait(300) == 0, kept.log.read_text()
         assert back.wait(60) == 0, back.log.read_text()
     for process in (kept, lost, back):
         assert not marked(process.mark)
