@@ -76,10 +76,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--seed', type=int, default=0, help='of the moments of the kills')
     add(
         '--signal',
+        nargs='+',
         choices=['KILL', 'TERM', 'USR1'],
-        default='KILL',
-        help='what ends a run; it answers TERM and USR1 with a checkpoint '
-        'and exit code 75',
+        default=['KILL'],
+        help='what ends a run, in turn if several; it answers TERM and USR1 '
+        'with a checkpoint and exit code 75 (default: KILL)',
     )
     return parser.parse_args(argv)
 
@@ -132,9 +133,10 @@ class Trainer:
         return process
 
     def _train(self, name: str) -> None:
-        with open(self.folder / f'{name}.log', 'ab') as log:
-            for stream in (sys.stdout, sys.stderr):
-                os.dup2(log.fileno(), stream.fileno())
+        log = open(self.folder / f'{name}.log', 'a')  # noqa: SIM115
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+        sys.stdout = sys.stderr = log
         config, *options = self.words
         work_dir = str(self.folder / name)
         sys.argv = ['train.py', config, '--work-dir', work_dir, *options]
@@ -247,14 +249,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     reference = trainer.finish(trainer.start('whole'), 'whole')
     took = time.monotonic() - start
     moments = random.Random(args.seed)
-    number = signal.Signals[f'SIG{args.signal}']
+    numbers = [signal.Signals[f'SIG{name}'] for name in args.signal]
     runs = kills = good = in_saves = differing = 0
     while kills < args.kills:
         name, before = f'run_{runs}', kills
         while kills < args.kills:
             process = trainer.start(name)
             seconds, while_saving = moments.uniform(0, took), kills % 2 == 1
-            work = folder / name
+            work, number = folder / name, numbers[kills % len(numbers)]
             if not kill_later(process, work, seconds, while_saving, number):
                 break
             kills += 1

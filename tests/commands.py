@@ -19,7 +19,9 @@ from unittest import mock
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
+# Folders of configs whose bases stay as they are; conftest.py reads them once.
+CONFIG_FOLDERS = [ROOT / 'configs']
 
 
 def run(*words, cwd=ROOT, **environment):

@@ -1,4 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import copy
 import gc
 import random
 import signal
@@ -10,26 +11,23 @@ import numpy as np
 import pytest
 import torch
 from chaos import make_images
+from commands import CONFIG_FOLDERS, ROOT
 from mmengine.config import Config, utils
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, runner
 
 import mmscfs  # noqa: F401
+from mmscfs.engine.hooks import PicturesHook
 from mmscfs.engine.resume.preemption import SIGNALS, stop_listening
 
-CONFIGS = Path(__file__).parent.parent / 'configs'
 # Files of few long tests. Begun last, one would keep a core waiting.
 LONG = (
-    *(
-        'test_processes',
-        'test_build',
-        'test_trained_configs',
-        'test_demo',
-        'test_hub',
-    ),
-    *('test_transfer', 'test_chaos', 'test_evaluate', 'test_packaging'),
-    *('test_detection_configs', 'test_ops', 'test_train', 'test_equivalence'),
+    *('test_runs', 'test_transfer', 'test_trained_configs', 'test_processes'),
+    *('test_commands', 'test_build', 'test_feature_loops', 'test_training'),
+    *('test_gpu', 'test_demo', 'test_packaging', 'test_chaos'),
+    *('test_equivalence', 'test_peer_configs', 'test_box_probe_loop'),
+    *('test_pictures_hook', 'test_ops', 'test_evaluate', 'test_plan'),
 )
 
 
@@ -99,11 +97,37 @@ def _plain_config_text():
 
 @pytest.fixture(scope='session', autouse=True)
 def _read_once():
-    """The machine, the commit and mmdet's 100 metafiles are not read again."""
+    """Machine, commit, mmdet's metafiles and configs are not read again."""
+    plain = Config._file2dict
+
+    @cache
+    def once(path, time, *args, **kwargs):
+        return plain(path, *args, **kwargs)
+
+    def read(filename, *args, **kwargs):
+        path = Path(filename).expanduser().absolute()
+        is_kept = any(map(path.is_relative_to, CONFIG_FOLDERS))
+        if not (is_kept and path.is_file()):
+            return plain(filename, *args, **kwargs)
+        time = path.stat().st_mtime_ns
+        return copy.deepcopy(once(str(path), time, *args, **kwargs))
+
     with pytest.MonkeyPatch.context() as patch:
         for name in ('collect_env', 'get_git_hash'):  # the latter at each save
             patch.setattr(runner, name, cache(getattr(runner, name)))
         patch.setattr(utils, 'load', cache(utils.load))
+        patch.setattr(Config, '_file2dict', staticmethod(read))
+        yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _no_pictures():
+    """Trainings draw none, which takes longer than the tiny runs.
+
+    test_pictures_hook.py has them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PicturesHook, 'look', lambda *_: None)
         yield
 
 
@@ -186,7 +210,7 @@ def image_folder(tmp_path):
 @pytest.fixture
 def tiny_run(scfs_cfg, image_folder, tmp_path):
     """configs/scfs_r50.py shrunk to 4 iterations of 4 images an epoch."""
-    cfg = Config.fromfile(CONFIGS / 'scfs_r50.py')
+    cfg = Config.fromfile(ROOT / 'configs/scfs_r50.py')
     cfg.model = scfs_cfg
     cfg.work_dir = str(tmp_path / 'work')
     cfg.sync_bn = None

@@ -15,6 +15,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -139,11 +140,6 @@ def make_config(method: str, accumulate: int, batch: int, data: str) -> Config:
             'train_cfg.max_epochs': EPOCHS,
             'optim_wrapper.accumulative_counts': accumulate,
             'default_hooks.checkpoint': None,
-            'model_wrapper_cfg': dict(
-                type='SynchronizedOnCPU',
-                broadcast_buffers=False,
-                gradient_as_bucket_view=True,
-            ),
             'log_level': 'ERROR',
         }
     )
@@ -288,6 +284,7 @@ def measure(
     accumulate: int,
     processes: Sequence[int],
     batch: int,
+    wrappers: Sequence[str] = ('SynchronizedOnCPU',),
 ) -> list[dict]:
     """Train a method on one process and on others; return a row for each.
 
@@ -296,18 +293,25 @@ def measure(
         accumulate (int): Batches that a step accumulates.
         processes (Sequence[int]): Numbers of processes.
         batch (int): Images in a batch of all processes.
+        wrappers (Sequence[str]): Of the model, each tried on all numbers.
     """
     rows = []
     with tempfile.TemporaryDirectory() as data:
         make_images(Path(data), STEPS_PER_EPOCH * batch)
 
-        def run(number: int) -> list[dict]:
-            return train(make_config(method, accumulate, batch, data), number)
+        def run(number: int, wrapper: str) -> list[dict]:
+            cfg = make_config(method, accumulate, batch, data)
+            cfg.model_wrapper_cfg = dict(
+                type=wrapper,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+            )
+            return train(cfg, number)
 
-        (alone,) = run(1)
-        for number in processes:
+        (alone,) = run(1, wrappers[0])
+        for number, wrapper in product(processes, wrappers):
             row = dict(method=method, accumulate=accumulate, processes=number)
-            row |= compare(alone, run(number), batch)
+            row |= compare(alone, run(number, wrapper), batch)
             rows.append(row | dict(moved=alone['moved']))
     return rows
 

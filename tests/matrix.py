@@ -44,7 +44,7 @@ QUICK = (
     'tests/test_engine/test_training.py::'
     'test_a_resumed_run_equals_one_that_never_stopped',
     'tests/test_detection_configs.py::test_one_iteration_and_one_evaluation'
-    '[digits/faster-rcnn_r18-w16-c4_demo_digits-voc.py]',
+    '[fashion/mask-rcnn_r18-w16-fpn_fashion.py]',
     'tests/test_evaluation/test_knn.py',
     'tests/test_checkpoint/test_plain.py',
     'tests/test_tools/test_doctor.py',
@@ -55,7 +55,8 @@ QUICK = (
     'tests/test_tools/test_sweep.py::test_commands',
     'tests/test_tools/test_train.py::'
     'test_one_command_trains_and_one_more_resumes',
-    'tests/test_tools/test_transfer.py::test_images_to_detector_to_evaluation',
+    'tests/test_tools/test_transfer.py::'
+    'test_c4_detector_starts_from_all_four_stages',
     'tests/test_tools/test_visualization.py::test_browse_views',
 )
 CHOICES = dict(

@@ -1,26 +1,19 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-import os
-import subprocess
 import sys
-from pathlib import Path
+import tempfile
 
 import chaos
 import torch
 
 
-def test_killed_run_ends_as_one_that_was_not(tmp_path):
-    """In a separate process, as it forks."""
-    words = ['--kills', '2', '--epochs', '1', '--workers', '0']
-    done = subprocess.run(
-        [sys.executable, chaos.__file__, *words],
-        env=dict(os.environ, OMP_NUM_THREADS='1', TMPDIR=str(tmp_path)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert '2 of 2 kills bit-equal at the end' in done.stdout
-    assert not [*Path(tmp_path).iterdir()]
+def test_killed_run_ends_as_one_that_was_not(tmp_path, monkeypatch, capsys):
+    """At a moment, while it saves, and by a signal that it answers."""
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    monkeypatch.setattr(sys, 'path', [*sys.path])  # it adds the tools
+    words = ['--kills', '3', '--epochs', '1', '--workers', '0']
+    assert chaos.main([*words, '--signal', 'KILL', 'KILL', 'TERM']) == 0
+    assert '3 of 3 kills bit-equal at the end' in capsys.readouterr().out
+    assert not [*tmp_path.iterdir()]
 
 
 def test_what_differs_is_named(tmp_path):

@@ -206,15 +206,3 @@ def test_a_checkpoint_that_does_not_fit_is_refused(raw_checkpoint):
         load_checkpoint(model, raw_checkpoint)
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key])
-
-
-def test_any_size_of_view_decides_the_images():
-    cfg = Config.fromfile(ROOT / 'configs' / 'scfs_r50.py')
-    resize, crop, pack = hub.with_test_pipeline(
-        cfg
-    ).test_dataloader.dataset.pipeline
-    assert (resize.scale, crop.crop_size) == (256, 224)
-    assert pack.type == 'PackInputs'
-    del cfg.train_dataloader.dataset.pipeline[1]
-    with pytest.raises(ValueError, match='no MultiCrop'):
-        hub.with_test_pipeline(cfg)

@@ -4,7 +4,6 @@
 import re
 from pathlib import Path
 
-import mmpretrain
 import pytest
 from mmengine import fileio
 from modelindex.load_model_index import load
@@ -67,18 +66,6 @@ def test_mim_finds_every_config_by_its_file_name():
         if '_base_' not in path.parts
     ]
     assert [name for name in recipes if names.count(name) != 1] == []
-
-
-def test_names_are_unique_among_those_of_mmpretrain():
-    theirs = Path(mmpretrain.__file__).parent / '.mim'
-    names = [entry['Name'] for _, entry in ENTRIES] + [
-        model['Name']
-        for path in fileio.load(theirs / 'model-index.yml')['Import']
-        for model in fileio.load(theirs / path).get('Models') or []
-    ]
-    ours = [entry['Name'] for _, entry in ENTRIES]
-    assert all(names.count(name) == 1 for name in ours)
-    assert all(name == name.lower() for name in ours)
 
 
 @pytest.mark.parametrize(

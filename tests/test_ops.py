@@ -277,7 +277,7 @@ def test_commands_log_the_operators_and_refuse_the_model(
 
     lines = []
     runner = SimpleNamespace(
-        model=build('dcn/mask-rcnn_r50-dconv-c3-c5_fpn_1x_coco'),
+        model=mmcv.ops.RoIAlign(7, pool_mode='max'),
         logger=SimpleNamespace(info=lines.append),
     )
     monkeypatch.setattr(Runner, 'from_cfg', lambda cfg: runner)

@@ -1,7 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """The installed package, away from the repository."""
 
-import re
 import shutil
 import sys
 import sysconfig
@@ -9,7 +8,7 @@ import zipfile
 from importlib import metadata
 
 import pytest
-from commands import ROOT, call, refusal, run
+from commands import ROOT, call, run
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -158,6 +157,7 @@ def test_wheel_trains_and_extracts_away_from_the_repository(
         'train_dataloader.num_workers=0',
         'train_cfg.max_epochs=1',
         'default_hooks.logger.interval=1',
+        'default_hooks.pictures=None',  # takes longer than the rest
     ]
     output = succeed(
         *[home / 'bin' / 'python', '-c', USE, f'mmscfs::scfs/{DEMO}.py'],
@@ -170,33 +170,12 @@ def test_wheel_trains_and_extracts_away_from_the_repository(
     assert 'features (128,)' in output
 
 
-def test_a_name_that_is_not_there_is_refused():
-    error = refusal('tools/train.py', 'mmscfs::none.py').strip()
-    assert "config: no config file 'mmscfs::none.py': " in error
-    assert error.endswith('names such as mmscfs::scfs_r50.py')
-
-
 def test_mim_starts_training_without_options_that_are_not_there():
     # It looks for this word in the help, and adds --device where it finds it.
     help_text = call('tools/train.py', '-h').stdout
     assert '--gpus' not in help_text
     # What its launchers pass.
     assert '--launcher' in help_text
-
-
-def test_image_has_the_tested_versions():
-    text = (ROOT / 'docker' / 'Dockerfile').read_text()
-    assert 'FROM python:3.12-slim\n' in text
-    # All that it installs is from the same files as `make install`.
-    installed = set(re.findall(r'-[rc] requirements/(\w+)\.txt', text))
-    assert installed == {
-        'build',
-        'constraints',
-        'mminstall',
-        'runtime',
-        'optional',
-    }
-    assert '==' not in text
 
 
 def test_everything_that_is_installed_is_pinned():

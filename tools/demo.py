@@ -21,8 +21,10 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 from command_line import at_least, make_parser, setting
 from rich.console import Console
@@ -117,8 +119,73 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(seconds: dict[str, float], *words: str | int | Path) -> None:
-    """Show and run a command of ours, and note how long it takes.
+def detector_folder(args: argparse.Namespace, start: str, seed: int) -> Path:
+    """Return where label_curve.py trains a detector."""
+    name = f'{ANNOTATED}-images_seed-{seed}'
+    return args.work_dir / 'detectors' / start / name
+
+
+def commands(args: argparse.Namespace) -> Iterator[list[Any]]:
+    """Yield the words of each command, after those before it have run."""
+    yield [
+        'tools/dataset_converters/make_digit_scenes.py',
+        *('--out', args.data),
+        *('--train', args.scenes[0], '--val', args.scenes[1]),
+    ]
+    yield [
+        *('tools/train.py', PRETRAIN, '--work-dir', args.work_dir),
+        *['--resume'] * (ROOT / args.work_dir / 'last_checkpoint').is_file(),
+        *('--seed', args.seeds[0], '--cfg-options'),
+        f'train_dataloader.dataset.data_root={args.data}',
+        *(f'train_cfg.max_epochs={EPOCHS}', *args.cfg_options),
+    ]
+    annotations = f'{args.data}/annotations/instances_val.json'
+    yield [
+        *('tools/label_curve.py', DETECT),
+        *('--work-dir', args.work_dir / 'detectors'),
+        *('--starts', *STARTS.values(), '--images', ANNOTATED),
+        # Three on two cores: a training leaves its own idle now and then.
+        *('--seeds', *args.seeds, '--jobs', 3, '--cfg-options'),
+        f'train_cfg.max_iters={STEPS}',
+        f'train_dataloader.batch_size={BATCH}',
+        *(
+            f'{split}_dataloader.dataset.data_root={args.data}'
+            for split in ('train', 'val', 'test')
+        ),
+        *(f'{s}_evaluator.ann_file={annotations}' for s in ('val', 'test')),
+        *args.detector_options,
+    ]
+
+    from mmscfs.results import newest_checkpoint  # imports torch
+
+    scenes = sorted((ROOT / args.data / 'val').glob('*/*.jpg'))
+    folders = {
+        start: detector_folder(args, start, args.seeds[0]) for start in STARTS
+    }
+    learned, random, scfs = (
+        place(str(newest_checkpoint(ROOT / folder)))
+        for folder in (args.work_dir, folders['random'], folders['SCFS'])
+    )
+    yield [
+        'tools/visualization/vis_search.py',
+        *(place(str(path)) for path in scenes[:: math.ceil(len(scenes) / 4)]),
+        *('--checkpoint', learned, '--out', args.work_dir / 'search_maps.png'),
+    ]
+    config = f'configs/{ANNOTATED}-images_seed-{args.seeds[0]}.py'
+    yield [
+        'tools/visualization/vis_detections.py',
+        args.work_dir / 'detectors' / config,
+        *('--checkpoints', f'random={random}', f'SCFS={scfs}'),
+        *('--out', args.work_dir / 'detections.png'),
+    ]
+    yield [
+        *('tools/analysis_tools/report.py', args.work_dir, *folders.values()),
+        *('--out', args.work_dir / 'report.html'),
+    ]
+
+
+def run(words: list[Any]) -> tuple[str, float]:
+    """Show and run a command of ours; return its name and seconds.
 
     Raises:
         SystemExit: It failed, and has said why.
@@ -132,97 +199,7 @@ def run(seconds: dict[str, float], *words: str | int | Path) -> None:
     command = [sys.executable, tool, *options]
     if code := subprocess.run(command, cwd=ROOT, check=False).returncode:
         raise SystemExit(code)
-    seconds[Path(tool).stem] = time.monotonic() - begin
-
-
-def detector_folder(args: argparse.Namespace, start: str, seed: int) -> Path:
-    """Return where label_curve.py trains a detector."""
-    name = f'{ANNOTATED}-images_seed-{seed}'
-    return args.work_dir / 'detectors' / start / name
-
-
-def make_and_train(args: argparse.Namespace) -> dict[str, float]:
-    """Run the commands, return the seconds of each.
-
-    Raises:
-        SystemExit: One failed.
-    """
-    seconds: dict[str, float] = {}
-    run(
-        seconds,
-        'tools/dataset_converters/make_digit_scenes.py',
-        *('--out', args.data),
-        *('--train', args.scenes[0], '--val', args.scenes[1]),
-    )
-    run(
-        seconds,
-        *('tools/train.py', PRETRAIN, '--work-dir', args.work_dir),
-        *['--resume'] * (ROOT / args.work_dir / 'last_checkpoint').is_file(),
-        *('--seed', args.seeds[0], '--cfg-options'),
-        f'train_dataloader.dataset.data_root={args.data}',
-        *(f'train_cfg.max_epochs={EPOCHS}', *args.cfg_options),
-    )
-    run(
-        seconds,
-        *('tools/label_curve.py', DETECT),
-        *('--work-dir', args.work_dir / 'detectors'),
-        *('--starts', *STARTS.values(), '--images', ANNOTATED),
-        # Three on two cores: a training leaves its own idle now and then.
-        *('--seeds', *args.seeds, '--jobs', 3, '--cfg-options'),
-        *(
-            f'train_cfg.max_iters={STEPS}',
-            f'train_dataloader.batch_size={BATCH}',
-        ),
-        *(
-            f'{split}_dataloader.dataset.data_root={args.data}'
-            for split in ('train', 'val', 'test')
-        ),
-        *(
-            f'{split}_evaluator.ann_file='
-            f'{args.data}/annotations/instances_val.json'
-            for split in ('val', 'test')
-        ),
-        *args.detector_options,
-    )
-    return seconds
-
-
-def draw(args: argparse.Namespace, seconds: dict[str, float]) -> None:
-    """Make the pictures and the report.
-
-    Raises:
-        SystemExit: A command failed.
-    """
-    from mmscfs.results import newest_checkpoint
-
-    scenes = sorted((ROOT / args.data / 'val').glob('*/*.jpg'))
-    learned = place(str(newest_checkpoint(ROOT / args.work_dir)))
-    folders = {
-        start: detector_folder(args, start, args.seeds[0]) for start in STARTS
-    }
-    config = f'{ANNOTATED}-images_seed-{args.seeds[0]}.py'
-    run(
-        seconds,
-        'tools/visualization/vis_search.py',
-        *(place(str(path)) for path in scenes[:: math.ceil(len(scenes) / 4)]),
-        *('--checkpoint', learned, '--out', args.work_dir / 'search_maps.png'),
-    )
-    run(
-        seconds,
-        'tools/visualization/vis_detections.py',
-        args.work_dir / 'detectors' / 'configs' / config,
-        '--checkpoints',
-        *(
-            f'{start}={place(str(newest_checkpoint(ROOT / folders[start])))}'
-            for start in ('random', 'SCFS')
-        ),
-        *('--out', args.work_dir / 'detections.png'),
-    )
-    run(
-        seconds,
-        *('tools/analysis_tools/report.py', args.work_dir, *folders.values()),
-        *('--out', args.work_dir / 'report.html'),
-    )
+    return Path(tool).stem, time.monotonic() - begin
 
 
 def read_figures(args: argparse.Namespace) -> dict:
@@ -236,11 +213,8 @@ def read_figures(args: argparse.Namespace) -> dict:
     from mmscfs.results.detection import read_run
 
     lines = read_log(ROOT / args.work_dir).lines
-    recall = [
-        line['view_recall/top1']
-        for line in lines
-        if 'view_recall/top1' in line
-    ]
+    name = 'view_recall/top1'
+    recall = [line[name] for line in lines if name in line]
     detectors = {}
     for start in STARTS:
         found = [
@@ -282,18 +256,12 @@ def show(args: argparse.Namespace, figures: dict) -> None:
     for start, scores in detectors.items():
         table.add_row(start, *map(in_words, scores.values()))
     for base in ('random', 'DINO'):
-        cells = [
-            in_words(
-                [
-                    ap - other
-                    for ap, other in zip(
-                        values, detectors[base][name], strict=True
-                    )
-                ],
-                '+',
-            )
+        pairs = (
+            zip(values, detectors[base][name], strict=True)
             for name, values in detectors['SCFS'].items()
-        ]
+        )
+        gains = ([ap - other for ap, other in pair] for pair in pairs)
+        cells = [in_words(values, '+') for values in gains]
         table.add_row(f'SCFS less {base}', *cells)
     console.print(table)
     console.print(
@@ -310,8 +278,7 @@ def main() -> None:
     """Run the demo."""
     args = parse_args()
     begin = time.monotonic()
-    seconds = make_and_train(args)
-    draw(args, seconds)
+    seconds = dict(map(run, commands(args)))
     figures = read_figures(args)
     show(args, figures)
     seconds['all'] = time.monotonic() - begin

@@ -61,7 +61,7 @@ examples:
       --images 1% 2% 5% 10% --iterations 20000 --seeds 0 1 2 3 4 \\
       --devices 0 1 2 3 --cfg-options train_dataloader.batch_size=16
   # a pre-training for each seed, those of tools/sweep.py --seeds 1 2 3
-  ... --starts random scfs=work_dirs/sweep_mine/scfs_seed-{seed}/epoch_50.pth \
+  ... --starts random scfs=work_dirs/sweep_mine/scfs_seed-{seed}/epoch_50.pth \\
       --seeds 1 2 3
 """  # noqa: E501
 NOTE = (

@@ -57,10 +57,7 @@ SLURM = 'tools/slurm_train.sh a b configs/scfs_r50.py c'
     [
         ('make demo', '', 'cannot run here: put a mark'),
         ('ls | wc', '', "has '|'"),
-        ('make demos', 'needs network', 'the Makefile has no demos'),
         (TRAIN, 'needs luck', "unknown reason 'luck'"),
-        (TRAIN, 'runs in tests/no.py', 'no test tests/no.py'),
-        ('python tools/no.py', 'needs network', 'no tools/no.py'),
         (f'{TRAIN} --sed 1', 'needs ImageNet', 'arguments: --sed'),
         (f'GPUS=8 {SLURM} --sed 1', 'needs Slurm', 'arguments: --sed'),
         (

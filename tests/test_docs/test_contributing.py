@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from documents import ROOT, printed_files
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -77,30 +76,6 @@ def test_search_operator_trains(examples, tiny_run):
     assert np.isfinite(hub.get_scalar('train/loss_layer3_search').current())
     entropy = hub.get_scalar('train/layer3_search_entropy').current()
     assert 0 < entropy < np.log(16)  # of 4 x 4 positions at most
-
-
-def test_search_operator_computes_what_it_says(examples):
-    import sharp_search
-
-    generator = torch.Generator().manual_seed(1)
-    local = torch.randn(2, 3, 5, 2, 2, generator=generator)
-    keys = torch.randn(2, 3, 5, 4, 3, generator=generator)
-    found = sharp_search.SharpFeatureSearch(0.2)(local, keys)
-    entropies = []
-    for g, n, b in np.ndindex(2, 2, 3):
-        query = local[n, b].numpy().mean((1, 2))
-        key = keys[g, b].numpy()
-        cosine = np.tensordot(query, key, 1) / (
-            np.linalg.norm(query) * np.linalg.norm(key, axis=0)
-        )
-        weight = np.exp(cosine / 0.2)
-        weight *= 12 / weight.sum()
-        assert np.allclose(found.attention[g, n, b], weight, atol=1e-5)
-        entropies.append(-(weight / 12 * np.log(weight / 12)).sum())
-    figures = sharp_search.SharpFeatureSearch().figures(found)
-    assert np.isclose(figures['search_entropy'], np.mean(entropies))
-    with pytest.raises(ValueError, match='temperature=0 must be > 0'):
-        sharp_search.SharpFeatureSearch(0)
 
 
 def test_data_set_trains(examples, tiny_run, tmp_path):

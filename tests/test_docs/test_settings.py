@@ -49,11 +49,12 @@ def read_settings(text):
 
 def unknown_settings(text):
     """Return the settings of a document that no config has or takes."""
-    return sorted(
-        setting
-        for setting in read_settings(text)
-        if not any(is_read(cfg, setting) for cfg in configs())
-    )
+    return sorted(s for s in read_settings(text) if not is_known(s))
+
+
+@cache
+def is_known(setting):
+    return any(is_read(cfg, setting) for cfg in configs())
 
 
 def is_read(cfg, setting):

@@ -54,17 +54,6 @@ def test_names_are_defined():
     assert not missing
 
 
-def test_names_are_where_the_page_says():
-    """`Name`, `mmscfs/path.py`: that file defines it."""
-    pairs = re.findall(r'`([\w.]+)`,?\s(?:in )?`(mmscfs/[\w/]+\.py)`', METHOD)
-    assert len(set(pairs)) > 10
-    for name, path in pairs:
-        last = name.split('.')[-1]
-        assert re.search(
-            rf'^\s*(?:class|def) {last}\b', SOURCES[path], re.M
-        ), (name, path)
-
-
 # Citations: one version, title and year wherever they stand
 
 CITATION = yaml.safe_load((ROOT / 'CITATION.cff').read_text(encoding='utf-8'))

@@ -12,6 +12,13 @@ from mmscfs.datasets.transforms.loading import UnreadableImageError
 from mmscfs.engine.hooks import pictures_hook
 from mmscfs.visualization import views
 
+LOOK = PicturesHook.look  # which draws nothing elsewhere, see conftest.py
+
+
+@pytest.fixture(autouse=True)
+def _draws(monkeypatch):
+    monkeypatch.setattr(PicturesHook, 'look', LOOK)
+
 
 class Stub(Hook):
     """Keep what a visualizer is given instead of writing it."""

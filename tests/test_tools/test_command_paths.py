@@ -37,7 +37,6 @@ WRONG = [
     ('train', [CONFIG, '--resmue'], '--resmue; did you mean --resume?'),
     ('test', [CONFIG, 'runs/epoch_20.pth'], NO_WEIGHTS),
     ('doctor', ['mi.py'], NO_CONFIG),
-    ('grid', ['mi.py'], NO_CONFIG),
     ('sweep', ['mi.py'], "list: no file 'mi.py': '.' has my.py"),
     ('recipe', ['imges', *NEW], NO_FOLDER),
     (
@@ -50,23 +49,18 @@ WRONG = [
         ['--detector', 'labels.json', '--pretrained', '~/no.pth', *NEW],
         "--pretrained: no checkpoint '{home}/no.pth'",
     ),
-    ('model_converters/export_backbone', [WEIGHTS[:-4], 'o.pth'], WEIGHTS[5:]),
     (
         'visualization/vis_search',
         ['dog.jpg', '--checkpoint', WEIGHTS],
         "IMAGE: no image 'dog.jpg': '.' has no .jpg",
     ),
-    ('visualization/vis_tsne', ['mi.py', '--pretrained', 'x'], NO_CONFIG),
-    ('visualization/browse_views', ['mi.py'], NO_CONFIG),
     (
         'visualization/vis_detections',
         [CONFIG, '--checkpoints', 'a=runs/epoch_20.pth'],
         NO_WEIGHTS,
     ),
     ('analysis_tools/report', ['rnus'], "no folder 'rnus': '.' has runs"),
-    ('analysis_tools/compare_transfer', ['rnus'], "'.' has runs"),
     ('analysis_tools/results_table', ['rnus'], "'.' has runs"),
-    ('dataset_converters/check_dataset', ['imges'], NO_FOLDER),
     (
         'dataset_converters/check_dataset',
         ['coco', '--root', 'x'],

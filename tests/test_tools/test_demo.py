@@ -1,23 +1,47 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import json
+import subprocess
+import sys
 from statistics import mean
 
 import cv2
-from commands import call, load_tool
+from commands import ROOT, call, load_tool, stand_in
+from mmengine.config import Config
 
+LOADER = ('train_dataloader.num_workers=0', 'val_dataloader.num_workers=0')
 TINY = (
-    *('--cfg-options', 'train_dataloader.batch_size=16'),
+    *('--cfg-options', 'train_dataloader.batch_size=16', LOADER[0]),
     'default_hooks.view_recall.num_images=32',
-    '--detector-options',
-    'train_cfg.max_iters=2',
+    *('train_cfg.max_epochs=2', 'train_dataloader.persistent_workers=False'),
+    *('--detector-options', 'train_cfg.max_iters=2', *LOADER),
     'train_dataloader.batch_size=2',
+    *(f'{s}_dataloader.persistent_workers=False' for s in ('train', 'val')),
     'param_scheduler=[]',
     'default_hooks.checkpoint.interval=2',
 )
 
 
-def test_demo_ends_with_table_and_pictures(tmp_path):
-    """A demo of few iterations goes all the way on a few scenes."""
+def test_demo_ends_with_table_and_pictures(tmp_path, monkeypatch):
+    """A demo of few iterations goes all the way on a few scenes.
+
+    Its commands, and the trainings that they start, run in this process.
+    """
+    start = subprocess.run
+
+    def call_here(command, *words, **settings):
+        if command[0] != sys.executable:
+            return start(command, *words, **settings)
+        return call(*command[1:])
+
+    def train_here(command, log):
+        done = call(*command[1:])
+        log.write(done.output)
+        log.flush()
+        return done.returncode
+
+    monkeypatch.setattr(subprocess, 'run', call_here)
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    stand_in(monkeypatch, train_here)
     data, work = tmp_path / 'scenes', tmp_path / 'work'
     done = call(
         *('tools/demo.py', '--data', data, '--work-dir', work, '--seeds', 3),
@@ -43,8 +67,13 @@ def test_demo_ends_with_table_and_pictures(tmp_path):
         ('DINO', 'dino'),
         ('SCFS', 'scfs'),
     ):
-        log = (work / 'detectors' / start / run / 'train.log').read_text()
+        folder = work / 'detectors' / start / run
+        log = (folder / 'train.log').read_text()
         assert ('into ResNet' in log) == (layout is not None)
+        (used,) = folder.glob('*/vis_data/config.py')
+        cfg = Config.fromfile(used)
+        assert cfg.randomness.seed == 3
+        assert len(cfg.train_dataloader.dataset.indices) == 48
         if layout:
             assert f'mmscfs::{layout}_resnet18-w16_digit-cards: loaded' in log
     report = (work / 'report.html').read_text()

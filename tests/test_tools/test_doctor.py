@@ -6,6 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +21,7 @@ from mmscfs import recipes
 
 GIB = 2**30
 NAMES = ('doctor', 'doctor_environment', 'doctor_config')
+distributions = cache(metadata.packages_distributions)
 
 
 @pytest.fixture
@@ -26,6 +29,8 @@ def tool(monkeypatch):
     """The modules of the command by their last word."""
     monkeypatch.syspath_prepend(str(ROOT / 'tools'))
     monkeypatch.chdir(ROOT)
+    # Which asks every package for its files.
+    monkeypatch.setattr(metadata, 'packages_distributions', distributions)
     modules = {n.split('_')[-1]: importlib.import_module(n) for n in NAMES}
     return SimpleNamespace(**modules)
 
@@ -74,7 +79,8 @@ def test_this_environment_is_whole(tool):
     assert {'CUDA available', 'GCC', 'cores', 'memory'} <= {*found}
 
 
-def test_without_torch_and_mmcv(tool, breaking, capsys, tmp_path):
+def test_without_torch_and_mmcv(tool, breaking, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(tool.doctor, 'machine_checks', list)
     broken = ImportError("mmcv has no 'ops'")
     breaking(torch=None, torchvision=None, mmcv=broken, mmscfs=broken)
     path = tmp_path / 'report.json'
@@ -99,7 +105,6 @@ def test_without_torch_and_mmcv(tool, breaking, capsys, tmp_path):
         ('mmdet', '3.6.0', '>=3.3.0,<3.6.0', ' pip install mmdet==3.3.0'),
         # Removed first: its successor has another name.
         ('mmcv', '2.0.1', '>=2.1.0', ' -m pip uninstall -y mmcv && '),
-        ('mmcv', '2.0.1', '>=2.1.0', ' -m pip install mmcv-lite==2.1.0'),
         ('torch', '2.5.1+cu124', '>=2.6', ' torchvision==0.29.1'),
         ('torch', '2.10.0', '', ''),  # a later one
     ],
@@ -262,7 +267,11 @@ def test_settings_that_are_known_to_fail(tool, config):
         (['train_dataloader.dataset.pipeline.9.a=1'], 'config: ValueError: '),
     ],
 )
-def test_a_config_that_does_not(tool, config, capsys, settings, problem):
+def test_a_config_that_does_not(
+    tool, config, capsys, monkeypatch, settings, problem
+):
+    for name in ('machine_checks', 'package_checks'):
+        monkeypatch.setattr(tool.doctor, name, list)
     words = [str(config), '--cfg-options', *settings]
     assert tool.doctor.main(words) == 1
     assert f'missing: {problem}' in capsys.readouterr().out

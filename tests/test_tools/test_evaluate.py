@@ -1,33 +1,21 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""k-NN and linear sweep of a checkpoint, by the commands that a user types."""
+"""k-NN of a checkpoint, by the commands that a user types."""
 
 import json
 import shutil
 
-import cv2
-import numpy as np
 import pytest
+from classification_data import make_colors
 from commands import ROOT, call, refusal, run
 from digit_runs import DETECT, KNN, PRETRAIN
 
 TEST = 'tools/test.py'
-SWEEP = 'configs/classification/linear/linear-sweep_resnet18-w16_digits.py'
 
 
 @pytest.fixture(scope='module')
 def images(tmp_path_factory):
-    """Three classes of colors, four images to learn and three to test."""
     folder = tmp_path_factory.mktemp('data')
-    generator = np.random.default_rng(0)
-    for label in range(3):
-        color = generator.integers(0, 256, 3)
-        for split, count in (('train', 4), ('val', 3)):
-            (folder / split / str(label)).mkdir(parents=True)
-            for i in range(count):
-                noise = generator.normal(0, 60, (64, 64, 3))
-                image = (color + noise).clip(0, 255).astype(np.uint8)
-                name = folder / split / str(label) / f'{i}.png'
-                assert cv2.imwrite(str(name), image)
+    make_colors(folder)
     return folder
 
 
@@ -68,7 +56,7 @@ def test_knn_writes_its_result_beside_the_checkpoint(
     assert {f'knn/layer{i}_k{k}_top1' for i in (2, 3, 4) for k in (1, 5)} | {
         'knn/top1',
         'knn/k',
-    } == set(result['metrics'])
+    } < set(result['metrics'])
     assert 'loaded 120 tensors into ResNet (layout: mmscfs, teacher' in (
         done.output
     )
@@ -81,19 +69,6 @@ def test_knn_writes_its_result_beside_the_checkpoint(
     assert done.returncode == 0, done.output
     path = tmp_path / 'epoch_14.student.knn_resnet18-w16_digits.json'
     assert json.loads(path.read_text())['network'] == 'student'
-
-
-def test_linear_sweep(checkpoint, options, tmp_path):
-    settings = options('test_cfg.learning_rates=[0.1,1]')
-    done = call(TEST, SWEEP, '--pretrained', checkpoint, *settings)
-    assert done.returncode == 0, done.output
-    path = tmp_path / 'epoch_14.linear-sweep_resnet18-w16_digits.json'
-    assert set(json.loads(path.read_text())['metrics']) == {
-        'linear/layer4_lr0.1_top1',
-        'linear/layer4_lr1_top1',
-        'linear/top1',
-        'linear/lr',
-    }
 
 
 def test_a_pretraining_config_is_tested_by_its_validation(
@@ -130,7 +105,7 @@ def test_the_checkpoint_that_is_needed_is_named(tmp_path, words, message):
 @pytest.mark.parametrize(
     ('settings', 'message', 'begun'),
     [
-        # Of 12 images up to 200 neighbors.
+        # Of 48 images up to 200 neighbors.
         ([], 'error: KNNLoop: ks=[10, 20, 100, 200]', True),
         (
             ['test_cfg.bank_dataloader.dataset.data_prefix=other'],

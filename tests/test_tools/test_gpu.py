@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""tools/benchmarks/gpu.py on tiny networks, all of it, without a GPU.
+"""tools/benchmarks/gpu.py on tiny networks, without a GPU.
 
 Its processes are forks of this one, which has imported everything.
 """
@@ -15,7 +15,6 @@ import sys
 import time
 from argparse import Namespace
 from itertools import islice
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -24,6 +23,7 @@ from commands import ROOT, refusal
 
 FOLDER = ROOT / 'tools/benchmarks'
 EXACT = 'the same bits'
+ARGS = Namespace(device='cpu', data=None)
 
 
 class Forked:
@@ -72,9 +72,43 @@ def gpu():
         yield module
 
 
-@pytest.fixture(scope='module')
-def numerics(gpu):
-    return sys.modules['gpu_numerics']
+@pytest.fixture
+def numerics(gpu, monkeypatch):
+    """The module of the checks, of SCFS alone."""
+    module = sys.modules['gpu_numerics']
+    monkeypatch.setattr(module, 'CASES', module.CASES[:1])
+    return module
+
+
+@pytest.fixture
+def speed(gpu, monkeypatch):
+    """The module of the figures, for one case."""
+    module = sys.modules['gpu_speed']
+    monkeypatch.setattr(module, 'TINY_PLAN', module.TINY_PLAN[:1])
+    return module
+
+
+def run(step, args=ARGS):
+    """Return the rows of a step; none of its checks has failed."""
+    rows = {row.what: row for row in step(args)}
+    assert not [r for r in rows.values() if getattr(r, 'ok', True) is False]
+    return rows
+
+
+def test_parity_is_that_of_the_precision(numerics):
+    """A unit in the last place is 2^-24, 2^-11 and 2^-8 of a number."""
+    rows = run(numerics.parity)
+    errors = [
+        float(rows[f'SCFS {precision}: gradient'].found)
+        for precision in ('fp32', 'fp16', 'bf16')
+    ]
+    assert 0 < errors[0] < 1e-3
+    assert 10 * errors[0] < errors[1] < errors[2]
+    losses = [
+        float(rows[f'SCFS {precision}: loss'].found)
+        for precision in ('fp32', 'bf16')
+    ]
+    assert 0 < losses[0] < losses[1] / 10
 
 
 def test_parity_fails_where_a_device_computes_otherwise(numerics, monkeypatch):
@@ -90,166 +124,14 @@ def test_parity_fails_where_a_device_computes_otherwise(numerics, monkeypatch):
         return model, wrapper
 
     monkeypatch.setattr(numerics, 'build', off)
-    loss, gradient = islice(numerics.parity(Namespace(device='cpu')), 2)
+    loss, gradient = islice(numerics.parity(ARGS), 2)
     assert not loss.ok
     assert not gradient.ok
     assert not sys.modules['gpu_models'].below('', float('nan'), 1).ok
 
 
-@pytest.mark.parametrize(
-    ('one', 'other', 'same'),
-    [
-        (torch.tensor([1.0, float('nan')]),) * 2 + (True,),
-        (torch.tensor(0.0), torch.tensor(-0.0), False),
-        (torch.ones(2), torch.ones(2, 1), False),
-        (torch.ones(2), torch.ones(2).half(), False),
-        (torch.ones(1), None, False),
-        (0.1, 0.1, True),
-        (1, 1.0, False),
-    ],
-)
-def test_bits_of_leaves(gpu, one, other, same):
-    assert sys.modules['gpu_runs'].is_same(one, other) is same
-
-
-def test_missing_neighbors_are_noticed(gpu, monkeypatch):
-    speed = sys.modules['gpu_speed']
-    exact = speed.exact_neighbors
-    monkeypatch.setattr(
-        speed, 'exact_neighbors', lambda *words: exact(*words) + 1
-    )
-    *_, check = speed.knn(Namespace(device='cpu'))
-    assert not check.ok
-
-
-def test_time_that_is_left_decides(gpu, monkeypatch):
-    """A case that would end too late is not begun."""
-    speed = sys.modules['gpu_speed']
-    monkeypatch.setattr(speed, 'time_steps', lambda *_: iter(['row']))
-    args = Namespace(device='cpu', end=time.monotonic() - 1)
-    (check,) = speed.speed(args)
-    assert check.found == '2 of 2 cases left out'
-    args.end += 100
-    assert [*speed.speed(args)] == ['row', 'row']
-
-
-def test_without_a_gpu_it_says_so(monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    error = refusal('tools/benchmarks/gpu.py')
-    assert 'torch sees no GPU here' in error
-    assert '--device cpu' in error
-
-
-@pytest.mark.parametrize(
-    ('words', 'message'),
-    [
-        (['--steps', 'sped'], "invalid choice: 'sped'"),
-        (['--minutes', '0'], "'0' must be above 0"),
-        (['--data', 'no/folder'], "no folder 'no/folder'"),
-    ],
-)
-def test_wrong_words_are_refused(words, message):
-    assert message in refusal('tools/benchmarks/gpu.py', *words)
-
-
-def test_limits_share_the_minutes(gpu):
-    assert sum(step.seconds for step in gpu.STEPS.values()) <= 60 * gpu.MINUTES
-    for name in gpu.STEPS:
-        assert Path(FOLDER, f'{gpu.STEPS[name].module}.py').is_file()
-
-
-@pytest.fixture(scope='module')
-def whole(gpu, tmp_path_factory):
-    """Run all steps, one that hangs and one that crashes; return it all."""
-
-    def hangs(args):
-        yield gpu_models.Check('before', 'this', 'this', True)
-        time.sleep(300)
-
-    def crashes(args):
-        raise RuntimeError('on purpose')
-        yield
-
-    gpu_models = sys.modules['gpu_models']
-    bad = SimpleNamespace(hangs=hangs, crashes=crashes)
-    out = tmp_path_factory.mktemp('gpu')
-    # Every step has minutes: this machine may be busy.
-    limits = {
-        name: step._replace(seconds=300) for name, step in gpu.STEPS.items()
-    }
-    limits = {'hangs': gpu.Step(5, 'bad', ''), **limits}
-    limits['crashes'] = gpu.Step(60, 'bad', '')
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, 'bad', bad)
-        patch.setattr(gpu, 'STEPS', limits)
-        code = gpu.main(['--device', 'cpu', '--out', str(out)])
-    record = json.loads((out / 'gpu.json').read_text())
-    rows = {(row['step'], row['what']): row for row in record['rows']}
-    assert len(rows) == len(record['rows'])
-    return SimpleNamespace(code=code, out=out, rows=rows)
-
-
-def figures(whole, step, what):
-    return whole.rows[step, what]['figures']
-
-
-def difference(whole, step, what):
-    return float(whole.rows[step, what]['found'])
-
-
-def test_every_step_ends_and_no_check_fails(gpu, whole):
-    ended = {step for step, what in whole.rows if what == 'ends'}
-    assert ended == {*gpu.STEPS, 'hangs', 'crashes'}
-    failed = [key for key, row in whole.rows.items() if row.get('ok') is False]
-    assert failed == [('hangs', 'ends'), ('crashes', 'ends')]
-    assert whole.code == 1
-
-
-def test_a_step_that_hangs_or_crashes_is_a_line(whole):
-    assert whole.rows['hangs', 'before']['found'] == 'this'
-    assert whole.rows['hangs', 'ends']['found'] == 'does not end'
-    assert whole.rows['hangs', 'ends']['wanted'] == 'within 5 s'
-    found = whole.rows['crashes', 'ends']['found']
-    assert found.startswith('exit code 1: RuntimeError: on purpose')
-    assert 'Traceback' in (whole.out / 'crashes.log').read_text()
-
-
-def test_the_tables_have_every_row(whole):
-    text = (whole.out / 'gpu.md').read_text()
-    lines = [line for line in text.splitlines() if line.startswith('| ')]
-    assert len(lines) == len(whole.rows) + 4  # and two headers and rules
-    assert text.count('| FAIL |') == 2
-    with open(whole.out / 'gpu.csv') as file:
-        table = [*csv.DictReader(file)]
-    assert len(table) == len(whole.rows)
-    (line,) = [r for r in table if (r['step'], r['what']) == ('hangs', 'ends')]
-    assert line['verdict'] == 'FAIL'
-    assert line['source'] == 'hangs.log'
-
-
-@pytest.mark.parametrize('model', ['SCFS', 'DINO', 'SCFS ViT-S'])
-def test_parity_is_that_of_the_precision(whole, model):
-    """A unit in the last place is 2^-24, 2^-11 and 2^-8 of a number."""
-    errors = [
-        difference(whole, 'parity', f'{model} {precision}: gradient')
-        for precision in ('fp32', 'fp16', 'bf16')
-    ]
-    assert 0 < errors[0] < 1e-3
-    assert 10 * errors[0] < errors[1] < errors[2]
-    losses = [
-        difference(whole, 'parity', f'{model} {precision}: loss')
-        for precision in ('fp32', 'bf16')
-    ]
-    assert 0 < losses[0] < losses[1] / 10
-
-
-def test_overflow_is_noticed_and_its_lack_too(whole, numerics, monkeypatch):
-    found = {
-        what: row['found']
-        for (step, what), row in whole.rows.items()
-        if step == 'overflow'
-    }
-    assert found.pop('ends')
+def test_overflow_is_noticed_and_its_lack_too(numerics, monkeypatch):
+    found = {what: row.found for what, row in run(numerics.overflow).items()}
     assert found == {
         'step': 'skipped',
         'loss scale': 'x 0.5',
@@ -263,16 +145,148 @@ def test_overflow_is_noticed_and_its_lack_too(whole, numerics, monkeypatch):
     monkeypatch.setattr(
         numerics, 'build', lambda *words: build(*words[:2], 'fp32')
     )
-    rows = {c.what: c for c in numerics.overflow(Namespace(device='cpu'))}
+    rows = {c.what: c for c in numerics.overflow(ARGS)}
     assert not any(row.ok for row in rows.values())
 
 
-def test_two_processes_are_one(whole):
+def test_two_processes_are_one(numerics):
+    rows = run(numerics.two_processes)
     for part in ('loss', 'gradient', 'centers'):
-        what = f'two processes beside one: {part}'
-        assert difference(whole, 'two_processes', what) < 1e-8
-    assert whole.rows['two_processes', 'the two processes']['found'] == EXACT
-    assert whole.rows['two_processes', 'SyncBN']['ok'] is None
+        assert float(rows[f'two processes beside one: {part}'].found) < 1e-8
+    assert rows['the two processes'].found == EXACT
+    assert rows['SyncBN'].ok is None
+
+
+@pytest.mark.parametrize(
+    ('one', 'other', 'same'),
+    [
+        (torch.tensor([1.0, float('nan')]),) * 2 + (True,),
+        (torch.tensor(0.0), torch.tensor(-0.0), False),
+        (torch.ones(2), torch.ones(2).half(), False),
+        (1, 1.0, False),
+    ],
+)
+def test_bits_of_leaves(gpu, one, other, same):
+    assert sys.modules['gpu_runs'].is_same(one, other) is same
+
+
+def test_speed_and_memory_are_measured(speed):
+    rows = run(speed.textbook)
+    ours, plain = (
+        rows[f'{name}SCFS, fp32, batch 4'].figures
+        for name in ('', 'textbook form, ')
+    )
+    for row in (ours, plain):
+        assert row['images/s'] * row['ms'] == pytest.approx(4000)
+        assert min(row['GiB'], row['x backbone']) > 0
+    gain = rows['textbook form / ours'].figures['value']
+    assert gain == pytest.approx(plain['ms'] / ours['ms'])
+
+
+def test_time_that_is_left_decides(speed, monkeypatch):
+    """A case that would end too late is not begun."""
+    monkeypatch.setattr(speed, 'time_steps', lambda *_: iter(['row']))
+    args = Namespace(device='cpu', end=time.monotonic() - 1)
+    (check,) = speed.speed(args)
+    assert check.found == '1 of 1 cases left out'
+    args.end += 100
+    assert [*speed.speed(args)] == ['row']
+
+
+def test_costs_are_named(speed):
+    rows = run(speed.trace)
+    costs = [
+        row.figures['ms']
+        for what, row in rows.items()
+        if what.startswith('cost ')
+    ]
+    assert len(costs) == 3
+    assert costs == sorted(costs, reverse=True)
+    device = rows['the device works in a step'].figures['ms']
+    assert 0 < sum(costs) < device
+
+
+def test_the_loader_is_measured(speed):
+    rows = run(speed.loader)
+    assert len(rows) == 3
+    assert all(row.figures['images/s'] > 0 for row in rows.values())
+
+
+def test_neighbors_are_found_and_missing_ones_noticed(speed, monkeypatch):
+    assert run(speed.knn)['neighbors found'].found == '100.00%'
+    exact = speed.exact_neighbors
+    monkeypatch.setattr(
+        speed, 'exact_neighbors', lambda *words: exact(*words) + 1
+    )
+    *_, check = speed.knn(ARGS)
+    assert not check.ok
+
+
+def test_a_detector_trains(gpu):
+    rows = run(sys.modules['gpu_runs'].detector)
+    row = rows['Mask R-CNN fp32: parameters that moved']
+    assert row.found == row.wanted != '0'
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        ([], 'torch sees no GPU here'),
+        (['--steps', 'sped'], "invalid choice: 'sped'"),
+        (['--minutes', '0'], "'0' must be above 0"),
+    ],
+)
+def test_wrong_words_are_refused(words, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert message in refusal('tools/benchmarks/gpu.py', *words)
+
+
+def test_limits_share_the_minutes(gpu):
+    assert sum(step.seconds for step in gpu.STEPS.values()) <= 60 * gpu.MINUTES
+
+
+@pytest.fixture(scope='module')
+def whole(gpu, tmp_path_factory):
+    """Run a few steps, one that hangs and one that crashes; return it all."""
+
+    def hangs(args):
+        yield gpu_models.Check('before', 'this', 'this', True)
+        time.sleep(300)
+
+    def crashes(args):
+        raise RuntimeError('on purpose')
+        yield
+
+    gpu_models = sys.modules['gpu_models']
+    bad = SimpleNamespace(hangs=hangs, crashes=crashes)
+    out = tmp_path_factory.mktemp('gpu')
+    # Minutes for those that end: this machine may be busy.
+    limits = {
+        'hangs': gpu.Step(5, 'bad', ''),
+        'machine': gpu.STEPS['machine']._replace(seconds=300),
+        'resume': gpu.STEPS['resume']._replace(seconds=300),
+        'crashes': gpu.Step(60, 'bad', ''),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, 'bad', bad)
+        patch.setattr(gpu, 'STEPS', limits)
+        code = gpu.main(['--device', 'cpu', '--out', str(out)])
+    record = json.loads((out / 'gpu.json').read_text())
+    rows = {(row['step'], row['what']): row for row in record['rows']}
+    assert len(rows) == len(record['rows'])
+    return SimpleNamespace(code=code, out=out, rows=rows)
+
+
+def test_a_step_that_hangs_or_crashes_is_a_line(whole):
+    failed = [key for key, row in whole.rows.items() if row.get('ok') is False]
+    assert failed == [('hangs', 'ends'), ('crashes', 'ends')]
+    assert whole.code == 1
+    assert whole.rows['hangs', 'before']['found'] == 'this'
+    assert whole.rows['hangs', 'ends']['found'] == 'does not end'
+    assert whole.rows['hangs', 'ends']['wanted'] == 'within 5 s'
+    found = whole.rows['crashes', 'ends']['found']
+    assert found.startswith('exit code 1: RuntimeError: on purpose')
+    assert 'Traceback' in (whole.out / 'crashes.log').read_text()
 
 
 def test_resumed_bits_are_compared(whole):
@@ -281,34 +295,14 @@ def test_resumed_bits_are_compared(whole):
         assert whole.rows['resume', f'resumed: {part}']['found'] == EXACT
 
 
-def test_speed_and_memory_are_measured(whole):
-    for step, what in (
-        ('speed', 'SCFS, fp32, batch 4'),
-        ('speed', 'SCFS, checkpointed, fp32, batch 4'),
-        ('textbook', 'textbook form, SCFS, fp32, batch 4'),
-    ):
-        row = figures(whole, step, what)
-        assert row['images/s'] * row['ms'] == pytest.approx(4000)
-        assert min(row['GiB'], row['x backbone']) > 0
-    ours, plain = (
-        figures(whole, 'textbook', f'{name}SCFS, fp32, batch 4')['ms']
-        for name in ('', 'textbook form, ')
-    )
-    gain = figures(whole, 'textbook', 'textbook form / ours')['value']
-    assert gain == pytest.approx(plain / ours)
-    costs = [
-        row['figures']['ms']
-        for (step, what), row in whole.rows.items()
-        if step == 'trace' and what.startswith('cost ')
-    ]
-    assert len(costs) == 3
-    assert costs == sorted(costs, reverse=True)
-    device = figures(whole, 'trace', 'the device works in a step')
-    assert 0 < sum(costs) < device['ms']
-
-
-def test_neighbors_and_detectors(whole):
-    assert whole.rows['knn', 'neighbors found']['found'] == '100.00%'
-    moved = 'Mask R-CNN fp32: parameters that moved'
-    row = whole.rows['detector', moved]
-    assert row['found'] == row['wanted'] != '0'
+def test_the_tables_have_every_row(whole):
+    text = (whole.out / 'gpu.md').read_text()
+    lines = [line for line in text.splitlines() if line.startswith('| ')]
+    assert len(lines) == len(whole.rows) + 4  # and two headers and rules
+    assert text.count('| FAIL |') == 2
+    with open(whole.out / 'gpu.csv') as file:
+        table = [*csv.DictReader(file)]
+    assert len(table) == len(whole.rows)
+    (line,) = [r for r in table if (r['step'], r['what']) == ('hangs', 'ends')]
+    assert line['verdict'] == 'FAIL'
+    assert line['source'] == 'hangs.log'

@@ -1,25 +1,15 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Tests of tools/grid.py."""
+"""tools/grid.py with stand-ins; test_plan.py has real trainings."""
 
 import importlib
 import json
 import math
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
-import torch
-from classification_data import make_data
 from commands import ROOT, stand_in
-from mmengine.config import Config
-from mmpretrain.registry import MODELS
 from report_runs import write_start
 
-DIGITS = (
-    ROOT / 'configs/classification/semi_supervised'
-    '/resnet18-w16_1xb64-semi-10percent-coslr-60e_digits.py'
-)
 CONFIG = """
 model = dict(type='ImageClassifier')
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
@@ -231,56 +221,3 @@ def test_a_bad_config_or_a_damaged_grid(tool, trainings, capsys):
     assert grid(tool) == 2
     assert 'work/grid.json is damaged' in capsys.readouterr().err
     assert not trainings.calls
-
-
-def test_a_pair_through_the_real_train(tool, tmp_path, monkeypatch, capsys):
-    """The command line that it makes, and the log that it reads."""
-    cfg = Config.fromfile(DIGITS)
-    make_data(cfg, tmp_path / 'data')
-    cfg.model.backbone.update(stem_channels=8, base_channels=8)
-    cfg.model.head.in_channels = 64
-    network = MODELS.build(cfg.model)
-    network.init_weights()
-    checkpoint = tmp_path / 'epoch_3.pth'
-    torch.save(dict(state_dict=network.state_dict()), checkpoint)
-    optimizers = []
-
-    def run(command, _):
-        monkeypatch.setattr(sys, 'argv', command[1:])
-        runpy.run_path(command[1], run_name='__main__')
-        work = Path(command[command.index('--work-dir') + 1])
-        dumped = Config.fromfile(work / DIGITS.name)
-        optimizers.append(dumped.optim_wrapper.optimizer)
-        return 0
-
-    stand_in(monkeypatch, run)
-    root = tmp_path / 'data'
-    options = [
-        *(
-            f'{s}_dataloader.dataset.data_root={root}'
-            for s in ('train', 'val')
-        ),
-        *(f'{s}_dataloader.num_workers=0' for s in ('train', 'val')),
-        'train_dataloader.dataset.indices=8',
-        'train_dataloader.batch_size=8',
-        'model.backbone.stem_channels=8',
-        'model.backbone.base_channels=8',
-        'model.head.in_channels=64',
-        'model.head.num_classes=2',
-        'val_evaluator.topk=[1]',
-        'train_cfg.max_epochs=1',
-        'default_hooks.checkpoint=None',
-    ]
-    words = [str(DIGITS), '--pretrained', str(checkpoint), '--lr', '0.02']
-    words += ['--weight-decay', '1e-4', '--work-dir', str(tmp_path / 'work')]
-    assert tool.main([*words, '--cfg-options', *options]) == 0
-    assert optimizers[0].lr == 0.02
-    assert optimizers[0].weight_decay == pytest.approx(1e-4 / 0.02)
-    content = json.loads((tmp_path / 'work/grid.json').read_text())
-    ((run_name, step),) = content['steps'].items()
-    name = f'epoch_3.{DIGITS.stem}.json'
-    for folder in (tmp_path, tmp_path / 'work' / run_name):
-        result = json.loads((folder / name).read_text())
-        score = step['metrics']['accuracy/top1']
-        assert result['metrics']['accuracy/top1'] == score
-        assert result['settings']['lr'] == 0.02

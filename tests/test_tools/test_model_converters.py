@@ -7,7 +7,6 @@ import pytest
 import torch
 from commands import load_tool
 from mmengine.registry import MODELS
-from pickles import load_arrays
 
 from mmscfs.checkpoint import SUFFIXES, read_checkpoint
 
@@ -64,10 +63,10 @@ def bottlenecks(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('suffix', 'network'), [('.pth', 'student'), ('.safetensors', 'teacher')]
+    ('network', 'suffix'), [('teacher', '.pth'), ('student', '.safetensors')]
 )
 def test_exports_for_openmmlab(
-    model, checkpoint, tmp_path, capsys, suffix, network
+    model, checkpoint, tmp_path, capsys, network, suffix
 ):
     out = tmp_path / f'backbone{suffix}'
     assert run(checkpoint, out, '--network', network) == 0
@@ -98,20 +97,6 @@ def test_imports_a_release_and_exports_it_again(bottlenecks, tmp_path):
     assert all(torch.equal(written[key], state[key]) for key in state)
 
 
-def test_exports_for_detectron2(bottlenecks, tmp_path, capsys):
-    source, state = bottlenecks
-    out = tmp_path / 'r50.pkl'
-    assert run(source, out) == 0
-    content = load_arrays(out.read_bytes())
-    assert len(content['model']) == 53 * 5
-    own = torch.tensor(content['model']['res4.5.conv3.weight'])
-    assert torch.equal(own, state['layer3.5.conv3.weight'])
-    assert (
-        'detectron2 backbone from DINO release, teacher, 265 tensors'
-        in capsys.readouterr().out
-    )
-
-
 def refused(capsys, folder, *words):
     """Run, check that nothing was written, return the one line of error."""
     before = files(folder)
@@ -129,7 +114,6 @@ def refused(capsys, folder, *words):
     [
         ([], ''),
         (['--format', 'torchvision'], 'models of torchvision begin with 64'),
-        (['--format', 'timm'], 'begins with 8 channels'),
     ],
 )
 def test_a_narrow_resnet_is_told(checkpoint, tmp_path, capsys, options, words):
@@ -195,17 +179,8 @@ def test_wrong_checkpoint(tmp_path, capsys, content, options, words):
     assert str(source) in text
 
 
-def test_options_are_those_of_the_package(checkpoint, tmp_path, capsys):
+def test_formats_are_those_of_the_package():
     assert set(tool.FORMATS) == set(SUFFIXES)
-    for options in (['--network', 'both'], ['--format', 'onnx'], ['--help']):
-        with pytest.raises(SystemExit) as caught:
-            run(checkpoint, tmp_path / 'out.pth', *options)
-        assert caught.value.code == 2 * (options != ['--help'])
-    text = capsys.readouterr()
-    assert 'both' in text.err
-    assert 'onnx' in text.err
-    # What detectron2 needs besides.
-    assert 'MODEL.PIXEL_MEAN [123.675, 116.28, 103.53]' in text.out
 
 
 @pytest.mark.parametrize(

@@ -219,14 +219,6 @@ def test_seeds_have_folders_rows_and_a_mean(tool, commands):
     assert [row[1:] for row in read_csv()] == [TABLE[0][1:], *expected]
 
 
-def test_other_data_have_their_own_table(tool, commands):
-    commands.dataset = 'mine'
-    assert sweep(tool) == 0
-    text = Path('work/sweep.md').read_text()
-    assert '## mine' in text
-    assert 'paper (Table' not in text
-
-
 def test_detection_stands_beside(tool, commands):
     Path('list.py').write_text(LIST + "detection = ['mask_rcnn.py']\n")
     tool.load.cache_clear()

@@ -4,12 +4,11 @@ test_transfer.py have its launchers."""
 
 import re
 import shutil
-import sys
 from types import SimpleNamespace
 
 import pytest
 import toy_runs
-from commands import ROOT, call, refusal, run
+from commands import ROOT, call, refusal
 from mmengine.config import Config
 
 TRAIN = ('tools/train.py', 'configs/scfs_r50.py')
@@ -49,9 +48,9 @@ def losses(text):
 
 def test_one_command_trains_and_one_more_resumes(small_options, tmp_path):
     two_epochs = [*small_options, 'train_cfg.max_epochs=2']
-    whole = run(sys.executable, *TRAIN, *two_epochs)
-    assert whole.returncode == 0, whole.stderr
-    whole = losses(whole.stdout + whole.stderr)
+    whole = call(*TRAIN, *two_epochs)
+    assert whole.returncode == 0, whole.output
+    whole = losses(whole.output)
     assert len(whole) == 8
     work = tmp_path / 'work'
     names = {path.name for path in work.glob('*.pth')}
@@ -82,17 +81,24 @@ def test_one_command_trains_and_one_more_resumes(small_options, tmp_path):
     assert 'fitted' not in resumed.output
 
 
-def test_options_reach_the_config(small_options, tmp_path):
+def test_options_reach_the_config(small_options, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
     options = ['--seed', '7', '--auto-scale-lr', '--precision', 'bf16']
-    done = call(*TRAIN, *options, *small_options)
+    options.append('--work-dir=~/home')
+    done = call(*TRAIN, *options, *small_options[1:])
     assert done.returncode == 0, done.output
-    cfg = Config.fromfile(tmp_path / 'work' / 'scfs_r50.py')
+    cfg = Config.fromfile(tmp_path / 'home' / 'scfs_r50.py')
     assert cfg.randomness.seed == 7
     assert cfg.auto_scale_lr.enable
     assert cfg.optim_wrapper.precision == 'bf16'
     assert '  precision    bf16\n' in done.output
     # 4 images instead of 256.
     assert 'Scaling the original LR by 0.015625.' in done.output
+    # The schedules follow the length.
+    (log,) = (tmp_path / 'home').glob('*/*.log')
+    changed = 'begin 10 -> 0.5, end 200 -> 1, for train_cfg.max_epochs=1 '
+    assert changed in log.read_text()
+    assert 'collapse_monitor, begin + window = 1200, is beyond' in done.output
 
 
 @pytest.mark.parametrize(
@@ -156,19 +162,6 @@ def test_an_error_after_the_first_step_keeps_its_traceback(
         call(TRAIN[0], config, *small_options)
 
 
-def test_the_length_is_followed_and_logged(
-    small_options, tmp_path, monkeypatch
-):
-    monkeypatch.setenv('HOME', str(tmp_path))
-    options = ['--work-dir=~/home', *small_options[1:]]
-    done = call(*TRAIN, *options)
-    assert done.returncode == 0, done.output
-    (log,) = (tmp_path / 'home').glob('*/*.log')
-    changed = 'begin 10 -> 0.5, end 200 -> 1, for train_cfg.max_epochs=1 '
-    assert changed in log.read_text()
-    assert 'collapse_monitor, begin + window = 1200, is beyond' in done.output
-
-
 COUNTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
 
 
@@ -197,25 +190,24 @@ def chosen(tmp_path, monkeypatch):
     return choose
 
 
-@pytest.mark.parametrize('count', COUNTS)
-def test_restart_goes_on_from_the_newest_or_from_what_was_named(
-    count, chosen, tmp_path
+def test_a_restart_resumes_from_the_newest_or_from_what_was_named(
+    chosen, tmp_path
 ):
     whole, _ = toy_runs.run(toy_runs.toy_cfg(tmp_path / 'whole'))
     named, work = tmp_path / 'named.pth', tmp_path / 'work'
     shutil.copy(f'{whole.work_dir}/iter_4.pth', named)
-    restart = {count: '1'}
+    restart, slurm = ({count: '1'} for count in COUNTS)
     # Lost before its first save.
     assert chosen('--resume', named) == (True, str(named))
     assert chosen('--resume', named, **restart) == (True, str(named))
-    assert chosen('--resume', **restart) == (True, None)
+    assert chosen('--resume', **slurm) == (True, None)
     work.mkdir(exist_ok=True)
     newest = shutil.copy(f'{whole.work_dir}/iter_8.pth', work)
     (work / 'last_checkpoint').write_text(str(newest))
     assert chosen('--resume', named) == (True, str(named))
     assert chosen('--resume', named, **restart) == (True, str(newest))
     named.unlink()  # an outdated one may be removed
-    assert chosen('--resume', named, **restart) == (True, str(newest))
+    assert chosen('--resume', named, **slurm) == (True, str(newest))
     assert chosen('--resume', named) == 2
 
 

@@ -1,5 +1,8 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""From images to a detector, by the commands that a user types."""
+"""From a checkpoint to a detector, by the commands that a user types.
+
+test_demo.py begins with the images.
+"""
 
 import json
 import re
@@ -10,7 +13,10 @@ import mmdet
 import pytest
 import torch
 from commands import call, refusal, run
-from digit_runs import DETECT, ONE_ITERATION, PRETRAIN, VOC_C4, coco_options
+from digit_runs import DETECT, ONE_ITERATION, VOC_C4, coco_options
+from processes_that_meet import become_rank, run_pair
+
+TRAIN, TEST = 'tools/train.py', 'tools/test.py'
 
 
 def succeed(start, *words):
@@ -18,6 +24,14 @@ def succeed(start, *words):
     done = start(*words)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def as_one_of_two(rank, port, logs, *words):
+    """Call a command as a launcher's process; log what it prints."""
+    become_rank(rank, port)
+    done = call(*words, '--launcher', 'pytorch')
+    Path(logs, f'{rank}.log').write_text(done.output)
+    sys.exit(done.returncode)
 
 
 def states(work_dir, pretrained):
@@ -28,68 +42,43 @@ def states(work_dir, pretrained):
     )
 
 
-def test_images_to_detector_to_evaluation(digit_scenes, tmp_path):
-    """SCFS on a COCO image folder, Mask R-CNN from it, and its test."""
-    succeed(
-        *(call, 'tools/train.py', PRETRAIN),
-        *('--work-dir', tmp_path / 'scfs', '--cfg-options'),
-        f'train_dataloader.dataset.data_root={digit_scenes}',
-        'train_dataloader.batch_size=8',
-        'train_cfg.max_epochs=1',
-        'param_scheduler=[]',
-    )
-    pretrained = tmp_path / 'scfs' / 'epoch_1.pth'
-    log = succeed(
-        *(call, 'tools/train.py', DETECT, '--pretrained', pretrained),
-        *('--work-dir', tmp_path / 'det', *coco_options(digit_scenes)),
-    )
+def test_two_processes_train_and_test(digit_scenes, pretrained, tmp_path):
+    """A detector starts alike on both, and scores as on one alone."""
+    options = coco_options(digit_scenes)
+    folder, log = tmp_path / 'det', tmp_path / '0.log'
+    words = (TRAIN, DETECT, '--pretrained', pretrained, '--work-dir', folder)
+    codes = run_pair(as_one_of_two, tmp_path, *words, *options, seconds=200)
+    assert codes == [0, 0], log.read_text()
     # stem: conv and norm (1 + 5); 16 convs and 3 shortcuts with their norms
     assert (
         'loaded 120 tensors into ResNet (layout: mmscfs, teacher; not needed: '
-    ) in log
-    state, start = states(tmp_path / 'det', pretrained)
+    ) in log.read_text()
+    state, start = states(folder, pretrained)
     # One step of warm-up moves a weight by less than the learning rate.
     weight = 'layer3.0.conv1.weight'
     moved = state[f'backbone.{weight}'] - start[f'teacher.backbone.{weight}']
-    assert moved.abs().max() < 1e-4
+    assert 0 < moved.abs().max() < 1e-4
 
-    succeed(
-        *(call, 'tools/test.py', DETECT, tmp_path / 'det' / 'iter_1.pth'),
-        *('--work-dir', tmp_path / 'test', '--show-dir', 'drawn'),
-        *coco_options(digit_scenes),
-    )
-    (metrics,) = (tmp_path / 'test').glob('*/*.json')
-    assert -1 <= json.loads(metrics.read_text())['coco/bbox_mAP'] <= 1
-    assert len(list((tmp_path / 'test').glob('*/drawn/*'))) == 8
-
-
-def test_two_processes_train_and_test(digit_scenes, pretrained, tmp_path):
-    """Under the launchers a detector starts alike, and scores the same."""
-    log = succeed(
-        *(run, 'tools/dist_train.sh', DETECT, 2, '--pretrained', pretrained),
-        *('--work-dir', tmp_path / 'det', *coco_options(digit_scenes)),
-    )
-    assert 'loaded 120 tensors into ResNet' in log
-    detector = tmp_path / 'det' / 'iter_1.pth'
+    words = (TEST, DETECT, folder / 'iter_1.pth', '--show-dir', 'drawn')
+    one, two = (tmp_path / name for name in ('one', 'two'))
+    succeed(call, *words, '--work-dir', one, *options)
+    words = (*words, '--work-dir', two, *options)
+    codes = run_pair(as_one_of_two, tmp_path, *words, seconds=200)
+    assert codes == [0, 0], log.read_text()
     found = []
-    for command in (
-        (run, 'tools/dist_test.sh', DETECT, detector, 2),
-        (call, 'tools/test.py', DETECT, detector),
-    ):
-        work_dir = tmp_path / command[0].__name__
-        succeed(*command, '--work-dir', work_dir, *coco_options(digit_scenes))
+    for work_dir in (one, two):
         (metrics,) = work_dir.glob('*/*.json')
-        found.append(json.loads(metrics.read_text()))
-    two, one = found
-    for name in ('coco/bbox_mAP', 'coco/segm_mAP'):
-        assert one[name] == two[name]
+        metrics = json.loads(metrics.read_text())
+        found.append([metrics[f'coco/{n}_mAP'] for n in ('bbox', 'segm')])
+    assert found[0] == found[1]
+    assert len(list(one.glob('*/drawn/*'))) == 8
 
 
 def test_c4_detector_starts_from_all_four_stages(
     digit_scenes, pretrained, tmp_path
 ):
     succeed(
-        *(call, 'tools/train.py', VOC_C4, '--pretrained', pretrained),
+        *(call, TRAIN, VOC_C4, '--pretrained', pretrained),
         *('--work-dir', tmp_path, '--cfg-options', *ONE_ITERATION),
         f'train_dataloader.dataset.data_root={digit_scenes}/',
         f'val_dataloader.dataset.data_root={digit_scenes}/',
@@ -131,8 +120,6 @@ def test_mmdets_own_way_works(digit_scenes, pretrained, tmp_path):
     ('setting', 'message'),
     [
         ('model.backbone.base_channels=32', 'of another shape'),
-        ('model.data_preprocessor.bgr_to_rgb=False', 'BGR input'),
-        ('load_from=detector.pth', 'load_from='),
         (
             'train_dataloader.dataset.ann_file=annotations/none.json',
             'none.json',
@@ -142,10 +129,9 @@ def test_mmdets_own_way_works(digit_scenes, pretrained, tmp_path):
 def test_what_does_not_fit_stops_before_the_run(
     digit_scenes, pretrained, tmp_path, setting, message
 ):
-    """Checkpoints, settings and data; their own tests have the others."""
     (tmp_path / 'kept.txt').write_text('kept')
     error = refusal(
-        *('tools/train.py', DETECT, '--pretrained', pretrained),
+        *(TRAIN, DETECT, '--pretrained', pretrained),
         *('--work-dir', tmp_path, *coco_options(digit_scenes), setting),
     )
     assert message in error
@@ -155,7 +141,7 @@ def test_what_does_not_fit_stops_before_the_run(
 def test_wrong_model_is_not_tested(digit_scenes, pretrained, tmp_path):
     work_dir = tmp_path / 'work'
     error = refusal(
-        *('tools/test.py', DETECT, pretrained, '--work-dir', work_dir),
+        *(TEST, DETECT, pretrained, '--work-dir', work_dir),
         *coco_options(digit_scenes),
     )
     name = f'checkpoint {str(pretrained)!r}: the checkpoint is not one of '

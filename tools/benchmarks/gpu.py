@@ -4,8 +4,8 @@
 
 Are losses and gradients those of the CPU? Does a run that was killed resume
 to the same bits? How long does a step take, in how much memory, and where
-does the time go? Each step below runs in a process with a time limit of its
-own: one that fails or hangs is a line of the table, and the others go on.
+does the time go? Each step below runs in its own process, with a time limit:
+one that fails or hangs is a line of the table, and the others continue.
 Images are made on the spot; nothing is downloaded.
 
 The table goes to OUT/gpu.md and .csv, all rows and the machine to
@@ -152,7 +152,7 @@ def run_step(args: argparse.Namespace) -> int:
                 line = dict(kind=type(row).__name__, **row._asdict())
                 print(json.dumps(line), file=file, flush=True)
                 print(*row, sep=' | ', flush=True)
-    except Exception:  # whatever it is, the log and the table have it
+    except Exception:  # any: the log and the table have it
         traceback.print_exc()
         return 1
     return 0

@@ -26,6 +26,7 @@ from gpu_models import (
 )
 from torch import Tensor, nn
 
+CASES = (('SCFS', SCFS), ('DINO', DINO), ('SCFS ViT-S', VIT))
 # Largest relative differences of loss and gradient from the CPU in fp64. In
 # double precision the code is compared; below, a ReLU that rounding turns on
 # or off changes the gradient of a small batch by some percent.
@@ -72,11 +73,7 @@ def parity(args: argparse.Namespace) -> Iterator[Check]:
     precisions = [*BOUNDS]
     if args.device == 'cpu':  # it has no TF32, and would repeat itself
         precisions = ['fp32', 'fp16', 'bf16']
-    for name, config in (
-        ('SCFS', SCFS),
-        ('DINO', DINO),
-        ('SCFS ViT-S', VIT),
-    ):
+    for name, config in CASES:
         loss, gradient = loss_and_gradient(config, 'cpu', 'fp64')
         for precision in precisions:
             own_loss, own = loss_and_gradient(config, args.device, precision)

@@ -33,11 +33,12 @@ def resume(args: argparse.Namespace) -> Iterator[Check | Figures]:
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder, 'images')
         images.mkdir()
-        make_images(images, 128, (96, 72), seed=0)
+        batch = 32 if args.device == 'cuda' else 8
+        make_images(images, 4 * batch, (96, 72), seed=0)
         options = [
             f'train_dataloader.dataset.data_root={images}',
             'train_dataloader.dataset.data_prefix=',
-            'train_dataloader.batch_size=32',
+            f'train_dataloader.batch_size={batch}',
             'train_cfg.max_epochs=3',
             'default_hooks.checkpoint.by_epoch=False',
             'default_hooks.logger.interval=1',
