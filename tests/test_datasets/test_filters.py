@@ -102,11 +102,12 @@ def test_opencvs_filter_is_another():
     assert ratio > 1.05
 
 
+@pytest.mark.parametrize('make', [photographs, zone_plate])
 @pytest.mark.parametrize(
     ('sides', 'reduction'), [((64, 28), 2), ((22, 10), 4)]
 )
 def test_jpeg_files_that_are_decoded_smaller(
-    tmp_path, monkeypatch, sides, reduction
+    tmp_path, monkeypatch, make, sides, reduction
 ):
     """Half a level in the mean, and 2% of the gradients' energy."""
     seen, decode = [], loading.decode
@@ -117,9 +118,10 @@ def test_jpeg_files_that_are_decoded_smaller(
 
     monkeypatch.setattr(loading, 'decode', spy)
     paths = []
-    for number, image in enumerate(photographs()):
+    for number, image in enumerate(make()):
         paths.append(str(tmp_path / f'{number}.jpg'))
-        Image.fromarray(image[:424]).save(paths[-1], quality=95)
+        rows = image.shape[0] // 8 * 8
+        Image.fromarray(image[:rows]).save(paths[-1], quality=95)
     mean, _, ratio = beside_pillow(
         paths, seen, global_size=sides[0], local_size=sides[1]
     )
@@ -131,11 +133,11 @@ def test_jpeg_files_that_are_decoded_smaller(
 @pytest.mark.parametrize('channels', [1, 2, 4, 5])
 def test_channels_are_resized_alike(channels):
     image = np.dstack([noise(50, 70)] * 2)[..., :channels]
-    view = FILTERS['antialiased'].resize(image, 31)
-    assert view.shape == (31, 31, channels)
+    view = FILTERS['antialiased'].resize(image, (31, 29))
+    assert view.shape == (31, 29, channels)
     for i in range(channels):
         band = Image.fromarray(np.ascontiguousarray(image[..., i]))
-        wanted = np.asarray(band.resize((31, 31), Image.BICUBIC), int)
+        wanted = np.asarray(band.resize((29, 31), Image.BICUBIC), int)
         assert np.abs(view[..., i] - wanted).max() <= 1
 
 
@@ -158,3 +160,20 @@ def test_blur(name, most, sigma, radius):
     assert np.abs(view - wanted).max() <= most
     gray = FILTERS[name].blur(np.ascontiguousarray(image[..., 0]), sigma)
     assert np.array_equal(gray, view[..., 0])
+
+
+@pytest.mark.parametrize('reduction', [2, 4, 8])
+def test_sharpening_restores_what_means_weaken(reduction):
+    """Waves of at least 6.5 pixels of the reduced image, to 1%."""
+    for period in (240 / 37, 240 / 31, 240 / 11):
+        columns = (np.arange(240 * reduction) + 0.5) / reduction
+        wave = 127.5 + 100 * np.cos(2 * np.pi * columns / period)
+        means = np.rint(wave.reshape(240, reduction).mean(1))
+        image = np.tile(means.astype(np.uint8)[:, None], (9, 1, 3))
+        view = FILTERS['antialiased'].restore(image, reduction)
+        place = np.exp(2j * np.pi * (np.arange(240) + 0.5) / period)
+        strengths = [2 * (i[4, :, 0] * place).mean() for i in (image, view)]
+        assert abs(strengths[1] - 100) < 1
+        assert period > 20 or strengths[0].real < 98.5
+        same = FILTERS['opencv'].restore(image, reduction)
+        assert same is FILTERS['antialiased'].restore(same, 1) is image
