@@ -27,17 +27,20 @@ class Filters(NamedTuple):
 
 
 def resize_antialiased(crop: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize as Pillow's bicubic, within two levels, 0.003 in the mean.
+    """Resize as Pillow's bicubic, within 0.2 levels in the mean.
 
     The cubic kernel is stretched by the scale wherever an image shrinks, so
-    that it averages what it would otherwise skip.
+    that it averages what it would otherwise skip. Pillow resizes rows first,
+    then columns, with 8 bits between. Here columns are first, which is faster,
+    as fewer rows are left for the second, which takes twice the time.
     """
     # PyTorch resizes uint8 as OpenCV has it in memory, channels last, without
     # a copy if the batch's stride says so, too: view sets it, [None] does not.
     pixels = torch.from_numpy(np.ascontiguousarray(crop))
     batch = pixels.view(1, *crop.shape).permute(0, 3, 1, 2)
-    view = interpolate(batch, size, mode='bicubic', antialias=True)
-    return np.ascontiguousarray(view[0].permute(1, 2, 0).numpy())
+    for shape in ((size[0], crop.shape[1]), size):
+        batch = interpolate(batch, shape, mode='bicubic', antialias=True)
+    return np.ascontiguousarray(batch[0].permute(1, 2, 0).numpy())
 
 
 def blur_exactly(view: np.ndarray, sigma: float) -> np.ndarray:

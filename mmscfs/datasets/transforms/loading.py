@@ -231,10 +231,11 @@ class LoadImage(LoadImageFromFile):
     With ``reduced``, a JPEG is left for :class:`MultiCrop` to decode, at 1/2,
     1/4 or 1/8 of its size where every crop still has pixels enough for its
     view (``margins`` of ``FILTERS``). Boxes and random draws are the same.
-    What changes is the filter: libjpeg leaves out high frequencies before the
-    crop is resized; and the edges of a crop, by at most half a pixel of the
-    view. docs/en/speed.md says which images are reduced. Other formats, and
-    files with a header that Pillow cannot read, are decoded here in full.
+    What changes is the filter: before the crop is resized, libjpeg takes means
+    of pixels, which MultiCrop sharpens; and the edges of a crop, by at most
+    half a pixel of the view. docs/en/speed.md says which images are reduced.
+    Other formats, and files with a header that Pillow cannot read, are decoded
+    here in full.
 
     Before an image is decoded, its size is read from its header, and what is
     no file, such as a pipe, or a JPEG without its end, is refused. What a
