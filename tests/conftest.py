@@ -120,15 +120,21 @@ def _read_once():
         yield
 
 
+LOOK = PicturesHook.look
+
+
 @pytest.fixture(scope='session', autouse=True)
 def _no_pictures():
-    """Trainings draw none, which takes longer than the tiny runs.
-
-    test_pictures_hook.py has them.
-    """
+    """Trainings draw none, which takes longer than the tiny runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PicturesHook, 'look', lambda *_: None)
         yield
+
+
+@pytest.fixture
+def draws(monkeypatch):
+    """Trainings draw pictures, too."""
+    monkeypatch.setattr(PicturesHook, 'look', LOOK)
 
 
 @pytest.fixture(scope='session', autouse=True)

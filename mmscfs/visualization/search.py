@@ -13,7 +13,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from mmscfs.datasets.transforms.values import resize_bands
+from mmscfs.datasets.transforms.filters import resize_antialiased
 from mmscfs.models.search import global_average_pool, search_attention
 
 from .sheet import GAP, Cell, Mark, color_of, draw_sheet, fit
@@ -161,15 +161,13 @@ def cut_views(
 
 
 def scale(image: np.ndarray, side: int) -> np.ndarray:
-    """Scale an image so that its shorter side is about ``side`` px."""
+    """Scale an image as crops, its shorter side to about ``side`` px."""
     factor = side / min(image.shape[:2])
     height, width = (
         max(STEP, STEP * round(factor * length / STEP))
         for length in image.shape[:2]
     )
-    shrinks = min(image.shape[:2]) >= 2 * side
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    return resize_bands(image, (width, height), how)
+    return resize_antialiased(image, (height, width))
 
 
 def search_image(

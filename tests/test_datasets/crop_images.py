@@ -4,6 +4,7 @@
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from mmscfs.datasets import MultiCrop
@@ -58,6 +59,12 @@ def photo(height, width):
     """Return a BGR photograph."""
     image = load_sample_image('china.jpg')[..., ::-1]
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def columns_first(image, width, height):
+    """Resize by Pillow's bicubic, which by itself does rows first."""
+    tall = image.resize((image.width, height), Image.BICUBIC)
+    return tall.resize((width, height), Image.BICUBIC)
 
 
 def make_views(transform, image, seed=0, images=IMAGES):

@@ -4,7 +4,7 @@
 import cv2
 import numpy as np
 import pytest
-from crop_images import NO_COLOR, noise
+from crop_images import NO_COLOR, columns_first, noise
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
@@ -87,12 +87,15 @@ def beside_pillow(images, seen=(), **settings):
     ],
 )
 def test_antialiased_crops_are_pillows(make, sides):
-    """500 crops, enlarged, and shrunk up to nine times."""
+    """1,000 crops, enlarged, and shrunk up to nine times.
+
+    Ours resizes columns before rows, and rounds between the two.
+    """
     mean, largest, ratio = beside_pillow(
         make(), global_size=sides[0], local_size=sides[1]
     )
-    assert largest <= 2
-    assert mean < 0.05
+    assert largest <= 10
+    assert mean < 0.2
     assert abs(ratio - 1) < 0.001
 
 
@@ -102,11 +105,12 @@ def test_opencvs_filter_is_another():
     assert ratio > 1.05
 
 
+@pytest.mark.parametrize('make', [photographs, zone_plate])
 @pytest.mark.parametrize(
     ('sides', 'reduction'), [((64, 28), 2), ((22, 10), 4)]
 )
 def test_jpeg_files_that_are_decoded_smaller(
-    tmp_path, monkeypatch, sides, reduction
+    tmp_path, monkeypatch, make, sides, reduction
 ):
     """Half a level in the mean, and 2% of the gradients' energy."""
     seen, decode = [], loading.decode
@@ -117,9 +121,10 @@ def test_jpeg_files_that_are_decoded_smaller(
 
     monkeypatch.setattr(loading, 'decode', spy)
     paths = []
-    for number, image in enumerate(photographs()):
+    for number, image in enumerate(make()):
         paths.append(str(tmp_path / f'{number}.jpg'))
-        Image.fromarray(image[:424]).save(paths[-1], quality=95)
+        rows = image.shape[0] // 8 * 8
+        Image.fromarray(image[:rows]).save(paths[-1], quality=95)
     mean, _, ratio = beside_pillow(
         paths, seen, global_size=sides[0], local_size=sides[1]
     )
@@ -131,11 +136,11 @@ def test_jpeg_files_that_are_decoded_smaller(
 @pytest.mark.parametrize('channels', [1, 2, 4, 5])
 def test_channels_are_resized_alike(channels):
     image = np.dstack([noise(50, 70)] * 2)[..., :channels]
-    view = FILTERS['antialiased'].resize(image, 31)
-    assert view.shape == (31, 31, channels)
+    view = FILTERS['antialiased'].resize(image, (31, 29))
+    assert view.shape == (31, 29, channels)
     for i in range(channels):
         band = Image.fromarray(np.ascontiguousarray(image[..., i]))
-        wanted = np.asarray(band.resize((31, 31), Image.BICUBIC), int)
+        wanted = np.asarray(columns_first(band, 29, 31), int)
         assert np.abs(view[..., i] - wanted).max() <= 1
 
 
@@ -158,3 +163,20 @@ def test_blur(name, most, sigma, radius):
     assert np.abs(view - wanted).max() <= most
     gray = FILTERS[name].blur(np.ascontiguousarray(image[..., 0]), sigma)
     assert np.array_equal(gray, view[..., 0])
+
+
+@pytest.mark.parametrize('reduction', [2, 4, 8])
+def test_sharpening_restores_what_means_weaken(reduction):
+    """Waves of at least 6.5 pixels of the reduced image, to 1%."""
+    for period in (240 / 37, 240 / 31, 240 / 11):
+        columns = (np.arange(240 * reduction) + 0.5) / reduction
+        wave = 127.5 + 100 * np.cos(2 * np.pi * columns / period)
+        means = np.rint(wave.reshape(240, reduction).mean(1))
+        image = np.tile(means.astype(np.uint8)[:, None], (9, 1, 3))
+        view = FILTERS['antialiased'].restore(image, reduction)
+        place = np.exp(2j * np.pi * (np.arange(240) + 0.5) / period)
+        strengths = [2 * (i[4, :, 0] * place).mean() for i in (image, view)]
+        assert abs(strengths[1] - 100) < 1
+        assert period > 20 or strengths[0].real < 98.5
+        same = FILTERS['opencv'].restore(image, reduction)
+        assert same is FILTERS['antialiased'].restore(same, 1) is image

@@ -266,6 +266,17 @@ def test_an_error_of_the_late_decode(tmp_path):
     assert dataset.num_unreadable == 1
 
 
+def test_a_file_is_decoded_once_at_each_scale(tmp_path, reductions):
+    path = write(tmp_path / 'a.jpg', smooth(600, 900))
+    results = LoadImage(reduced=True)(dict(img_path=path))
+    keys = [SampleKey(index) for index in range(4)]
+    for settings in (SMALL, dict(filters='opencv')):
+        crop = MultiCrop(**settings)
+        made = [crop(dict(results, sample_idx=key)) for key in keys]
+    assert len(reductions) == len(set(reductions)) < 8
+    assert_same(made[3], make(path, True, 3, filters='opencv'))
+
+
 # Settings
 
 

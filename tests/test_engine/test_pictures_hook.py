@@ -12,12 +12,7 @@ from mmscfs.datasets.transforms.loading import UnreadableImageError
 from mmscfs.engine.hooks import pictures_hook
 from mmscfs.visualization import views
 
-LOOK = PicturesHook.look  # which draws nothing elsewhere, see conftest.py
-
-
-@pytest.fixture(autouse=True)
-def _draws(monkeypatch):
-    monkeypatch.setattr(PicturesHook, 'look', LOOK)
+pytestmark = pytest.mark.usefixtures('draws')
 
 
 class Stub(Hook):

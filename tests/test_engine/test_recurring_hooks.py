@@ -74,6 +74,7 @@ def recall_by_hand(runner, images, k):
     return 100 * hits / (2 * images)
 
 
+@pytest.mark.usefixtures('draws')
 def test_what_is_seen_is_the_teachers_and_changes_nothing(tiny_run, tmp_path):
     """The training is as without the hooks to the bit, random states too."""
     tiny_run.default_hooks.update(

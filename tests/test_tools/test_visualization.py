@@ -15,6 +15,7 @@ import torch
 from detection_data import make_coco
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / 'tools' / 'visualization'
@@ -146,15 +147,21 @@ def test_search_draws_the_checkpoints_maps(scfs_cfg, image, tmp_path, drawn):
     assert name.endswith('epoch_3 · teacher')
     assert list(layers) == ['layer2', 'layer3', 'layer4']
 
-    # 72 px become 64, and 80 nearly 71: 64 by steps of 16.
-    source, how = cv2.imread(str(image)), cv2.INTER_CUBIC
-    whole = cv2.resize(source, (64, 64), interpolation=how)
-    # 36 px become 32, 40 become 36: 32 by steps of 16.
-    tile = cv2.resize(source[:36, :40], (32, 32), interpolation=how)
-    assert np.array_equal(sample.local_views[0], tile[..., ::-1])
+    whole, tile = sample.image, sample.local_views[0]
+    source = Image.open(image).convert('RGB')
+    for view, part, side in (
+        # 72 px become 64, and 80 nearly 71: 64 by steps of 16.
+        (whole, source, 64),
+        # 36 px become 32, 40 become 36: 32 by steps of 16.
+        (tile, source.crop((0, 0, 40, 36)), 32),
+    ):
+        # Columns first, as crops are resized.
+        wanted = part.resize((part.width, side), Image.BICUBIC)
+        wanted = wanted.resize((side, side), Image.BICUBIC)
+        assert np.abs(view - np.asarray(wanted, int)).max() <= 2
 
     def maps(view):
-        view = (view[..., ::-1] - PREPROCESSOR['mean']) / PREPROCESSOR['std']
+        view = (view - PREPROCESSOR['mean']) / PREPROCESSOR['std']
         view = torch.from_numpy(view.transpose(2, 0, 1)).float()
         return model.teacher.backbone(view[None])[2][0]
 

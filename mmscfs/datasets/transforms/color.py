@@ -79,11 +79,14 @@ class PendingColor:
         if waiting == (1.0, 0.0, 0.0):
             return self.image
         if self.image.shape[2] == 3:
-            matrix = np.empty((3, 4))
-            matrix[:, :3] = [self.luma_gain * luma for luma in LUMA_BGR]
-            matrix[:, 3] = self.offset
-            matrix.flat[::5] += self.gain  # the diagonal
-            self.image = cv2.transform(self.image, matrix)
+            gain, offset = self.gain, self.offset
+            b, g, r = (self.luma_gain * luma for luma in LUMA_BGR)
+            rows = (
+                (b + gain, g, r, offset),
+                (b, g + gain, r, offset),
+                (b, g, r + gain, offset),
+            )
+            self.image = cv2.transform(self.image, np.array(rows))
         else:
             values = np.rint(self.gain * STEPS + self.offset)
             values = values.clip(0, 255).astype(np.uint8)

@@ -46,6 +46,7 @@ DECODE_FLAGS = {
 }
 # Settings that say what an image's values become.
 LOOKS = ('color_type', 'imdecode_backend', 'value_range')
+Box = tuple[int, int, int, int]  # top, left, height and width, px
 MAX_PIXELS = 2**28  # 800 MB decoded
 # glibc's numbers for two settings of its malloc, and their values in bytes:
 # up to which size memory is its to keep, and how much of it may be unused.
@@ -140,7 +141,8 @@ def keep_freed_memory() -> None:
 class EncodedImage:
     """A JPEG file's content, which waits for the scale of its decoding.
 
-    Errors name its path; its shape is height and width, px, by its header.
+    Errors name its path; its shape is height and width, px, by its header. It
+    is decoded once at each scale.
     """
 
     def __init__(
@@ -149,6 +151,7 @@ class EncodedImage:
         self.content = content
         self.path = path
         self.shape = shape
+        self._decoded: dict[int, np.ndarray] = {}
 
     def decode(self, reduction: int) -> np.ndarray | None:
         """Return the BGR image at a scale of 1 / reduction, rounded up.
@@ -158,8 +161,7 @@ class EncodedImage:
         Raises:
             UnreadableImageError: It cannot be decoded.
         """
-        with named(self.path):
-            image = decode(self.content, reduction)
+        image = self._decode(reduction)
         expected = tuple(-(-side // reduction) for side in self.shape)
         return image if image.shape[:2] == expected else None
 
@@ -169,14 +171,17 @@ class EncodedImage:
         Raises:
             UnreadableImageError: It cannot be decoded.
         """
-        with named(self.path):
-            return decode(self.content)
+        return self._decode(1)
+
+    def _decode(self, reduction: int) -> np.ndarray:
+        if reduction not in self._decoded:
+            with named(self.path):
+                self._decoded[reduction] = decode(self.content, reduction)
+        return self._decoded[reduction]
 
 
-def reduced_box(
-    box: tuple[int, int, int, int], reduction: int
-) -> tuple[int, int, int, int]:
-    """Scale a box (top, left, height, width), its edges rounded to pixels.
+def reduced_box(box: Box, reduction: int) -> Box:
+    """Scale a box, its edges rounded to pixels.
 
     Where EXIF mirrors or turns an image whose sides are not multiples, the
     part of a pixel at the end comes first: up to a pixel more.
@@ -192,7 +197,7 @@ def reduced_box(
 
 
 def greatest_reduction(
-    boxes: Sequence[tuple[int, int, int, int]],
+    boxes: Sequence[Box],
     sides: Sequence[int],
     margins: Mapping[int, float],
 ) -> int:
@@ -226,10 +231,11 @@ class LoadImage(LoadImageFromFile):
     With ``reduced``, a JPEG is left for :class:`MultiCrop` to decode, at 1/2,
     1/4 or 1/8 of its size where every crop still has pixels enough for its
     view (``margins`` of ``FILTERS``). Boxes and random draws are the same.
-    What changes is the filter: libjpeg leaves out high frequencies before the
-    crop is resized; and the edges of a crop, by at most half a pixel of the
-    view. docs/en/speed.md says which images are reduced. Other formats, and
-    files with a header that Pillow cannot read, are decoded here in full.
+    What changes is the filter: before the crop is resized, libjpeg takes means
+    of pixels, which MultiCrop sharpens; and the edges of a crop, by at most
+    half a pixel of the view. docs/en/speed.md says which images are reduced.
+    Other formats, and files with a header that Pillow cannot read, are decoded
+    here in full.
 
     Before an image is decoded, its size is read from its header, and what is
     no file, such as a pipe, or a JPEG without its end, is refused. What a

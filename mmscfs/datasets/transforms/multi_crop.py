@@ -28,7 +28,7 @@ from .color import (
     solarize,
 )
 from .filters import FILTERS
-from .loading import EncodedImage, greatest_reduction, reduced_box
+from .loading import Box, EncodedImage, greatest_reduction, reduced_box
 from .values import with_channels
 
 ORDERS = tuple(itertools.permutations(range(BRIGHTNESS, HUE + 1)))
@@ -188,16 +188,15 @@ class MultiCrop(BaseTransform):
         image = results['img']
         draws = self.draw(results.get('sample_idx'))
         boxes = self.crop_boxes(image.shape, draws)
-        reduction = 1
+        filters, reduction = FILTERS[self.filters], 1
         if isinstance(image, EncodedImage):
             sides = [self.global_size] * 2 + [self.local_size] * self.num_local
-            margins = FILTERS[self.filters].margins
-            reduction = greatest_reduction(boxes, sides, margins)
+            reduction = greatest_reduction(boxes, sides, filters.margins)
             encoded, image = image, image.decode(reduction)
             if image is None:  # its header was wrong about the size
                 image, reduction = encoded.decode_in_full(), 1
                 boxes = self.crop_boxes(image.shape, draws)
-        image = self.checked(image)
+        image = filters.restore(self.checked(image), reduction)
         views, crops = [], []
         for i, (row, box) in enumerate(zip(draws, boxes, strict=True)):
             views.append(self.view(image, i, reduced_box(box, reduction), row))
@@ -263,7 +262,7 @@ class MultiCrop(BaseTransform):
         self,
         image: np.ndarray,
         index: int,
-        box: tuple[int, int, int, int],
+        box: Box,
         draws: list[float],
     ) -> torch.Tensor:
         """Make a view, uint8 (C, S, S), of an image from :meth:`checked`.
@@ -289,18 +288,16 @@ class MultiCrop(BaseTransform):
             cv2.split(view, list(out))
         return torch.from_numpy(out)
 
-    def crop(
-        self, image: np.ndarray, kind: int, box: tuple[int, int, int, int]
-    ) -> np.ndarray:
+    def crop(self, image: np.ndarray, kind: int, box: Box) -> np.ndarray:
         """Cut a box and resize it to the view's side."""
         top, left, height, width = box
         size = self.local_size if kind == 2 else self.global_size
         cut = image[top : top + height, left : left + width]
-        return FILTERS[self.filters].resize(cut, size)
+        return FILTERS[self.filters].resize(cut, (size, size))
 
     def crop_boxes(
         self, shape: tuple[int, ...], draws: list[list[float]]
-    ) -> list[tuple[int, int, int, int]]:
+    ) -> list[Box]:
         """Return the :meth:`crop_box` of each view in an image (H, W, ...)."""
         height, width = shape[:2]
         return [
@@ -310,7 +307,7 @@ class MultiCrop(BaseTransform):
 
     def crop_box(
         self, height: int, width: int, kind: int, draws: list[float]
-    ) -> tuple[int, int, int, int]:
+    ) -> Box:
         """Return (top, left, height, width) of a crop, in px.
 
         The area's share is uniform in the scale range and the aspect ratio
