@@ -14,6 +14,8 @@ from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
 from torch.testing import assert_close
 
+from mmscfs.engine.hooks import representation_hook
+
 RECIPE = ROOT / 'configs/scfs_r50.py'
 LOADER = ['--images', '2', '--rounds', '1', '--local', '1']
 
@@ -138,6 +140,21 @@ def test_benchmark_as_json(load, tiny_config, capsys):
     assert result['mmscfs']['memory'] > 0
 
 
+def test_figures_are_timed_beside_the_step(load, tiny_config, capsys):
+    least = representation_hook.LEAST_IMAGES
+    assert least == load('step').LEAST_IMAGES == 8
+    options = ['--no-textbook', '--figures', '8']
+    assert load('step').main([*tiny_config, *options]) == 0
+    line = ' '.join(capsys.readouterr().out.split()).split('figures of 8 ')[1]
+    total, parts = line.split('as long as ')[1].split(' steps: ')
+    shares = dict(part.rsplit(' ', 1) for part in parts.split(', '))
+    names = ['views and features', 'RankMe', 'alpha-ReQ', 'LiDAR', 'DSE']
+    assert [*shares] == names
+    assert sum(map(float, shares.values())) == pytest.approx(
+        float(total), abs=0.03
+    )
+
+
 def test_profile_finds_every_part(load, tiny_config, capsys):
     step = load('step')
     args = step.parse_args([*tiny_config, '--no-textbook'])
@@ -164,6 +181,7 @@ def test_profile_finds_every_part(load, tiny_config, capsys):
     ('options', 'message'),
     [
         (['--batch', '1'], '1 must be a whole number >= 2'),
+        (['--figures', '7'], '--figures 7: the figures need 8 images or more'),
         (['--num-local', '0'], 'needs local views'),
         (['--config', 'no.py'], "no config file 'no.py'"),
     ],

@@ -14,8 +14,10 @@ import argparse
 import contextlib
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +35,7 @@ from measuring import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+LEAST_IMAGES = 8  # of RepresentationHook, whose import takes seconds
 TEXTBOOK, OURS, FLOOR = 'textbook form', 'mmscfs', 'bare backbone'
 EXAMPLES = """
 examples:
@@ -45,6 +48,8 @@ examples:
   # what another setting takes
   python tools/benchmarks/step.py --no-textbook --num-local 4 --cfg-options \\
       model.neck.num_prototypes=4096
+  # what RepresentationHook takes; five minutes on two cores
+  python tools/benchmarks/step.py --no-textbook --rounds 3 --figures 256
   # on a GPU
   python tools/benchmarks/step.py --batch 64 --precision bf16 --compile
 """
@@ -67,6 +72,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         local_size=('side of the local views, px', 96, 1),
         num_local=('local views of an image', 8, 0),
         rounds=('rounds, after one that is not counted', 5, 1),
+        figures=('images for RepresentationHook, timed as well', 0, 0),
     )
     parser.add_argument(
         '--search-views',
@@ -101,6 +107,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.num_local == 0 and not args.no_textbook:
         parser.error('--num-local 0: the textbook form needs local views')
+    if 0 < args.figures < LEAST_IMAGES:
+        parser.error(
+            f'--figures {args.figures}: the figures need {LEAST_IMAGES} '
+            'images or more; 0 leaves them out'
+        )
     return args
 
 
@@ -203,6 +214,40 @@ def build_steps(args: argparse.Namespace) -> tuple[dict[str, Step], Any]:
     return steps, model
 
 
+def figure_steps(args: argparse.Namespace, model: Any, folder: str) -> dict:
+    """Build what RepresentationHook does with images that are made."""
+    import torch
+    from loader_pipelines import make_images
+    from mmengine.config import Config
+    from mmpretrain.registry import DATASETS, MODELS
+
+    from mmscfs.engine.hooks import representation_hook as hook
+
+    cfg = Config.fromfile(args.config)
+    preprocessor = MODELS.build(cfg.data_preprocessor)
+    model.data_preprocessor = preprocessor.to(next(model.parameters()).device)
+    make_images(Path(folder), args.figures, (500, 375), seed=0)
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    data = dict(type='ImageFiles', data_root=folder, pipeline=pipeline)
+    dataset = DATASETS.build(data)
+    collect = partial(hook.collect, model, dataset, args.figures, num_views=4)
+    pooled, patches = zip(*collect().values(), strict=True)
+    samples = [own.flatten(0, 1) for own in pooled]
+    patches = [own for own in patches if own.shape[1] >= hook.LEAST_PATCHES]
+    zero = torch.zeros((), requires_grad=True)
+
+    def step(run):  # with nothing to differentiate, and no update
+        return Step(lambda: zero * len(run()), bool, contextlib.nullcontext)
+
+    return {
+        'views and features': step(collect),
+        'RankMe': step(lambda: [*map(hook.rankme, samples)]),
+        'alpha-ReQ': step(lambda: [*map(hook.alpha_req, samples)]),
+        'LiDAR': step(lambda: [*map(hook.lidar, pooled)]),
+        'DSE': step(lambda: [*map(hook.dse_terms, patches)]),
+    }
+
+
 def measure(steps: dict[str, Step], rounds: int, progress: bool) -> dict:
     """Time the steps in turn.
 
@@ -271,8 +316,10 @@ def report(results: dict, args: argparse.Namespace) -> None:
         name: [*map(sum, zip(r['backward'], r['update'], strict=True))]
         for name, r in results.items()
     }
-    for name, result in results.items():
-        gain = cost = '-'
+    names = [name for name in (TEXTBOOK, OURS, FLOOR) if name in results]
+    figures = [name for name in results if name not in names]
+    for name in names:
+        result, gain, cost = results[name], '-', '-'
         if TEXTBOOK in results and name != FLOOR:
             gain = f'{ratio(steps[TEXTBOOK], steps[name]):.2f}'
         if name != FLOOR:
@@ -296,6 +343,13 @@ def report(results: dict, args: argparse.Namespace) -> None:
         totals = [results[name]['total'] for name in (TEXTBOOK, OURS)]
         difference = abs(totals[0] - totals[1]) / abs(totals[0])
         console.print(f'totals differ by {difference:.1e} of their size')
+    if figures:
+        shares = {name: ratio(steps[name], steps[OURS]) for name in figures}
+        parts = ', '.join(f'{n} {share:.2f}' for n, share in shares.items())
+        console.print(
+            f'figures of {args.figures} images take as long as '
+            f'{sum(shares.values()):.2f} steps: {parts}'
+        )
 
 
 @commanded('nothing is printed')
@@ -313,7 +367,10 @@ def main(argv: list[str] | None = None) -> int:
 
         profile(steps[OURS], model)
         return 0
-    results = measure(steps, args.rounds, progress=not args.json)
+    with tempfile.TemporaryDirectory() as folder:
+        if args.figures:
+            steps |= figure_steps(args, model, folder)
+        results = measure(steps, args.rounds, progress=not args.json)
     if args.json:
         print(json.dumps(results))
     else:
