@@ -14,7 +14,7 @@ from mmscfs.datasets.transforms import loading
 from mmscfs.datasets.transforms.filters import FILTERS
 from mmscfs.datasets.transforms.loading import reduced_box
 
-IMAGES = 50  # of 10 crops each
+IMAGES = 100  # of 10 crops each
 
 
 def photographs():

@@ -9,6 +9,7 @@ from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS
 from mmpretrain.registry import MODELS
 from torch import nn
+from torch.nn.modules import _functions as torchs
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -75,6 +76,17 @@ KERNELS = dict(
 )
 
 
+class Torchs(nn.SyncBatchNorm):
+    """torch's, whose module refuses inputs on a CPU."""
+
+    def forward(self, x):
+        self.num_batches_tracked += 1
+        return torchs.SyncBatchNorm.apply(
+            *(x, self.weight, self.bias, self.running_mean, self.running_var),
+            *(self.eps, self.momentum, dist.group.WORLD, len(IMAGES)),
+        )
+
+
 def inputs():
     """Images of both processes, and the gradients of their outputs."""
     torch.manual_seed(0)
@@ -104,15 +116,21 @@ def train_part():
     for name, kernel in KERNELS.items():
         library.impl(name, kernel)
     x, grad = (part.split(IMAGES)[dist.get_rank()] for part in inputs())
-    return train(SyncBatchNorm(4, momentum=0.3), x.clone(), grad.clone())
+    return [
+        train(kind(4, momentum=0.3), x.clone(), grad.clone())
+        for kind in (SyncBatchNorm, Torchs)
+    ]
 
 
-def test_synchronized_batch_norm_is_that_of_all_images(tmp_path):
-    """That it is torch's to the last bit, tools/benchmarks measure on GPUs."""
+def test_synchronized_batch_norm_is_torchs_and_that_of_all_images(tmp_path):
     results = in_processes(train_part, 2, tmp_path)
+    for ours, theirs in results:
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            assert torch.equal(value, theirs[name]), name
     expected = train(nn.BatchNorm2d(4, momentum=0.3), *inputs())
     for name, value in expected.items():
-        found = [part[name] for part in results]
+        found = [ours[name] for ours, _ in results]
         if name in ('y', 'teacher', 'x'):
             joined = torch.cat(found)
         elif name.startswith('grad'):

@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,39 @@ def test_signal_to_the_group_spares_what_the_run_needs(
     done = read_checkpoint(tmp_path / 'work/interrupted.pth')['meta']['iter']
     if place in ('val', 'pool'):  # the first iteration of the second epoch
         assert done == 6
+
+
+class Killed(Hook):
+    """Kill the run while a worker loads for it, and note the worker."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def after_train_iter(self, runner, *_, **__):
+        (worker,) = multiprocessing.active_children()
+        self.path.write_text(str(worker.pid))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def is_alive(pid):
+    """Whether a process has neither ended nor waits to be reaped."""
+    try:
+        stat = Path(f'/proc/{pid}/stat').read_text()
+    except OSError:
+        return False
+    return stat.rpartition(')')[2].split()[0] not in 'ZX'
+
+
+def test_killed_run_leaves_no_worker_behind(tmp_path):
+    """A launcher's SIGKILL to the run's group does not reach it."""
+    cfg, path = toy_cfg(tmp_path / 'work'), tmp_path / 'pid'
+    cfg.train_dataloader.num_workers = 1
+    assert in_own_group(run, cfg, Killed(path)) == -signal.SIGKILL
+    pid = int(path.read_text())
+    end = time.monotonic() + 30
+    while is_alive(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not is_alive(pid)
 
 
 def test_processes_that_the_run_starts_can_be_ended(tmp_path):
