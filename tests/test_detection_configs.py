@@ -19,7 +19,7 @@ from mmengine.hub import get_config
 from mmengine.runner import Runner
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmscfs.engine import adapt_to_cpu
+from mmscfs.engine.prepare import adapt_to_cpu
 
 ROOT = Path(__file__).parents[1] / 'configs' / 'detection'
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob('*.py'))

@@ -20,7 +20,6 @@ from .losses import (
     entropy,
     teacher_probabilities,
 )
-from .utils import move_
 
 
 @dataclass
@@ -152,8 +151,8 @@ def update_centers(
     Args:
         reductions (Sequence[CenterReduction]): One for each batch since the
             last update. Without any nothing moves.
-        skipped (Tensor, optional): As :func:`move_` takes it. Defaults to
-            None.
+        skipped (Tensor, optional): A scalar on the device; with 1 centers
+            stand still, even if an output was not finite. Defaults to None.
     """
     if not reductions:
         return
@@ -162,7 +161,9 @@ def update_centers(
     parts = sums.split([len(center.value) + 1 for center in centers])
     for center, part in zip(centers, parts, strict=True):
         mean = part[:-1] / part[-1]
-        move_([center.value], [mean], 1 - center.momentum, skipped)
+        if skipped is not None:
+            mean = torch.where(skipped > 0, center.value, mean)
+        center.value.lerp_(mean, 1 - center.momentum)
 
 
 @MODELS.register_module()

@@ -144,7 +144,10 @@ class BadBatch(Hook):
 def test_a_bad_batch_stops_the_run_and_is_not_saved(
     tiny_run, precision, interval
 ):
-    """It reaches no weight either; the run ends before epoch 2 is saved."""
+    """It reaches no weight either; the run ends before epoch 2 is saved.
+
+    In fp16 it ends at the next line of the log, after a batch that is good.
+    """
     tiny_run.optim_wrapper.precision = precision
     tiny_run.optim_wrapper.init_loss_scale = 8.0
     tiny_run.default_hooks.logger.interval = interval
@@ -161,11 +164,12 @@ def test_a_bad_batch_stops_the_run_and_is_not_saved(
     state = read_checkpoint(f'{tiny_run.work_dir}/epoch_1.pth')['state_dict']
     assert all(torch.isfinite(v).all() for v in state.values())
     before, *after = bad.states[5:]
-    for states in after:
+    assert len(after) == (0 if interval == 1 else 2)
+    for states in after[:1]:
         for name, value in states.items():
-            assert torch.isfinite(value).all()
-            if not name.startswith('teacher.'):
-                assert torch.equal(value, before[name]), name
+            assert torch.equal(value, before[name]), name
+    for states in after[1:]:
+        assert all(torch.isfinite(value).all() for value in states.values())
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,20 @@ def test_half_precision_outputs_are_summed_in_fp32():
     assert center.value.item() == 1
 
 
+def test_centers_of_a_skipped_step_stand_still():
+    center = TeacherCenter(1, momentum=0.5)
+    for output, skipped, expected in (
+        (4.0, 0.0, 2.0),
+        (8.0, 1.0, 2.0),
+        (float('inf'), 1.0, 2.0),
+        (float('nan'), 1.0, 2.0),
+        (8.0, 0.0, 5.0),
+    ):
+        center.collect(torch.full((3, 1), output))
+        update_centers([CenterReduction([center])], torch.tensor(skipped))
+        assert center.value.item() == expected
+
+
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 @pytest.mark.parametrize('weight', [0.0, 0.004, 0.5, 0.9, 1.0])
 def test_values_move_unless_the_step_was_skipped(weight, dtype):

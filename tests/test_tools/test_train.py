@@ -76,8 +76,9 @@ def test_one_command_trains_and_one_more_resumes(small_options, tmp_path):
     lower = 'optim_wrapper.optimizer.lr=0.001'
     longer = [*small_options, 'train_cfg.max_epochs=3', lower]
     resumed = call(*TRAIN, '--resume', *longer)
-    assert f'change nothing: {lower} (saved: 0.1). To' in resumed.output
-    assert 'warning      train_cfg.max_epochs=3 (saved: 2)' in resumed.output
+    text = f'{lower} (saved: 0.1), param_scheduler.1.end=3 (saved: 2). To'
+    assert f'change nothing: {text}' in resumed.output
+    assert 'warning: train_cfg.max_epochs=3 (saved: 2)' in resumed.output
     assert 'fitted' not in resumed.output
 
 

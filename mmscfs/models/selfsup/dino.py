@@ -22,6 +22,7 @@ from ..utils import (
     checkpoint_blocks,
     compile_for_training,
     fit_backbone,
+    is_free_to_read,
     outputs_of_blank,
     with_in_channels,
 )
@@ -374,7 +375,7 @@ class DINO(BaseSelfSupervisor):
                 and they stand still; 0 if not. Defaults to None: it did not.
         """
         reductions, self._reductions = self._reductions, []
-        if skipped is not None and skipped.is_cpu:  # where reading is free
+        if skipped is not None and is_free_to_read(skipped):
             if skipped:
                 return
             skipped = None

@@ -12,7 +12,12 @@ from .in_channels import (
     outputs_of_blank,
     with_in_channels,
 )
-from .momentum_teacher import MomentumTeacher, fit_backbone, move_
+from .momentum_teacher import (
+    MomentumTeacher,
+    fit_backbone,
+    is_free_to_read,
+    move_,
+)
 
 __all__ = [
     'AnyChannels',
@@ -23,6 +28,7 @@ __all__ = [
     'checkpoint_blocks',
     'compile_for_training',
     'fit_backbone',
+    'is_free_to_read',
     'move_',
     'output_channels',
     'outputs_of_blank',

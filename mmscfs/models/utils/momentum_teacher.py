@@ -123,6 +123,11 @@ def move_(
     torch._foreach_add_(values, moved)
 
 
+def is_free_to_read(value: Tensor) -> bool:
+    """Whether the host gets a value without waiting for a device."""
+    return value.is_cpu
+
+
 def fit_backbone(
     model: BaseModel, state: dict[str, Tensor], prefix: str, *_: Any
 ) -> None:
