@@ -208,8 +208,15 @@ def test_costs_are_named(speed):
 
 def test_the_loader_is_measured(speed):
     rows = run(speed.loader)
-    assert len(rows) == 3
-    assert all(row.figures['images/s'] > 0 for row in rows.values())
+    assert len(rows) == 5
+    rates = [row.figures.get('images/s') for row in rows.values()]
+    assert all(rate > 0 for rate in rates if rate)
+    assert sum(map(bool, rates)) == 3
+    plain, colored = (
+        rows[f'{name} on the device, batch 2'].figures['ms']
+        for name in ('views', 'views and colors')
+    )
+    assert 0 < plain < colored
 
 
 def test_neighbors_are_found_and_missing_ones_noticed(speed, monkeypatch):

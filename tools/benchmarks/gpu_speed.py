@@ -10,6 +10,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -237,12 +238,13 @@ def trace(args: argparse.Namespace) -> Iterator[Check | Figures]:
 
 
 def loader(args: argparse.Namespace) -> Iterator[Check | Figures]:
-    """Measure the images per second that this machine's cores prepare."""
+    """Measure images per second of the cores, and what colors cost the GPU."""
     import cv2
     from loader_pipelines import make_images, measure, our_pipeline
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
     from mmengine.runner import Runner
+    from mmpretrain.registry import MODELS
 
     import mmscfs  # noqa: F401
     from mmscfs.datasets import ImageFiles
@@ -269,9 +271,19 @@ def loader(args: argparse.Namespace) -> Iterator[Check | Figures]:
         if not args.data:  # names of the same files, enough for an epoch
             for number in range(batches * batch - made):
                 os.link(paths[number % made], f'{folder}/more_{number}.jpg')
-        cfg = Config.fromfile(ROOT / SCFS).train_dataloader
-        cfg.update(batch_size=batch, num_workers=workers)
+        recipe = Config.fromfile(ROOT / SCFS)
+        cfg = recipe.train_dataloader
+        cfg.update(batch_size=batch, num_workers=0, persistent_workers=False)
         cfg.dataset.update(data_root=str(root), data_prefix='')
+        preprocessor = MODELS.build(recipe.data_preprocessor).to(args.device)
+        for name, on_device in (('views', False), ('views and colors', True)):
+            cfg.dataset.pipeline[1].color_on_device = on_device
+            views = next(iter(Runner.build_dataloader(cfg, seed=0)))
+            seconds = median_seconds(partial(preprocessor, views))
+            what = f'{name} on the device, batch {batch}'
+            yield Figures(what, {'ms': 1000 * seconds}, 2)
+        cfg.num_workers = workers
+        cfg.dataset.pipeline[1].color_on_device = False
         ready = iter(Runner.build_dataloader(cfg, seed=0))
         # What the workers prepared before it is asked for does not count.
         early = 0 if is_tiny else 4 * workers
