@@ -54,8 +54,8 @@ def meet(cfg: Config) -> None:
         cfg (Config): Changed in place.
 
     Raises:
-        ValueError: The launcher's variables are missing, or the processes
-            did not meet.
+        ValueError: The launcher's variables are missing, a setting is not
+            valid, or the processes did not meet.
     """
     launcher = cfg.get('launcher', 'none')
     if launcher == 'none' or dist.is_initialized():
@@ -97,10 +97,20 @@ def time_limit(cfg: Config) -> timedelta | None:
     """Return ``env_cfg.dist_cfg.timeout``, None for torch's own.
 
     How long a process waits for the others before it takes them for lost.
+
+    Raises:
+        ValueError: It is not a number of seconds.
     """
     options = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
     seconds = options.get('timeout')
-    return None if seconds is None else timedelta(seconds=seconds)
+    if seconds is None:
+        return None
+    if not isinstance(seconds, (int, float)) or not 0 < seconds < 1e9:
+        raise ValueError(
+            f'env_cfg.dist_cfg.timeout={seconds!r} must be a number of '
+            'seconds > 0, e.g. 3600'
+        )
+    return timedelta(seconds=seconds)
 
 
 def set_variables(launcher: str, port: int | None = None) -> None:

@@ -35,7 +35,7 @@ PALETTE = (
 GRAY = '#595959'
 TITLE, BODY, SMALL = 18, 12, 11  # px, heights of text
 LETTER, BOLD = 0.6, 0.72  # widths of letters, as shares of their height
-# Control characters, and halves of pairs: bytes that are no text.
+# Control characters, and halves of pairs: bytes that are not text.
 UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 HEAD = 68  # px, the height of the title and what is below it
 ABOVE, LINE = 22, 14  # px, heights of the text above a cell and of one below
@@ -78,7 +78,7 @@ def shorten(
     """Return a text of about ``width`` px at most, its middle left out.
 
     A mark stands for what has no glyph: names of files may have control
-    characters, and bytes that are no text.
+    characters, and bytes that are not text.
     """
     text = UNPRINTABLE.sub('\ufffd', text)
     length = max(1, int(width / (letter * size)))

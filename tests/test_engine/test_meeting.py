@@ -96,6 +96,13 @@ MPI = dict(
 )
 
 
+@pytest.mark.parametrize('seconds', ['9 s', 0, 1e9])
+def test_a_time_limit_is_a_number_of_seconds(seconds):
+    options = dict(dist_cfg=dict(timeout=seconds))
+    with pytest.raises(ValueError, match=f'timeout={seconds!r} must be'):
+        meeting.time_limit(Config(dict(env_cfg=options)))
+
+
 @pytest.mark.parametrize(
     ('launcher', 'values', 'message'),
     [

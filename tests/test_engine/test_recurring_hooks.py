@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
 from toy_runs import teacher_outputs
 
 from mmscfs.engine.hooks.representation_hook import patches_of
@@ -219,3 +220,17 @@ def test_patches_are_spread_over_maps_and_tokens():
     few = torch.randn(2, 5, 2, 3)
     assert torch.equal(patches_of(few), few.view(2, 5, 6).mT)
     assert torch.equal(patches_of(few[..., 0, 0]), few[:, None, :, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ('kind', 'settings', 'message'),
+    [
+        ('ViewRecallHook', dict(interval=0), 'interval=0 must be a whole'),
+        ('PicturesHook', dict(iter_interval=1.5), 'iter_interval=1.5 must be'),
+        ('ViewRecallHook', dict(num_images=4), 'num_images=4 .* >= 5; to do'),
+        ('RepresentationHook', dict(num_images=7), 'num_images=7 .* >= 8'),
+    ],
+)
+def test_settings_are_checked(kind, settings, message):
+    with pytest.raises(ValueError, match=f'{kind}: {message}'):
+        HOOKS.build(dict(type=kind, **settings))

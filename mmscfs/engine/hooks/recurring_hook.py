@@ -34,19 +34,33 @@ class RecurringHook(Hook, ABC):
 
     Args:
         num_images (int): Training images.
-        interval (int): Epochs between two looks; with 0 there is none in
-            between. Defaults to 10.
+        interval (int): Epochs between two looks. Defaults to 10.
         iter_interval (int): Iterations between them in a run that has no
             epochs. Defaults to 5000.
+
+    Raises:
+        ValueError: A setting is outside its range.
     """
 
     priority = 'VERY_LOW'  # after the teacher has moved
     # Whether it also looks after the first epoch.
     looks_early: ClassVar[bool] = False
+    least_images: ClassVar[int] = 1
 
     def __init__(
         self, num_images: int, interval: int = 10, iter_interval: int = 5000
     ) -> None:
+        for name, value, least in (
+            ('interval', interval, 1),
+            ('iter_interval', iter_interval, 1),
+            ('num_images', num_images, self.least_images),
+        ):
+            if type(value) is not int or value < least:
+                raise ValueError(
+                    f'{type(self).__name__}: {name}={value!r} must be a whole '
+                    f'number >= {least}; to do without it, remove the hook '
+                    'from default_hooks'
+                )
         self.interval = interval
         self.iter_interval = iter_interval
         self.num_images = num_images

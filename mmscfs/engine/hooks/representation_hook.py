@@ -57,9 +57,9 @@ class RepresentationHook(RecurringHook):
             :class:`RecurringHook`.
 
     Raises:
-        ValueError: There are too few images, the pipeline has no MultiCrop,
-            a feature is not finite, or ``save_best`` names no figure of this
-            hook.
+        ValueError: A setting is outside its range, the data set has too few
+            images, the pipeline has no MultiCrop, a feature is not finite,
+            or ``save_best`` names no figure of this hook.
 
     Example:
         >>> default_hooks = dict(
@@ -69,6 +69,8 @@ class RepresentationHook(RecurringHook):
         ...     ),
         ... )
     """
+
+    least_images = LEAST_IMAGES
 
     def __init__(
         self, num_images: int = 256, num_views: int = 4, **kwargs: Any

@@ -37,11 +37,14 @@ class ViewRecallHook(RecurringHook):
             :class:`RecurringHook`.
 
     Raises:
-        ValueError: The pipeline has no MultiCrop.
+        ValueError: A setting is outside its range, or the pipeline has no
+            MultiCrop.
 
     Example:
         >>> default_hooks = dict(view_recall=dict(type='ViewRecallHook'))
     """
+
+    least_images = max(KS)
 
     def __init__(self, num_images: int = 500, **kwargs: Any) -> None:
         super().__init__(num_images, **kwargs)
