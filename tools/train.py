@@ -21,8 +21,6 @@ from command_paths import config, existing
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-    from mmscfs.engine.resume.chooser import SavedRun
-
 EXAMPLES = """
 examples:
   # the paper's SCFS on 8 GPUs
@@ -156,26 +154,6 @@ def merge_args(cfg: 'Config', args: argparse.Namespace) -> None:
     merge_common(cfg, args)  # last: --cfg-options win
 
 
-def resume_again(cfg: 'Config') -> 'SavedRun | None':
-    """Set ``load_from`` of a restart: the newest, or else the user's.
-
-    Returns:
-        SavedRun | None: As of ``choose_checkpoint``.
-
-    Raises:
-        ValueError: The checkpoint is damaged, or not one of a run.
-        OSError: It cannot be read.
-    """
-    from mmscfs.engine import choose_checkpoint
-
-    named, cfg.load_from = cfg.get('load_from'), None
-    saved = choose_checkpoint(cfg)
-    if cfg.load_from is None:
-        cfg.load_from = named
-        saved = choose_checkpoint(cfg)
-    return saved
-
-
 def main() -> None:
     """Train."""
     args = parse_args()
@@ -186,34 +164,19 @@ def main() -> None:
         )
         merge_args(cfg, args)
 
-    from mmscfs.datasets.checks import check_data
-    from mmscfs.engine import (
-        check_work_dir,
-        choose_checkpoint,
-        describe_finished,
-        prepare_config,
-        settle_views,
-        start_from,
-    )
-    from mmscfs.engine.meeting import on_first_process
-    from mmscfs.engine.resume.files import lock_work_dir
+    from mmscfs.engine import prepare_run
     from mmscfs.engine.screen import build_runner
 
     with errors_in_one_line():  # before the runner touches the work directory
-        if not args.overwrite:
-            check_work_dir(cfg)
-        prepare_config(cfg)
-        if args.pretrained:
-            start_from(cfg, args.pretrained, args.network)
-        is_again = cfg.get('resume') and is_restart()
-        saved = resume_again(cfg) if is_again else choose_checkpoint(cfg)
-        if finished := describe_finished(cfg, saved):
-            on_first_process(print, finished)
-            return
-        settle_views(cfg, saved.cfg if saved else '')
-        on_first_process(check_data, cfg)
-        on_first_process(lock_work_dir, cfg.work_dir)
-        build_runner(cfg, changes).train()
+        finished = prepare_run(
+            cfg,
+            args.pretrained,
+            args.network,
+            overwrite=args.overwrite,
+            is_restart=is_restart(),
+        )
+        if finished is None:
+            build_runner(cfg, changes).train()
 
 
 if __name__ == '__main__':

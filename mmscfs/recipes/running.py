@@ -9,17 +9,9 @@ from typing import Any, NamedTuple
 from mmengine.logging import HistoryBuffer
 
 from mmscfs.checkpoint import read_checkpoint, restore_histories
-from mmscfs.datasets.checks import check_data
-from mmscfs.engine import (
-    check_work_dir,
-    choose_checkpoint,
-    describe_finished,
-    prepare_config,
-    settle_views,
-    start_from,
-)
+from mmscfs.engine import prepare_run
 from mmscfs.engine.hooks.deferred_runtime_info_hook import read_hub
-from mmscfs.engine.resume.files import lock_work_dir, unlock_work_dir
+from mmscfs.engine.resume.files import unlock_work_dir
 from mmscfs.engine.screen import build_runner
 from mmscfs.settings import read_config
 
@@ -61,24 +53,18 @@ def train(
         cfg, changes = read_config(str(config), cfg_options, for_training=True)
         cfg.work_dir = str(work_dir or Path('work_dirs', config.stem))
         cfg.resume = resume
-        check_work_dir(cfg)
-        prepare_config(cfg)
         if pretrained is not None:
-            start_from(cfg, str(Path(pretrained).expanduser()))
-        saved = choose_checkpoint(cfg)
-        if saved and (finished := describe_finished(cfg, saved)):
-            print(finished)
-            path, done = Path(cfg.load_from), saved.iteration
-            hub = restore_histories(read_checkpoint(path)['message_hub'])
-            figures = last_values(hub['log_scalars'])
-            return Run(config, Path(cfg.work_dir), path, done, 0, figures)
-        settle_views(cfg, saved.cfg if saved else '')
-        check_data(cfg)
-        lock_work_dir(cfg.work_dir)
+            pretrained = str(Path(pretrained).expanduser())
+        finished = prepare_run(cfg, pretrained)
     except (ValueError, OSError):
         if is_new:
             config.unlink()
         raise
+    if finished is not None:
+        path, done = Path(cfg.load_from), finished.iteration
+        hub = restore_histories(read_checkpoint(path)['message_hub'])
+        figures = last_values(hub['log_scalars'])
+        return Run(config, Path(cfg.work_dir), path, done, 0, figures)
     # mmdet has one name for all, by which a second run would get the first's.
     cfg.visualizer.name = f'{cfg.work_dir} {time.time()}'
     begin = time.monotonic()

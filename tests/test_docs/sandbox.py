@@ -135,6 +135,7 @@ class Sandbox:
             self.provide(word)
         with pytest.MonkeyPatch.context() as patch:
             prepare = mmscfs.engine.prepare_config
+            start = mmscfs.engine.start
 
             def prepare_small(cfg: Config) -> None:
                 apply_multi_crop(cfg)
@@ -142,9 +143,10 @@ class Sandbox:
                 shrink(cfg)
                 prepare(cfg)
 
-            patch.setattr(mmscfs.engine, 'prepare_config', prepare_small)
+            for module in (mmscfs.engine, start):
+                patch.setattr(module, 'prepare_config', prepare_small)
             # Each guide has another reader, with empty folders.
-            patch.setattr(mmscfs.engine, 'check_work_dir', lambda _: None)
+            patch.setattr(start, 'check_work_dir', lambda _: None)
             name = Path(str(command.tool)).name
             return self.call(command, *CUT.get(name, []))
 

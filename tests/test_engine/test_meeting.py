@@ -15,7 +15,7 @@ from processes_that_meet import free_port, two_nodes
 from toy_runs import in_processes, run, toy_cfg
 
 from mmscfs.checkpoint import loading, read_checkpoint
-from mmscfs.engine import choose_checkpoint, meeting
+from mmscfs.engine import meeting
 from mmscfs.engine.resume import chooser
 
 MADE = (
@@ -209,7 +209,7 @@ def choose(saved, tmp_path):
             chooser.file_state = change
         cfg = Config(dict(resume=True, work_dir=saved))
         try:
-            choose_checkpoint(cfg)
+            chooser.choose_checkpoint(cfg)
         except ValueError as error:
             return [str(error), checked]
         read_checkpoint(cfg.load_from)

@@ -11,15 +11,13 @@ from mmengine.config import Config
 from toy_runs import run, toy_cfg
 
 from mmscfs.checkpoint import read_checkpoint
-from mmscfs.engine import (
-    check_work_dir,
-    choose_checkpoint,
-    describe_finished,
-)
 from mmscfs.engine.resume import PlainCheckpointHook
 from mmscfs.engine.resume.chooser import (
     NoRunError,
     check_run,
+    check_work_dir,
+    choose_checkpoint,
+    describe_finished,
     read_saved_run,
 )
 
