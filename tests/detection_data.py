@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from mmengine.config import Config
 
-from mmscfs.datasets.checks.common import leaf_datasets
+from mmscfs.datasets.wrappers import leaf_datasets
 
 HEIGHT, WIDTH = 64, 96
 XML = (

@@ -99,7 +99,7 @@ def probe_settings(cfg: 'Config', args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ValueError: The config has no training or validation images.
     """
-    from mmscfs.datasets.checks.common import leaf_datasets
+    from mmscfs.datasets.wrappers import leaf_datasets
 
     for split in ('train', 'val'):
         if not (cfg.get(f'{split}_dataloader') or {}).get('dataset'):

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from mmengine.config import Config
 
-from .checks.common import build, loader_datasets
+from .checks.common import build
 from .checks.detection import find_reader
+from .wrappers import loader_datasets
 
 LOADER = 'train_dataloader'
 

@@ -26,7 +26,7 @@ from mmscfs.checkpoint import (
     resnet_settings,
 )
 from mmscfs.checkpoint.pretrained import KEPT
-from mmscfs.datasets.checks.common import leaf_datasets
+from mmscfs.datasets.wrappers import leaf_datasets
 from mmscfs.results import read_origin
 from mmscfs.settings.variables import nodes
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mmscfs.datasets.checks.common import leaf_datasets
+from mmscfs.datasets.wrappers import leaf_datasets
 
 from .origin import Origin, backbone_name
 from .paper import UNTRAINED, Entry

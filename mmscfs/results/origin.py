@@ -16,7 +16,7 @@ from mmscfs.checkpoint import (
     read_meta,
 )
 from mmscfs.checkpoint.plain import to_count
-from mmscfs.datasets.checks.common import leaf_datasets
+from mmscfs.datasets.wrappers import leaf_datasets
 
 # The paper's names of methods by the types in configs, in lower case.
 ALGORITHMS = {

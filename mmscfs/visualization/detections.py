@@ -21,13 +21,14 @@ from mmscfs.checkpoint import (
     read_checkpoint,
     read_meta,
 )
-from mmscfs.datasets.checks.common import loader_datasets, short
+from mmscfs.datasets.checks.common import short
 from mmscfs.datasets.checks.detection import find_reader, head_classes
 from mmscfs.datasets.transforms.loading import (
     LoadImage,
     UnreadableImageError,
     loader_like,
 )
+from mmscfs.datasets.wrappers import loader_datasets
 from mmscfs.ops import check_operators
 
 from .sheet import Cell, Mark, color_of, draw_sheet, fit

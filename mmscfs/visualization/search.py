@@ -1,8 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Where a network finds local views in an image: the paper's Fig. 3."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from mmscfs.datasets.transforms.filters import resize_antialiased
 from mmscfs.models.search import global_average_pool, search_attention
+from mmscfs.models.utils import evaluating
 
 from .sheet import GAP, Cell, Mark, color_of, draw_sheet, fit
 from .views import to_rgb_image
@@ -51,18 +51,6 @@ class SearchSample(NamedTuple):
     #: shares of its sides, (N, 4).
     boxes: np.ndarray
     name: str = ''  #: Of the image.
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module in eval mode, and every part back as it was after it."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 @torch.no_grad()

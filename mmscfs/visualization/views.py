@@ -1,10 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """The views of an image as the network gets them, and their picture."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,6 +18,7 @@ from mmscfs.datasets.transforms.loading import (
     EncodedImage,
     UnreadableImageError,
 )
+from mmscfs.datasets.wrappers import find_multi_crop, innermost
 
 from .sheet import Cell, Mark, color_of, draw_sheet, fit
 
@@ -73,31 +73,6 @@ def to_rgb_image(image: np.ndarray | Tensor) -> np.ndarray:
         shown = [0, 1, 2] if channels > 3 else [0, 0, 0]
         return np.ascontiguousarray(image[..., shown])
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def find_multi_crop(dataset: BaseDataset) -> tuple[Compose, MultiCrop] | None:
-    """Return what makes the images of a data set, and its MultiCrop.
-
-    None if it has none. The data set may be wrapped in others. The MultiCrop
-    is a copy that finishes the colors itself, with the values that it would
-    leave to the device.
-    """
-    pipeline = getattr(innermost(dataset), 'pipeline', None)
-    transforms = getattr(pipeline, 'transforms', ())
-    for i, transform in enumerate(transforms):
-        if isinstance(transform, MultiCrop):
-            transform = copy.copy(transform)
-            transform.color_on_device = False
-            return Compose(list(transforms[:i])), transform
-    return None
-
-
-def innermost(dataset: Any) -> Any:
-    """Return the data set within wrappers, the first of several, or None."""
-    while dataset is not None and not hasattr(dataset, 'pipeline'):
-        inner = next(iter(getattr(dataset, 'datasets', ())), None)
-        dataset = getattr(dataset, 'dataset', inner)
-    return dataset
 
 
 def load_readable(

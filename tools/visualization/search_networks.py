@@ -22,8 +22,8 @@ from mmscfs.checkpoint import (
     resnet_settings,
 )
 from mmscfs.datasets import LoadImage
-from mmscfs.datasets.checks.common import leaf_datasets
 from mmscfs.datasets.transforms.loading import loader_like
+from mmscfs.datasets.wrappers import leaf_datasets
 from mmscfs.engine.pretrained import pretraining_input
 from mmscfs.visualization import SearchMaps, compute_search_maps
 

@@ -22,12 +22,12 @@ from mmpretrain.datasets.custom import find_folders
 from mmpretrain.registry import DATASETS
 
 from ..image_files import check_inside
+from ..wrappers import loader_datasets
 from .common import (
     build,
     check_count,
     check_images,
     is_on_disk,
-    loader_datasets,
     reason,
     short,
     spread,

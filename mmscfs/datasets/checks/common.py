@@ -4,7 +4,7 @@
 import glob
 import logging
 import os.path as osp
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -19,31 +19,6 @@ EXCHANGED = (
     'and its boxes are those of the image as stored, load it with '
     "color_type='color_ignore_orientation')"
 )
-
-
-def leaf_datasets(
-    settings: Mapping | None, path: str = 'dataset'
-) -> Iterator[tuple[str, Mapping]]:
-    """Yield the data sets inside wrappers, such as ConcatDataset.
-
-    With the path of each, e.g. "train_dataloader.dataset.datasets[0]".
-    """
-    if not settings:
-        return
-    if settings.get('dataset') is not None:
-        yield from leaf_datasets(settings['dataset'], f'{path}.dataset')
-    elif settings.get('datasets') is not None:
-        for i, part in enumerate(settings['datasets']):
-            yield from leaf_datasets(part, f'{path}.datasets[{i}]')
-    else:
-        yield path, settings
-
-
-def loader_datasets(cfg: Any, path: str) -> Iterator[tuple[str, Mapping]]:
-    """Yield the data sets of a loader, e.g. "val_cfg.bank_dataloader"."""
-    for key in path.split('.'):
-        cfg = (cfg or {}).get(key)
-    return leaf_datasets(cfg, path)
 
 
 def build(kind: Any, settings: Mapping, **others: Any) -> Any:

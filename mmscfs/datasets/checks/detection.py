@@ -9,9 +9,10 @@ from mmengine.config import Config
 
 from mmscfs.compatibility import check_package
 
+from ..wrappers import loader_datasets
 from .annotations import Annotations, check_annotations
 from .coco import find_coco, read_coco
-from .common import build, check_count, is_on_disk, loader_datasets, need
+from .common import build, check_count, is_on_disk, need
 from .voc import find_voc
 
 # Heads that count the classes of the data set, and the part of HTC's that

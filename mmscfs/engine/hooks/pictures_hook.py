@@ -9,13 +9,14 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import Tensor
 
+from mmscfs.datasets.wrappers import find_multi_crop
+from mmscfs.models.utils import evaluating
 from mmscfs.visualization import (
     compute_search_maps,
     draw_embedding,
     draw_search_maps,
     draw_views,
     embed,
-    evaluating,
     jigsaw,
     make_views,
     search_image,
@@ -24,7 +25,6 @@ from mmscfs.visualization import (
 )
 from mmscfs.visualization.views import (
     decoded,
-    find_multi_crop,
     load_readable,
     name_of,
 )

@@ -16,8 +16,8 @@ from torch import Tensor
 from mmscfs.datasets.samplers import SampleKey
 from mmscfs.datasets.subsets import draw
 from mmscfs.datasets.transforms.loading import UnreadableImageError
-from mmscfs.visualization import evaluating
-from mmscfs.visualization.views import find_multi_crop
+from mmscfs.datasets.wrappers import find_multi_crop
+from mmscfs.models.utils import evaluating
 
 from ..loops.features import choose_backbone, named_outputs, normalize
 from ..resume.random_states import kept_random_states

@@ -14,6 +14,7 @@ from mmscfs.checkpoint import write_atomically
 from mmscfs.datasets import ImageFiles
 from mmscfs.datasets.image_files import UNREADABLE
 from mmscfs.datasets.transforms.loading import UnreadableImageError
+from mmscfs.datasets.wrappers import walk
 
 from ..resume.loop import window_is_closed
 from ..resume.preemption import save_interrupted
@@ -110,12 +111,4 @@ class UnreadableFilesHook(Hook):
 
 def image_files(dataset: Any) -> Iterator[ImageFiles]:
     """Yield the image folders inside of wrappers."""
-    if isinstance(dataset, ImageFiles):
-        yield dataset
-        return
-    parts = getattr(dataset, 'datasets', None) or [
-        getattr(dataset, 'dataset', None)
-    ]
-    for part in parts:
-        if part is not None:
-            yield from image_files(part)
+    return (part for part in walk(dataset) if isinstance(part, ImageFiles))

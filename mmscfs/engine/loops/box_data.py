@@ -8,8 +8,9 @@ from mmengine.dataset import ConcatDataset, DefaultSampler, pseudo_collate
 from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader, Subset
 
-from mmscfs.datasets.checks.common import leaf_datasets, short
+from mmscfs.datasets.checks.common import short
 from mmscfs.datasets.subsets import draw
+from mmscfs.datasets.wrappers import leaf_datasets
 
 SEED = 0  # of the choice of images
 

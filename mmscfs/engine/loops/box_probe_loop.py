@@ -23,7 +23,7 @@ from mmscfs.evaluation import (
     top_k_accuracy,
     weighted_knn,
 )
-from mmscfs.visualization import evaluating
+from mmscfs.models.utils import evaluating
 
 from ..resume.random_states import kept_random_states
 from ..runner_access import unwrapped_model

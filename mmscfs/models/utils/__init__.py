@@ -8,6 +8,7 @@ from .data_preprocessor import (
 )
 from .in_channels import (
     check_channels,
+    evaluating,
     output_channels,
     outputs_of_blank,
     with_in_channels,
@@ -27,6 +28,7 @@ __all__ = [
     'check_colors',
     'checkpoint_blocks',
     'compile_for_training',
+    'evaluating',
     'fit_backbone',
     'is_free_to_read',
     'move_',

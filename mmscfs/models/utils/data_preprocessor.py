@@ -1,5 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -9,6 +9,8 @@ from mmpretrain.models import SelfSupDataPreprocessor
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+
+from mmscfs.datasets.wrappers import walk
 
 from .batch_color import color_images
 
@@ -124,7 +126,10 @@ def check_colors(model: nn.Module, dataset: Dataset, sample: Mapping) -> None:
     handed_on = 'colors' in sample.get('data_samples', ())
     if not handed_on and any(
         getattr(transform, 'color_on_device', False)
-        for transform in _transforms(dataset)
+        for part in walk(dataset)
+        for transform in getattr(
+            getattr(part, 'pipeline', None), 'transforms', ()
+        )
     ):
         raise ValueError(
             'MultiCrop: color_on_device=True leaves the colors to the data '
@@ -138,13 +143,3 @@ def check_colors(model: nn.Module, dataset: Dataset, sample: Mapping) -> None:
             f'preprocessor, but {type(preprocessor).__name__} does not know '
             "them: set data_preprocessor.type='MultiCropDataPreprocessor'"
         )
-
-
-def _transforms(dataset: Dataset) -> Iterator:
-    """Yield the transforms of a data set and of those that it wraps."""
-    pipeline = getattr(dataset, 'pipeline', None)
-    yield from getattr(pipeline, 'transforms', ())
-    wrapped = [getattr(dataset, 'dataset', None)]
-    for inner in getattr(dataset, 'datasets', wrapped):
-        if inner is not None:
-            yield from _transforms(inner)

@@ -1,11 +1,24 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 PROBE_SIZE = 224  # px; what backbones are made for
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in eval mode, and every part back as it was after it."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
 
 
 @torch.no_grad()
@@ -25,18 +38,15 @@ def outputs_of_blank(
     Raises:
         ValueError: The backbone cannot take it.
     """
-    was_training = backbone.training
-    backbone.eval()
+    blank = next(backbone.parameters()).new_zeros(1, *shape)
     try:
-        blank = next(backbone.parameters()).new_zeros(1, *shape)
-        return backbone(blank)
+        with evaluating(backbone):
+            return backbone(blank)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ValueError(
             f'the backbone {type(backbone).__name__} cannot take views of '
             f'shape {shape}: {error}; {remedy}'
         ) from error
-    finally:
-        backbone.train(was_training)
 
 
 def input_channels(backbone: nn.Module) -> int | None:
