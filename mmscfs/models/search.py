@@ -150,7 +150,7 @@ class FeatureSearch(nn.Module):
         Returns:
             dict[str, Tensor]: Scalars without gradient by name, without
             "loss" in it; the log puts the layer before it, e.g.
-            ``layer2_entropy``. {} by default.
+            ``layer2_search_entropy``. {} by default.
         """
         return {}
 
@@ -160,7 +160,8 @@ class SoftFeatureSearch(FeatureSearch):
 
     Learnable-parameter-free (SCFS Eqs. 5-7): a student's local map, averaged
     over space, is the query; every position of a global map is a key; the
-    cosine similarity weighs the map.
+    cosine similarity weighs the map as it is, without a softmax: the weights
+    need not add up to 1.
 
     Example:
         >>> local_maps = torch.randn(6, 4, 8, 3, 3)  # six views, four images

@@ -36,6 +36,7 @@ ALGORITHMS = {
     'imageclassifier': 'supervised',
 }
 ABLATED = ('DINO', 'SCFS')  # by the paper
+DEFAULT_SEARCH = 'SoftFeatureSearch'
 # The sizes that all projects agree on, by mmpretrain's names.
 VIT_SIZES = {
     'deit-tiny': 'Ti',
@@ -69,10 +70,13 @@ class Origin(NamedTuple):
         mode = self.method or '-'
         if mode not in ABLATED:
             return mode
+        search = str(self.recipe.get('search') or DEFAULT_SEARCH)
         if self.recipe.get('search_views') == 'none':
             mode = 'DINO w ML'
-        elif 'RoI' in str(self.recipe.get('search')):
+        elif 'RoI' in search:
             mode = 'ROI Crop'
+        elif search != DEFAULT_SEARCH:
+            mode += f', {search}'
         if self.recipe.get('num_local') == 0:
             mode += ' w/o MC'
         if self.recipe.get('search_alone'):
@@ -261,7 +265,7 @@ def _recipe(model: Mapping, dataset: Mapping | None) -> dict[str, Any]:
         if layers is not None:
             recipe['search_layers'] = list(layers)
         search = model.get('search') or {}
-        recipe['search'] = search.get('type', 'SoftFeatureSearch')
+        recipe['search'] = search.get('type', DEFAULT_SEARCH)
         recipe['search_views'] = model.get('search_views', 'all')
         head = model.get('head') or {}
         search_loss = head.get('search_loss') or {}

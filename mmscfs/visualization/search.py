@@ -62,7 +62,8 @@ def compute_search_maps(
 ) -> dict[str, SearchMaps]:
     """Where each local view finds itself in a global view (Eqs. 5, 6).
 
-    Query and keys come from one network, as in the paper's Fig. 3. The
+    Query and keys come from one network, as in the paper's Fig. 3, and the
+    maps are their cosines, whatever the model's own search is. The
     backbone runs in eval mode and is left as it was.
 
     Args:

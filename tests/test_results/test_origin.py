@@ -155,6 +155,20 @@ def test_types_in_configs(model, method):
 
 
 @pytest.mark.parametrize(
+    ('search', 'label'),
+    [
+        (None, 'SCFS'),
+        (dict(type='SoftFeatureSearch'), 'SCFS'),
+        (dict(type='RoIFeatureSearch'), 'ROI Crop'),
+        (dict(type='SharpFeatureSearch'), 'SCFS, SharpFeatureSearch'),
+    ],
+)
+def test_another_search_is_not_taken_for_the_papers(search, label):
+    model = dict(type='SCFS', search_neck=dict(mid_channels=8), search=search)
+    assert origin_of(dict(model=model)).label == label
+
+
+@pytest.mark.parametrize(
     ('checkpoint', 'label'),
     [
         ('torchvision://resnet50', 'supervised (torchvision)'),
