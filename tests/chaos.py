@@ -79,8 +79,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs='+',
         choices=['KILL', 'TERM', 'USR1'],
         default=['KILL'],
-        help='what ends a run, in turn if several; it answers TERM and USR1 '
-        'with a checkpoint and exit code 75 (default: KILL)',
+        help='signals that end runs, in turn; after TERM and USR1 a run saves '
+        'a checkpoint and exits with code 75',
     )
     return parser.parse_args(argv)
 

@@ -88,7 +88,7 @@ def parse_args() -> argparse.Namespace:
             nargs='+',
             choices=None if name == 'pythons' else values,
             default=values,
-            help=f'default: those that run of {", ".join(values)}',
+            help=f'default: those of {", ".join(values)} that run here',
         )
     return parser.parse_args()
 
