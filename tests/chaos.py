@@ -73,7 +73,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--kills', type=int, default=30, help='how many kills')
     add('--epochs', type=int, default=3, help='length of a run')
     add('--workers', type=int, default=2, help='processes that load')
-    add('--seed', type=int, default=0, help='of the moments of the kills')
+    add('--seed', type=int, default=0, help='seed of the moments of kills')
     add(
         '--signal',
         nargs='+',
