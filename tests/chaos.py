@@ -73,14 +73,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--kills', type=int, default=30, help='how many kills')
     add('--epochs', type=int, default=3, help='length of a run')
     add('--workers', type=int, default=2, help='processes that load')
-    add('--seed', type=int, default=0, help='of the moments of the kills')
+    add('--seed', type=int, default=0, help='seed of the moments of kills')
     add(
         '--signal',
         nargs='+',
         choices=['KILL', 'TERM', 'USR1'],
         default=['KILL'],
-        help='what ends a run, in turn if several; it answers TERM and USR1 '
-        'with a checkpoint and exit code 75 (default: KILL)',
+        help='signals that end runs, in turn; after TERM and USR1 a run saves '
+        'a checkpoint and exits with code 75',
     )
     return parser.parse_args(argv)
 

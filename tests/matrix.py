@@ -88,7 +88,9 @@ def parse_args() -> argparse.Namespace:
             nargs='+',
             choices=None if name == 'pythons' else values,
             default=values,
-            help=f'default: those that run of {", ".join(values)}',
+            help=f'default: those of {", ".join(values)} that run here'
+            if name == 'pythons'
+            else 'default: both',
         )
     return parser.parse_args()
 

@@ -6,8 +6,8 @@ Takes the data sets of a detector's config. Boxes are cut out of each
 backbone's frozen maps; boxes of the training images tell the class of those
 of the validation images by k-NN (top1), and whether a box holds an object or
 background (object_top1). If the config has masks, patches of the training
-images predict those of the validation images (mIoU). All in percent, by all
-layers joined and by each.
+images predict those of the validation images (mIoU). All are in percent, for
+all layers joined and for each layer.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def parse_args() -> argparse.Namespace:
             500,
             1,
         ),
-        k=('boxes that vote', 20, 1),
+        k=('nearest boxes that vote', 20, 1),
     )
     parser.add_argument(
         '--no-masks', action='store_true', help='leave out the masks'

@@ -11,7 +11,7 @@ from 48 annotated scenes, and is evaluated on 200 unseen ones. A table,
 pictures and a report show what came of it.
 
 Every step is a command that you can type yourself; the demo prints each.
-Stopped, the same command resumes.
+If it is stopped, the same command resumes it.
 """
 
 import argparse
@@ -96,8 +96,8 @@ def parse_args() -> argparse.Namespace:
         type=at_least(1),
         default=[3000, 200],
         metavar=('TRAIN', 'UNSEEN'),
-        help='number of scenes to make (default: 3000 200); a folder that was '
-        'made before has to have as many',
+        help='number of scenes to make (default: 3000 200); an existing '
+        'folder must have as many',
     )
     parser.add_argument(
         '--cfg-options',

@@ -8,9 +8,9 @@ with boxes, masks, class names and scores, and results.json, a list with
   {"file": "my/a.jpg", "class": "bag", "score": 0.97,
    "bbox": [left, top, width, height], "segmentation": {...}}
 
-for each object: px of the image, and of detectors with masks COCO's run
-lengths. Images are read as the config's test images are. A file that cannot
-be read is named and skipped.
+for each object. Boxes are in px of the image; "segmentation", of detectors
+with masks, has COCO's run lengths. Images are read as the config's test images
+are. A file that cannot be read is named and skipped.
 """
 
 import argparse
@@ -62,8 +62,8 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         type=run_or_file,
         metavar='IMAGES',
-        help='files, and folders, in which all files with the endings of '
-        'images and .npy are taken',
+        help='image files, and folders: all images and .npy files in them '
+        'are taken, at any depth',
     )
     parser.add_argument(
         '--out',

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Test with several processes on one or several nodes.
 #   tools/dist_test.sh CONFIG CHECKPOINT PROCESSES [options of test.py]
-# On every node of several: NNODES, NODE_RANK, MASTER_ADDR (of node 0), PORT.
+# With several nodes, set on each: NNODES, NODE_RANK, MASTER_ADDR (of node 0)
+# and PORT.
 # Without a GPU the processes run on the CPU over gloo.
 # examples:
 #   tools/dist_test.sh configs/detection/coco/mask-rcnn_r50-fpn_1x_coco.py \

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Train with several processes on one or several nodes.
 #   tools/dist_train.sh CONFIG PROCESSES [options of train.py]
-# On every node of several: NNODES, NODE_RANK, MASTER_ADDR (of node 0), PORT.
+# With several nodes, set on each: NNODES, NODE_RANK, MASTER_ADDR (of node 0)
+# and PORT.
 # MAX_RESTARTS=N, with --resume, starts all processes again up to N times after
 # one failed or a node was lost. Without a GPU they run on the CPU over gloo.
 # examples:

@@ -4,9 +4,9 @@
 
 Looks at Python, the packages and their versions, operators, GPUs and memory.
 It works where torch or mmcv is missing or broken too. Every problem comes
-with the command that fixes it. Of a config it builds data sets and
-model, and counts the memory of a step; nothing is trained, downloaded or
-changed.
+with the command that fixes it. Given a config, it also builds the data sets
+and the model, and counts the memory of a step. Nothing is trained, downloaded
+or changed.
 """
 
 import argparse

@@ -13,8 +13,8 @@ A pair's score is that of its LAST validation, so the config's val_dataloader
 decides what is chosen on. In our configs that is the test set, and the best
 of many runs on the test set is optimistic. For an honest score hold out a
 part of the training set (second example), then train with the chosen pair
-once on all of it. Of the result files, the best run's ends up beside the
-checkpoint, and every run's in its folder.
+once on all of it. The best run's result file ends up beside the checkpoint;
+every run has one in its folder.
 """
 
 import argparse

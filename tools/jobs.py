@@ -67,8 +67,8 @@ def add_run_options(parser: argparse.ArgumentParser, folder: str) -> None:
     add_words(
         parser,
         '--cfg-options',
-        'more settings of every training. What the runs differ in has the '
-        'last word',
+        'more settings of every training; the settings that the runs differ '
+        'in override them',
     )
     parser.add_argument(
         '--dry-run',

@@ -106,8 +106,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--iterations',
         type=at_least(1),
         metavar='N',
-        help="length of every training in steps (default: the config's; one "
-        'that counts epochs has none). Schedules follow it',
+        help="length of every training in steps (default: the config's; "
+        'required if that counts epochs). Schedules follow it',
     )
     add_run_options(parser, 'label_curve_<config>')
     args = parse_run(parser, argv, 'label_curve')

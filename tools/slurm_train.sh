@@ -2,8 +2,9 @@
 # Train on a Slurm cluster, one task a GPU.
 #   [GPUS=8 GPUS_PER_NODE=8 CPUS_PER_TASK=9 SRUN_ARGS=...] [REQUEUE=1] \
 #     tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [options]
-# With REQUEUE=1 as a batch job: saved 2 minutes (NOTICE=120) before its time
-# limit, queued again, and resumed exactly; until the run has ended.
+# With REQUEUE=1 it is a batch job: 2 minutes (NOTICE=120) before the time
+# limit the run is saved and queued again; then it resumes exactly, until it
+# has ended.
 # examples:
 #   tools/slurm_train.sh gpu scfs configs/scfs_r50.py work_dirs/scfs_r50
 #   GPUS=32 REQUEUE=1 tools/slurm_train.sh gpu scfs CONFIG WORK_DIR

@@ -10,12 +10,12 @@ resume: what is done is not repeated, what was interrupted is resumed. A
 variant that fails is named with its log, and the others continue.
 
 A list is a Python file with ``variants``, each a dict of name, config and
-cfg_options (what the variant is about: no --cfg-options change it), and the
-configs of their ``evaluations`` and ``detection``. Of --cfg-options, a setting
-below a part that only some configs have goes to these alone:
-model.search_neck.mid_channels to SCFS, not to DINO.
+cfg_options (what the variant is about, which --cfg-options do not change), and
+the configs of their ``evaluations`` and ``detection``. A setting of
+--cfg-options that belongs to a part that only some configs have goes to these
+alone: model.search_neck.mid_channels to SCFS, not to DINO.
 
-On a cluster each variant can be a job, see docs/en/ablations.md; --table-only
+On a cluster each variant can be a job (docs/en/ablations.md); --table-only
 then writes the table.
 """
 

@@ -49,9 +49,8 @@ def parse_args() -> argparse.Namespace:
         'checkpoint',
         nargs='?',
         type=checkpoint,
-        help='checkpoint of the whole model, as train.py saves; of a config '
-        'whose model is a backbone alone, as k-NN, any that --pretrained '
-        'takes',
+        help='checkpoint of the whole model, as train.py saves it. If the '
+        'model is a backbone alone, as for k-NN: any that --pretrained takes',
     )
     add_pretrained_options(parser)
     parser.add_argument(

@@ -181,8 +181,8 @@ def apply_multi_crop(cfg: Config) -> None:
     named.update(by_place)
     if unused := differing(named, crop):
         print_log(
-            f'multi_crop={unused} of the config file has no effect: put '
-            f'multi_crop into {PIPELINE} of the file again.',
+            f'The crops are those of {PIPELINE}. multi_crop={unused}, which '
+            'the config file has or inherits, has no effect.',
             logger='current',
             level=logging.WARNING,
         )

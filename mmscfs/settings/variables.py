@@ -89,7 +89,7 @@ def unread_variables(file: ConfigFile) -> Iterator[str]:
             yield (
                 f'{name} of {file.path} has no effect: the file that it '
                 'inherits from has already put another value into '
-                f'{places(cfg, before[0])}. Set that'
+                f'{places(cfg, before[0])}. Set it there instead'
             )
         else:
             yield unknown(name, cfg, f' ({file.path})')
@@ -104,7 +104,8 @@ def unread_options(options: Mapping[str, Any], cfg: Config) -> Iterator[str]:
         if top in cfg:
             yield (
                 f'no setting {path}: {top} is a variable, and the config has '
-                f'already put its value into {places(cfg, cfg[top])}. Set that'
+                f'already put its value into {places(cfg, cfg[top])}. Set it '
+                'there instead'
             )
         else:
             yield unknown(path, cfg)

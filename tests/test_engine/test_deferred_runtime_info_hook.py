@@ -143,10 +143,11 @@ def test_runs_log_and_save_what_mmengines_do(tiny_run, tmp_path):
         tiny_run,
         tmp_path / 'resumed',
         resume=True,
-        load_from=f'{deferred.work_dir}/epoch_1.pth',
+        load_from=f'{plain.work_dir}/epoch_1.pth',  # as version 0.1 saved
     )
     assert saved(resumed, 2) == saved(plain, 2)
     assert logged(resumed) == logged(plain)[1:]
+    assert 'train/base_lr' not in resumed.message_hub.log_scalars
 
 
 class SaveWithin(Hook):

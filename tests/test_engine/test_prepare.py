@@ -169,7 +169,7 @@ def test_the_pipeline_of_a_file_counts(tmp_path, said):
     assert (named.num_local, crop.num_local) == (6, 8)
     assert named.hue == crop.hue == 0
     (line,) = said
-    assert "multi_crop={'num_local': 6} of the config file has no" in line
+    assert "multi_crop={'num_local': 6}, which the config file" in line
     child.write_text(
         f'{base}multi_crop = dict(_base_.multi_crop, num_local=6)\n'
         "train_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImage')"

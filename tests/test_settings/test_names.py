@@ -157,7 +157,7 @@ def test_a_path_that_leads_nowhere(option, message, read):
             'multi_crop = dict(num_local=6)',
             'child.py has no effect: the file that it inherits from has '
             'already put another value into train_dataloader.dataset.'
-            'pipeline.1. Set that',
+            'pipeline.1. Set it there instead',
         ),
         (
             RCNN,

@@ -8,11 +8,11 @@ labels) and tools/score_checkpoints.py (without). Kendall's tau-b is 1 if a
 figure puts checkpoints in the order of the detectors' box AP, 0 if by chance,
 and -1 if in the opposite order. Two tables have it for each figure, layer and
 number of annotated images: within runs, of the checkpoints of one pre-training
-(mean over pre-trainings, with the half of the 95 % interval of Student's t),
-and over all checkpoints, with an interval that takes these as independent,
-which those of one run are not (Fieller, Hartley and Pearson 1957: atanh(tau)
-has the variance 0.437 / (checkpoints - 4)). AP is noisy, too, which brings
-each tau nearer to 0.
+(mean over pre-trainings, with half the width of Student's 95 % interval), and
+over all checkpoints, with an interval (Fieller, Hartley and Pearson 1957:
+atanh(tau) has the variance 0.437 / (checkpoints - 4)). It treats checkpoints
+as independent; those of one run are not. Noise in AP brings each tau nearer
+to 0.
 """
 
 import argparse
@@ -78,8 +78,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=file,
         required=True,
         metavar='CSV',
-        help='boxes.csv and checkpoint_scores.csv, of the same paths of '
-        'checkpoints',
+        help='boxes.csv and checkpoint_scores.csv, whose checkpoints have the '
+        'same paths as in JSON',
     )
     add_out_folder(parser, 'rank_agreement', 'work_dirs/rank_agreement')
     return parser.parse_args(argv)

@@ -4,10 +4,10 @@
 
 Reads the JSON files that evaluations write beside the checkpoint given with
 --pretrained (or else into their work directory), and sets their scores beside
-the paper's (Tables 1, 2, 5 and 7 to 10; Fig. 5 prints none), each row marked
-by its source. Results of one checkpoint share a row. The paper's rows stand
-only beside results of its data sets, all of their images, and its backbones;
-other results get a table of their data set.
+the paper's (Tables 1, 2, 5 and 7 to 10; Fig. 5 has no numbers), each row
+marked by its source. Results of one checkpoint share a row. The paper's rows
+stand only beside results of its data sets, all of their images, and its
+backbones; other results get a table of their data set.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs='+',
         type=run_or_file,
         metavar='RESULT_OR_FOLDER',
-        help='JSON file of a result, or a folder of some, at any depth',
+        help='JSON file of a result, or a folder with some at any depth',
     )
     add_out_folder(parser, 'results', 'work_dirs/results_table')
     return parser.parse_args(argv)

@@ -65,9 +65,9 @@ class Step(NamedTuple):
 
 # The most telling first.
 STEPS = {
-    'machine': Step(20, 'gpu_speed', 'what it is, its memory and products'),
+    'machine': Step(20, 'gpu_speed', 'name, memory, speed of products'),
     'parity': Step(
-        75, 'gpu_numerics', 'loss and gradient beside the CPU in fp64'
+        75, 'gpu_numerics', 'loss and gradient against the CPU in fp64'
     ),
     'overflow': Step(
         20, 'gpu_numerics', 'gradients that overflow in fp16: a skipped step'
@@ -110,7 +110,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         choices=list(STEPS),
         default=list(STEPS),
         metavar='STEP',
-        help='run these alone (default: all)',
+        help='run only these (default: all)',
     )
     parser.add_argument(
         '--minutes',

@@ -11,12 +11,12 @@ turns, so that a busy machine slows all alike; ratios are medians over rounds.
 
 Ours is what a training without a GPU has. It ends with uint8 views, which the
 model normalizes on its device; the other ends with normalized float views.
-Two more rows are of ours with color, blur and solarization left to the device,
-as a training on a GPU has it, and with the filters of version 0.1
+Two more rows show ours with color, blur and solarization left to the device,
+as in a training on a GPU, and with the filters of version 0.1
 (multi_crop.filters=opencv).
 
-A training step of B images that takes T seconds needs about B / T divided by
-ours' images per second and core: that many workers keep the device busy.
+If a step of B images takes T seconds, divide B / T by the images per second
+and core of ours: this many workers keep the device busy.
 """
 
 import argparse

@@ -85,7 +85,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--precision',
         choices=['auto', 'fp32', 'fp16', 'bf16'],
         default='auto',
-        help="of autocast (default: %(default)s, the optimizer wrapper's "
+        help="precision of a step (default: %(default)s, the wrapper's "
         'choice)',
     )
     parser.add_argument(

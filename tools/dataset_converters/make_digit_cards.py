@@ -4,9 +4,9 @@
 
 The digits are those of scikit-learn that make_digit_scenes.py composes its
 training scenes of, bright on a gray card. All cards have the same gray and
-ink, and digits of nearly the same size and angle: a pre-training finds what
-tells images apart, so nothing but the digit's shape may. With photographs
-behind the digits it finds the photographs.
+ink, and digits of nearly the same size and angle: a pre-training learns what
+tells images apart, and here only the digit's shape does. With photographs
+behind the digits it would learn the photographs.
 
 Written below OUT: train/00000.jpg and so on, and meta.json. OUT appears only
 once it is complete.
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         __doc__,
         EXAMPLES,
         'data/digit-cards',
-        number=('cards; 1437 digits take turns', 12933, 1, 99999),
+        number=('number of cards; 1437 digits take turns', 12933, 1, 99999),
         size=('side of the square images in pixels', 96, 32, 1024),
     ).parse_args(argv)
     meta = {'tool': 'make_digit_cards', 'number': args.number}

@@ -54,7 +54,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--random', type=int, metavar='N', help='draw N classes at random'
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='of --random (default: 0)'
+        '--seed', type=int, default=0, help='seed of --random (default: 0)'
     )
     for name, default, text in (
         ('source', 'data/imagenet', 'ImageNet'),

@@ -56,7 +56,7 @@ examples:
   python tools/model_converters/export_backbone.py \\
       dino_resnet50_pretrain_full_checkpoint.pth dino_r50.pth
 
-exit codes: 0 written, 1 the disk refused, 2 wrong input, 130 interrupted.
+exit codes: 0 written, 1 OUT cannot be written, 2 wrong input, 130 interrupted.
 OUT is as it was unless the code is 0.
 """
 

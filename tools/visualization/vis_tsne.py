@@ -2,11 +2,10 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """See a data set's images on a plane, as a pre-trained network orders them.
 
-Takes the features of a config's test (or else validation) images, L2-
-normalizes them, and puts them on a plane by t-SNE or by their two principal
-components. Each class has a color and a shape. Writes a PNG, and beside it
-the points as CSV: image, label, class, x, y. Images without labels are drawn
-alike.
+Takes the features of a config's test (or else validation) images, normalizes
+them to length 1, and puts them on a plane by t-SNE or by their two principal
+components. Each class has a color and a shape, and images without labels share
+one. Writes a PNG, and beside it the points as CSV: image, label, class, x, y.
 """
 
 import argparse

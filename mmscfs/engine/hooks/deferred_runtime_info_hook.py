@@ -34,12 +34,16 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
         """Log the learning rate; of several groups, that without factors."""
-        runner.message_hub.update_info('iter', runner.iter)
+        hub = runner.message_hub
+        hub.update_info('iter', runner.iter)
         rates = runner.optim_wrapper.get_lr()
         for name, rate in rates.items():
-            if not name.endswith('base_lr'):
+            if name.endswith('base_lr'):
+                # Checkpoints of version 0.1 have it; it would stand still.
+                hub.log_scalars.pop(f'train/{name}', None)
+            else:
                 base = rates.get(f'{name.removesuffix("lr")}base_lr', rate)
-                runner.message_hub.update_scalar(f'train/{name}', base[0])
+                hub.update_scalar(f'train/{name}', base[0])
 
     def after_train_iter(
         self,
