@@ -25,6 +25,7 @@ from command_line import (
     make_parser,
     read_config,
 )
+from command_paths import checkpoint
 
 if TYPE_CHECKING:  # else --help would wait for torch
     from mmengine.config import Config
@@ -61,6 +62,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--pretrained',
         nargs='+',
+        type=start,
         required=True,
         metavar='CHECKPOINT',
         help=f'checkpoints of any layout that tools/train.py takes; '
@@ -91,6 +93,11 @@ def parse_args() -> argparse.Namespace:
         parser, 'val_dataloader.dataset.pipeline.1.scale="(672,400)"'
     )
     return parser.parse_args()
+
+
+def start(text: str) -> str:
+    """Return "random", or a checkpoint that exists; a type of argparse."""
+    return text if text == RANDOM else checkpoint(text)
 
 
 def probe_settings(cfg: 'Config', args: argparse.Namespace) -> dict[str, Any]:

@@ -83,14 +83,17 @@ def count_images(cfg: 'Config') -> str:
     from mmengine.registry import DATASETS
 
     from mmscfs.datasets.checks import check_data
+    from mmscfs.engine.screen import prints_in_log
 
-    check_data(cfg)
     found = []
+    with prints_in_log():  # of pycocotools
+        check_data(cfg)
     for split in ('train', 'val'):
         loader = cfg.get(f'{split}_dataloader') or {}
         if not loader.get('dataset'):
             continue
-        images = len(DATASETS.build(loader['dataset']))
+        with prints_in_log():
+            images = len(DATASETS.build(loader['dataset']))
         found.append(f'{images:,} images to {split}')
         batch = loader.get('batch_size', 1)
         if split == 'train' and loader.get('drop_last') and images < batch:
@@ -123,7 +126,9 @@ def estimate(cfg: 'Config', model: Any) -> str:
 
     if not isinstance(model, BaseSelfSupervisor):
         return ''
-    precision = cfg.optim_wrapper.get('precision', 'fp32')
+    ours = cfg.optim_wrapper.type.endswith('PerParamClipOptimWrapper')
+    default = 'auto' if ours else 'fp32'
+    precision = cfg.optim_wrapper.get('precision', default)
     if precision == 'auto':
         precision = default_precision()
     if cfg.optim_wrapper.type == 'AmpOptimWrapper':

@@ -26,6 +26,7 @@ from command_line import (
     make_parser,
     read_config,
 )
+from command_paths import folder
 
 EXAMPLES = """
 examples:
@@ -53,7 +54,7 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line; a wrong option exits with code 2."""
     parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
-        'run', type=Path, metavar='RUN', help='work directory of the run'
+        'run', type=folder, metavar='RUN', help='work directory of the run'
     )
     add_counts(
         parser,

@@ -24,6 +24,10 @@ JOB_NAME=$2
 CONFIG=$3
 WORK_DIR=$4
 shift 4
+if [[ $CONFIG != mmscfs::* && ! -f $CONFIG ]]; then
+    echo "error: no config file '$CONFIG' below $PWD" >&2
+    exit 2
+fi
 GPUS=${GPUS:-8}
 GPUS_PER_NODE=${GPUS_PER_NODE:-$((GPUS < 8 ? GPUS : 8))}
 # Saved, as mmscfs/engine/resume/preemption.py says it; or asked to end by

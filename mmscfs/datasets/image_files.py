@@ -27,6 +27,7 @@ DECODED = 20  # images that are read before a run
 SHOWN = 5  # kinds of files that are ignored
 RUN_FOLDERS = {'work_dirs', 'vis_data'}  # whose pictures runs write
 # Thumbnails, leftovers and deleted files of macOS, NAS and Windows.
+SYSTEM_FILES = {'Thumbs.db', 'desktop.ini'}
 SYSTEM_FOLDERS = {'__MACOSX', '@eaDir', '#recycle', '$RECYCLE.BIN'}
 # Those of mmpretrain, and the others that LoadImage reads.
 EXTENSIONS = (
@@ -332,7 +333,7 @@ def find_images(
             if entry.name in kinds:
                 why = reason or why_ignored(entry.name)
                 waiting.append((name, above | {key}, why))
-            elif entry.name.startswith('.'):
+            elif entry.name.startswith('.') or entry.name in SYSTEM_FILES:
                 continue
             elif not entry.is_file():
                 others['no files or broken links'] += 1

@@ -5,6 +5,7 @@ from typing import Any, cast
 from mmengine.dist import get_world_size
 from mmengine.hooks import LoggerHook
 from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
@@ -17,10 +18,11 @@ def unwrapped_model(runner: Runner) -> BaseModel:
 
 def param_groups(runner: Runner) -> list[dict[str, Any]]:
     """Return the parameter groups of a runner's optimizer, or of several."""
-    groups = runner.optim_wrapper.param_groups
-    if isinstance(groups, dict):
-        return [group for own in groups.values() for group in own]
-    return groups
+    # mmengine's wrapper has more: a base rate, which nothing trains with.
+    wrapper = runner.optim_wrapper
+    several = isinstance(wrapper, OptimWrapperDict)
+    parts = wrapper.values() if several else [wrapper]
+    return [group for part in parts for group in part.optimizer.param_groups]
 
 
 def log_is_due(runner: Runner, batch_idx: int) -> bool:

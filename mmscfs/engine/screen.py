@@ -119,6 +119,18 @@ def prints_in_log() -> Iterator[None]:
             logger.info('\n' + printed.getvalue())
 
 
+@contextmanager
+def only_warnings() -> Iterator[None]:
+    """Log warnings alone: mmengine has a line for each parameter's options."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 class QuietEvaluator(Evaluator):
     """mmengine's evaluator, whose metrics print into the log file."""
 
@@ -259,14 +271,13 @@ def summarize(runner: Runner, warnings: list[str]) -> str:
     if isinstance(loop, EpochBasedTrainLoop):
         length = f'{loop.max_epochs} epochs x {len(loader)} steps'
         length += f', {runner.max_iters:,} in all'
-        done = f'epoch {loop.epoch}'
     else:
-        length, done = f'{loop.max_iters:,} steps', f'step {runner.iter}'
+        length = f'{loop.max_iters:,} steps'
     start = backbone_origin(backbone).label if backbone else 'random'
     if cfg.get('load_from'):
         start = f'all of {cfg.load_from}'
     if cfg.get('resume') and runner.iter:
-        start = f'resumed after {done} of {cfg.load_from}'
+        start = f'resumed after step {runner.iter} from {cfg.load_from}'
     rate = max(g.get('initial_lr', g['lr']) for g in param_groups(runner))
     rows = dict(
         model=' '.join([type(model).__name__, backbone_name(backbone)])

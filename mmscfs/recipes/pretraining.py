@@ -24,7 +24,7 @@ from mmscfs.datasets.checks import check_data
 from mmscfs.datasets.samplers import SampleKey
 from mmscfs.engine import prepare_config
 from mmscfs.engine.optimizers import default_precision
-from mmscfs.engine.screen import prints_in_log
+from mmscfs.engine.screen import only_warnings, prints_in_log
 
 from .memory import PROCESS, SHARE, step_memory
 from .running import Run, train
@@ -226,7 +226,8 @@ def time_step(cfg: Config, steps: int = 3) -> float:
             to 3.
     """
     model = build_model(cfg).to(get_device()).train()
-    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    with only_warnings():
+        wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     loader = cfg.train_dataloader
     with prints_in_log():
         dataset = DATASETS.build(loader.dataset)

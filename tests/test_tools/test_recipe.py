@@ -90,6 +90,7 @@ def test_a_detector_and_what_follows(folder):
         'NEW_IMAGES --out work_dirs/my_det/found'
     )
     assert 'index' not in done.output  # what pycocotools prints
+    assert 'paramwise_options' not in done.output
     train = 'python tools/train.py my_det.py --pretrained epoch_14.pth'
     assert f'  {train}' in lines
 

@@ -35,6 +35,7 @@ def slurm(tmp_path):
         path.write_text(STAND_IN)
         path.chmod(0o755)
     calls = tmp_path / 'calls'
+    (tmp_path / ODD[0]).touch()
 
     def call(*options, **environment):
         calls.write_text('')
@@ -92,6 +93,13 @@ def test_batch_job_is_told_before_its_end(slurm, tmp_path):
     own = ['part', 'job name', *ODD, '--seed', '3']
     assert words[words.index(str(SCRIPT)) + 1 :] == own
     assert (tmp_path / ODD[1]).is_dir()
+
+
+@pytest.mark.parametrize('requeue', ['', '1'])
+def test_a_config_that_is_not_there_is_not_queued(slurm, tmp_path, requeue):
+    (tmp_path / ODD[0]).unlink()
+    assert slurm(REQUEUE=requeue) == (2, [])
+    assert not (tmp_path / ODD[1]).exists()
 
 
 JOB = dict(REQUEUE='job', SLURM_JOB_ID='7', STATE='RUNNING')

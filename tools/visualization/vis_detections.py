@@ -31,8 +31,8 @@ examples:
   python tools/visualization/vis_detections.py \\
       configs/detection/digits/mask-rcnn_r18-w16-fpn_demo_digits.py \\
       --number 6 --checkpoints \\
-      random=work_dirs/demo/detectors/random/48-images_seed-0/iter_500.pth \\
-      SCFS=work_dirs/demo/detectors/SCFS/48-images_seed-0/iter_500.pth
+      random=work_dirs/demo/detectors/random/48-images_seed-0/iter_400.pth \\
+      SCFS=work_dirs/demo/detectors/SCFS/48-images_seed-0/iter_400.pth
 """
 
 

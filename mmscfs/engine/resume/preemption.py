@@ -167,8 +167,9 @@ class PreemptionHook(Hook):
                 # No logging or printing, which the signal may interrupt.
                 os.write(
                     2,
-                    b'\nCtrl-C: saving after this iteration. Press it again '
-                    b'after %.0f s to quit now.\n' % self.echo,
+                    b'\nCtrl-C: saving after the iteration or validation '
+                    b'under way. Press it again after %.0f s to quit now.\n'
+                    % self.echo,
                 )
         elif now > self._since + self.echo:
             signal.signal(number, signal.SIG_DFL)

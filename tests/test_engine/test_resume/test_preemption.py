@@ -116,7 +116,7 @@ def test_background_jobs_go_on_ignoring_ctrl_c(tmp_path):
 def test_ctrl_c_is_answered(capfd):
     PreemptionHook(echo=3)._receive(signal.SIGINT, None)
     told = capfd.readouterr().err
-    assert 'Ctrl-C: saving after this iteration' in told
+    assert 'Ctrl-C: saving after the iteration or validation' in told
     assert 'after 3 s to quit now' in told
 
 
