@@ -29,6 +29,7 @@ from mmpretrain.models import BaseSelfSupervisor
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmscfs.checkpoint import write_atomically
 from mmscfs.datasets.image_files import UNREADABLE
 from mmscfs.ops import check_operators, describe_operators
 from mmscfs.results import backbone_name, backbone_origin
@@ -164,10 +165,17 @@ class ScreenRunner(Runner):
         self.has_begun = True
         self.dump_config()
 
+    @master_only
     def dump_config(self) -> None:
-        """Write the config to the work directory, once the run begins."""
+        """Write the config to the work directory, once the run begins.
+
+        Raises:
+            OSError: It cannot be written; one that was there stays.
+        """
         if self.has_begun:
-            super().dump_config()
+            name = Path(self.cfg.filename or f'{self.timestamp}.py').name
+            text = self.cfg.dump().encode()
+            write_atomically(Path(self.work_dir, name), text)
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
