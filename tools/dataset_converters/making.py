@@ -2,6 +2,7 @@
 """What the makers of data sets share: lists of names, and whole folders."""
 
 import argparse
+import glob
 import json
 import os
 import re
@@ -66,6 +67,12 @@ def made_whole(
     out = out.resolve()
     new = out.with_name(f'{out.name}.tmp-{os.getpid()}')
     old = out.with_name(f'{new.name}-old')
+    for left in sorted(out.parent.glob(f'{glob.escape(out.name)}.tmp-*')):
+        print(
+            f'warning: {left} is of a call that was killed, or still runs: '
+            'remove it if none does',
+            file=sys.stderr,
+        )
     try:
         new.mkdir(parents=True)
         yield new
