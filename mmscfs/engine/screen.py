@@ -6,10 +6,12 @@ import logging
 import re
 import shlex
 import shutil
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +199,26 @@ class ScreenRunner(Runner):
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
                 handler.addFilter(ScreenFilter(hook.get('interval', 10)))
+            elif isinstance(handler, logging.FileHandler):
+                handler.handleError = told_once(handler)  # type: ignore
         return logger
+
+
+def told_once(handler: logging.FileHandler) -> Callable[[Any], None]:
+    """Return what warns of the first line that a full disk takes no more.
+
+    Python would print a traceback and the message, for each.
+    """
+
+    @cache
+    def tell() -> None:
+        print(
+            f'warning: the log {handler.baseFilename} lacks lines from here '
+            f'on: {sys.exc_info()[1]}',
+            file=sys.stderr,
+        )
+
+    return lambda _: tell()
 
 
 class SummaryHook(Hook):

@@ -254,7 +254,7 @@ def test_networks_that_have_diverged_are_refused(
         torch.save(content, path)
         if words[0] == 'vis_tsne':
             words += knn_options(image_folder)
-        refuses(*words, '--out', out, match="nan.pth': .*not finite")
+        refuses(*words, '--out', out, match='nan.pth.*not finite')
         assert not out.exists()
 
 

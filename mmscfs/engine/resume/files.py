@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
+from mmengine.config import Config
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.logging import print_log
 from mmengine.visualization import LocalVisBackend
 from mmpretrain.registry import VISBACKENDS
 
 from mmscfs.checkpoint import write_atomically
+from mmscfs.checkpoint.writing import room_named
 
 ATOMIC = 'mmscfs_atomic'
 LAST = 'last_checkpoint'  # names the newest, as mmengine has it
@@ -118,6 +120,15 @@ class SafeLocalVisBackend(LocalVisBackend):
     A line or a picture is then missing, with a warning. The run continues,
     because its state is in memory alone (see ``SafeCheckpointHook``).
     """
+
+    def add_config(self, config: Config, **kwargs: Any) -> None:
+        """Write the config, as mmengine does, before the run begins.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        with room_named(Path(self._save_dir), len(config.pretty_text)):
+            super().add_config(config, **kwargs)
 
     def add_image(self, *args: Any, **kwargs: Any) -> None:
         """Write a picture, as mmengine does."""
