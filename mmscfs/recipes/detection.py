@@ -59,7 +59,7 @@ def split(coco: dict, out: Path) -> tuple[Path, Path]:
     images = sorted(coco['images'], key=lambda image: str(image['id']))
     random.Random(0).shuffle(images)
     number = max(len(images) // HELD_OUT, 1)
-    paths = []
+    paths: list[Path] = []
     for name, part in (('train', images[number:]), ('val', images[:number])):
         ids = {image['id'] for image in part}
         kept = [a for a in coco['annotations'] if a['image_id'] in ids]

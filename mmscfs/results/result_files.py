@@ -46,7 +46,7 @@ class Result(NamedTuple):
 
 
 # What tables read of these.
-KINDS = dict(
+KINDS: dict[str, dict[str, Any]] = dict(
     pretraining=dict(
         method=str | None,
         epochs=int | None,
