@@ -3,6 +3,7 @@ import copy
 import gc
 import random
 import signal
+import subprocess
 import uuid
 from functools import cache, wraps
 from pathlib import Path
@@ -237,3 +238,19 @@ def tiny_run(scfs_cfg, image_folder, tmp_path):
         cfg.default_hooks.pop(name)
     cfg.log_level = 'WARNING'
     return cfg
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 512 KiB."""
+    folder = tmp_path / 'disk'
+    folder.mkdir()
+    done = subprocess.run(
+        ['mount', '-t', 'tmpfs', '-o', 'size=512k', 'tmpfs', str(folder)],
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip('no right to mount a small disk')
+    yield folder
+    subprocess.run(['umount', '--lazy', str(folder)], check=True)

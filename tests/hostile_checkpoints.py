@@ -123,6 +123,9 @@ BAD = {
     'sparse.pth': lambda: saved(
         dict(w=torch.sparse_coo_tensor([[0]], [1.0], (10**12,)))
     ),
+    'quantized.pth': lambda: saved(
+        dict(w=torch.quantize_per_tensor(torch.ones(2), 1, 0, torch.qint8))
+    ),
     # 2 GB of zeros, once it is read.
     'bytes.pth': lambda: saved(dict(STATE, meta=Zeros(2**31))),
     'bytes_old.pth': lambda: saved(

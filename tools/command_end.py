@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """How the commands end: one line for an error of the user, an exit code."""
 
+import errno
 import functools
 import signal
 import sys
@@ -12,6 +13,8 @@ from typing import Any
 
 # Functions of loops, in which a run has begun.
 STEPS = {'run_epoch', 'run_iter', '__next__'}
+# What a disk without room says.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ENDS = (signal.SIGTERM, signal.SIGHUP)
 Main = Callable[..., int]
 
@@ -37,8 +40,8 @@ def commanded(stopped: str) -> Callable[[Main], Main]:
     """Let a command end well: a decorator of its ``main``.
 
     A user's errors become a line and exit code 2, or 1 if a result cannot be
-    written. Ctrl-C, SIGTERM and a hang-up (not under nohup) end what is under
-    way, with exit code 130.
+    written or a disk is full. Ctrl-C, SIGTERM and a hang-up (not under nohup)
+    end what is under way, with exit code 130.
 
     Args:
         stopped (str): What to say then.
@@ -55,7 +58,8 @@ def commanded(stopped: str) -> Callable[[Main], Main]:
                 return main(*args)
             except (ValueError, OSError, KeyError) as error:
                 print(f'error: {to_line(error)}', file=sys.stderr)
-                return 1 if isinstance(error, NotWritten) else 2
+                is_disk = isinstance(error, NotWritten) or is_full(error)
+                return 1 if is_disk else 2
             except KeyboardInterrupt:
                 print(f'stopped: {stopped}', file=sys.stderr)
                 return 130
@@ -66,6 +70,11 @@ def commanded(stopped: str) -> Callable[[Main], Main]:
         return run
 
     return decorate
+
+
+def is_full(error: Exception) -> bool:
+    """Tell whether a disk was full."""
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 def to_line(error: Exception) -> str:
@@ -85,14 +94,16 @@ def to_line(error: Exception) -> str:
 def errors_in_one_line() -> Iterator[None]:
     """Exit with one line for an error before the first step of a run.
 
-    Later ones keep their traceback, but for an image that cannot be read.
+    Later ones keep their traceback, but for an image that cannot be read, and
+    a full disk.
     """
     try:
         yield
     except (ValueError, OSError, SyntaxError, KeyError) as error:
         frames = {f.name for f in traceback.extract_tb(error.__traceback__)}
         text = to_line(error)
-        if frames & STEPS:  # a run has begun, and all is imported
+        # A run has begun, and all is imported.
+        if frames & STEPS and not is_full(error):
             from mmscfs.datasets.transforms.loading import UnreadableImageError
 
             if not isinstance(error, UnreadableImageError):

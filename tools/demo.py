@@ -284,7 +284,10 @@ def main() -> None:
     seconds['all'] = time.monotonic() - begin
     facts = dict(seeds=args.seeds, annotated=ANNOTATED, unseen=args.scenes[1])
     text = json.dumps(facts | figures | dict(seconds=seconds), indent=2)
-    (ROOT / args.work_dir / 'demo.json').write_text(f'{text}\n')
+    from mmscfs.checkpoint import write_atomically
+
+    path = ROOT / args.work_dir / 'demo.json'
+    write_atomically(path, f'{text}\n'.encode())
     for name in ('report', 'search_maps', 'detections', 'demo'):
         suffix = dict(report='html', demo='json').get(name, 'png')
         console.print(args.work_dir / f'{name}.{suffix}', highlight=False)

@@ -93,9 +93,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json:
         # Not by write_atomically, which needs torch.
         data = {k: [f._asdict() for f in part] for k, part in found.items()}
+        new = args.json.with_name(f'.{args.json.name}.tmp')
         try:
-            args.json.write_text(json.dumps(data, indent=2) + '\n')
+            new.write_text(json.dumps(data, indent=2) + '\n')
+            new.replace(args.json)
         except OSError as error:
+            new.unlink(missing_ok=True)
             print(f'error: --json {args.json}: {error}', file=sys.stderr)
             return 2
     if any(finding.state == MISSING for finding in every):

@@ -20,7 +20,6 @@ every run has one in its folder.
 import argparse
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
@@ -194,17 +193,21 @@ def keep_results(steps: Sequence['Step'], best: 'Step | None') -> list[str]:
     They all write to the same place, beside the checkpoint. Returns what is
     to be said if the best one's was lost.
     """
+    from mmscfs.checkpoint import write_atomically
+
     shared = steps[0].result
     if shared.is_file():
         owner = json.loads(shared.read_text(encoding='utf-8'))['work_dir']
         for step in steps:
             if owner == str(step.folder.absolute()):
-                shutil.copyfile(shared, step.folder / shared.name)
+                write_atomically(
+                    step.folder / shared.name, shared.read_bytes()
+                )
     kept = [step for step in steps if (step.folder / shared.name).is_file()]
     if best is None or not kept:
         return []
     if best in kept:
-        shutil.copyfile(best.folder / shared.name, shared)
+        write_atomically(shared, (best.folder / shared.name).read_bytes())
         return []
     shared.unlink(missing_ok=True)  # of another pair
     return [

@@ -13,10 +13,10 @@ command prints how long the training takes, and the commands that follow.
 import argparse
 import math
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from command_end import errors_in_one_line
 from command_line import announce, at_least, make_parser, number
 from command_paths import checkpoint, file, folder
 
@@ -285,10 +285,8 @@ def main() -> None:
     """Write the config."""
     args = parse_args()
     announce(f'looking at {args.folder or args.detector}')
-    try:
+    with errors_in_one_line():
         (detector if args.detector else pretraining)(args)
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':

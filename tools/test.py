@@ -164,9 +164,9 @@ def main() -> None:
         runner = build_runner(cfg)
         # Builds the loop, with its data sets.
         runner.logger.info(f'test: {type(runner.test_loop).__name__}')
-    if args.pretrained:
-        unwrapped_model(runner).init_weights()  # test() would not
-    runner.test()
+        if args.pretrained:
+            unwrapped_model(runner).init_weights()  # test() would not
+        runner.test()
 
 
 if __name__ == '__main__':

@@ -374,15 +374,20 @@ def resnet_settings(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
     """
     stages = resnet_stages(state)
     depths = [depth for depth, own in RESNETS.items() if own == stages]
-    if not depths or 'conv1.weight' not in state:
+    if not depths:
         return None
-    base = len(state['layer1.0.conv1.weight'])
     last, widest = ('conv2', 1) if depths[0] < 50 else ('conv3', 4)
-    if len(state[f'layer1.0.{last}.weight']) != widest * base:
-        return None  # a wide ResNet, or a ResNeXt
+    names = 'conv1', 'layer1.0.conv1', f'layer1.0.{last}'
+    weights = [state.get(f'{name}.weight') for name in names]
+    # None of a damaged one; 0 of a scalar.
+    stem, base, end = (
+        0 if w is None or not w.ndim else len(w) for w in weights
+    )
+    if not stem or end != widest * base:
+        return None  # also of a wide ResNet, or a ResNeXt
     return dict(
         depth=depths[0],
-        stem_channels=len(state['conv1.weight']),
+        stem_channels=stem,
         base_channels=base,
         channels=[widest * base * 2**stage for stage in range(4)],
     )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmscfs.hub import PREFIX, find_weights
 
+REMEDY = 'copy or save it again, or name another'
 # Files that were checked before, with their states then.
 _whole: dict[Path, tuple[int, int]] = {}
 
@@ -38,10 +39,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     if str(path).startswith(PREFIX):
         path = find_weights(str(path))
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'no checkpoint {str(path)!r}: {_what_is_there(path)}'
-        )
+    check_is_file(path)
     if path.suffix == '.safetensors':
         return _read_safetensors(path)
     if _whole.get(path.resolve()) != file_state(path):
@@ -65,15 +63,27 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
         # What a damaged file makes the unpickler raise depends on its bytes.
         raise ValueError(
             f'checkpoint {str(path)!r} is damaged or not a checkpoint '
-            f'({type(error).__name__})'
+            f'({type(error).__name__}): {REMEDY}'
         ) from error
     if not isinstance(checkpoint, Mapping):
         raise ValueError(
             f'checkpoint {str(path)!r} holds a {type(checkpoint).__name__}, '
-            'not tensors by name'
+            'not tensors by name: save the state_dict() of a model'
         )
     _check_sizes(path, checkpoint)
     return checkpoint
+
+
+def check_is_file(path: str | Path) -> None:
+    """Check that a checkpoint is a file: opening a pipe may last for ever.
+
+    Raises:
+        FileNotFoundError: It is not. The message names those beside it.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f'no checkpoint {str(path)!r}: {_what_is_there(Path(path))}'
+        )
 
 
 def _what_is_there(path: Path, number: int = 3) -> str:
@@ -128,7 +138,12 @@ def drop_code(checkpoint: Mapping[str, Any]) -> None:
 
 
 def is_archive(path: str | Path) -> bool:
-    """Whether torch takes a file for one in its format from 1.6 on."""
+    """Whether torch takes a file for one in its format from 1.6 on.
+
+    Raises:
+        FileNotFoundError: It is not a file.
+    """
+    check_is_file(path)
     with open(path, 'rb') as file:
         return file.read(4) == b'PK\x03\x04'
 
@@ -174,7 +189,7 @@ def check_archive(path: str | Path) -> None:
     except Exception as error:
         # What a damaged archive makes zipfile raise depends on its bytes.
         raise ValueError(
-            f'checkpoint {str(path)!r} is damaged ({error})'
+            f'checkpoint {str(path)!r} is damaged ({error}): {REMEDY}'
         ) from error
 
 
@@ -207,7 +222,7 @@ def _check_sizes(path: Path, checkpoint: Mapping) -> None:
     """Check that no tensor is larger than what is stored of it.
 
     Raises:
-        ValueError: One repeats its numbers, or has none.
+        ValueError: One repeats its numbers, has none, or is quantized.
     """
     waiting, seen = [checkpoint], set()
     while waiting:
@@ -222,11 +237,13 @@ def _check_sizes(path: Path, checkpoint: Mapping) -> None:
         elif isinstance(value, Tensor) and (
             value.layout is not torch.strided
             or not value.is_cpu
+            or value.is_quantized
             or value.nbytes > value.untyped_storage().nbytes()
         ):
             raise ValueError(
                 f'refused checkpoint {str(path)!r}: a tensor of shape '
-                f'{tuple(value.shape)} is not stored in full'
+                f'{tuple(value.shape)} is not stored in full, or quantized: '
+                'save plain tensors'
             )
 
 
@@ -239,7 +256,7 @@ def _read_safetensors(path: Path) -> dict:
     except SafetensorError as error:
         raise ValueError(
             f'checkpoint {str(path)!r} is damaged or not a safetensors file '
-            f'({error})'
+            f'({error}): {REMEDY}'
         ) from error
 
 
@@ -259,11 +276,15 @@ def check_same_model(
         remedy (str): What to do, for the error. Defaults to that of a run.
 
     Raises:
-        ValueError: A tensor is missing, left over, or of another shape.
+        ValueError: A tensor is missing, left over, of another shape, or
+            its numbers are not those of weights.
     """
+    given = checkpoint.get('state_dict')
     state = {
         str(key).removeprefix('module.'): value
-        for key, value in checkpoint.get('state_dict', checkpoint).items()
+        for key, value in (
+            given if isinstance(given, Mapping) else checkpoint
+        ).items()
         if isinstance(value, Tensor)
     }
     if differences := name_differences(model_state, state):
@@ -276,6 +297,38 @@ def check_same_model(
             f'the checkpoint is not one of this {name}'
             f'{parts * (held != needed)}: tensors {differences}. {remedy}'
         )
+    check_numbers(model_state, state)
+
+
+def check_numbers(
+    own: Mapping[str, Tensor], given: Mapping[str, Tensor]
+) -> None:
+    """Check that tensors hold numbers that weights can be.
+
+    torch would copy whatever it gets: of complex numbers the real part.
+
+    Args:
+        own (Mapping[str, Tensor]): The model's.
+        given (Mapping[str, Tensor]): Those of a checkpoint, which has all.
+
+    Raises:
+        ValueError: Some are no fractions, or NaN or infinite, and the
+            model's are not.
+    """
+    for key, value in own.items():
+        if key not in given or not value.is_floating_point():
+            continue
+        if not given[key].is_floating_point():
+            raise ValueError(
+                f'its tensor {key} is of {given[key].dtype}, where weights '
+                f'are of {value.dtype}: save it as floating-point numbers'
+            )
+        # float8 has no isfinite.
+        if value.isfinite().all() and not given[key].float().isfinite().all():
+            raise ValueError(
+                f'its tensor {key} is not finite (NaN or infinite): the '
+                'training that saved it had diverged. Take an earlier one'
+            )
 
 
 def name_differences(

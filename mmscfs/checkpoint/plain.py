@@ -64,4 +64,4 @@ def restore_histories(message_hub: dict) -> dict:
 def to_count(value: Any) -> int | None:
     """Return a whole number from 0, text in a safetensors file; else None."""
     is_number = isinstance(value, (int, str)) and str(value).isdecimal()
-    return int(value) if is_number else None
+    return int(value) if is_number and len(str(value)) < 20 else None

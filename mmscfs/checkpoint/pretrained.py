@@ -15,7 +15,7 @@ from .layouts import (
     resnet_settings,
     resnet_stages,
 )
-from .loading import name_differences, naming, read_checkpoint
+from .loading import check_numbers, name_differences, naming, read_checkpoint
 
 # A child registry, so that the initializer can be called "Pretrained" beside
 # mmengine's: backbones of mmdet and mmpretrain look for that word before they
@@ -93,8 +93,9 @@ def load_found(module: nn.Module, found: FoundBackbone) -> str:
         str: What was loaded, in words.
 
     Raises:
-        ValueError: A tensor is missing, left over or of another shape, or
-            the module puts its strides elsewhere; nothing was loaded.
+        ValueError: A tensor is missing, left over or of another shape, its
+            numbers are not those of weights, or the module puts its strides
+            elsewhere; nothing was loaded.
     """
     name = type(module).__name__
     stages = resnet_stages(found.state)
@@ -145,6 +146,7 @@ def load_found(module: nn.Module, found: FoundBackbone) -> str:
                 'torchvision or timm'
             )
         )
+    check_numbers(own, found.state)
     state = {key: value for key, value in found.state.items() if key in own}
     before = {key: value.clone() for key, value in own.items()}
     try:

@@ -1,6 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import errno
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 UNFINISHED = '.{name}.tmp-{pid}'
@@ -47,19 +50,47 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     the one that was there.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: It cannot be written. Names the file, its size, the free
+            space and the reason.
     """
     path = Path(path)
     new = path.with_name(UNFINISHED.format(name=path.name, pid=os.getpid()))
+    with room_named(path, len(content)):
+        try:
+            with open(new, 'wb') as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, path)
+        finally:
+            new.unlink(missing_ok=True)
+        flush_folder(path.parent)
+
+
+@contextmanager
+def room_named(path: Path, size: int) -> Iterator[None]:
+    """Say of what cannot be written how large it is, and what room there is.
+
+    Args:
+        path (Path): The file, which the system's error may lack.
+        size (int): Its bytes.
+
+    Raises:
+        OSError: In place of one within, with the same number.
+    """
     try:
-        with open(new, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
-    finally:
-        new.unlink(missing_ok=True)
-    flush_folder(path.parent)
+        yield
+    except OSError as error:
+        try:
+            free = f'{shutil.disk_usage(path.parent).free:,}'
+        except OSError:  # the folder is gone
+            free = 'no'
+        raise OSError(
+            error.errno,
+            f'{error.strerror or error}: {size:,} bytes were not written, '
+            f'{free} are free. Free space there, or name another folder',
+            str(path),
+        ) from error
 
 
 def flush_folder(folder: Path) -> None:

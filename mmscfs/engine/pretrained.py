@@ -3,6 +3,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -218,7 +219,9 @@ class PretrainedGuardHook(Hook):
                 for key, value in module.state_dict().items()
                 if key in found.state
                 and value.shape == found.state[key].shape
-                and not torch.equal(value.cpu(), found.state[key])
+                and not torch.equal(
+                    value.cpu(), found.state[key].to(value.dtype)
+                )
             ]
             if differing:
                 raise RuntimeError(
@@ -247,15 +250,24 @@ def pretraining_input(checkpoint: Mapping) -> dict:
     try:
         if isinstance(settings, str):  # in a safetensors file
             settings = json.loads(settings)
-        return dict(
-            mean=[float(value) for value in settings['mean']],
-            std=[float(value) for value in settings['std']],
-            channel_order=str(settings['channel_order']),
+        mean, std = (
+            [float(value) for value in settings[name]]
+            for name in ('mean', 'std')
         )
+        order = str(settings['channel_order'])
+        is_valid = all(map(math.isfinite, [*mean, *std])) and min(std) > 0
+        if (
+            not is_valid
+            or order not in ('RGB', 'BGR')
+            or len({len(mean), len(std)} - {1}) > 1
+        ):
+            raise ValueError(f'{mean}, {std}, {order}')
+        return dict(mean=mean, std=std, channel_order=order)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             "the checkpoint's meta.data_preprocessor lacks a valid mean, std "
-            f'or channel_order ({type(error).__name__}: {error})'
+            f'or channel_order ({type(error).__name__}: {error}): export it '
+            'again from the checkpoint of its pre-training'
         ) from error
 
 

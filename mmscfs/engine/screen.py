@@ -6,10 +6,12 @@ import logging
 import re
 import shlex
 import shutil
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from mmpretrain.models import BaseSelfSupervisor
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmscfs.checkpoint import write_atomically
 from mmscfs.datasets.image_files import UNREADABLE
 from mmscfs.ops import check_operators, describe_operators
 from mmscfs.results import backbone_name, backbone_origin
@@ -176,10 +179,17 @@ class ScreenRunner(Runner):
         self.has_begun = True
         self.dump_config()
 
+    @master_only
     def dump_config(self) -> None:
-        """Write the config to the work directory, once the run begins."""
+        """Write the config to the work directory, once the run begins.
+
+        Raises:
+            OSError: It cannot be written; one that was there stays.
+        """
         if self.has_begun:
-            super().dump_config()
+            name = Path(self.cfg.filename or f'{self.timestamp}.py').name
+            text = self.cfg.dump().encode()
+            write_atomically(Path(self.work_dir, name), text)
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
@@ -201,7 +211,26 @@ class ScreenRunner(Runner):
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
                 handler.addFilter(ScreenFilter(hook.get('interval', 10)))
+            elif isinstance(handler, logging.FileHandler):
+                handler.handleError = told_once(handler)  # type: ignore
         return logger
+
+
+def told_once(handler: logging.FileHandler) -> Callable[[Any], None]:
+    """Return what warns of the first line that a full disk takes no more.
+
+    Python would print a traceback and the message, for each.
+    """
+
+    @cache
+    def tell() -> None:
+        print(
+            f'warning: the log {handler.baseFilename} lacks lines from here '
+            f'on: {sys.exc_info()[1]}',
+            file=sys.stderr,
+        )
+
+    return lambda _: tell()
 
 
 class SummaryHook(Hook):

@@ -59,7 +59,7 @@ def split(coco: dict, out: Path) -> tuple[Path, Path]:
     images = sorted(coco['images'], key=lambda image: str(image['id']))
     random.Random(0).shuffle(images)
     number = max(len(images) // HELD_OUT, 1)
-    paths = []
+    paths: list[Path] = []
     for name, part in (('train', images[number:]), ('val', images[:number])):
         ids = {image['id'] for image in part}
         kept = [a for a in coco['annotations'] if a['image_id'] in ids]
@@ -69,7 +69,12 @@ def split(coco: dict, out: Path) -> tuple[Path, Path]:
             raise ValueError(
                 f'{str(path)!r} exists: name another config, or remove it'
             )
-        write_atomically(path, json.dumps(content).encode())
+        try:
+            write_atomically(path, json.dumps(content).encode())
+        except OSError:
+            for written in paths:
+                written.unlink()
+            raise
         paths.append(path)
     return paths[0], paths[1]
 
@@ -164,11 +169,11 @@ def write_detector(
         KEPT.pop((checkpoint, None), None)  # it was a trial
         check_data(cfg)
         model = MODELS.build(cfg.model)
+        write_atomically(path, text.encode())
     except Exception:
         for part in parts if not val else ():
             part.unlink()
         raise
-    write_atomically(path, text.encode())
     parameters = sum(p.numel() for p in model.parameters())
     area = values['shape'][0] * values['shape'][1] / PIXELS
     each = EACH * area * resnet['base_channels'] / 64

@@ -23,12 +23,12 @@ def read_entry(
         65.5
     """
     known = dict(r.pretraining)
-    method = known.pop('method')
+    method = known.pop('method', None)
     origin = Origin(
         method,
-        known.pop('epochs'),
-        known.pop('batch_size'),
-        known.pop('dataset') or '',
+        known.pop('epochs', None),
+        known.pop('batch_size', None),
+        known.pop('dataset', None) or '',
         r.network,
         known,
         '' if method else r.checkpoint or '',

@@ -45,6 +45,22 @@ class Result(NamedTuple):
     epoch: int | None
 
 
+# What tables read of these.
+KINDS: dict[str, dict[str, Any]] = dict(
+    pretraining=dict(
+        method=str | None,
+        epochs=int | None,
+        batch_size=int | None,
+        dataset=str | None,
+        local_scale=list | None,
+        search_layers=list | None,
+    ),
+    settings=dict.fromkeys(
+        ('max_epochs', 'max_iters', 'train_images', 'val_images'), int | None
+    ),
+)
+
+
 def result_path(
     checkpoint: str | Path, config: str, network: str | None = None
 ) -> Path:
@@ -148,6 +164,17 @@ def _check(content: Any) -> Result:
     if content.keys() != {*Result._fields}:
         odd = content.keys() ^ {*Result._fields}
         raise ValueError(f'missing or unknown: {", ".join(sorted(odd))}')
+    for part, kinds in (('', Result.__annotations__), *KINDS.items()):
+        for name, kind in kinds.items():
+            value = (content[part] if part else content).get(name)
+            if not isinstance(value, kind):
+                raise ValueError(
+                    f'"{name}" is {str(value)[:80]!r}, which must be '
+                    f'{getattr(kind, "__name__", kind)}'
+                )
+    for name, value in content['metrics'].items():
+        if not isinstance(value, int | float | None):
+            raise ValueError(f'metric "{name}" is {str(value)[:80]!r}')
     result = Result(**content)
     if result.protocol not in PROTOCOLS:
         raise ValueError(

@@ -20,6 +20,11 @@ from mmscfs.settings.lengths import length_of
 from .origin import Origin, find_start, origin_of
 
 Line = dict[str, float]
+# Of a config, those that are read here.
+SECTIONS = (
+    *('model', 'train_dataloader', 'train_cfg', 'default_hooks'),
+    'optim_wrapper',
+)
 QUIET = 600  # seconds without a sign of life of a run that has stopped
 
 
@@ -176,8 +181,14 @@ def read_starts(folder: str | Path) -> list[Start]:
         text = configs[0].read_bytes().decode(errors='replace')
         try:
             cfg = parse_config(text)
+            for name in SECTIONS:
+                if not isinstance(part := cfg.get(name) or {}, Mapping):
+                    raise ValueError(f'{name}={str(part)[:80]!r} is no dict')
         except ValueError as error:
-            raise ValueError(f'{str(configs[0])!r}: {error}') from error
+            raise ValueError(
+                f'{str(configs[0])!r}: {error}. Copy it again, or leave this '
+                'run out'
+            ) from error
         stem = log.parent / log.parent.name
         tested, _ = read_scalars(stem.with_suffix('.json'))
         lines, damaged = read_scalars(log / 'scalars.json')
@@ -253,10 +264,13 @@ def read_scalars(path: Path) -> tuple[list[Line], int]:
         try:
             # A whole number that is larger than any float becomes infinite.
             content = json.loads(text, parse_int=float).items()
-        except (ValueError, AttributeError, RecursionError):
+            line = {k: v for k, v in content if isinstance(v, float)}
+            for name in ('iter', 'epoch', 'step'):
+                int(line.get(name, 0))  # raises, if it is not finite
+        except (ValueError, AttributeError, RecursionError, OverflowError):
             damaged += text is not rest
             continue
-        lines.append({k: v for k, v in content if isinstance(v, float)})
+        lines.append(line)
     return lines, damaged
 
 
@@ -293,10 +307,8 @@ def iterations_per_epoch(lines: Sequence[Line]) -> int | None:
     beyond it; the last lines of a long run give the exact length.
     """
     counted = [line for line in lines if 'iter' in line and line.get('epoch')]
-    return max(
-        (math.ceil(line['iter'] / line['epoch']) for line in counted),
-        default=None,
-    )
+    lengths = [line['iter'] / line['epoch'] for line in counted]
+    return max(map(math.ceil, filter(math.isfinite, lengths)), default=None)
 
 
 def schedule(cfg: Mapping) -> tuple[int, str]:

@@ -1,12 +1,15 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Draw scores over layers, epochs or numbers of annotated images."""
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from mmscfs.checkpoint import write_atomically
 
 
 def top1_by_layer(metrics: Mapping[str, float]) -> dict[str, dict[int, float]]:
@@ -93,4 +96,6 @@ def _make_axes(x_label: str, y_label: str) -> Axes:
 
 def _save(axes: Axes, path: Path) -> None:
     axes.legend(frameon=False)
-    axes.get_figure().savefig(path, dpi=150)
+    content = io.BytesIO()
+    axes.get_figure().savefig(content, dpi=150, format=path.suffix[1:])
+    write_atomically(path, content.getvalue())

@@ -123,7 +123,14 @@ def find_objects(
             f'cannot use image {path}: it has {image.shape[2]} channels, and '
             f'model.backbone.in_channels={detector.channels}'
         )
-    result = inference_detector(detector.model, path, detector.steps)
+    try:
+        result = inference_detector(detector.model, path, detector.steps)
+    except cv2.error as error:  # of a side that is scaled to less than 1 px
+        height, width = image.shape[:2]
+        raise UnreadableImageError(
+            f'cannot use image {path}: the test pipeline cannot scale its '
+            f'{width} x {height} px'
+        ) from error
     objects = result.pred_instances.cpu().numpy()
     objects = objects[objects.scores >= min_score]
     return to_rgb_image(image), Detections(

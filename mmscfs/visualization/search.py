@@ -20,6 +20,7 @@ from .sheet import GAP, Cell, Mark, color_of, draw_sheet, fit
 from .views import to_rgb_image
 
 STEP = 16  # px of views: the patches of a vision transformer divide it
+ASPECT = 8  # of a view, at most
 # Up to a full yellow: over an image, the paler ones would look like dirt.
 COLORS = matplotlib.colormaps['inferno']
 BRIGHTEST = 0.92
@@ -150,10 +151,14 @@ def cut_views(
 
 
 def scale(image: np.ndarray, side: int) -> np.ndarray:
-    """Scale an image as crops, its shorter side to about ``side`` px."""
+    """Scale an image as crops, its shorter side to about ``side`` px.
+
+    The longer one to ASPECT times as much at most: the maps of a line of
+    pixels would take all memory.
+    """
     factor = side / min(image.shape[:2])
     height, width = (
-        max(STEP, STEP * round(factor * length / STEP))
+        max(STEP, STEP * round(min(factor * length, ASPECT * side) / STEP))
         for length in image.shape[:2]
     )
     return resize_antialiased(image, (height, width))

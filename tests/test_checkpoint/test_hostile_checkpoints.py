@@ -1,4 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import os
 import pickle
 import resource
 
@@ -19,7 +20,14 @@ from hostile_checkpoints import (
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from mmscfs.checkpoint import load_backbone, parse_config, read_checkpoint
+from mmscfs.checkpoint import (
+    check_archive,
+    check_pickle,
+    load_backbone,
+    parse_config,
+    read_checkpoint,
+)
+from mmscfs.engine.resume.chooser import check_run
 
 READERS = dict(
     ours=read_checkpoint,
@@ -58,6 +66,7 @@ def test_code_is_refused_without_running_it(
         ('flipped.pth', "part '.*data/0' has another checksum"),
         ('expanded.pth', r'shape \(1000000000000,\) is not stored in full'),
         ('sparse.pth', r'shape \(1000000000000,\) is not stored in full'),
+        ('quantized.pth', r'shape \(2,\) is not .* or quantized'),
         ('bytes.pth', 'it holds a bytearray'),
         ('bytes_old.pth', 'it holds a bytearray'),
         ('list.pth', 'holds a list, not tensors by name'),
@@ -72,6 +81,15 @@ def test_bad_files_are_refused_within_little_memory(tmp_path, name, reason):
         read_checkpoint(path)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert after - before < 200 * 1024  # KB
+
+
+@pytest.mark.parametrize('read', [check_archive, check_pickle, check_run])
+def test_a_pipe_is_not_waited_for(tmp_path, read):
+    os.mkfifo(tmp_path / 'pipe.pth')
+    with pytest.raises(
+        FileNotFoundError, match=r"no checkpoint '.*pipe\.pth'"
+    ):
+        read(tmp_path / 'pipe.pth')
 
 
 def test_undamaged_files_pass(tmp_path):

@@ -327,3 +327,11 @@ def test_a_resnets_settings_are_those_that_built_it(cfg, channels):
     found = resnet_settings(build(cfg).state_dict())
     settings = {k: v for k, v in cfg.items() if k != 'type'}
     assert found == (channels and dict(settings, channels=channels))
+
+
+@pytest.mark.parametrize('name', ['conv1', 'layer1.0.conv1', 'layer1.0.conv2'])
+def test_a_damaged_resnet_has_no_settings(name):
+    state = build(dict(NARROW, depth=18)).state_dict()
+    assert resnet_settings(state | {f'{name}.weight': torch.ones(())}) is None
+    del state[f'{name}.weight']
+    assert resnet_settings(state) is None

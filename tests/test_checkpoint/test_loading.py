@@ -106,6 +106,33 @@ def test_equal_tensors_pass(model_state):
     check_same_model(model_state, dict(state_dict=state), 'SCFS')
 
 
+@pytest.mark.parametrize('state', [[1], None, torch.ones(2)])
+def test_a_state_that_is_none_does_not_fit(model_state, state):
+    with pytest.raises(ValueError, match=r'not one of this SCFS.* 7 missing'):
+        check_same_model(model_state, dict(state_dict=state), 'SCFS')
+
+
+@pytest.mark.parametrize(
+    ('change', 'problem'),
+    [
+        (torch.Tensor.long, '0.weight is of torch.int64'),
+        # torch would drop the imaginary part.
+        (lambda v: torch.complex(v, v), '0.weight is of torch.complex64'),
+        (lambda v: v * torch.inf, '0.weight is not finite'),
+        (lambda v: (v * torch.nan).to(torch.float8_e4m3fn), 'not finite'),
+    ],
+)
+def test_numbers_that_are_no_weights_are_refused(model_state, change, problem):
+    state = dict(model_state, **{'0.weight': change(model_state['0.weight'])})
+    with pytest.raises(ValueError, match=problem):
+        check_same_model(model_state, state, 'SCFS')
+    halves = {k: v.to(torch.bfloat16) for k, v in model_state.items()}
+    check_same_model(model_state, halves, 'SCFS')
+    # A mask that the model has, too.
+    endless = dict(model_state, mask=torch.tensor([0, -torch.inf]))
+    check_same_model(endless, endless, 'SCFS')
+
+
 @pytest.mark.parametrize(
     ('without', 'more', 'problems'),
     [

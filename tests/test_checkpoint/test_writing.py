@@ -1,7 +1,9 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Files that are whole or absent, and whether one can be written."""
 
+import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,19 @@ def test_failed_write_leaves_the_old_file(
     assert [p.name for p in tmp_path.iterdir()] == ['a.pth'] * bool(old)
     if old:
         assert path.read_bytes() == old
+
+
+def test_a_full_disk_is_named(small_disk):
+    path = small_disk / 'a.pth'
+    write_atomically(path, b'old')
+    with pytest.raises(OSError, match='No space left') as error:
+        write_atomically(path, bytes(2**20))
+    free = shutil.disk_usage(small_disk).free
+    for part in ('1,048,576 bytes', f'{free:,} are free', f"'{path}'"):
+        assert part in str(error.value)
+    assert error.value.errno == errno.ENOSPC
+    assert [p.name for p in small_disk.iterdir()] == ['a.pth']
+    assert path.read_bytes() == b'old'
 
 
 def test_file_is_synchronized_before_it_gets_its_name(tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,8 @@ from mmengine.runner import Runner
 from sklearn.neighbors import KNeighborsClassifier
 from toy_runs import in_processes, run, set_weights
 
+from mmscfs.engine.loops import knn_loop
+from mmscfs.engine.loops.feature_files import FeatureWriter
 from mmscfs.engine.loops.features import extract_features, layer_names
 from mmscfs.evaluation import train_linear
 
@@ -229,6 +232,29 @@ def test_kept_features(knn_cfg, tmp_path, labeled_folder):
     (folder / 'bank/labels.npy').write_bytes(b'torn')
     with pytest.raises(ValueError, match='delete'):
         run_test(knn_cfg)
+
+
+def test_room_for_features_is_taken_first(small_disk):
+    """A page of a file that finds none would kill the process."""
+    writer = FeatureWriter(small_disk / 'bank', total=10**4)
+    message = r"No space left.*: 4,000,000 bytes were not written.*/bank'"
+    with pytest.raises(OSError, match=message):
+        writer.write('last', 0, torch.ones(2, 100))
+    assert not [*small_disk.iterdir()]
+    writer = FeatureWriter(small_disk / 'bank', total=100)
+    writer.write('last', 0, torch.ones(2, 100))
+    assert writer.files['last'].sum() == 200
+
+
+def test_a_full_disk_costs_only_the_plot(knn_cfg, monkeypatch):
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(knn_loop, 'draw_knn_by_layer', no_space)
+    runner, metrics = run_test(knn_cfg)
+    assert metrics['knn/top1'] > 0
+    log = Path(runner.logger.log_file).read_text()
+    assert 'The plot of the scores was not written: [Errno 28]' in log
 
 
 def test_an_unfinished_folder_is_made_again(knn_cfg, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import copy
 import json
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,7 @@ from mmscfs.checkpoint.pretrained import KEPT
 from mmscfs.engine import start_from
 from mmscfs.engine.hooks import PretrainedGuardHook
 from mmscfs.engine.meeting import on_first_process
-from mmscfs.engine.pretrained import pretrained_places
+from mmscfs.engine.pretrained import pretrained_places, pretraining_input
 from mmscfs.results import read_origin
 
 RGB = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
@@ -203,6 +204,24 @@ def test_input_of_many_channels(cfg, checkpoint, own, given, fits):
 
 
 @pytest.mark.parametrize(
+    'damage',
+    [
+        dict(mean=[math.nan, 0, 0]),
+        dict(std=[1, 0, 1]),
+        dict(std=[1, 1]),
+        dict(channel_order='XYZ'),
+    ],
+)
+def test_an_input_that_cannot_be(damage):
+    settings = dict(RGB, channel_order='RGB')
+    meta = dict(data_preprocessor=settings)
+    assert pretraining_input(dict(meta=meta)) == settings
+    settings.update(damage)
+    with pytest.raises(ValueError, match=r'valid mean, std .*export it again'):
+        pretraining_input(dict(meta=meta))
+
+
+@pytest.mark.parametrize(
     ('given', 'own', 'same'),
     [
         # A tuple in a config, and a list where it is read again.
@@ -269,7 +288,15 @@ def test_input_of_the_pretraining_counts(cfg, checkpoint, where, tmp_path):
     start_from(cfg, str(path))
 
 
-def test_guard_notices_weights_that_are_not_the_checkpoints(cfg, checkpoint):
+@pytest.mark.parametrize('kind', [torch.float32, torch.float64])
+def test_guard_notices_weights_that_are_not_the_checkpoints(
+    cfg, checkpoint, kind
+):
+    content = torch.load(checkpoint, weights_only=True)
+    for key, value in content['state_dict'].items():
+        if value.is_floating_point():  # and no float32, if it is a double
+            content['state_dict'][key] = value.to(kind) * (1 + 1e-9)
+    torch.save(content, checkpoint)
     start_from(cfg, checkpoint)
     model = torch.nn.Module()
     model.backbone = build_backbone(cfg)

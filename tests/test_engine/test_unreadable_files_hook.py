@@ -1,4 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
+import errno
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from mmengine.dataset import ConcatDataset
 from mmengine.runner import Runner
 
 from mmscfs.datasets.transforms.loading import UnreadableImageError
+from mmscfs.engine.hooks import unreadable_files_hook
 from mmscfs.engine.hooks.unreadable_files_hook import image_files
 
 
@@ -45,6 +47,20 @@ def test_each_file_is_named_once_and_listed(tiny_run, spoil, workers):
             assert log.count(f'cannot read image {name}: ') == 1
         assert re.findall(r'skipped \((\d) of 16', log) == ['1', '2', '3']
         assert log.count('3 files cannot be read') == 1
+
+
+def test_a_full_disk_costs_only_the_list(tiny_run, spoil, monkeypatch):
+    spoil(3, max_errors=0.2)
+    monkeypatch.setattr(unreadable_files_hook, 'write_atomically', no_space)
+    runner = Runner.from_cfg(tiny_run)
+    runner.train()
+    assert runner.epoch == 2
+    log = Path(runner.logger.log_file).read_text()
+    assert 'The list of files that cannot be read was not written' in log
+
+
+def no_space(*_):
+    raise OSError(errno.ENOSPC, 'No space left on device')
 
 
 def test_too_many_end_the_run_after_it_was_saved(tiny_run, spoil):

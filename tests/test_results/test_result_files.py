@@ -78,6 +78,15 @@ def test_where_a_result_lies():
         ({'format': 'mmscfs-result-2'}, 'this version of mmscfs did not'),
         ({'extra': 1}, 'missing or unknown: extra'),
         ({'protocol': 'kmeans'}, "'kmeans', not one of knn, linear"),
+        (
+            {'protocol': ['knn']},
+            """"protocol" is "['knn']", which must be str""",
+        ),
+        ({'metrics': 5}, '"metrics" is \'5\', which must be dict'),
+        ({'metrics': {'knn/top1': '5'}}, 'metric "knn/top1" is'),
+        ({'epoch': 'last'}, 'must be int | None'),
+        ({'pretraining': dict(method=[1])}, '"method" is \'[1]\''),
+        ({'settings': dict(max_epochs='many')}, '"max_epochs" is \'many\''),
     ],
 )
 def test_wrong_entries_are_named(path, changes, text):

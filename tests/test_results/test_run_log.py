@@ -23,6 +23,7 @@ from mmscfs.results import (
     read_starts,
     stitch,
 )
+from mmscfs.results.run_log import iterations_per_epoch
 
 
 def test_the_later_start_of_a_resumed_run_counts():
@@ -59,6 +60,8 @@ def test_damaged_lines_are_counted_but_not_one_that_is_being_written(tmp_path):
         '\x00\x00',
         '[' * 20000,
         f'{{"loss": 1{"0" * 400}, "iter": 40}}',
+        '{"loss": 1.0, "iter": Infinity}',
+        '{"loss": 1.0, "epoch": NaN}',
         '{"loss": 3.',
     )
     path.write_text('\n'.join(lines))
@@ -67,7 +70,7 @@ def test_damaged_lines_are_counted_but_not_one_that_is_being_written(tmp_path):
     assert math.isnan(found[1]['loss'])
     assert found[2]['loss'] == math.inf
     assert len(found) == 3
-    assert damaged == 4
+    assert damaged == 6
     assert read_scalars(tmp_path / 'none.json') == ([], 0)
 
 
@@ -185,6 +188,18 @@ def test_kinds_and_configs_that_are_not_executed(tmp_path):
         kinds.append(read_log(tmp_path / name).kind)
     assert kinds == ['pre-training', 'detection', 'classification']
     assert not os.path.exists(tmp_path / 'evil')
+
+
+def test_a_length_that_is_no_number():
+    lines = [dict(iter=1e308, epoch=1e-308), dict(iter=8.0, epoch=2.0)]
+    assert iterations_per_epoch(lines) == 4
+    assert iterations_per_epoch(lines[:1]) is None
+
+
+def test_a_config_of_other_parts_is_named(tmp_path):
+    write_start(tmp_path, dict(model='x'), [])
+    with pytest.raises(ValueError, match=r"config\.py': model='x' is no dict"):
+        read_log(tmp_path)
 
 
 @pytest.mark.parametrize('name', ['absent', 'empty'])

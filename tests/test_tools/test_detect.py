@@ -55,13 +55,18 @@ def test_new_images(folder):
     whole = (folder / 'new/a.jpg').read_bytes()
     (folder / 'new/torn.jpg').write_bytes(whole[:500])
     (folder / 'new/empty.png').touch()
+    cv2.imwrite(str(folder / 'new/line.png'), np.zeros((1, 20_000), np.uint8))
     (folder / 'new/notes.txt').touch()
     done, results = detect(folder, 'det.pth', 'new', 'new/day/b.jpg')
     assert done.returncode == 0, done.output
     for name in ('torn.jpg', 'empty.png'):
         assert done.stderr.count(f'skipped: cannot read image new/{name}') == 1
-    assert f'2 images, 2 skipped: {len(results)} objects' in done.stdout
-    assert "4 images in 'new'; ignored 1 file (1 .txt). To read a" in (
+    assert (
+        'image new/line.png: the test pipeline cannot scale its 20000 x'
+        in (done.stderr)
+    )
+    assert f'2 images, 3 skipped: {len(results)} objects' in done.stdout
+    assert "5 images in 'new'; ignored 1 file (1 .txt). To read a" in (
         done.stderr
     )
     assert 'dataloader' not in done.stderr  # has no such setting here

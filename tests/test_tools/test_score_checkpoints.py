@@ -57,7 +57,7 @@ def test_scores_are_those_that_the_hook_logs(run_folder, tmp_path):
         ('not scored', ''),
     ]
     assert f'not scored: {run_folder}/epoch_3.pth' in done.stdout
-    assert 'layer3: rankme: 48 of 48 features are not finite' in done.stdout
+    assert 'tensor layer3.0.bn1.weight is not finite' in done.stdout
     (file,) = run_folder.glob('*/vis_data/scalars.json')
     lines = map(json.loads, file.read_text().splitlines())
     logged = {

@@ -221,6 +221,23 @@ def test_search_builds_nothing_of_a_checkpoints_config(
     assert not mark.exists()
 
 
+@pytest.mark.parametrize(
+    'text',
+    [
+        "train_dataloader = 'x'",
+        'train_dataloader = dict(dataset=dict(datasets=[1]))',
+        'model = dict(search_layers=5)',
+    ],
+)
+def test_a_config_that_cannot_be_used_is_named(
+    scfs_cfg, image, tmp_path, refuses, text
+):
+    path, out = tmp_path / 'odd.pth', tmp_path / 'out.png'
+    save(scfs_cfg, path, cfg=text)
+    words = ['vis_search', image, '--checkpoint', path, '--out', out]
+    refuses(*words, match=r"odd\.pth': the config .* name that of .* --config")
+
+
 def test_networks_that_have_diverged_are_refused(
     scfs_cfg, pretrained, image, image_folder, tmp_path, refuses
 ):
@@ -237,7 +254,7 @@ def test_networks_that_have_diverged_are_refused(
         torch.save(content, path)
         if words[0] == 'vis_tsne':
             words += knn_options(image_folder)
-        refuses(*words, '--out', out, match="nan.pth': .*not finite")
+        refuses(*words, '--out', out, match='nan.pth.*not finite')
         assert not out.exists()
 
 

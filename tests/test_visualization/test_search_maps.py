@@ -91,6 +91,14 @@ def test_less_than_a_pixel_at_the_edge_is_that_pixel():
     assert [np.unique(tile).tolist() for tile in tiles] == [[7], [9]]
 
 
+def test_a_line_of_pixels_does_not_take_all_memory():
+    """It would become 64 x 1,280,000 px."""
+    image = np.zeros((1, 20_000, 3), np.uint8)
+    whole, tiles = cut_views(image, jigsaw(), 64, 32)
+    assert whole.shape == (64, 512, 3)
+    assert {tile.shape for tile in tiles} == {(32, 256, 3)}
+
+
 def test_networks_stand_side_by_side():
     """One of two has a layer less; of one network, two images."""
     maps = SearchMaps(torch.zeros(2, 2), torch.rand(4, 2, 2))

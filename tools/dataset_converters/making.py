@@ -2,6 +2,7 @@
 """What the makers of data sets share: lists of names, and whole folders."""
 
 import argparse
+import glob
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from command_end import NotWritten, commanded, writing
+from command_end import NotWritten, commanded, writing  # noqa: F401
 from command_line import add_counts, make_parser
 
 NUM_CLASSES = 1000  # of ImageNet
@@ -66,19 +67,27 @@ def made_whole(
     out = out.resolve()
     new = out.with_name(f'{out.name}.tmp-{os.getpid()}')
     old = out.with_name(f'{new.name}-old')
+    for left in sorted(out.parent.glob(f'{glob.escape(out.name)}.tmp-*')):
+        print(
+            f'warning: {left} is of a call that was killed, or still runs: '
+            'remove it if none does',
+            file=sys.stderr,
+        )
     try:
-        with writing(out):
-            new.mkdir(parents=True)
-            yield new
-            if meta is not None:
-                text = json.dumps(meta, indent=2)
-                (new / 'meta.json').write_text(f'{text}\n')
-            if out.exists():
-                out.rename(old)
-            new.rename(out)
+        new.mkdir(parents=True)
+        yield new
+        if meta is not None:
+            text = json.dumps(meta, indent=2)
+            (new / 'meta.json').write_text(f'{text}\n')
+        if out.exists():
+            out.rename(old)
+        new.rename(out)
         shutil.rmtree(old, ignore_errors=True)
-    except BrokenExecutor as error:
-        raise NotWritten(f'cannot write {out}: {error}') from error
+    except (OSError, BrokenExecutor) as error:
+        raise NotWritten(
+            f'cannot write {out}: {error}; free space there or get write '
+            'permission, or name another folder'
+        ) from error
     finally:
         if old.exists() and not out.exists():  # the last step failed
             old.rename(out)

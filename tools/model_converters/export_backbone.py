@@ -137,6 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         find_backbone,
         naming,
         read_checkpoint,
+        resnet_settings,
         write_atomically,
     )
 
@@ -154,7 +155,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         f'{args.out}: {target} backbone from {found}, {len(state)} tensors, '
         f'{len(encoded) / 1e6:.1f} MB'
     )
-    width = len(found.state.get('conv1.weight', range(RESNET_WIDTH)))
+    resnet = resnet_settings(found.state) or {}
+    width = resnet.get('stem_channels', RESNET_WIDTH)
     if target != 'openmmlab' and width != RESNET_WIDTH:
         print(
             f'note: this ResNet begins with {width} channels. The models of '

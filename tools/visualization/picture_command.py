@@ -32,6 +32,7 @@ __all__ = [  # for the commands
     'read_config',
 ]
 IMAGES = 'images at most, evenly spread over the data set'
+LARGEST = 2048  # px: the search maps of more take all memory
 
 
 def picture_parser(

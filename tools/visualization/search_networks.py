@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
-from picture_command import read_config
+from picture_command import LARGEST, read_config
 from torch import Tensor, nn
 
 from mmscfs.checkpoint import (
@@ -88,13 +88,21 @@ def load_network(
         del resnet['channels']
         backbone = dict(resnet, type='ResNet', out_indices=(1, 2, 3))
     backbone = MODELS.build(backbone)
-    layers = chosen_layers(model, backbone)
     load_found(backbone, found)
     sizes = dict(SIZES)
-    for name, value in flatten(settings.get('train_dataloader')):
-        key = name.rpartition('.')[2]
-        if key in sizes and type(value) is int:
-            sizes[key] = value
+    try:
+        layers, load = chosen_layers(model, backbone), loader(settings)
+        for name, value in flatten(settings.get('train_dataloader')):
+            key = name.rpartition('.')[2]
+            is_size = type(value) is int and 16 <= value <= LARGEST
+            if key in sizes and is_size:
+                sizes[key] = value
+    except (AttributeError, TypeError) as error:
+        # The text of a checkpoint may be any.
+        raise ValueError(
+            f'the config that it holds cannot be used ({error}): name that of '
+            'its pre-training by --config'
+        ) from error
     whole, local = sizes.values()
     if size is not None:
         whole, local = size, max(16, round(local * size / whole))
@@ -105,7 +113,7 @@ def load_network(
         search, backbone, layers, pretraining_input(checkpoint)
     )
     name = ' · '.join(filter(None, words))
-    return SearchNetwork(name, search_it, (whole, local), loader(settings))
+    return SearchNetwork(name, search_it, (whole, local), load)
 
 
 def loader(settings: Mapping) -> LoadImage:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from picture_command import (
+    LARGEST,
     add_network_option,
     checkpoint,
     config,
@@ -23,7 +24,6 @@ from picture_command import (
     write_pictures,
 )
 
-LARGEST = 2048  # px: the maps of more take all memory
 EXAMPLES = """
 examples:
   # your own pre-training, on two images

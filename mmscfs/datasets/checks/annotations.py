@@ -20,8 +20,13 @@ MAX_SIDE = 2**20  # px; OpenCV reads no longer ones
 Rule = tuple[str, Callable[[Any], bool]]
 # Tables write whole numbers as 1.0, which is as good as 1.
 KEY: Rule = (
-    'a whole number or a text',
-    lambda v: type(v) in (int, str) or type(v) is float and v.is_integer(),
+    'a whole number of 64 bits or a text',
+    lambda v: (
+        type(v) is str
+        or type(v) in (int, float)
+        and -(2**63) <= v < 2**63
+        and v == int(v)
+    ),
 )
 TEXT: Rule = 'a text', lambda v: type(v) is str and v != ''
 FLAG: Rule = '0 or 1', lambda v: type(v) in (int, bool, float) and v in (0, 1)

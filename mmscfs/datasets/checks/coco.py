@@ -64,6 +64,13 @@ def read_coco(
         images[entry['id']] = AnnotatedImage(
             setting, entry['file_name'], (entry['width'], entry['height']), []
         )
+    for entry in () if is_training else coco['annotations']:
+        if isinstance(entry['id'], str) and not entry['id'].isdecimal():
+            raise ValueError(
+                f"{setting}: 'annotations' has id={cut(entry['id'])}, which "
+                'pycocotools takes for a number after an evaluation: number '
+                'the annotations from 1'
+            )
     if not is_training and any(a['id'] == 0 for a in coco['annotations']):
         warn(
             f'{setting} has an annotation with id=0, which pycocotools never '
@@ -104,7 +111,15 @@ def read_json(path: str, setting: str) -> dict:
 
 
 def check_unique(entries: Sequence[Mapping], key: str, what: str) -> None:
-    """Check that no two entries are the same: a later replaces the first."""
+    """Check that no two entries are the same: a later replaces the first.
+
+    Nor of several types, which pycocotools cannot sort after an evaluation.
+    """
+    if len({isinstance(entry[key], str) for entry in entries}) > 1:
+        raise ValueError(
+            f'{what} has numbers and texts as {key}, e.g. in '
+            f'{cut(entries[0])}: write all of them as numbers'
+        )
     seen = set()
     for entry in entries:
         if entry[key] in seen:

@@ -16,6 +16,7 @@ from mmscfs.datasets.image_files import UNREADABLE
 from mmscfs.datasets.transforms.loading import UnreadableImageError
 from mmscfs.datasets.wrappers import walk
 
+from ..resume.files import warning_if_full
 from ..resume.loop import window_is_closed
 from ..resume.preemption import save_interrupted
 
@@ -102,7 +103,8 @@ class UnreadableFilesHook(Hook):
         if len(names) > len(self.listed) and is_main_process():
             path = Path(runner.work_dir, UNREADABLE)
             text = ''.join(f'{name}\n' for name in names)
-            write_atomically(path, os.fsencode(text))
+            with warning_if_full('The list of files that cannot be read'):
+                write_atomically(path, os.fsencode(text))
             runner.logger.warning(
                 f'{len(names)} files cannot be read; {path} lists them'
             )

@@ -7,14 +7,19 @@ A folder holds ``<layer>.npy``, float32 of shape (N, C), ``labels.npy``, and
 
 import hashlib
 import json
+import math
+import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from torch import Tensor, nn
+
+from mmscfs.checkpoint.writing import room_named
 
 from .features import Features, choose_layers, gather_rows
 
@@ -29,6 +34,9 @@ class FeatureWriter:
     processes that write rows of one file overwrite each other's. The folder
     appears under its name when it is complete; what a killed run leaves has
     another name, and is removed by the next run.
+
+    Raises:
+        OSError: There is no room, which it takes with the first batch.
     """
 
     def __init__(self, folder: Path, total: int) -> None:
@@ -50,12 +58,17 @@ class FeatureWriter:
         if not is_main_process():
             return
         if name not in self.files:
-            self.files[name] = np.lib.format.open_memmap(
-                self.unfinished / f'{name}.npy',
-                'w+',
-                np.float32,
-                (self.total, features.shape[1]),
-            )
+            path = self.unfinished / f'{name}.npy'
+            shape = self.total, features.shape[1]
+            with self.room(4 * math.prod(shape)):
+                self.files[name] = np.lib.format.open_memmap(
+                    path, 'w+', np.float32, shape
+                )
+                # Else a full disk kills the process when a page is filled.
+                if hasattr(os, 'posix_fallocate'):  # not on macOS
+                    with open(path, 'r+b') as file:
+                        length = path.stat().st_size
+                        os.posix_fallocate(file.fileno(), 0, length)
         # The sampler repeats images to give every process as many.
         part = self.files[name][start * world :][: len(rows)]
         part[:] = rows[: len(part)].numpy()
@@ -64,14 +77,26 @@ class FeatureWriter:
         """Add labels and facts, and give the folder its name."""
         labels = gather_rows(features.labels, self.total)
         if is_main_process():
-            for file in self.files.values():
-                file.flush()
-            np.save(self.unfinished / LABELS, labels.numpy())
             names = dict(outputs=features.outputs, layers=list(self.files))
             text = json.dumps(facts | names, indent=2)
-            (self.unfinished / FACTS).write_text(text, encoding='utf-8')
-            self.unfinished.rename(self.folder)
+            with self.room(labels.nbytes + len(text)):
+                for file in self.files.values():
+                    file.flush()
+                np.save(self.unfinished / LABELS, labels.numpy())
+                (self.unfinished / FACTS).write_text(text, encoding='utf-8')
+                self.unfinished.rename(self.folder)
         barrier()
+
+    @contextmanager
+    def room(self, size: int) -> Iterator[None]:
+        """Write so many bytes, or leave nothing of the folder."""
+        try:
+            with room_named(self.folder, size):
+                yield
+        except OSError:
+            self.files.clear()
+            shutil.rmtree(self.unfinished, ignore_errors=True)
+            raise
 
 
 def read_features(

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from mmscfs.evaluation import class_ranks
 
 from ..meeting import on_first_process
+from ..resume.files import warning_if_full
 from ..runner_access import unwrapped_model
 from .feature_files import (
     FeatureWriter,
@@ -102,7 +103,8 @@ class FeatureLoop(BaseLoop):
         runner.call_hook(f'after_{mode}_epoch', metrics=metrics)
         runner.call_hook(f'after_{mode}')
         if is_main_process():
-            self.draw(metrics)
+            with warning_if_full('The plot of the scores'):
+                self.draw(metrics)
         return metrics
 
     def measure(self) -> dict[str, float]:

@@ -4,23 +4,25 @@
 import fcntl
 import logging
 import os
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
+from mmengine.config import Config
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.logging import print_log
 from mmengine.visualization import LocalVisBackend
 from mmpretrain.registry import VISBACKENDS
 
 from mmscfs.checkpoint import write_atomically
+from mmscfs.checkpoint.writing import room_named
 
 ATOMIC = 'mmscfs_atomic'
 LAST = 'last_checkpoint'  # names the newest, as mmengine has it
 INTERRUPTED = 'interrupted.pth'  # saved after a signal
+NOT_WRITABLE = '--work-dir {!r} cannot be written ({}): name another folder'
 LOCK = '.lock'  # held by the training that writes to the folder
 LOCKS: dict[Path, IO[str]] = {}  # of this process, by folder
 
@@ -39,20 +41,11 @@ class AtomicBackend(LocalBackend):
         """Write bytes to a file, and its folder where it is missing.
 
         Raises:
-            OSError: Names the file, its size, the free space and the reason.
+            OSError: See :func:`write_atomically`.
         """
         path = Path(filepath)
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write_atomically(path, obj)
-        except OSError as error:
-            free = shutil.disk_usage(path.parent).free
-            raise OSError(
-                error.errno,
-                f'{error.strerror}: {len(obj):,} bytes were not written, '
-                f'{free:,} are free',
-                str(path),
-            ) from error
+        write_atomically(path, obj)
         self.outdated.discard(path.resolve())
 
     def remove(self, filepath: str | Path) -> None:
@@ -85,8 +78,7 @@ def lock_work_dir(folder: str) -> None:
         file = open(path, 'a+')  # noqa: SIM115 (open as long as it is locked)
     except OSError as error:
         raise ValueError(
-            f'--work-dir {folder!r} cannot be written ({error.strerror}): '
-            'name another folder'
+            NOT_WRITABLE.format(folder, error.strerror)
         ) from error
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,9 +96,14 @@ def lock_work_dir(folder: str) -> None:
             logger='current',
             level=logging.WARNING,
         )
-    file.truncate(0)
-    file.write(f'process {os.getpid()} on {socket.gethostname()}')
-    file.flush()
+    try:
+        file.truncate(0)
+        file.write(f'process {os.getpid()} on {socket.gethostname()}')
+        file.flush()
+    except OSError as error:
+        raise ValueError(
+            NOT_WRITABLE.format(folder, error.strerror)
+        ) from error
     LOCKS[path] = file
 
 
@@ -123,6 +120,15 @@ class SafeLocalVisBackend(LocalVisBackend):
     A line or a picture is then missing, with a warning. The run continues,
     because its state is in memory alone (see ``SafeCheckpointHook``).
     """
+
+    def add_config(self, config: Config, **kwargs: Any) -> None:
+        """Write the config, as mmengine does, before the run begins.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        with room_named(Path(self._save_dir), len(config.pretty_text)):
+            super().add_config(config, **kwargs)
 
     def add_image(self, *args: Any, **kwargs: Any) -> None:
         """Write a picture, as mmengine does."""

@@ -75,6 +75,8 @@ BAD = {
     'images': [
         (dict(id=[1]), 'id=[1]'),
         (dict(id=0), 'id=0 twice', "'1.jpg'"),
+        (dict(id='a'), 'numbers and texts as id'),
+        (dict(id=2**63), f'id={2**63}', '64 bits'),
         (dict(file_name=''), "file_name=''"),
         (dict(width=0), 'width=0', '> 0'),
         (dict(height=NAN), 'height=nan'),
@@ -92,6 +94,7 @@ BAD = {
             for key in ('area', 'iscrowd')
         ),
         (dict(image_id=True), 'image_id=True'),
+        (dict(id=1e400), 'id=inf', '64 bits'),
         (dict(iscrowd=None), 'iscrowd=None', '0 or 1'),
         (dict(bbox=[5, 6, 20]), '[x, y, width', "'image_id': 1"),
         (dict(bbox=[NAN, 6, 20, 3]), 'finite numbers'),
@@ -209,6 +212,14 @@ def test_ids_from_0_are_not_counted_by_pycocotools(coco, change, log):
     assert not log.messages
     check_detection_data(coco, ['val'])
     assert 'number the annotations from 1' in log.messages[0]
+
+
+def test_texts_as_ids_of_annotations(coco, change, refuse):
+    """pycocotools makes floats of them, after an evaluation."""
+    for i in range(3):
+        change(dict(id=f'a{i}'), which=slice(i, i + 1))
+    check_detection_data(coco, ['train'])
+    refuse(coco, "id='a0'", 'number the annotations from 1', splits=['val'])
 
 
 @pytest.mark.parametrize('missing', [None, []])

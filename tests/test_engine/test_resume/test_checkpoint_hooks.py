@@ -1,6 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 import errno
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from toy_runs import (
 
 import mmscfs.engine.resume.files as files
 from mmscfs.checkpoint import read_checkpoint
+from mmscfs.checkpoint.writing import room_named
 from mmscfs.engine.resume.files import AtomicBackend
 
 
@@ -49,8 +49,9 @@ class Full:
             original(backend, obj, filepath)
 
         def write_some(path, content):
-            if Path(path).name in fails:
-                raise OSError(errno.ENOSPC, 'No space left on device')
+            with room_named(Path(path), len(content)):
+                if Path(path).name in fails:
+                    raise OSError(errno.ENOSPC, 'No space left on device')
             write(path, content)
 
         monkeypatch.setattr(AtomicBackend, 'put', put)
@@ -92,22 +93,6 @@ def test_run_whose_last_save_fails_fails(cfg, monkeypatch):
     last = Path(cfg.work_dir, 'last_checkpoint').read_text()
     assert last.endswith('iter_14.pth')
     assert hub_of(last)['last_ckpt'] == last
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 512 KiB."""
-    folder = tmp_path / 'disk'
-    folder.mkdir()
-    done = subprocess.run(
-        ['mount', '-t', 'tmpfs', '-o', 'size=512k', 'tmpfs', str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip('no right to mount a small disk')
-    yield folder
-    subprocess.run(['umount', '--lazy', str(folder)], check=True)
 
 
 def test_disk_that_is_really_full(cfg, small_disk):
