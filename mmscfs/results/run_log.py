@@ -26,6 +26,7 @@ SECTIONS = (
     'optim_wrapper',
 )
 QUIET = 600  # seconds without a sign of life of a run that has stopped
+INTERRUPTED, SETTLED = 'interrupted.pth', 10  # seconds
 
 
 class Start(NamedTuple):
@@ -148,6 +149,9 @@ class RunLog:
         total = self.planned[0]
         if total and self.reached >= total:
             return 'finished'
+        saved = Path(self.folder, INTERRUPTED)
+        if saved.is_file():  # after a signal; the log's last lines follow
+            now += QUIET * (self.written < saved.stat().st_mtime + SETTLED)
         return 'running' if now - self.written < QUIET else 'stopped'
 
     def is_over(self, now: float) -> bool:

@@ -121,6 +121,17 @@ def test_progress(tmp_path, last, age, reached, state):
     assert log.is_over(now) == (state == 'finished' and age > 0)
 
 
+@pytest.mark.parametrize(('later', 'state'), [(2, 'stopped'), (60, 'running')])
+def test_a_run_that_saved_itself_has_stopped_until_it_is_resumed(
+    tmp_path, later, state
+):
+    write_start(tmp_path, scfs_cfg(), healthy_lines(200))
+    log, saved = read_log(tmp_path), tmp_path / 'interrupted.pth'
+    saved.touch()
+    os.utime(saved, (log.written - later,) * 2)  # of its last lines, or newer
+    assert log.state(log.written) == state
+
+
 @pytest.mark.parametrize(
     ('epochs', 'length', 'interval', 'last', 'reached'),
     [

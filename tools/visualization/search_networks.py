@@ -88,7 +88,6 @@ def load_network(
         del resnet['channels']
         backbone = dict(resnet, type='ResNet', out_indices=(1, 2, 3))
     backbone = MODELS.build(backbone)
-    load_found(backbone, found)
     sizes = dict(SIZES)
     try:
         layers, load = chosen_layers(model, backbone), loader(settings)
@@ -103,6 +102,7 @@ def load_network(
             f'the config that it holds cannot be used ({error}): name that of '
             'its pre-training by --config'
         ) from error
+    load_found(backbone, found)
     whole, local = sizes.values()
     if size is not None:
         whole, local = size, max(16, round(local * size / whole))
