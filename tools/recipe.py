@@ -4,15 +4,19 @@
 
 For a folder of images it chooses network, crops, batch, length and all that
 follows from it, by the table in docs/en/pretrain.md and by this machine. For
-COCO annotations and a checkpoint it writes a Mask R-CNN with its classes,
-image size, schedule and the widths of the checkpoint's backbone. The config
-is built before it is written, and has a reason for each value. Then the
-command prints how long the training takes, and the commands that follow.
+COCO annotations and a checkpoint it writes a Mask R-CNN (without masks in them
+a Faster R-CNN) with its classes, image size, schedule and the widths of the
+checkpoint's backbone. The config is built before it is written, and has a
+reason for each value. Then the command prints how long the training takes,
+and the commands that follow.
 """
 
 import argparse
+import json
 import math
+import runpy
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +45,8 @@ examples:
 exit code: 0 the config is written, 1 it cannot be, 2 wrong call
 """
 TRIED = 3  # steps that are timed
+CORES = 9  # for each GPU
+LONG = 60  # minutes, from which on --steps is pointed at
 OPTIONS = (
     (
         *('--steps', at_least(2), 'N'),
@@ -103,6 +109,7 @@ def parse_args() -> argparse.Namespace:
     for name, kind, metavar, text in OPTIONS:
         parser.add_argument(name, type=kind, metavar=metavar, help=text)
     args = parser.parse_args()
+    check_out(parser, args.out)
     if (args.folder is None) == (args.detector is None):
         both = f'{args.folder} and --detector {args.detector} are two: '
         parser.error(
@@ -126,7 +133,48 @@ def parse_args() -> argparse.Namespace:
             '--gpu-memory is for GPUs, and --gpus 0 says CPU: leave '
             'one of them out'
         )
+    if args.detector:
+        images = args.images or args.detector.parent
+        check_names(parser, args.detector, images, '--images')
+        if args.val:
+            option = '--val-images' if args.val_images else '--images'
+            check_names(parser, args.val, args.val_images or images, option)
     return args
+
+
+def check_out(parser: argparse.ArgumentParser, out: str) -> None:
+    """Refuse a config that cannot be new, before torch is imported."""
+    path = Path(out)
+    problem = ''
+    if path.suffix != '.py':
+        problem = ': a config ends with .py'
+    elif path.exists():
+        problem = ' exists: name another file, or remove it'
+    elif not path.parent.is_dir():
+        problem = ': the folder does not exist; make it (mkdir -p)'
+    if problem:
+        parser.error(f'--out: {out!r}{problem}')
+
+
+def check_names(
+    parser: argparse.ArgumentParser, source: Path, folder: Path, option: str
+) -> None:
+    """Refuse annotations whose images lie elsewhere, before torch is there.
+
+    What else is wrong with them, the recipe itself says.
+    """
+    try:
+        content = json.loads(source.read_text(encoding='utf-8'))
+        names = [str(image['file_name']) for image in content['images']]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return
+    package = find_spec('mmscfs')
+    (root,) = (package and package.submodule_search_locations) or ('',)
+    check = runpy.run_path(f'{root}/datasets/names.py')['check_names']
+    try:
+        check(names, repr(str(source)), str(folder), f'{option} {folder}')
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
 
 
 def machine_of(args: argparse.Namespace) -> 'Machine':
@@ -140,7 +188,10 @@ def machine_of(args: argparse.Namespace) -> 'Machine':
                 f'--gpu-memory {args.gpu_memory:g}: this machine has no GPU; '
                 'say how many the training has with --gpus'
             )
-        machine = machine._replace(memory=args.gpu_memory * GIB)
+        # Another machine: cores as tools/slurm_train.sh asks for them.
+        machine = machine._replace(
+            memory=args.gpu_memory * GIB, cores=CORES * machine.gpus
+        )
     if not machine.memory:
         raise ValueError(
             f'--gpus {machine.gpus}: this machine has no GPU to look at; say '
@@ -164,8 +215,12 @@ def print_rows(
     steps: int,
     memory: float,
     machine: 'Machine',
+    shorter: str = '',
 ) -> None:
-    """Print what a training is, and what it takes: memory, and time here."""
+    """Print what a training is, and what it takes: memory, and time here.
+
+    ``shorter`` is said where that is long.
+    """
     import torch
 
     from mmscfs.recipes import GIB, time_step
@@ -182,6 +237,7 @@ def print_rows(
             else f'about {minutes / 60:.1f} hours'
         )
         took += f': {TRIED} steps took {seconds:.2f} s each'
+        took += shorter * (minutes > LONG)
     rows = rows | {
         'memory': f'about {memory / GIB:.1f} GiB of '
         f'{machine.memory / GIB:.1f} GiB for each process',
@@ -231,7 +287,8 @@ def pretraining(args: argparse.Namespace) -> None:
         f'  {train_command(args, settings.processes)}',
         f'  python tools/analysis_tools/report.py {work_dir}',
         'or, with COCO annotations, a detector from it:',
-        '  python tools/recipe.py --detector ANNOTATIONS.json --pretrained '
+        '  python tools/recipe.py --detector ANNOTATIONS.json --images '
+        f'{shlex.quote(str(args.folder))} --pretrained '
         f'{work_dir}/epoch_{settings.epochs}.pth --out my_det.py',
         sep='\n',
     )
@@ -239,6 +296,7 @@ def pretraining(args: argparse.Namespace) -> None:
 
 def detector(args: argparse.Namespace) -> None:
     """Write a detector, and say what it is and what follows."""
+    from mmscfs.datasets.checks.common import short
     from mmscfs.recipes import write_detector
 
     machine = machine_of(args)
@@ -253,8 +311,8 @@ def detector(args: argparse.Namespace) -> None:
         steps=args.steps,
     )
     print(
-        f'{args.out}: Mask R-CNN, {len(values["classes"])} classes, from a '
-        f'ResNet-{values["depth"]} of {values["width"]} channels'
+        f'{args.out}: {values["kind"]}, {len(values["classes"])} classes, '
+        f'from a ResNet-{values["depth"]} of {values["width"]} channels'
     )
     if not args.val:
         print(
@@ -262,13 +320,20 @@ def detector(args: argparse.Namespace) -> None:
             f'{values["train"].name}. Name a file with --val where images '
             'of one scene must stay together.'
         )
+    if values['without']:
+        print(
+            f'  Classes without a box: {short(values["without"])}. Remove '
+            'them from the categories if they are placeholders.'
+        )
     steps, seen = values['steps'], values['seen']
     rows = {
         'length': f'{steps:,} steps of {values["total"]} images, '
         f'{seen:,} epoch{"s" * (seen != 1)}',
         'images': f'{values["shape"][1]} px on the shorter side',
     }
-    print_rows(rows, cfg, steps, values['memory'], machine)
+    shorter = '; for a first try name fewer steps with --steps'
+    shorter *= not machine.gpus and args.steps is None
+    print_rows(rows, cfg, steps, values['memory'], machine, shorter)
     work_dir = shlex.quote(f'work_dirs/{Path(args.out).stem}')
     print(
         'next:',

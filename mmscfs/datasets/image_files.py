@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
+from .names import check_inside
 from .samplers import SampleKey
 from .transforms.loading import (
     EncodedImage,
@@ -360,28 +361,3 @@ def why_ignored(folder: str) -> str:
         return 'in a folder of runs'
     hidden = folder.startswith('.') or folder in SYSTEM_FOLDERS
     return 'in a hidden folder' if hidden else ''
-
-
-def check_inside(name: str, source: str, folder: str) -> None:
-    """Check that a name that a file gives stays in its folder.
-
-    Links below the folder are the user's own, and may lead anywhere. A folder
-    may be a remote one, but no name: OpenMMLab would fetch it. Errors say
-    that ``source`` has the name.
-
-    Raises:
-        ValueError: The name is empty, absolute or an address, or could leave
-            the folder.
-    """
-    if (
-        not name
-        or osp.isabs(name)
-        or '..' in name.split('/')
-        or '\0' in name
-        or '://' in name
-    ):
-        raise ValueError(
-            f'{source} has the name {name[:300]!r}, which is not a path below '
-            f'the folder {folder!r}: write it from that folder on, without '
-            '".." or "://"'
-        )

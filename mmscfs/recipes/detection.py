@@ -4,10 +4,11 @@
 ``detect.txt`` beside this file is the config, with a place for each value.
 """
 
+import copy
 import json
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pprint import pformat
 from statistics import median
@@ -26,6 +27,7 @@ from mmscfs.checkpoint import (
 from mmscfs.checkpoint.pretrained import KEPT
 from mmscfs.datasets.checks import check_data
 from mmscfs.datasets.checks.coco import read_coco, read_json
+from mmscfs.datasets.names import check_names
 from mmscfs.engine import prepare_config, start_from
 
 from .memory import PROCESS, SHARE
@@ -49,34 +51,43 @@ EACH, PIXELS = 2.2e9, 1333 * 800
 STORED = 12
 
 
-def split(coco: dict, out: Path) -> tuple[Path, Path]:
-    """Write every fifth image of a COCO file into one for validation.
+def part_files(out: Path) -> list[Path]:
+    """Return new files for training and validation, beside the config.
 
-    Returns:
-        tuple[Path, Path]: The files for training and validation, beside the
-        config.
+    Raises:
+        ValueError: One exists.
     """
-    images = sorted(coco['images'], key=lambda image: str(image['id']))
-    random.Random(0).shuffle(images)
-    number = max(len(images) // HELD_OUT, 1)
-    paths: list[Path] = []
-    for name, part in (('train', images[number:]), ('val', images[:number])):
-        ids = {image['id'] for image in part}
-        kept = [a for a in coco['annotations'] if a['image_id'] in ids]
-        content = {**coco, 'images': part, 'annotations': kept}
-        path = out.with_name(f'{out.stem}_{name}.json').resolve()
+    paths = [
+        out.with_name(f'{out.stem}_{name}.json').resolve()
+        for name in ('train', 'val')
+    ]
+    for path in paths:
         if path.exists():
             raise ValueError(
                 f'{str(path)!r} exists: name another config, or remove it'
             )
-        try:
-            write_atomically(path, json.dumps(content).encode())
-        except OSError:
-            for written in paths:
-                written.unlink()
-            raise
-        paths.append(path)
-    return paths[0], paths[1]
+    return paths
+
+
+def split(coco: dict, paths: Sequence[Path]) -> None:
+    """Write every fifth image of a COCO file into one for validation.
+
+    Both have ``iscrowd``, without which pycocotools cannot evaluate.
+    """
+    images = sorted(coco['images'], key=lambda image: str(image['id']))
+    random.Random(0).shuffle(images)
+    number = max(len(images) // HELD_OUT, 1)
+    for path, part in zip(
+        paths, (images[number:], images[:number]), strict=True
+    ):
+        ids = {image['id'] for image in part}
+        kept = [
+            dict(iscrowd=0) | a
+            for a in coco['annotations']
+            if a['image_id'] in ids
+        ]
+        content = {**coco, 'images': part, 'annotations': kept}
+        write_atomically(path, json.dumps(content).encode())
 
 
 def write_detector(
@@ -120,6 +131,18 @@ def write_detector(
         OSError: A file is missing, or cannot be written.
     """
     path = check_out(out)
+    source = Path(annotations).expanduser().resolve()
+    if not source.is_file():
+        raise FileNotFoundError(f'no annotations {str(source)!r}')
+    setting = repr(str(source))
+    read_coco(str(source), setting)  # checks it
+    coco = read_json(str(source), setting)
+    folder = Path(images or source.parent).expanduser().resolve()
+    names = [image['file_name'] for image in coco['images']]
+    check_names(names, setting, str(folder), f'--images {str(folder)!r}')
+    if not coco.get('annotations'):
+        raise ValueError(f'{setting} has no annotations')
+    parts = [Path(val).expanduser().resolve()] if val else part_files(path)
     machine = machine or look_at_machine()
     checkpoint = str(Path(pretrained).expanduser())
     content = read_checkpoint(checkpoint)
@@ -131,23 +154,7 @@ def write_detector(
             f'{checkpoint!r} holds a {found} backbone that is not a '
             'plain ResNet: write its config by hand (docs/en/transfer.md)'
         )
-    source = Path(annotations).expanduser().resolve()
-    if not source.is_file():
-        raise FileNotFoundError(f'no annotations {str(source)!r}')
-    setting = repr(str(source))
-    read_coco(str(source), setting)  # checks it
-    coco = read_json(str(source), setting)
-    folder = Path(images or source.parent).expanduser().resolve()
-    first = coco['images'][0]['file_name']
-    if not (folder / first).is_file():
-        raise FileNotFoundError(
-            f'no image {first!r} of {setting} in {str(folder)!r}: '
-            'name their folder with --images'
-        )
-    if not coco['annotations']:
-        raise ValueError(f'{setting} has no annotations')
     values = detector_values(coco, resnet, machine, steps)
-    parts = [Path(val).expanduser().resolve()] if val else split(coco, path)
     train_file, val_file = [source, *parts][-2:]
     classes = pformat(values['classes'], width=60, compact=True)
     text = fill(
@@ -162,17 +169,28 @@ def write_detector(
             f'{Path(val_images or folder).expanduser().resolve()}/'
         ),
     )
-    try:
-        cfg = Config.fromstring(text, '.py')
-        prepare_config(cfg)
-        start_from(cfg, checkpoint)
-        KEPT.pop((checkpoint, None), None)  # it was a trial
+    cfg = Config.fromstring(text, '.py')
+    prepare_config(cfg)
+    start_from(cfg, checkpoint)
+    KEPT.pop((checkpoint, None), None)  # it was a trial
+    model = MODELS.build(cfg.model)
+    if val:
         check_data(cfg)
-        model = MODELS.build(cfg.model)
+    else:
+        whole = copy.deepcopy(cfg)  # for errors that name the user's file
+        whole.train_dataloader.dataset.ann_file = str(source)
+        check_data(whole, ['train'])
+    try:
+        if not val:
+            split(coco, parts)
+            check_data(cfg, ['val'])
         write_atomically(path, text.encode())
-    except Exception:
+    except Exception as error:
+        message = str(error)
         for part in parts if not val else ():
-            part.unlink()
+            part.unlink(missing_ok=True)
+            message = message.replace(str(part), str(source))
+        error.args = (message,)
         raise
     parameters = sum(p.numel() for p in model.parameters())
     area = values['shape'][0] * values['shape'][1] / PIXELS
@@ -214,9 +232,11 @@ def detector_values(
         steps = min(max(steps, LEAST_STEPS[is_cpu]), MOST_STEPS)
     if steps < 2:
         raise ValueError(f'steps={steps} must be at least 2')
+    seen = steps * total / count
     middle = 11 if is_narrow else 16
     finest = min(round(0.44 * box), 56)  # 56 px go with COCO's 128
     classes = len(coco['categories'])
+    used = {a['category_id'] for a in coco['annotations']}
     mask = ('mask_roi_extractor=None,', 'mask_head=None,')
     if has_masks:
         mask = (
@@ -227,6 +247,7 @@ def detector_values(
         base=DETECTORS[is_narrow],
         count=count,
         classes=tuple(c['name'] for c in coco['categories']),
+        without=[c['name'] for c in coco['categories'] if c['id'] not in used],
         depth=resnet['depth'],
         stem=resnet['stem_channels'],
         width=resnet['base_channels'],
@@ -244,7 +265,8 @@ def detector_values(
         batch=batch,
         total=total,
         workers=1 if is_cpu else 2,
-        seen=round(steps * total / count),
+        kind='Mask R-CNN' if has_masks else 'Faster R-CNN',
+        seen=round(seen) or float(f'{seen:.1g}'),
         steps=steps,
         interval=max(steps // 5, 1),
         warm_up=max(min(steps // 10, 500), 1),

@@ -295,7 +295,11 @@ def test_a_detector_without_masks_on_gpus(resnet50, data, tmp_path):
     [
         (dict(pretrained='none.pth'), FileNotFoundError, 'none.pth'),
         (dict(annotations='none.json'), FileNotFoundError, 'no annotations'),
-        (dict(images=None), FileNotFoundError, 'with --images'),
+        (
+            dict(images=None),
+            FileNotFoundError,
+            r"\('boxes/0.*1\.jpg' is there",
+        ),
         (dict(out='det.txt'), ValueError, 'ends with .py'),
         (dict(out='none/det.py'), OSError, 'the folder does not exist'),
         (dict(val='none.json'), FileNotFoundError, 'none.json'),
@@ -314,6 +318,35 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(error, match=message):
         write_detector(**arguments | change)
     assert [*tmp_path.iterdir()] == [resnet50]
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        (dict(bbox=[200, 0, 5, 5]), r'outside of the image \(96x64\)'),
+        # Pycocotools cannot evaluate it.
+        (dict(segmentation=[[5, 6, 25, 16]]), 'fewer than three points'),
+    ],
+)
+def test_errors_name_the_file_before_its_split(
+    resnet50, data, tmp_path, values, message
+):
+    content = fileio.load(data / 'boxes.json')
+    for annotation in content['annotations']:
+        annotation.update(values)
+    path = tmp_path / 'boxes.json'
+    fileio.dump(content, path)
+    with pytest.raises(ValueError, match=message) as caught:
+        write_detector(
+            path,
+            tmp_path / 'det.py',
+            pretrained=resnet50,
+            images=data / 'boxes',
+            machine=CPU,
+        )
+    assert f'dataset.ann_file={str(path)!r}' in str(caught.value)
+    assert 'det_' not in str(caught.value)
+    assert {*tmp_path.iterdir()} == {path, resnet50}
 
 
 def test_a_refused_run_leaves_no_config(data, tmp_path, monkeypatch):

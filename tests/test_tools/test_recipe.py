@@ -9,6 +9,7 @@ from classification_data import draw
 from commands import call, refusal
 from detection_data import make_coco
 from digit_runs import save_checkpoint
+from mmengine import fileio
 
 TOOL = 'tools/recipe.py'
 OUT = ('images', '--out', 'my.py')
@@ -47,7 +48,10 @@ def test_a_config_and_what_follows(folder):
     assert rows['rounded'].startswith(start)
     assert ' minutes: 3 steps took ' in rows['time']
     assert '  python tools/train.py my.py' in lines
-    assert 'work_dirs/my/epoch_2.pth --out my_det.py' in lines[-1]
+    assert lines[-1] == (
+        '  python tools/recipe.py --detector ANNOTATIONS.json --images images '
+        '--pretrained work_dirs/my/epoch_2.pth --out my_det.py'
+    )
     assert (folder / 'my.py').is_file()
 
 
@@ -95,12 +99,44 @@ def test_a_detector_and_what_follows(folder):
     assert f'  {train}' in lines
 
 
+def test_what_an_export_lacks(folder, monkeypatch):
+    """Masks, ``iscrowd``, and a box of the class that a tool adds."""
+    make_coco(folder / 'boxes', folder / 'all.json', ('a', 'b'), 60)
+    content = fileio.load(folder / 'all.json')
+    content['categories'].insert(0, dict(id=0, name='things'))
+    for annotation in content['annotations']:
+        del annotation['segmentation'], annotation['iscrowd']
+    fileio.dump(content, folder / 'all.json')
+    checkpoint = save_checkpoint(folder / 'epoch_14.pth')
+    monkeypatch.setattr('mmscfs.recipes.time_step', lambda *_: 10.0)
+    words = ('--detector', 'all.json', '--pretrained', checkpoint.name)
+    words += ('--images', 'boxes', '--gpus', 0, '--out')
+    done = call(TOOL, *words, 'a.py', '--steps', 3, cwd=folder)
+    assert not done.returncode, done.output
+    lines = done.stdout.splitlines()
+    start = 'a.py: Faster R-CNN, 3 classes, from a ResNet-18 of 16 channels'
+    assert lines[0] == start
+    assert lines[2].startswith("  Classes without a box: 'things'. Remove ")
+    # 24 of 60 images.
+    assert '  length   3 steps of 8 images, 0.4 epochs' in lines
+    text = (folder / 'a.py').read_text()
+    assert text.startswith('# Faster R-CNN for 60 images of all.json')
+    for name in ('train', 'val'):
+        part = fileio.load(folder / f'a_{name}.json')
+        assert {a['iscrowd'] for a in part['annotations']} == {0}
+    # 1,000 steps of 10 s.
+    done = call(TOOL, *words, 'b.py', cwd=folder)
+    took = 'about 2.8 hours: 3 steps took 10.00 s each; for a first try name '
+    assert f'  time     {took}fewer steps with --steps\n' in done.stdout
+
+
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
         (['empty', '--out', 'my.py'], 'no image in '),
         (['images', '--out', 'my.txt'], "my.txt': a config ends with .py"),
         (['images', '--out', 'any.py'], "any.py' exists: name another file"),
+        (['images', '--out', 'no/my.py'], "my.py': the folder does not exi"),
         ([*OUT, '--labeled', 'images'], "images' has no folder 'train': put"),
         ([*OUT, '--steps', '0'], '--steps: 0 must be a whole number >= 2'),
         ([*OUT, '--gpus', '2'], '--gpus 2: this machine has no GPU to look'),
@@ -114,7 +150,7 @@ def test_a_detector_and_what_follows(folder):
         ([*DETECTOR[:4]], '--detector requires --pretrained CHECKPOINT'),
         ([*DETECTOR, '--labeled', 'labeled'], '--labeled is for a pre-train'),
         ([*DETECTOR, '--val-images', 'images'], '--val-images is for --val'),
-        (DETECTOR, "refused checkpoint 'any.json': it is damaged, or holds"),
+        (DETECTOR, "any.json' has no images: its list 'images' is empty"),
     ],
 )
 def test_refusals(folder, words, message):

@@ -6,12 +6,11 @@ type and range each field is that mmdet and pycocotools read.
 """
 
 import math
-import os.path as osp
 from collections import defaultdict
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..image_files import check_inside
+from ..names import check_inside
 from .common import check_images, cut, need, short, spread, warn
 from .masks import mask_problem
 
@@ -101,7 +100,10 @@ def check_entry(
     rules = RULES[part]
     lost = [key for key in rules if key not in entry and key not in optional]
     if lost:
-        raise ValueError(f'{what} without {", ".join(lost)}: {cut(entry)}')
+        raise ValueError(
+            f'{what} without {", ".join(lost)}: {cut(entry)}'
+            + '. Add "iscrowd": 0 to each annotation' * ('iscrowd' in lost)
+        )
     for key, (words, is_valid) in rules.items():
         if key in entry and not is_valid(entry[key]):
             raise ValueError(
@@ -125,14 +127,15 @@ def check_annotations(
     """
     setting = f'{where}.ann_file={dataset.ann_file!r}'
     check_classes(found.names, dataset.metainfo['classes'], where, setting)
-    check_objects(found.images, dataset, setting, steps)
+    check_objects(found, dataset, setting, steps)
     need(found.folder, found.setting, dataset, is_folder=True)
     images = [image for image in found.images if image.file]
     for image in images:
         check_inside(image.file, image.source, found.folder)
     some = spread(images)
     check_images(
-        [osp.join(found.folder, image.file) for image in some],
+        [image.file for image in some],
+        found.folder,
         f'{found.setting}={found.folder!r}',
         [image.size for image in some],
         steps,
@@ -169,7 +172,7 @@ def check_classes(
 
 
 def check_objects(
-    images: Sequence[AnnotatedImage],
+    found: Annotations,
     dataset: Any,
     setting: str,
     steps: Sequence[Mapping],
@@ -179,6 +182,7 @@ def check_objects(
     What mmdet leaves out is not refused, such as COCO's boxes below a pixel,
     unless nothing else is there.
     """
+    images = found.images
     has_masks = any(step.get('with_mask') for step in steps)
     classes = set(dataset.metainfo['classes'])  # of a copy, which is slow
     by_reason: dict[str, list[Mapping]] = defaultdict(list)
@@ -186,6 +190,14 @@ def check_objects(
     for image in images:
         for item in image.items:
             if problem := item_problem(item, image.size):
+                if image.size:  # which may be the mistake, of an EXIF turn
+                    check_images(
+                        [image.file],
+                        found.folder,
+                        f'{found.setting}={found.folder!r}',
+                        [image.size],
+                        steps,
+                    )
                 raise ValueError(
                     f'{image.source}: {cut(item.entry)} of image '
                     f'{image.file!r} {problem}: correct or remove it'
@@ -209,18 +221,18 @@ def check_objects(
             'with_mask=False)'
         )
     counted = by_reason.pop('', [])
-    found = ', '.join(f'{len(v)} with {k}' for k, v in by_reason.items())
+    why = ', '.join(f'{len(v)} with {k}' for k, v in by_reason.items())
     # Test images may have no annotations at all.
     if not counted and (total or not dataset.test_mode):
         boxes = [item.box for image in images for item in image.items]
         if boxes and all(box and max(box) <= 1 for box in boxes):
-            found += '; its boxes are fractions of the image, but must be px'
+            why += '; its boxes are fractions of the image, but must be px'
         number = sum(bool(image.file) for image in images)
         raise ValueError(
             f'{setting} has no object of its classes in any of its {number} '
             'images that counts: there is nothing to '
             f'{"evaluate" if dataset.test_mode else "learn"} '
-            f'({found or "no annotations"})'
+            f'({why or "no annotations"})'
         )
     if beyond:
         warn(
@@ -233,7 +245,7 @@ def check_objects(
     if 2 * len(lost) > total or {NO_IMAGE, NO_CATEGORY} & {*by_reason}:
         warn(
             f'{setting}: {len(lost)} of {total} annotations are left out: '
-            f'{found}, e.g. {cut(lost[0])}'
+            f'{why}, e.g. {cut(lost[0])}'
         )
 
 

@@ -21,7 +21,7 @@ from mmpretrain.datasets import (
 from mmpretrain.datasets.custom import find_folders
 from mmpretrain.registry import DATASETS
 
-from ..image_files import check_inside
+from ..names import check_inside
 from ..wrappers import loader_datasets
 from .common import (
     build,
@@ -154,7 +154,7 @@ def read_labels(
     check_names(dataset, images, where)
     paths = [image.get('img_path') for image in spread(images)]
     steps = settings.get('pipeline') or ()
-    check_images([path for path in paths if path], where, steps=steps)
+    check_images([path for path in paths if path], '', where, steps=steps)
     if num_classes is not None and classes:
         check_count('model.head.num_classes', num_classes, where, classes)
     # A list does not tell how many classes there are.

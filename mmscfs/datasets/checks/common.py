@@ -1,7 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """What the checks of data sets share."""
 
-import glob
 import logging
 import os.path as osp
 from collections.abc import Mapping, Sequence
@@ -10,14 +9,17 @@ from typing import Any
 
 from mmengine.logging import print_log
 
+from ..names import check_there
+from ..transforms.headers import read_header
 from ..transforms.loading import UnreadableImageError, loader_like
 
 NUM_IMAGES = 20  # opened of each data set, spread over it
 # Why an image's sides are not those of its annotation.
-EXCHANGED = (
-    ' (width and height have changed places: if an EXIF orientation turns it, '
-    'and its boxes are those of the image as stored, load it with '
-    "color_type='color_ignore_orientation')"
+TURNED = (
+    ' (an EXIF orientation turns it, and the annotation has the sides before '
+    'that: if its boxes are those of the turned image, as viewers show it, '
+    'exchange width and height in the annotation; if they are those of the '
+    "image as stored, load it with color_type='color_ignore_orientation')"
 )
 
 
@@ -55,7 +57,8 @@ def check_count(
 
 
 def check_images(
-    paths: Sequence[str],
+    names: Sequence[str],
+    folder: str,
     setting: str,
     sizes: Sequence[tuple[float, float] | None] = (),
     steps: Sequence[Mapping] = (),
@@ -63,7 +66,8 @@ def check_images(
     """Check that images exist, can be read, and are as large as annotated.
 
     Args:
-        paths (Sequence[str]): The images.
+        names (Sequence[str]): The images.
+        folder (str): The folder that these are below; '' for whole paths.
         setting (str): The setting that leads to them, for errors.
         sizes (Sequence[tuple | None]): (width, height) by the annotations, px.
         steps (Sequence[Mapping]): The pipeline, which says how the run
@@ -74,13 +78,8 @@ def check_images(
         ValueError: One cannot be read, or most have other sizes; of fewer
             this warns.
     """
-    missing = [path for path in paths if not osp.isfile(path)]
-    if missing:
-        raise FileNotFoundError(
-            f'{setting}: {len(missing)} of {len(paths)} images looked for do '
-            f'not exist, e.g. {missing[0]!r}{similar(missing[0])}: correct '
-            'the folder, or put the images there'
-        )
+    check_there(names, folder, setting)
+    paths = [osp.join(folder, name) for name in names]
     load = loader_like(steps, value_range='percentiles')
     odd = []
     for path, size in zip_longest(paths, sizes):
@@ -94,8 +93,8 @@ def check_images(
             odd.append(
                 f'{path!r} is {width}x{height} px, its annotation says '
                 f'{size[0]}x{size[1]}'
-                + EXCHANGED
-                * (tuple(size) == (height, width))
+                + TURNED
+                * (tuple(size) == (height, width) == stored_size(path))
             )
     if odd:
         text = (
@@ -108,11 +107,11 @@ def check_images(
         warn(text)
 
 
-def similar(path: str) -> str:
-    """Name a file that differs from a missing one in its ending alone."""
-    pattern = f'{glob.escape(osp.splitext(path)[0])}.*'
-    found = sorted(glob.glob(pattern))
-    return f' ({osp.basename(found[0])!r} is there)' if found else ''
+def stored_size(path: str) -> tuple[int, int] | None:
+    """Return the (width, height) of a file's header, whatever EXIF says."""
+    with open(path, 'rb') as file:
+        header = read_header(file)
+    return header.size if header else None
 
 
 def need(

@@ -89,10 +89,8 @@ BAD = {
         + ('train_dataloader.dataset.metainfo=dict(classes=...)',),
     ],
     'annotations': [
-        *(
-            (dict({key: LOST}), f'without {key}')
-            for key in ('area', 'iscrowd')
-        ),
+        (dict(area=LOST), 'without area'),
+        (dict(iscrowd=LOST), 'without iscrowd', 'Add "iscrowd": 0 to each'),
         (dict(image_id=True), 'image_id=True'),
         (dict(id=1e400), 'id=inf', '64 bits'),
         (dict(iscrowd=None), 'iscrowd=None', '0 or 1'),
@@ -300,7 +298,10 @@ def turn(path, kind='JPEG'):
     ('spoil', 'words'),
     [
         (resized(30, 20), ['is 30x20 px']),
-        (turn, ['is 40x60 px, its annotation', 'if an EXIF orientation']),
+        (
+            turn,
+            ['is 40x60 px, its annotation', 'an EXIF orientation turns it'],
+        ),
     ],
 )
 def test_images_of_another_size(coco, tmp_path, spoil, words, refuse, log):
@@ -314,6 +315,21 @@ def test_images_of_another_size(coco, tmp_path, spoil, words, refuse, log):
         steps = [dict(step, color_type='color_ignore_orientation')]
         coco.train_dataloader.dataset.pipeline = steps
         check_detection_data(coco, ['train'])
+
+
+def test_a_box_of_the_turned_image(coco, change, tmp_path, refuse):
+    """Its size is that of the file, 60x40 px; the box is 45 px from above."""
+    change(dict(bbox=[5, 45, 20, 10]))
+    refuse(coco, 'outside of the image (60x40): correct or remove it')
+    turn(tmp_path / 'images/1.jpg')
+    words = "images/1.jpg' is 40x60 px, its annotation says 60x40 (an EXIF "
+    refuse(coco, words, 'exchange width and height in the annotation')
+    change(dict(width=40, height=60), 'images')
+    check_detection_data(coco)
+    # Without EXIF nothing turns it.
+    change(dict(width=60, height=40), 'images')
+    Image.new('RGB', (40, 60)).save(tmp_path / 'images/1.jpg')
+    refuse(coco, 'its annotation says 60x40: annotate the images as they')
 
 
 def test_images_are_read_as_the_run_reads_them(coco, tmp_path, refuse):

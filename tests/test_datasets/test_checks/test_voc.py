@@ -208,4 +208,4 @@ def test_images_of_another_ending(cfg, root, refuse):
     """mmdet looks for .jpg alone."""
     path = root / 'JPEGImages/a1.jpg'
     path.rename(path.with_suffix('.png'))
-    refuse(cfg, 'not exist', str(path), "('a1.png' is there)")
+    refuse(cfg, 'not exist', str(path), "('JPEGImages/a1.png' is there)")
