@@ -253,4 +253,8 @@ def small_disk(tmp_path):
     if done.returncode:
         pytest.skip('no right to mount a small disk')
     yield folder
+    for logger in MMLogger._instance_dict.values():
+        for handler in [*logger.handlers]:  # later tests would write to it
+            if str(folder) in getattr(handler, 'baseFilename', ''):
+                logger.removeHandler(handler)
     subprocess.run(['umount', '--lazy', str(folder)], check=True)

@@ -170,7 +170,7 @@ def check_names(
         return
     package = find_spec('mmscfs')
     (root,) = (package and package.submodule_search_locations) or ('',)
-    check = runpy.run_path(f'{root}/datasets/names.py')['check_names']
+    check = runpy.run_path(f'{root}/datasets/image_names.py')['check_names']
     try:
         check(names, repr(str(source)), str(folder), f'{option} {folder}')
     except (ValueError, OSError) as error:

@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
-from .names import check_inside
+from .image_names import check_inside
 from .samplers import SampleKey
 from .transforms.loading import (
     EncodedImage,

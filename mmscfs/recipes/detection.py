@@ -27,7 +27,7 @@ from mmscfs.checkpoint import (
 from mmscfs.checkpoint.pretrained import KEPT
 from mmscfs.datasets.checks import check_data
 from mmscfs.datasets.checks.coco import read_coco, read_json
-from mmscfs.datasets.names import check_names
+from mmscfs.datasets.image_names import check_names
 from mmscfs.engine import prepare_config, start_from
 
 from .memory import PROCESS, SHARE

@@ -145,6 +145,7 @@ def test_no_word_of_the_user_reaches_a_shell(tmp_path):
     environment.pop('SRUN_ARGS', None)
     work = tmp_path / 'work'
     work.mkdir()
+    (work / 'my $(touch x).py').touch()
     for script, first in (
         ('slurm_train.sh', ['gpu $(touch x)', 'job;touch x']),
         ('dist_train.sh', []),
@@ -163,7 +164,7 @@ def test_no_word_of_the_user_reaches_a_shell(tmp_path):
         given = [line[5:] for line in process.stdout.splitlines()]
         assert [word for word in given if word in names][-6:] == names[-6:]
         assert any('my $(touch x).py' in word for word in given)
-    assert not [*work.iterdir()]
+    assert [*work.iterdir()] == [work / 'my $(touch x).py']
 
 
 def test_good_checkpoints_pass(tmp_path):

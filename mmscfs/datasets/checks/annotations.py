@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..names import check_inside
+from ..image_names import check_inside
 from .common import check_images, cut, need, short, spread, warn
 from .masks import mask_problem
 

@@ -21,7 +21,7 @@ from mmpretrain.datasets import (
 from mmpretrain.datasets.custom import find_folders
 from mmpretrain.registry import DATASETS
 
-from ..names import check_inside
+from ..image_names import check_inside
 from ..wrappers import loader_datasets
 from .common import (
     build,

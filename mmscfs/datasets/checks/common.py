@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from ..names import check_there
+from ..image_names import check_there
 from ..transforms.headers import read_header
 from ..transforms.loading import UnreadableImageError, loader_like
 

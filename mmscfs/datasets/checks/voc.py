@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from ..names import check_inside
+from ..image_names import check_inside
 from .annotations import (
     SIDES,
     AnnotatedImage,

@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from mmscfs.datasets.names import check_names
+from mmscfs.datasets.image_names import check_names
 
 COMPOSED, APART = (
     unicodedata.normalize(form, 'Bär.jpg') for form in ('NFC', 'NFD')
