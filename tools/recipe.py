@@ -12,11 +12,8 @@ and the commands that follow.
 """
 
 import argparse
-import json
 import math
-import runpy
 import shlex
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,7 +106,6 @@ def parse_args() -> argparse.Namespace:
     for name, kind, metavar, text in OPTIONS:
         parser.add_argument(name, type=kind, metavar=metavar, help=text)
     args = parser.parse_args()
-    check_out(parser, args.out)
     if (args.folder is None) == (args.detector is None):
         both = f'{args.folder} and --detector {args.detector} are two: '
         parser.error(
@@ -133,48 +129,7 @@ def parse_args() -> argparse.Namespace:
             '--gpu-memory is for GPUs, and --gpus 0 says CPU: leave '
             'one of them out'
         )
-    if args.detector:
-        images = args.images or args.detector.parent
-        check_names(parser, args.detector, images, '--images')
-        if args.val:
-            option = '--val-images' if args.val_images else '--images'
-            check_names(parser, args.val, args.val_images or images, option)
     return args
-
-
-def check_out(parser: argparse.ArgumentParser, out: str) -> None:
-    """Refuse a config that cannot be new, before torch is imported."""
-    path = Path(out)
-    problem = ''
-    if path.suffix != '.py':
-        problem = ': a config ends with .py'
-    elif path.exists():
-        problem = ' exists: name another file, or remove it'
-    elif not path.parent.is_dir():
-        problem = ': the folder does not exist; make it (mkdir -p)'
-    if problem:
-        parser.error(f'--out: {out!r}{problem}')
-
-
-def check_names(
-    parser: argparse.ArgumentParser, source: Path, folder: Path, option: str
-) -> None:
-    """Refuse annotations whose images lie elsewhere, before torch is there.
-
-    What else is wrong with them, the recipe itself says.
-    """
-    try:
-        content = json.loads(source.read_text(encoding='utf-8'))
-        names = [str(image['file_name']) for image in content['images']]
-    except (ValueError, TypeError, LookupError, RecursionError):
-        return
-    package = find_spec('mmscfs')
-    (root,) = (package and package.submodule_search_locations) or ('',)
-    check = runpy.run_path(f'{root}/datasets/image_names.py')['check_names']
-    try:
-        check(names, repr(str(source)), str(folder), f'{option} {folder}')
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
 
 
 def machine_of(args: argparse.Namespace) -> 'Machine':

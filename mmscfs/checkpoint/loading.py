@@ -312,8 +312,8 @@ def check_numbers(
         given (Mapping[str, Tensor]): Those of a checkpoint, which has all.
 
     Raises:
-        ValueError: Some are no fractions, or NaN or infinite, and the
-            model's are not.
+        ValueError: Some are integers or complex, or NaN or infinite, where
+            the model's are not.
     """
     for key, value in own.items():
         if key not in given or not value.is_floating_point():

@@ -1,8 +1,5 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
-"""Names of images in lists and annotations, which may be of elsewhere.
-
-This file imports neither torch nor the package: tools/recipe.py runs it alone.
-"""
+"""Names of images in lists and annotations, which may be of elsewhere."""
 
 import os
 import os.path as osp
@@ -33,9 +30,8 @@ def check_inside(name: str, source: str, folder: str) -> None:
     ):
         raise ValueError(
             f'{source} has the name {name[:300]!r}, which is not a path below '
-            f'the folder {folder!r}, but of another machine or place'
-            f'{similar(name, folder)}: write it from that folder on, without '
-            '".." or "://"'
+            f'the folder {folder!r}{similar(name, folder)}: write it from '
+            'that folder on, without ".." or "://"'
         )
 
 
@@ -82,16 +78,18 @@ def similar(name: str, folder: str) -> str:
     """
     wanted = name.replace('\\', '/')
     root = folder or osp.dirname(name)
-    here = osp.dirname(osp.join(folder, wanted))
+    here = osp.normpath(osp.dirname(osp.join(folder, wanted)))
     base, found = osp.basename(wanted), []
+    stem, form = osp.splitext(base)[0], composed(base)
     for place, _, files in islice(os.walk(root), LOOKED_AT):
+        is_here = osp.normpath(place) == here
         for file in files:
+            other = composed(file)
             ranks = (
                 file == base,
-                composed(file) == composed(base),
-                composed(file).casefold() == composed(base).casefold(),
-                osp.splitext(file)[0] == osp.splitext(base)[0]
-                and osp.normpath(place) == osp.normpath(here),
+                other == form,
+                other.casefold() == form.casefold(),
+                is_here and osp.splitext(file)[0] == stem,
             )
             path = osp.join(place, file)
             if True in ranks and osp.isfile(path):  # not a broken link
@@ -106,9 +104,9 @@ def similar(name: str, folder: str) -> str:
     elif composed(there) == composed(wanted):
         form = 'NFD' if unicodedata.is_normalized('NFD', there) else 'NFC'
         text += (
-            f', which looks the same, but is in the form {form} of Unicode, '
-            'as systems differ: write the names in that form, with '
-            f"Python's unicodedata.normalize({form!r}, name)"
+            f", which looks the same but has Unicode's form {form}: write the "
+            f"names in that form, by Python's unicodedata.normalize({form!r}, "
+            'name)'
         )
     elif osp.basename(there) == base:
         text += f': write that name, {there!r}'

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -222,15 +221,15 @@ def told_once(handler: logging.FileHandler) -> Callable[[Any], None]:
     Python would print a traceback and the message, for each.
     """
 
-    @cache
-    def tell() -> None:
+    def tell(_: Any) -> None:
+        handler.handleError = lambda _: None  # type: ignore
         print(
             f'warning: the log {handler.baseFilename} lacks lines from here '
             f'on: {sys.exc_info()[1]}',
             file=sys.stderr,
         )
 
-    return lambda _: tell()
+    return tell
 
 
 class SummaryHook(Hook):

@@ -187,7 +187,9 @@ def read_starts(folder: str | Path) -> list[Start]:
             cfg = parse_config(text)
             for name in SECTIONS:
                 if not isinstance(part := cfg.get(name) or {}, Mapping):
-                    raise ValueError(f'{name}={str(part)[:80]!r} is no dict')
+                    raise ValueError(
+                        f'{name}={str(part)[:80]!r} must be a dict'
+                    )
         except ValueError as error:
             raise ValueError(
                 f'{str(configs[0])!r}: {error}. Copy it again, or leave this '

@@ -36,15 +36,15 @@ COMPOSED, APART = (
         (
             '../0.jpg',
             '0.jpg',
-            "'{root}/images', but of another machine or place ('0.jpg' is "
-            "there: write that name, '0.jpg'): write it from that folder on",
+            "'{root}/images' ('0.jpg' is there: write that name, '0.jpg'): "
+            'write it from that folder on',
         ),
         ('/media/0.jpg', '0.jpg', "is there: write that name, '0.jpg'): "),
         (
             COMPOSED,
             APART,
-            f'({APART!r} is there, which looks the same, but is in the form '
-            'NFD of Unicode',
+            f'({APART!r} is there, which looks the same but has '
+            "Unicode's form NFD: write the names",
         ),
         (APART, COMPOSED, "Python's unicodedata.normalize('NFC', name))"),
         ('0.jpg', '0.JPG', "images/0.jpg' ('0.JPG' is there): correct the"),

@@ -209,7 +209,9 @@ def test_a_length_that_is_no_number():
 
 def test_a_config_of_other_parts_is_named(tmp_path):
     write_start(tmp_path, dict(model='x'), [])
-    with pytest.raises(ValueError, match=r"config\.py': model='x' is no dict"):
+    with pytest.raises(
+        ValueError, match=r"config\.py': model='x' must be a dict"
+    ):
         read_log(tmp_path)
 
 

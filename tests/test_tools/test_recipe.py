@@ -136,7 +136,10 @@ def test_what_an_export_lacks(folder, monkeypatch):
         (['empty', '--out', 'my.py'], 'no image in '),
         (['images', '--out', 'my.txt'], "my.txt': a config ends with .py"),
         (['images', '--out', 'any.py'], "any.py' exists: name another file"),
-        (['images', '--out', 'no/my.py'], "my.py': the folder does not exi"),
+        (
+            ['images', '--out', 'no/my.py'],
+            'as my.py: the folder does not exist',
+        ),
         ([*OUT, '--labeled', 'images'], "images' has no folder 'train': put"),
         ([*OUT, '--steps', '0'], '--steps: 0 must be a whole number >= 2'),
         ([*OUT, '--gpus', '2'], '--gpus 2: this machine has no GPU to look'),

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from command_end import NotWritten, commanded, writing  # noqa: F401
+from command_end import NotWritten, commanded
+from command_end import writing as writing  # for the makers
 from command_line import add_counts, make_parser
 
 NUM_CLASSES = 1000  # of ImageNet

@@ -127,11 +127,11 @@ def check_annotations(
     """
     setting = f'{where}.ann_file={dataset.ann_file!r}'
     check_classes(found.names, dataset.metainfo['classes'], where, setting)
-    check_objects(found, dataset, setting, steps)
     need(found.folder, found.setting, dataset, is_folder=True)
     images = [image for image in found.images if image.file]
     for image in images:
         check_inside(image.file, image.source, found.folder)
+    check_objects(found, dataset, setting, steps)
     some = spread(images)
     check_images(
         [image.file for image in some],
@@ -190,7 +190,8 @@ def check_objects(
     for image in images:
         for item in image.items:
             if problem := item_problem(item, image.size):
-                if image.size:  # which may be the mistake, of an EXIF turn
+                # The size may be the mistake, where EXIF turns the image.
+                if image.size and image.file:
                     check_images(
                         [image.file],
                         found.folder,

@@ -30,6 +30,16 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         self._names: tuple[str, ...] = ()
         self._rows: list[Tensor] = []
 
+    def before_train(self, runner: Runner) -> None:
+        """Leave out what a checkpoint of version 0.1 has of the base rate.
+
+        It would stand still in the log.
+        """
+        super().before_train(runner)
+        histories = runner.message_hub.log_scalars
+        for name in [n for n in histories if n.endswith('base_lr')]:
+            del histories[name]
+
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
@@ -38,10 +48,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         hub.update_info('iter', runner.iter)
         rates = runner.optim_wrapper.get_lr()
         for name, rate in rates.items():
-            if name.endswith('base_lr'):
-                # Checkpoints of version 0.1 have it; it would stand still.
-                hub.log_scalars.pop(f'train/{name}', None)
-            else:
+            if not name.endswith('base_lr'):
                 base = rates.get(f'{name.removesuffix("lr")}base_lr', rate)
                 hub.update_scalar(f'train/{name}', base[0])
 

@@ -105,9 +105,9 @@ class UnreadableFilesHook(Hook):
             text = ''.join(f'{name}\n' for name in names)
             with warning_if_full('The list of files that cannot be read'):
                 write_atomically(path, os.fsencode(text))
-            runner.logger.warning(
-                f'{len(names)} files cannot be read; {path} lists them'
-            )
+                runner.logger.warning(
+                    f'{len(names)} files cannot be read; {path} lists them'
+                )
         self.listed = names
 
 

@@ -36,7 +36,8 @@ class FeatureWriter:
     another name, and is removed by the next run.
 
     Raises:
-        OSError: There is no room, which it takes with the first batch.
+        OSError: The disk lacks room for all features. It is reserved with
+            the first batch.
     """
 
     def __init__(self, folder: Path, total: int) -> None:

@@ -14,10 +14,10 @@ from mmengine.config import Config
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.logging import print_log
 from mmengine.visualization import LocalVisBackend
+from mmengine.visualization.vis_backend import force_init_env
 from mmpretrain.registry import VISBACKENDS
 
 from mmscfs.checkpoint import write_atomically
-from mmscfs.checkpoint.writing import room_named
 
 ATOMIC = 'mmscfs_atomic'
 LAST = 'last_checkpoint'  # names the newest, as mmengine has it
@@ -121,14 +121,14 @@ class SafeLocalVisBackend(LocalVisBackend):
     because its state is in memory alone (see ``SafeCheckpointHook``).
     """
 
+    @force_init_env
     def add_config(self, config: Config, **kwargs: Any) -> None:
-        """Write the config, as mmengine does, before the run begins.
+        """Write the config whole, before the run begins.
 
         Raises:
             OSError: It cannot be written.
         """
-        with room_named(Path(self._save_dir), len(config.pretty_text)):
-            super().add_config(config, **kwargs)
+        write_atomically(self._config_save_file, config.dump().encode())
 
     def add_image(self, *args: Any, **kwargs: Any) -> None:
         """Write a picture, as mmengine does."""
