@@ -1,7 +1,6 @@
 # Copyright (c) mmscfs contributors. Licensed under Apache-2.0.
 """Wrong paths, which every command refuses before it imports torch."""
 
-import json
 import os
 
 import pytest
@@ -13,7 +12,6 @@ NO_CONFIG = "config: no config file 'mi.py': '.' has my.py; those of mmscfs "
 NO_WEIGHTS = f"no checkpoint 'runs/epoch_20.pth': 'runs' has {WEIGHTS[5:]}"
 NO_FOLDER = "no folder 'imges': '.' has images"
 NEW = ('--out', 'new.py')
-BOXES = ['--images', 'images', '--pretrained', WEIGHTS, *NEW, '--detector']
 # A command, its words, and the argument and the problem that it names.
 WRONG = [
     ('train', ['mi.py'], NO_CONFIG),
@@ -46,10 +44,6 @@ WRONG = [
         ['--detector', 'lables.json', '--pretrained', WEIGHTS, *NEW],
         "--detector: no file 'lables.json': '.' has labels.json",
     ),
-    ('recipe', ['images', '--out', 'my.py'], "--out: 'my.py' exists: name an"),
-    ('recipe', ['images', '--out', 'my.txt'], "'my.txt': a config ends with"),
-    ('recipe', [*BOXES, 'boxes.json'], '--images images: 1 of 1 '),
-    ('recipe', [*BOXES, 'windows.json'], 'and this is a path of W'),
     (
         'recipe',
         ['--detector', 'labels.json', '--pretrained', '~/no.pth', *NEW],
@@ -83,10 +77,6 @@ def answers(tmp_path_factory):
         (folder / name).mkdir()
     for name in ('my.py', 'labels.json', WEIGHTS):
         (folder / name).touch()
-    (folder / 'images/0.jpg').touch()
-    for name, image in (('boxes', 'a/1.jpg'), ('windows', 'a\\0.jpg')):
-        content = json.dumps(dict(images=[dict(file_name=image)]))
-        (folder / f'{name}.json').write_text(content)
     calls = [(str(ROOT / f'tools/{name}.py'), w) for name, w, _ in WRONG]
     return folder, call_fresh(calls, folder, HOME=str(folder))
 

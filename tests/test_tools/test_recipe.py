@@ -154,6 +154,7 @@ def test_what_an_export_lacks(folder, monkeypatch):
         ([*DETECTOR, '--labeled', 'labeled'], '--labeled is for a pre-train'),
         ([*DETECTOR, '--val-images', 'images'], '--val-images is for --val'),
         (DETECTOR, "any.json' has no images: its list 'images' is empty"),
+        (['--detector', 'win.json', *DETECTOR[2:]], 'is a path of Windows'),
     ],
 )
 def test_refusals(folder, words, message):
@@ -162,5 +163,9 @@ def test_refusals(folder, words, message):
         (folder / 'labeled' / name).mkdir(parents=True)
     (folder / 'any.py').touch()
     (folder / 'any.json').write_text('{}')
+    name = next((folder / 'images').rglob('*.jpg')).name
+    image = dict(id=1, file_name=f'mine\\{name}', width=8, height=8)
+    lists = dict(annotations=[], categories=[dict(id=1, name='a')])
+    fileio.dump(dict(lists, images=[image]), folder / 'win.json')
     assert message in refusal(TOOL, *words, cwd=folder)
     assert not (folder / 'my.py').exists()
