@@ -152,7 +152,7 @@ def build_model(cfg: 'Config') -> 'BaseModel':
 
 @commanded('nothing is written')
 def main() -> int:
-    """Measure; return 1 if writing failed, or nothing could be measured."""
+    """Measure; return 1 if writing failed, or a checkpoint has no figures."""
     args = parse_args()
     cfg = read_config(args.config, args.cfg_options)
 
@@ -219,7 +219,7 @@ def main() -> int:
     labels = ('checkpoint', 'network', 'layers')
     tables = [Table('Box probe', NOTE, labels, COLUMNS, rows)] if rows else []
     summary = Summary('Box probe', footer, tables, problems)
-    return summary.publish(args.out / 'boxes.md') or int(not rows)
+    return summary.publish(args.out / 'boxes.md') or int(bool(problems))
 
 
 if __name__ == '__main__':

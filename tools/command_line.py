@@ -334,14 +334,23 @@ def gather(
 
     Returns:
         tuple[dict, list[str]]: What was returned, by path; and a line for
-        each checkpoint that cannot be read or does not fit.
+        each checkpoint that cannot be read or does not fit, or that Ctrl-C
+        left out.
+
+    Raises:
+        KeyboardInterrupt: It came before any had been scored.
     """
     found, problems = {}, []
-    for path in paths:
+    left = iter(paths)
+    for path in left:
         try:
             found[path] = score(path)
         except (OSError, ValueError) as error:
             problems.append(f'{path}: {error}')
+        except KeyboardInterrupt:
+            if not found:
+                raise
+            problems += [f'{other}: stopped before' for other in (path, *left)]
     return found, problems
 
 

@@ -167,7 +167,8 @@ def make_table(layer: str, found: dict[Path, dict]):
 def main() -> int:
     """Run the tool, return its exit code.
 
-    0: written, 1: writing failed, 2: there is nothing to compare.
+    0: written, 1: writing failed, or a checkpoint has no figures, 2: there
+    is nothing to compare.
     """
     args = parse_args()
 
@@ -201,7 +202,8 @@ def main() -> int:
     )
     heading = f'Checkpoints of {args.run.name}'
     summary = Summary(heading, footer, tables, problems)
-    return summary.publish((args.out or args.run) / 'checkpoint_scores.md')
+    path = (args.out or args.run) / 'checkpoint_scores.md'
+    return summary.publish(path) or int(bool(problems))
 
 
 if __name__ == '__main__':

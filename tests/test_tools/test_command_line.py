@@ -81,3 +81,19 @@ def test_a_terminal_is_told_what_begins(
     monkeypatch.setattr(sys.stderr, 'isatty', lambda: is_terminal)
     load_tool('command_line').announce('reading a.py')
     assert capsys.readouterr().err == text
+
+
+def test_scores_outlive_ctrl_c():
+    """It leaves out the checkpoint under way, and those after it."""
+
+    def score(path):
+        if path == 'b':
+            raise KeyboardInterrupt
+        return path * 2
+
+    gather = load_tool('command_line').gather
+    found, problems = gather(['a', 'b', 'c'], score)
+    assert found == dict(a='aa')
+    assert problems == ['b: stopped before', 'c: stopped before']
+    with pytest.raises(KeyboardInterrupt):
+        gather(['b', 'c'], score)

@@ -7,7 +7,7 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-from chaos import SHRINK
+from chaos import SHRINK, make_images
 from classification_data import make_colors
 from commands import call, load_tool
 from digit_runs import KNN
@@ -15,6 +15,7 @@ from digit_runs import KNN
 from mmscfs.visualization import draw_label_curves
 
 EXPORT = 'tools/model_converters/export_backbone.py'
+SWEEP = 'configs/sweeps/contrast-modes_digits.py'
 MAKE = 'tools/dataset_converters/make_digit_scenes.py'
 DIGIT_CARDS = 'mmscfs::scfs_resnet18-w16_digit-cards'
 
@@ -79,6 +80,13 @@ def test_results(full, pretrained, tmp_path):
     (full / name).rename(full / 'old')
     (full / 'features').mkdir()
     refuses(full, 'tools/test.py', *words, name='')
+
+
+def test_plans_and_recipes(full, tmp_path):
+    refuses(full, 'tools/sweep.py', SWEEP, '--work-dir', full, name='sweep.md')
+    make_images(tmp_path / 'images', 100)
+    words = tmp_path / 'images', '--out', full / 'my.py', '--gpus', 0
+    refuses(full, 'tools/recipe.py', *words, name='')
 
 
 def test_what_the_machine_has(full):

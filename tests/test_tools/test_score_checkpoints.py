@@ -48,7 +48,7 @@ def test_scores_are_those_that_the_hook_logs(run_folder, tmp_path):
             run_folder / f'best_x_epoch_{epoch}.pth',
         )
     done = call(TOOL, run_folder, *FEW, '--out', tmp_path / 'out')
-    assert done.returncode == 0, done.output
+    assert done.returncode == 1, done.output
     rows = read_table(tmp_path / 'out')
     stems = ['epoch_1', 'epoch_2', 'best_x_epoch_9']
     layers = ['layer2', 'layer3', 'layer4']
