@@ -183,7 +183,7 @@ class Step:
     def reading(self) -> str:
         """What to print when it is done: its score."""
         name, score = self.score() or ('done', None)
-        return name if score is None else f'{name} {score:.2f}'
+        return name if score is None else f'{name} {score:.3f}'
 
     def command(self, gpus: int | None) -> list[str]:
         """Return the command line; without ``gpus`` it has no launcher."""

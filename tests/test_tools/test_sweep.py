@@ -64,7 +64,7 @@ def test_a_sweep_ends_with_the_papers_table(tool, commands, capsys):
     assert '| **SCFS (imagenet100)** | **256** | **3** | **84.0** |' in text
     assert 'Not scored' not in text
     printed = capsys.readouterr().out
-    assert 'scfs/knn: knn/top1 84.00' in printed
+    assert 'scfs/knn: knn/top1 84.000' in printed
     assert 'SCFS (imagenet100)' in printed
     content = json.loads(Path('work/sweep.json').read_text())
     options = ['scfs', 'data.pipeline.1.num_local=8']
