@@ -41,7 +41,7 @@ def test_links_resolve(path):
     ('target', 'expected'),
     [
         ('docs/en/speed.md#the-loader', None),
-        ('#licence', None),
+        ('#license', None),
         ('docs/en/no.md', 'no file docs/en/no.md'),
         ('#no-such', 'no heading #no-such in README.md'),
         ('docs/en/speed.md#no', 'no heading #no in docs/en/speed.md'),
