@@ -66,7 +66,7 @@ def test_the_first_page_leads_to_every_guide_and_the_readme(built):
         assert (built / f'{path.stem}.html').is_file()
         assert f'{path.stem}.html' in first.links or path.stem == 'index'
     overview = Page(built / 'overview.html')
-    assert {'two-commands', 'licence'} <= overview.ids
+    assert {'two-commands', 'license'} <= overview.ids
     assert 'get_started.html' in overview.links
     assert 'overview.html#two-commands' in Page(built / 'learning.html').links
 
