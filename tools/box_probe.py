@@ -214,7 +214,7 @@ def main() -> int:
         f'in {images[1]}. The standard error of an accuracy is up to '
         f'{50 / judged.boxes**0.5:.1f} points, more where the boxes of an '
         'image are alike. It took '
-        f'{seconds / len(args.pretrained) / sum(images):.2f} s an image.'
+        f'{seconds / max(len(scored), 1) / sum(images):.2f} s an image.'
     )
     labels = ('checkpoint', 'network', 'layers')
     tables = [Table('Box probe', NOTE, labels, COLUMNS, rows)] if rows else []
